@@ -1,0 +1,162 @@
+"""The plan: a static program of steps over buffers, and its text.
+
+A plan is made for one device record and holds no address: every buffer is an input, an output, a
+constant, or an offset of one arena. `graphc.runtime` binds it to memory and runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from graphc.dtypes import DType, Type
+
+
+class Place(Enum):
+    """Where a buffer lies."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    CONSTANT = "constant"
+    ARENA = "arena"
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A contiguous array of the plan.
+
+    `index` is the number of the input, output or constant, or the byte offset in the arena (a
+    multiple of 64).
+    """
+
+    name: str
+    type: Type
+    place: Place
+    index: int
+
+
+class StepKind(Enum):
+    """What a step does; the driver has one row form for each."""
+
+    KERNEL = "kernel"
+    GEMM = "gemm"
+    LIBRARY = "library"
+    COPY = "copy"
+    LOOP = "loop"
+    END = "end"
+    BRANCH = "branch"
+    COLLECTIVE = "collective"
+    CALLBACK = "callback"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and what it is called with.
+
+    `source` is the emitted file and `entry` the kernel's name in it. `args` follow the kernel's
+    parameters: a buffer's number in the plan, or `Extent(n)` for an integer. On the CPU the kernel
+    is called on pieces of `range(extent)`, none smaller than `grain`; on CUDA `extent` blocks of
+    `threads` threads run it. `key` is the content hash of the canonical kernel.
+    """
+
+    entry: str
+    source: str
+    key: str
+    args: tuple[int | Extent, ...]
+    extent: int
+    grain: int = 1
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """An integer argument of a kernel."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """`c[q] = op(a[q]) @ op(b[q])` for q in range(batch), row-major, m×k times k×n.
+
+    `op` transposes where the flag is set (the array is then stored k×m, or n×k). A batch stride
+    of 0 repeats the operand. Rows of `c` may be computed in any blocks.
+    """
+
+    dtype: DType
+    m: int
+    n: int
+    k: int
+    a: int
+    b: int
+    c: int
+    trans_a: bool = False
+    trans_b: bool = False
+    batch: int = 1
+    stride_a: int = 0
+    stride_b: int = 0
+    stride_c: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the plan, with the buffers it reads and writes.
+
+    KERNEL has `launch`. GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
+    rows (`extent` = batch × m) as soon as they are there. COPY copies `reads[0]` to `writes[0]`.
+    LOOP has `count`, and END `bumps`: (buffer, bytes) pairs whose addresses advance each turn.
+    BRANCH goes on at step `target` if the boolean `reads[0]` is false. LIBRARY, COLLECTIVE and
+    CALLBACK call `function(arrays read, arrays written)`.
+    """
+
+    kind: StepKind
+    name: str
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    launch: Launch | None = None
+    gemm: Gemm | None = None
+    count: int = 0
+    bumps: tuple[tuple[int, int], ...] = ()
+    target: int = 0
+    function: Callable[..., Any] | None = None
+    stream: int = 0
+    device: int = 0
+    locs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Buffers, steps in order, and the bytes of the arena.
+
+    `inputs` and `outputs` are buffer numbers; the same buffer may be several outputs, and an
+    output may be an input or a constant (it is then copied out). `faults` maps the code that a
+    kernel's `check` leaves in the status buffer to what it means.
+    """
+
+    name: str
+    target: str
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    arena_bytes: int
+    constants: tuple[Any, ...] = ()
+    status: int | None = None
+    faults: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that the steps read and write, each buffer once a step."""
+        return sum(
+            self.buffers[b].type.nbytes
+            for step in self.steps
+            for b in (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
+        )
+
+    @property
+    def least_bytes(self) -> int:
+        """Every input read once and every output written once: what no plan can go below."""
+        ends = (*dict.fromkeys(self.inputs), *dict.fromkeys(self.outputs))
+        return sum(self.buffers[b].type.nbytes for b in ends)

@@ -1,0 +1,190 @@
+"""Element types, array types, NumPy 2 promotion and broadcasting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphc.errors import ShapeError, TypeMismatch
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A symbolic size, equal to another of the same name and to nothing else."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Size = int | Dim
+Shape = tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type: its short name, its kind (`b` bool, `i`, `u`, `f`) and its bytes."""
+
+    name: str
+    kind: str
+    itemsize: int
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The NumPy dtype that stores it (bfloat16 is the one of `ml_dtypes`)."""
+        return _NUMPY[self.name]
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in "iu"
+
+    @property
+    def compute(self) -> DType:
+        """The dtype kernels compute in: f32 for the half types, itself otherwise."""
+        return f32 if self in (f16, bf16) else self
+
+    def __getitem__(self, shape: Size | None | Shape) -> Type:
+        """`f32[4, 3]` is a spec; `f32[()]` is 0-d; `None` is a size that is not known yet."""
+        dims = shape if isinstance(shape, tuple) else (shape,)
+        return Type(self, tuple(Dim("n") if d is None else d for d in dims))
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+
+bool_ = DType("bool", "b", 1)
+u8 = DType("u8", "u", 1)
+i32 = DType("i32", "i", 4)
+i64 = DType("i64", "i", 8)
+f16 = DType("f16", "f", 2)
+bf16 = DType("bf16", "f", 2)
+f32 = DType("f32", "f", 4)
+f64 = DType("f64", "f", 8)
+
+DTYPES: dict[str, DType] = {
+    d.name: d for d in (bool_, u8, i32, i64, f16, bf16, f32, f64)
+}
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype(np.bool_),
+    "u8": np.dtype(np.uint8),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
+_FROM_NUMPY: dict[np.dtype[Any], DType] = {v: DTYPES[k] for k, v in _NUMPY.items()}
+
+
+def dtype(value: object) -> DType:
+    """The DType of a DType, its name, a NumPy dtype or scalar type, or a Python number type.
+
+    Raises TypeMismatch for what graphc does not store (complex, strings, objects, other widths).
+    """
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str) and value in DTYPES:
+        return DTYPES[value]
+    try:
+        native = np.dtype(value).newbyteorder("=")  # type: ignore[call-overload]
+    except TypeError:
+        native = None
+    found = None if native is None else _FROM_NUMPY.get(native)
+    if found is None:
+        raise TypeMismatch(
+            f"{value!r} is not a dtype that graphc stores",
+            help="the dtypes are " + ", ".join(DTYPES),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Type:
+    """The type of a value: dtype and shape, written `f32[256, 784]`."""
+
+    dtype: DType
+    shape: Shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements; raises TypeError where a dimension is symbolic."""
+        return math.prod(self.static_shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as plain ints; raises TypeError where a dimension is symbolic."""
+        if not self.is_static:
+            raise TypeError(f"{self} has a symbolic dimension")
+        return self.shape  # type: ignore[return-value]
+
+    def with_dtype(self, dtype: DType) -> Type:
+        return Type(dtype, self.shape)
+
+    def with_shape(self, shape: Shape) -> Type:
+        return Type(self.dtype, tuple(shape))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    __repr__ = __str__
+
+
+def promote(*operands: DType | bool | int | float) -> DType:
+    """The dtype of an operation on `operands` by NumPy 2's rules; Python numbers are weak."""
+    parts = [o.numpy if isinstance(o, DType) else o for o in operands]
+    try:
+        found = np.result_type(*parts)
+    except TypeError:
+        found = None
+    if found is None or found not in _FROM_NUMPY:
+        names = ", ".join(str(o) for o in operands)
+        raise TypeMismatch(
+            f"{names} have no common dtype that graphc stores",
+            help="convert one of them with .astype(...)",
+        )
+    return _FROM_NUMPY[found]
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The common shape of `shapes` by NumPy's rules; raises ShapeError if there is none."""
+    ndim = max((len(s) for s in shapes), default=0)
+    result: list[Size] = []
+    for axis in range(-ndim, 0):
+        sizes = {s[axis] for s in shapes if len(s) >= -axis}
+        wide = sizes - {1} or {1}
+        if len(wide) > 1:
+            text = " and ".join(str(list(s)) for s in shapes)
+            raise ShapeError(f"shapes {text} do not broadcast: axis {axis} differs")
+        result.append(wide.pop())
+    return tuple(result)
+
+
+def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
+    """`axis` counted from the front; raises ShapeError if it is out of range."""
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{what} {axis} is out of range for an array of {ndim} dimensions")
+    return axis % ndim

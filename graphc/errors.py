@@ -1,0 +1,110 @@
+"""The error form: one sentence, the values, the user's line underlined, a help line.
+
+Every error that reaches a user is a `GraphcError` and also the built-in exception that fits it, so
+that `except ValueError` keeps working. Wording is part of the product and is kept by golden files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphc.ir import Loc
+
+
+class GraphcError(Exception):
+    """Base of all errors; `str(error)` is the four-part text without the class name."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        values: Iterable[tuple[str, object]] = (),
+        loc: Loc | None = None,
+        help: str | None = None,
+    ) -> None:
+        self.message = message
+        self.values = tuple((name, str(value)) for name, value in values)
+        self.loc = loc
+        self.help = help
+        super().__init__(message)
+
+    def at(self, loc: Loc | None) -> GraphcError:
+        """Give the error a source location unless it has one already."""
+        if self.loc is None:
+            self.loc = loc
+        return self
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        width = max((len(name) for name, _ in self.values), default=0)
+        lines += [f"    {name:<{width}}   {value}" for name, value in self.values]
+        if self.loc is not None:
+            lines += _quote(self.loc)
+        if self.help:
+            lines.append(f"  help: {self.help}")
+        return "\n".join(lines)
+
+
+def _quote(loc: Loc) -> list[str]:
+    """The user's line with the expression underlined, as far as the source is known."""
+    lines = [f"  {loc.file}:{loc.line}"]
+    if loc.source:
+        lines.append(f"    {loc.source}")
+        start, stop = loc.underline()
+        if stop > start:
+            lines.append("    " + " " * start + "^" * (stop - start))
+    return lines
+
+
+class TypeMismatch(GraphcError, TypeError):
+    """An operand has a dtype or a kind that the operation does not take."""
+
+
+class ShapeError(GraphcError, ValueError):
+    """Shapes do not fit each other."""
+
+
+class ArgumentError(GraphcError, ValueError):
+    """An argument has a value that the function does not take."""
+
+
+class OutOfBounds(GraphcError, IndexError):
+    """An index lies outside the axis it indexes."""
+
+
+class ConcretizationError(GraphcError, TypeError):
+    """The Python value of a traced array was asked for; it is known only when the graph runs."""
+
+
+class MutationError(GraphcError, TypeError):
+    """A write that NumPy would make visible elsewhere and a graph cannot express."""
+
+
+class UnsupportedFunction(GraphcError, NotImplementedError):
+    """A NumPy function, method or argument that graphc does not have."""
+
+
+class SignatureError(GraphcError, TypeError):
+    """A call does not fit the signature that a function was compiled for."""
+
+
+class ParseError(GraphcError, ValueError):
+    """A text is not a graph; the message says where it stops being one."""
+
+
+class VerifyError(GraphcError, ValueError):
+    """A graph breaks a rule of the IR; the message names the pass that broke it."""
+
+
+class NotDifferentiable(GraphcError, TypeError):
+    """A gradient was asked for that does not exist."""
+
+
+class TargetError(GraphcError, RuntimeError):
+    """The target cannot be had on this machine; the help line says how to go on."""
+
+
+class RuntimeFault(GraphcError, RuntimeError):
+    """A plan failed while it ran."""

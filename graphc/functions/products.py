@@ -1,0 +1,191 @@
+"""Products of arrays: einsum of two operands, and what is spelled by it."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from graphc.errors import ArgumentError, ShapeError, TypeMismatch
+from graphc.functions.promote import array, astype, broadcast_to, describe, elementwise
+from graphc.functions.shapes import as_axes, common_dtype, expand_dims, ravel, reshape, squeeze
+from graphc.ops import elementwise as ew
+from graphc.ops import views
+from graphc.ops.products import contract, split_spec
+
+
+def _pair(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+    a, b = array(a), array(b)
+    common = common_dtype([a, b])
+    if common.kind == "b":
+        raise TypeMismatch(
+            f"{name} of booleans is not built",
+            values=[("a", describe(a)), ("b", describe(b))],
+            help="convert with .astype(np.int64) first",
+        )
+    return astype(a, common), astype(b, common)
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """Matrix product over the last two axes, the leading ones broadcast."""
+    a, b = _pair("matmul", a, b)
+    if not a.ndim or not b.ndim:
+        raise ShapeError(
+            "matmul: 0-d operands are not allowed; use *",
+            values=[("a", a.type), ("b", b.type)],
+        )
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise _matmul_error(a, b)
+    row = "" if a.ndim == 1 else "i"
+    column = "" if b.ndim == 1 else "j"
+    lead_a, lead_b = a.shape[: max(a.ndim - 2, 0)], b.shape[: max(b.ndim - 2, 0)]
+    a, b, left, right = _align_batch(a, b, lead_a, lead_b)
+    both = left if len(left) > len(right) else right
+    return contract(
+        a, b, spec=f"{left}{row}k,{right}k{column}->{both}{row}{column}"
+    )
+
+
+def _align_batch(a: Any, b: Any, lead_a: Any, lead_b: Any) -> tuple[Any, Any, str, str]:
+    """Broadcast leading axes of size 1 and letter them; a missing axis needs no copy."""
+    n = max(len(lead_a), len(lead_b))
+    letters = string.ascii_uppercase[:n]
+    wide_a, wide_b = list(lead_a), list(lead_b)
+    for i in range(1, min(len(lead_a), len(lead_b)) + 1):
+        wide_a[-i] = max(lead_a[-i], lead_b[-i]) if 1 in (lead_a[-i], lead_b[-i]) else lead_a[-i]
+        wide_b[-i] = wide_a[-i]
+        if 0 in (lead_a[-i], lead_b[-i]):
+            wide_a[-i] = wide_b[-i] = 0
+    a = broadcast_to(a, (*wide_a, *a.shape[len(lead_a) :]))
+    b = broadcast_to(b, (*wide_b, *b.shape[len(lead_b) :]))
+    return a, b, letters[n - len(lead_a) :], letters[n - len(lead_b) :]
+
+
+def _matmul_error(a: Any, b: Any) -> ShapeError:
+    second = -2 if b.ndim > 1 else 0
+    fits = b.ndim == 2 and b.shape[1] == a.shape[-1]
+    turned = b.type.with_shape(b.shape[::-1])
+    return ShapeError(
+        f"matmul: the last axis of a ({a.shape[-1]}) must equal axis {second} of b "
+        f"({b.shape[second]})",
+        values=[("a", a.type), ("b", b.type)],
+        help=f"b.T is {turned} and would fit" if fits else None,
+    )
+
+
+def dot(a: Any, b: Any, out: Any = None) -> Any:
+    """NumPy's dot: over the last axis of a and the last but one of b."""
+    if out is not None:
+        raise ArgumentError("dot: out= is not built")
+    a, b = array(a), array(b)
+    if not a.ndim or not b.ndim:
+        return elementwise(ew.mul, a, b)
+    return tensordot(a, b, ((a.ndim - 1,), (max(b.ndim - 2, 0),)))
+
+
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    """The sum of products over pairs of axes."""
+    a, b = _pair("tensordot", a, b)
+    if isinstance(axes, int):
+        axes = (range(a.ndim - axes, a.ndim), range(axes))
+    first, second = ([int(i) for i in (x if hasattr(x, "__iter__") else (x,))] for x in axes)
+    first, second = [i % a.ndim for i in first], [i % b.ndim for i in second]
+    if [a.shape[i] for i in first] != [b.shape[i] for i in second]:
+        raise ShapeError(
+            f"tensordot: axes {first} of a and {second} of b must have equal sizes",
+            values=[("a", a.type), ("b", b.type)],
+        )
+    letters = iter(string.ascii_letters)
+    left = [next(letters) for _ in range(a.ndim)]
+    right = [left[first[second.index(i)]] if i in second else next(letters) for i in range(b.ndim)]
+    result = [c for c in left if c not in right] + [c for c in right if c not in left]
+    return contract(a, b, spec=f"{''.join(left)},{''.join(right)}->{''.join(result)}")
+
+
+def outer(a: Any, b: Any) -> Any:
+    """Every product of an element of a and one of b."""
+    a, b = ravel(a), ravel(b)
+    return elementwise(ew.mul, expand_dims(a, 1), b)
+
+
+def inner(a: Any, b: Any) -> Any:
+    """The sum of products over the last axes."""
+    a, b = array(a), array(b)
+    if not a.ndim or not b.ndim:
+        return elementwise(ew.mul, a, b)
+    return tensordot(a, b, ((a.ndim - 1,), (b.ndim - 1,)))
+
+
+def vdot(a: Any, b: Any) -> Any:
+    """The sum of products of all elements."""
+    return tensordot(ravel(a), ravel(b), 1)
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """Einstein summation of one or two operands."""
+    if not isinstance(subscripts, str) or "." in subscripts:
+        raise ArgumentError(f"einsum: subscripts {subscripts!r} are not built; write letters")
+    spec = subscripts.replace(" ", "")
+    parts, _, result = spec.partition("->")
+    terms = parts.split(",")
+    if "->" not in spec:
+        result = "".join(sorted(c for c in set(parts) - {","} if parts.count(c) == 1))
+    if len(terms) != len(operands) or not 1 <= len(operands) <= 2:
+        raise ArgumentError(
+            f"einsum: {subscripts!r} does not fit {len(operands)} operands (one or two)"
+        )
+    if len(operands) == 1:
+        x, letters = _diagonalize(array(operands[0]), terms[0])
+        return _arrange(x, letters, result)
+    a, b = _pair("einsum", *operands)
+    a, left = _diagonalize(a, terms[0])
+    b, right = _diagonalize(b, terms[1])
+    a, left = _sum_out(a, left, right + result)
+    b, right = _sum_out(b, right, left + result)
+    if not set(result) <= set(left + right):
+        raise ArgumentError(f"einsum: {subscripts!r} names an output index that no input has")
+    a, left, b, right = _drop_unit(a, left, b, right)
+    return _finish(contract, a, left, b, right, result)
+
+
+def _finish(op: Any, a: Any, left: str, b: Any, right: str, result: str) -> Any:
+    made = [c for c in result if c in left + right]
+    return op(a, b, spec=f"{left},{right}->{''.join(made)}")
+
+
+def _drop_unit(a: Any, left: str, b: Any, right: str) -> tuple[Any, str, Any, str]:
+    """NumPy lets an axis of size 1 stand for an index of any size."""
+    for c in set(left) & set(right):
+        n, m = a.shape[left.index(c)], b.shape[right.index(c)]
+        if n != m and n == 1:
+            a, left = squeeze(a, left.index(c)), left.replace(c, "")
+        elif n != m and m == 1:
+            b, right = squeeze(b, right.index(c)), right.replace(c, "")
+    return a, left, b, right
+
+
+def _diagonalize(x: Any, letters: str) -> tuple[Any, str]:
+    if len(letters) != x.ndim:
+        raise ArgumentError(f"einsum: {letters!r} does not fit an operand {x.type}")
+    for c in dict.fromkeys(letters):
+        while letters.count(c) > 1:
+            i, j = letters.index(c), letters.rindex(c)
+            x = views.diagonal(x, axes=(i, j))
+            letters = letters[:j] + letters[j + 1 :]
+    return x, letters
+
+
+def _sum_out(x: Any, letters: str, kept: str) -> tuple[Any, str]:
+    gone = tuple(i for i, c in enumerate(letters) if c not in kept)
+    if not gone:
+        return x, letters
+    return views.reduce_sum(x, axes=gone), "".join(c for c in letters if c in kept)
+
+
+def _arrange(x: Any, letters: str, result: str) -> Any:
+    x, letters = _sum_out(x, letters, result)
+    if sorted(letters) != sorted(result):
+        raise ArgumentError("einsum: the output names an index that no input has")
+    perm = tuple(letters.index(c) for c in result)
+    return x if perm == tuple(range(len(perm))) else views.transpose(x, perm=perm)
+
+

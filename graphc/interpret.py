@@ -1,0 +1,77 @@
+"""Run a graph with NumPy, op by op: the definition of what the IR means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import SignatureError
+from graphc.ir import Graph, Literal, Node, Value
+from graphc.opdef import Op
+
+Observer = Callable[[Node, tuple[Any, ...]], None]
+
+
+def interpret(
+    graph: Graph, arrays: Sequence[Any], *, observe: Observer | None = None
+) -> list[Any]:
+    """The graph's outputs for these inputs, in the dtypes that the graph states.
+
+    Floating-point warnings are silent. `observe(node, results)` sees every node as it is run.
+    Raises SignatureError if an array does not have the type of its input.
+    """
+    if len(arrays) != len(graph.inputs):
+        raise SignatureError(
+            f"{graph.name} takes {len(graph.inputs)} arrays, not {len(arrays)}"
+        )
+    values: dict[Value, Any] = {}
+    for value, array in zip(graph.inputs, arrays):
+        values[value] = _checked(value, array)
+    with np.errstate(all="ignore"):
+        _run(graph, values, observe)
+    return [values[v] for v in graph.outputs]
+
+
+def _checked(value: Value, array: Any) -> Any:
+    array = np.asarray(array)
+    fits = array.dtype == value.type.dtype.numpy and len(array.shape) == value.type.ndim
+    if not fits or any(isinstance(d, int) and d != n for d, n in zip(value.type.shape, array.shape)):
+        raise SignatureError(
+            f"input {value.name} has another type",
+            values=[("expected", value.type), ("got", f"{array.dtype}{list(array.shape)}")],
+        )
+    return array
+
+
+def _run(graph: Graph, values: dict[Value, Any], observe: Observer | None) -> None:
+    for node in graph.nodes:
+        arrays = [_operand(o, values) for o in node.operands]
+        results = _results(node, arrays, observe)
+        values.update(zip(node.results, results, strict=True))
+        if observe is not None:
+            observe(node, results)
+
+
+def _operand(operand: Value | Literal, values: dict[Value, Any]) -> Any:
+    if isinstance(operand, Literal):
+        return operand.dtype.numpy.type(operand.value)
+    return values[operand]
+
+
+def _results(node: Node, arrays: list[Any], observe: Observer | None) -> tuple[Any, ...]:
+    """A node's results; an op with a region means what the region means."""
+    op = node.op
+    assert isinstance(op, Op)
+    if op.kind == "group":
+        (region,) = node.regions
+        inner = dict(zip(region.inputs, arrays, strict=True))
+        _run(region, inner, observe)
+        return tuple(inner[v] for v in region.outputs)
+    made = op.numpy(*arrays, **node.attrs)
+    made = made if isinstance(made, tuple) else (made,)
+    return tuple(
+        np.asarray(array).astype(type.dtype.numpy, copy=False)
+        for array, type in zip(made, node.types, strict=True)
+    )

@@ -1,0 +1,204 @@
+"""Composites: what models are written with, as compositions of the primitive ops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import Type
+from graphc.kinds import composite
+from graphc.ops import elementwise as ew
+from graphc.ops.creation import iota
+from graphc.ops.views import along, broadcast, reduce_max, reduce_sum
+
+Ints = tuple[int, ...]
+
+# --- activations --------------------------------------------------------------------------
+
+
+def _erf(x: Any) -> Any:
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
+
+
+def _activation(name: str, doc: str, expand: Any, numpy: Any) -> Any:
+    return composite(name, doc, operands=("x",), expand=expand, numpy=numpy)
+
+
+_SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+_HALF_SQRT = math.sqrt(0.5)
+
+sigmoid = _activation(
+    "sigmoid",
+    "1 / (1 + exp(-x)).",
+    lambda x: 1 / (1 + ew.exp(-x)),
+    lambda x: 0.5 * (1 + np.tanh(0.5 * x)),
+)
+relu = _activation(
+    "relu",
+    "The larger of x and 0; nan stays nan, and the gradient at 0 is 0.",
+    lambda x: ew.where(ew.le(x, 0), 0, x),
+    lambda x: np.maximum(x, 0),
+)
+silu = _activation(
+    "silu",
+    "x * sigmoid(x), also called swish.",
+    lambda x: x / (1 + ew.exp(-x)),
+    lambda x: x * 0.5 * (1 + np.tanh(0.5 * x)),
+)
+gelu = _activation(
+    "gelu",
+    "x times the normal distribution's cumulative function (Hendrycks and Gimpel, 2016).",
+    lambda x: 0.5 * x * (1 + ew.erf(_HALF_SQRT * x)),
+    lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
+)
+gelu_tanh = _activation(
+    "gelu_tanh",
+    "gelu in its approximation by tanh (Hendrycks and Gimpel, 2016).",
+    lambda x: x / (1 + ew.exp(-2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)))),
+    lambda x: 0.5 * x * (1 + np.tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x**3))),
+)
+softplus = _activation(
+    "softplus",
+    "log(1 + exp(x)).",
+    lambda x: ew.maximum(x, 0) + ew.log1p(ew.exp(-abs(x))),
+    lambda x: np.logaddexp(x, 0),
+)
+
+# --- softmax and its kin ------------------------------------------------------------------
+
+
+def _shifted(x: Any, axes: Ints) -> Any:
+    """x less its largest element; the shift changes no result, hence no gradient."""
+    return x - along(ew.stop_gradient(reduce_max(x, axes=axes)), x, axes)
+
+
+def _softmax(x: Any, axes: Ints) -> Any:
+    e = ew.exp(_shifted(x, axes))
+    return e / along(reduce_sum(e, axes=axes), x, axes)
+
+
+def _log_softmax(x: Any, axes: Ints) -> Any:
+    z = _shifted(x, axes)
+    return z - along(ew.log(reduce_sum(ew.exp(z), axes=axes)), x, axes)
+
+
+def _finite_max(x: Any, axes: Ints) -> Any:
+    """The largest element, or 0 where it is infinite: inf - inf is to be kept out."""
+    m = ew.stop_gradient(reduce_max(x, axes=axes))
+    return ew.where(ew.eq(abs(m), math.inf), 0, m)
+
+
+def _logsumexp(x: Any, axes: Ints) -> Any:
+    m = _finite_max(x, axes)
+    return ew.log(reduce_sum(ew.exp(x - along(m, x, axes)), axes=axes)) + m
+
+
+def _numpy_softmax(x: Any, axes: Ints) -> Any:
+    e = np.exp(x - np.max(x, axis=axes, keepdims=True))
+    return e / np.sum(e, axis=axes, keepdims=True)
+
+
+def _numpy_logsumexp(x: Any, axes: Ints) -> Any:
+    return np.logaddexp.reduce(x, axis=axes)
+
+
+def _without_axes(x: Type, axes: Ints) -> Type:
+    return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in axes))
+
+
+_ROWS: tuple[dict[str, Any], ...] = ({"axes": (1,)}, {"axes": (0,)})
+
+softmax = composite(
+    "softmax",
+    "exp(x) divided by its sum along axes.",
+    operands=("x",),
+    attrs=("axes",),
+    expand=_softmax,
+    numpy=_numpy_softmax,
+    samples=_ROWS,
+)
+log_softmax = composite(
+    "log_softmax",
+    "Logarithm of softmax, without forming it.",
+    operands=("x",),
+    attrs=("axes",),
+    expand=_log_softmax,
+    numpy=lambda x, axes: np.log(_numpy_softmax(x, axes)),
+    samples=_ROWS,
+)
+logsumexp = composite(
+    "logsumexp",
+    "log of the sum of exp(x) along axes.",
+    operands=("x",),
+    attrs=("axes",),
+    expand=_logsumexp,
+    numpy=_numpy_logsumexp,
+    result=_without_axes,
+    samples=_ROWS,
+)
+
+# --- normalization and losses -------------------------------------------------------------
+
+
+def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    n = len(x.shape)
+    axes = tuple(range(n - len(weight.shape), n))
+    size = math.prod(x.shape[a] for a in axes)
+    centered = x - along(reduce_sum(x, axes=axes) / size, x, axes)
+    variance = reduce_sum(centered * centered, axes=axes) / size
+    scale = along(ew.rsqrt(variance + eps), x, axes)
+    spread = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
+    w, b = spread
+    return centered * scale * w + b
+
+
+def _numpy_layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    axes = tuple(range(x.ndim - weight.ndim, x.ndim))
+    mean, var = np.mean(x, axes, keepdims=True), np.var(x, axes, keepdims=True)
+    return (x - mean) / np.sqrt(var + eps) * weight + bias
+
+
+layer_norm = composite(
+    "layer_norm",
+    "x less its mean, over its deviation, times weight plus bias (Ba et al., 2016).",
+    operands=("x", "weight", "bias"),
+    attrs=("eps",),
+    expand=_layer_norm,
+    numpy=_numpy_layer_norm,
+    samples=({"eps": 1e-5, "shapes": ((4, 6), (6,), (6,))},),
+)
+
+
+def _cross_entropy(logits: Any, labels: Any) -> Any:
+    """Row by row: the logarithm of the sum of exponentials less the label's own logit."""
+    axes = (len(logits.shape) - 1,)
+    column = iota(dtype=labels.type.dtype, shape=logits.shape, axis=axes[0])
+    z = _shifted(logits, axes)
+    own = ew.where(ew.eq(column, along(labels, logits, axes)), z, 0)
+    return ew.log(reduce_sum(ew.exp(z), axes=axes)) - reduce_sum(own, axes=axes)
+
+
+def _numpy_cross_entropy(logits: Any, labels: Any) -> Any:
+    log_p = np.log(_numpy_softmax(logits, (logits.ndim - 1,)))
+    return -np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
+
+
+softmax_cross_entropy = composite(
+    "softmax_cross_entropy",
+    "Minus log of the probability that softmax over the last axis gives to each label.",
+    operands=("logits", "labels"),
+    expand=_cross_entropy,
+    numpy=_numpy_cross_entropy,
+    result=lambda logits, labels: logits.with_shape(logits.shape[:-1]),
+    samples=({"shapes": ((4, 5), (4,)), "integers": {"labels": (0, 5)}},),
+)
+binary_cross_entropy = composite(
+    "sigmoid_binary_cross_entropy",
+    "Cross-entropy of sigmoid(logits) with targets in [0, 1], without overflow.",
+    operands=("logits", "targets"),
+    expand=lambda x, t: ew.maximum(x, 0) - x * t + ew.log1p(ew.exp(-abs(x))),
+    numpy=lambda x, t: np.logaddexp(x, 0) - x * t,
+    samples=({"shapes": ((4,), (4,)), "domains": ((-4.0, 4.0), (0.0, 1.0))},),
+)

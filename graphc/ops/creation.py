@@ -1,0 +1,82 @@
+"""Ops with no operand: constants and counters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import DType, Shape, Type, dtype, f32, i64
+from graphc.ir import Graph
+from graphc.kinds import operation
+
+
+class Constant:
+    """An array that is part of a graph: read-only, equal by content."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = np.array(array, order="C", copy=True)
+        self.array.flags.writeable = False
+
+    @property
+    def sha256(self) -> str:
+        """The hash of dtype, shape and bytes."""
+        head = f"{self.array.dtype}{self.array.shape}".encode()
+        return hashlib.sha256(head + self.array.tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and (
+            self.array is other.array or self.sha256 == other.sha256
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.array.shape, self.array.dtype.str, self.array.tobytes()[:64]))
+
+    def __repr__(self) -> str:
+        return f"Constant({self.array!r})"
+
+
+def _constant_rule(
+    types: list[Type], regions: Sequence[Graph], value: Constant
+) -> tuple[Type, ...]:
+    return (Type(dtype(value.array.dtype), value.array.shape),)
+
+
+constant = operation(
+    "constant",
+    "constant",
+    "An array known when the function was traced.",
+    operands=(),
+    rule=_constant_rule,
+    numpy=lambda value: value.array,
+    attrs=("value",),
+    samples=({"value": Constant(np.float32([1.0, 2.5, -3.0]))},),
+)
+
+
+def _iota_rule(
+    types: list[Type], regions: Sequence[Graph], dtype: DType, shape: Shape, axis: int
+) -> tuple[Type, ...]:
+    return (Type(dtype, shape),)
+
+
+def _numpy_iota(dtype: DType, shape: tuple[int, ...], axis: int) -> Any:
+    line = np.arange(shape[axis]).astype(dtype.numpy)
+    return np.broadcast_to(line.reshape([-1] + [1] * (len(shape) - axis - 1)), shape)
+
+
+iota = operation(
+    "iota",
+    "iota",
+    "The index of every element along `axis`, as a number.",
+    operands=(),
+    rule=_iota_rule,
+    numpy=_numpy_iota,
+    attrs=("dtype", "shape", "axis"),
+    samples=(
+        {"dtype": i64, "shape": (4,), "axis": 0},
+        {"dtype": f32, "shape": (2, 3), "axis": 1},
+    ),
+)

@@ -1,0 +1,337 @@
+"""Elementwise ops: each computes every element by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import bool_, f32, f64, i64
+from graphc.kinds import elementwise
+from graphc.opdef import NOT_DIFFERENTIABLE
+
+# --- arithmetic ---------------------------------------------------------------------------
+
+add = elementwise(
+    "add",
+    "Sum of two arrays.",
+    numpy=np.add,
+    code="x + y",
+    vjp=lambda g, out, x, y: (g, g),
+    jvp=lambda t, out, x, y: t[0] + t[1],
+)
+sub = elementwise(
+    "sub",
+    "Difference of two arrays.",
+    numpy=np.subtract,
+    code="x - y",
+    vjp=lambda g, out, x, y: (g, -g),
+)
+mul = elementwise(
+    "mul",
+    "Product of two arrays.",
+    numpy=np.multiply,
+    code="x * y",
+    vjp=lambda g, out, x, y: (g * y, g * x),
+    jvp=lambda t, out, x, y: t[0] * y + x * t[1],
+)
+div = elementwise(
+    "div",
+    "Quotient of two float arrays.",
+    numpy=np.divide,
+    code="x / y",
+    kinds="f",
+    vjp=lambda g, out, x, y: (g / y, -(g * out) / y),
+    flops=4,
+)
+floordiv = elementwise(
+    "floordiv",
+    "Quotient rounded toward minus infinity; 0 for integers divided by 0.",
+    numpy=np.floor_divide,
+    code="x // y",
+    vjp=NOT_DIFFERENTIABLE,
+    flops=8,
+)
+mod = elementwise(
+    "mod",
+    "Remainder with the sign of the divisor.",
+    numpy=np.remainder,
+    code="x % y",
+    vjp=lambda g, out, x, y: (g, -g * floordiv(x, y)),
+    flops=8,
+)
+divmod_ = elementwise(
+    "divmod",
+    "Quotient rounded toward minus infinity, and remainder: two results.",
+    numpy=np.divmod,
+    code=("x // y", "x % y"),
+    vjp=lambda g, out, x, y: (g[1], -g[1] * out[0]),
+    flops=16,
+)
+neg = elementwise(
+    "neg",
+    "Negative of every element.",
+    numpy=np.negative,
+    code="-x",
+    vjp=lambda g, out, x: (-g,),
+)
+power = elementwise(
+    "pow",
+    "x to the power y.",
+    numpy=np.power,
+    code="pow(x, y)",
+    vjp=lambda g, out, x, y: (
+        g * where(eq(y, 0), 0, y * power(x, y - 1)),
+        g * where(gt(x, 0), out * log(where(gt(x, 0), x, 1)), 0),
+    ),
+    domain=((0.1, 4.0), (-3.0, 3.0)),
+    flops=40,
+)
+absolute = elementwise(
+    "abs",
+    "Absolute value.",
+    numpy=np.absolute,
+    code="abs(x)",
+    vjp=lambda g, out, x: (g * sign(x),),
+)
+sign = elementwise(
+    "sign",
+    "-1, 0 or 1 by the sign; nan for nan.",
+    numpy=np.sign,
+    code="sign(x)",
+    vjp=NOT_DIFFERENTIABLE,
+)
+
+# --- functions ----------------------------------------------------------------------------
+
+exp = elementwise(
+    "exp",
+    "e to the power x.",
+    numpy=np.exp,
+    code="exp(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * out,),
+    flops=20,
+)
+expm1 = elementwise(
+    "expm1",
+    "exp(x) - 1, accurate near 0.",
+    numpy=np.expm1,
+    code="expm1(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * (out + 1),),
+    flops=20,
+)
+log = elementwise(
+    "log",
+    "Natural logarithm.",
+    numpy=np.log,
+    code="log(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g / x,),
+    domain=(0.05, 8.0),
+    flops=20,
+)
+log1p = elementwise(
+    "log1p",
+    "log(1 + x), accurate near 0.",
+    numpy=np.log1p,
+    code="log1p(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g / (x + 1),),
+    domain=(-0.9, 8.0),
+    flops=20,
+)
+tanh = elementwise(
+    "tanh",
+    "Hyperbolic tangent.",
+    numpy=np.tanh,
+    code="tanh(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * (1 - out * out),),
+    jvp=lambda t, out, x: t[0] * (1 - out * out),
+    batch=lambda op, operands, axes: (op(*operands), axes[0]),
+    flops=20,
+)
+sin = elementwise(
+    "sin",
+    "Sine of an angle in radians.",
+    numpy=np.sin,
+    code="sin(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * cos(x),),
+    flops=20,
+)
+cos = elementwise(
+    "cos",
+    "Cosine of an angle in radians.",
+    numpy=np.cos,
+    code="cos(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (-g * sin(x),),
+    flops=20,
+)
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _numpy_erf(x: Any) -> Any:
+    x = np.asarray(x)
+    return _erf(x).astype(x.dtype) if x.size else x.copy()
+
+
+erf = elementwise(
+    "erf",
+    "Error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
+    numpy=_numpy_erf,
+    code="erf(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * (1.1283791670955126 * exp(-(x * x))),),
+    flops=20,
+)
+sqrt = elementwise(
+    "sqrt",
+    "Square root.",
+    numpy=np.sqrt,
+    code="sqrt(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g / (2 * out),),
+    domain=(0.05, 8.0),
+    flops=4,
+)
+rsqrt = elementwise(
+    "rsqrt",
+    "1 / sqrt(x).",
+    numpy=lambda x: 1 / np.sqrt(x),
+    code="1.0 / sqrt(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g * out / (-2 * x),),
+    domain=(0.05, 8.0),
+    flops=8,
+)
+floor = elementwise(
+    "floor",
+    "Largest integer not above x.",
+    numpy=np.floor,
+    code="floor(x)",
+    vjp=NOT_DIFFERENTIABLE,
+)
+ceil = elementwise(
+    "ceil",
+    "Smallest integer not below x.",
+    numpy=np.ceil,
+    code="ceil(x)",
+    vjp=NOT_DIFFERENTIABLE,
+)
+trunc = elementwise(
+    "trunc",
+    "x without its fraction.",
+    numpy=np.trunc,
+    code="trunc(x)",
+    vjp=NOT_DIFFERENTIABLE,
+)
+rint = elementwise(
+    "round",
+    "Nearest integer, halves to even.",
+    numpy=np.rint,
+    code="rint(x)",
+    kinds="f",
+    vjp=NOT_DIFFERENTIABLE,
+)
+
+# --- choice -------------------------------------------------------------------------------
+
+
+def _share(g: Any, x: Any, y: Any, better: Any) -> tuple[Any, Any]:
+    """The cotangents of the larger (smaller) of two: equal operands get half each."""
+    half = where(eq(x, y), 0.5 * g, 0)
+    return where(better(x, y), g, half), where(better(y, x), g, half)
+
+
+maximum = elementwise(
+    "maximum",
+    "The larger of two; nan if either is.",
+    numpy=np.maximum,
+    code="maximum(x, y)",
+    kinds="biuf",
+    vjp=lambda g, out, x, y: _share(g, x, y, gt),
+)
+minimum = elementwise(
+    "minimum",
+    "The smaller of two; nan if either is.",
+    numpy=np.minimum,
+    code="minimum(x, y)",
+    kinds="biuf",
+    vjp=lambda g, out, x, y: _share(g, x, y, lt),
+)
+where = elementwise(
+    "where",
+    "x where the condition holds, y elsewhere.",
+    numpy=np.where,
+    code="where(c, x, y)",
+    signature="bTT->T",
+    kinds="biuf",
+    vjp=lambda g, out, c, x, y: (None, where(c, g, 0), where(c, 0, g)),
+)
+
+# --- comparison and logic -----------------------------------------------------------------
+
+
+def _comparison(name: str, doc: str, numpy: Any, symbol: str) -> Any:
+    return elementwise(
+        name,
+        doc,
+        numpy=numpy,
+        code=f"x {symbol} y",
+        signature="TT->b",
+        kinds="biuf",
+        vjp=NOT_DIFFERENTIABLE,
+    )
+
+
+eq = _comparison("eq", "Whether x equals y.", np.equal, "==")
+ne = _comparison("ne", "Whether x differs from y.", np.not_equal, "!=")
+lt = _comparison("lt", "Whether x is below y.", np.less, "<")
+le = _comparison("le", "Whether x is at most y.", np.less_equal, "<=")
+gt = _comparison("gt", "Whether x is above y.", np.greater, ">")
+ge = _comparison("ge", "Whether x is at least y.", np.greater_equal, ">=")
+
+
+def _bits(name: str, doc: str, numpy: Any, code: str) -> Any:
+    return elementwise(
+        name, doc, numpy=numpy, code=code, kinds="biu", vjp=NOT_DIFFERENTIABLE
+    )
+
+
+and_ = _bits("and", "Bitwise and; logical and for booleans.", np.bitwise_and, "x & y")
+or_ = _bits("or", "Bitwise or; logical or for booleans.", np.bitwise_or, "x | y")
+xor = _bits("xor", "Bitwise exclusive or.", np.bitwise_xor, "x ^ y")
+not_ = _bits("not", "Bitwise complement; logical not for booleans.", np.invert, "~x")
+
+# --- conversion ---------------------------------------------------------------------------
+
+
+def _numpy_cast(x: Any, dtype: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.asarray(x).astype(dtype.numpy)
+
+
+cast = elementwise(
+    "cast",
+    "The same numbers in another dtype.",
+    numpy=_numpy_cast,
+    code="cast(x)",
+    signature="T->D",
+    kinds="biuf",
+    attrs=("dtype",),
+    vjp=lambda g, out, x, dtype: (cast(g, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
+    samples=({"dtype": f32}, {"dtype": i64}, {"dtype": f64}, {"dtype": bool_}),
+)
+stop_gradient = elementwise(
+    "stop_gradient",
+    "x itself, a constant to every derivative.",
+    numpy=lambda x: np.asarray(x),
+    code="x",
+    kinds="biuf",
+    vjp=NOT_DIFFERENTIABLE,
+)

@@ -1,0 +1,168 @@
+"""The contraction (any einsum of two operands), gather and scatter, and the fused group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import Shape, Size, Type
+from graphc.errors import ArgumentError, ShapeError, TypeMismatch
+from graphc.ir import Graph
+from graphc.kinds import operation
+
+
+def split_spec(spec: str) -> tuple[str, str, str]:
+    """The index letters of the left operand, the right operand and the result."""
+    inputs, _, result = spec.partition("->")
+    left, _, right = inputs.partition(",")
+    return left, right, result
+
+
+def _contract_rule(
+    types: list[Type], regions: Sequence[Graph], spec: str
+) -> tuple[Type, ...]:
+    left, right, result = split_spec(spec)
+    x, y = types
+    if x.dtype != y.dtype or x.dtype.kind == "b":
+        raise TypeMismatch("contract takes numbers of one dtype", values=[("x", x), ("y", y)])
+    for letters, type in ((left, x), (right, y)):
+        if len(set(letters)) != len(letters) or len(letters) != type.ndim:
+            raise ArgumentError(f"contract: {spec!r} does not describe an operand {type}")
+    sizes: dict[str, Size] = {}
+    for letter, size in zip(left + right, x.shape + y.shape):
+        if sizes.setdefault(letter, size) != size:
+            raise ShapeError(
+                f"contract: index {letter} of {spec!r} has two sizes",
+                values=[("x", x), ("y", y)],
+            )
+    lonely = (set(left) ^ set(right)) - set(result)
+    if lonely or not set(result) <= set(sizes) or len(set(result)) != len(result):
+        raise ArgumentError(f"contract: {spec!r} is not a contraction of two operands")
+    return (Type(x.dtype, tuple(sizes[letter] for letter in result)),)
+
+
+def _numpy_contract(x: Any, y: Any, spec: str) -> Any:
+    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    product = np.einsum(spec, x.astype(wide), y.astype(wide), optimize=True)
+    return np.asarray(product).astype(x.dtype)
+
+
+def _contract_vjp(g: Any, out: Any, x: Any, y: Any, spec: str) -> Any:
+    left, right, result = split_spec(spec)
+    return (
+        contract(g, y, spec=f"{result},{right}->{left}"),
+        contract(x, g, spec=f"{left},{result}->{right}"),
+    )
+
+
+contract = operation(
+    "contract",
+    "contraction",
+    "The sum of products over the letters that the result lacks, as einsum writes it.",
+    operands=("x", "y"),
+    rule=_contract_rule,
+    numpy=_numpy_contract,
+    vjp=_contract_vjp,
+    jvp=lambda t, out, x, y, spec: contract(t[0], y, spec=spec) + contract(x, t[1], spec=spec),
+    attrs=("spec",),
+    step="acc + x * y",
+    flops=2,
+    samples=(
+        {"spec": "ik,kj->ij", "shapes": ((3, 4), (4, 5))},
+        {"spec": "ki,kj->ij", "shapes": ((4, 3), (4, 5))},
+        {"spec": "bik,bjk->bij", "shapes": ((2, 3, 4), (2, 5, 4))},
+        {"spec": "i,j->ij", "shapes": ((3,), (4,))},
+        {"spec": "i,i->", "shapes": ((5,), (5,))},
+        {"spec": "ij,j->i", "shapes": ((3, 4), (4,))},
+    ),
+)
+
+# --- gather and scatter -------------------------------------------------------------------
+
+
+def _take_rule(
+    types: list[Type], regions: Sequence[Graph], axis: int
+) -> tuple[Type, ...]:
+    x, i = types
+    if not i.dtype.is_integer:
+        raise TypeMismatch("take needs integer indices", values=[("i", i)])
+    if not 0 <= axis < x.ndim:
+        raise ArgumentError(f"take: axis {axis} is not one of {x.ndim}")
+    return (x.with_shape(x.shape[:axis] + i.shape + x.shape[axis + 1 :]),)
+
+
+take = operation(
+    "take",
+    "gather",
+    "The slices of x along `axis` at the indices i; negative ones count from the end.",
+    operands=("x", "i"),
+    rule=_take_rule,
+    numpy=lambda x, i, axis: np.take(x, i, axis),
+    vjp=lambda g, out, x, i, axis: (scatter_add(i, g, shape=x.shape, axis=axis), None),
+    attrs=("axis",),
+)
+
+
+def _scatter_rule(
+    types: list[Type], regions: Sequence[Graph], shape: Shape, axis: int
+) -> tuple[Type, ...]:
+    i, x = types
+    if not i.dtype.is_integer:
+        raise TypeMismatch("scatter_add needs integer indices", values=[("i", i)])
+    if x.shape != shape[:axis] + i.shape + shape[axis + 1 :]:
+        raise ShapeError(
+            f"scatter_add: x does not fit {list(shape)} at axis {axis}",
+            values=[("i", i), ("x", x)],
+        )
+    return (x.with_shape(shape),)
+
+
+def _numpy_scatter_add(i: Any, x: Any, shape: tuple[int, ...], axis: int) -> Any:
+    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    result = np.zeros(shape, wide)
+    np.add.at(result, (slice(None),) * axis + (i,), x.astype(wide))
+    return result.astype(x.dtype)
+
+
+scatter_add = operation(
+    "scatter_add",
+    "scatter",
+    "Zeros of `shape`, with the slices x added along `axis` at the indices i, in order.",
+    operands=("i", "x"),
+    rule=_scatter_rule,
+    numpy=_numpy_scatter_add,
+    vjp=lambda g, out, i, x, shape, axis: (None, take(g, i, axis=axis)),
+    attrs=("shape", "axis"),
+    step="acc + x",
+)
+
+# --- the fused group ----------------------------------------------------------------------
+
+
+def _group_rule(
+    types: list[Type], regions: Sequence[Graph], name: str
+) -> tuple[Type, ...]:
+    (region,) = regions
+    if region.input_types != tuple(Type(t.dtype, t.shape) for t in types):
+        raise ShapeError(
+            f"group {name}: the operands do not have the types of its region's inputs",
+            values=zip((v.name or "?" for v in region.inputs), types),
+        )
+    return region.output_types
+
+
+def _no_meaning(*arrays: Any, **attrs: Any) -> Any:
+    raise NotImplementedError("a group means what its region means")
+
+
+group = operation(
+    "group",
+    "group",
+    "Nodes that become one kernel, as a region.",
+    operands=(),
+    rule=_group_rule,
+    numpy=_no_meaning,
+    attrs=("name",),
+)

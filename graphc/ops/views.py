@@ -1,0 +1,371 @@
+"""Views, which only say where each element comes from, and reductions, which undo them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import Shape, Type, i64
+from graphc.errors import ArgumentError, ShapeError
+from graphc.kinds import check_axes, extreme, reduction, view
+from graphc.ops.creation import iota
+from graphc.ops.elementwise import cast, eq, where
+
+Ints = tuple[int, ...]
+
+# --- broadcast ----------------------------------------------------------------------------
+
+
+def _broadcast_rule(x: Type, shape: Shape, dims: Ints) -> Type:
+    check_axes("broadcast", dims, len(shape))
+    if len(dims) != x.ndim or any(shape[d] != s for d, s in zip(dims, x.shape)):
+        raise ShapeError(
+            f"broadcast: axes {dims} of {list(shape)} must have the sizes of x",
+            values=[("x", x)],
+        )
+    return x.with_shape(shape)
+
+
+def _numpy_broadcast(x: Any, shape: Shape, dims: Ints) -> Any:
+    x = np.asarray(x)
+    apart = [1] * len(shape)
+    for d, size in zip(dims, x.shape):
+        apart[d] = size
+    return np.broadcast_to(x.reshape(apart), shape)
+
+
+broadcast = view(
+    "broadcast",
+    "x repeated: axis i of x becomes axis dims[i] of the result, the others repeat.",
+    rule=_broadcast_rule,
+    numpy=_numpy_broadcast,
+    index=lambda idx, x, shape, dims: tuple(idx[d] for d in dims),
+    vjp=lambda g, out, x, shape, dims: (
+        reduce_sum(g, axes=tuple(a for a in range(len(shape)) if a not in dims)),
+    ),
+    attrs=("shape", "dims"),
+    samples=({"shape": (2, 3, 4), "dims": (1, 2)}, {"shape": (3, 2, 4), "dims": (0, 2)}),
+)
+
+# --- reductions ---------------------------------------------------------------------------
+# They stand beside broadcast because each is the other's gradient.
+
+
+def _kept(x: Any, axes: Ints) -> Ints:
+    return tuple(a for a in range(len(x.shape)) if a not in axes)
+
+
+def along(reduced: Any, x: Any, axes: Ints) -> Any:
+    """A reduction's result repeated along the axes that it lost."""
+    return broadcast(reduced, shape=x.shape, dims=_kept(x, axes))
+
+
+def _extreme_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    """Elements that tie for the extreme share the cotangent equally."""
+    hit = cast(eq(x, along(out, x, axes)), dtype=x.type.dtype)
+    return (along(g / reduce_sum(hit, axes=axes), x, axes) * hit,)
+
+
+def _prod_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    """The product of the others: by division, or, at the only zero, of the rest."""
+    zero = eq(x, 0)
+    rest = reduce_prod(where(zero, 1, x), axes=axes)
+    zeros = reduce_sum(cast(zero, dtype=x.type.dtype), axes=axes)
+    alone = along(where(eq(zeros, 1), rest, 0), x, axes)
+    return (along(g, x, axes) * where(zero, alone, along(out, x, axes) / where(zero, 1, x)),)
+
+
+reduce_sum = reduction(
+    "sum",
+    "Sum along axes.",
+    numpy=np.add,
+    init=lambda type: 0,
+    step="acc + x",
+    vjp=lambda g, out, x, axes: (along(g, x, axes),),
+    jvp=lambda t, out, x, axes: reduce_sum(t[0], axes=axes),
+)
+reduce_prod = reduction(
+    "prod",
+    "Product along axes.",
+    numpy=np.multiply,
+    init=lambda type: 1,
+    step="acc * x",
+    vjp=_prod_vjp,
+    domain=(0.5, 1.5),
+)
+reduce_max = reduction(
+    "max",
+    "Largest element along axes; nan if there is one.",
+    numpy=np.maximum,
+    init=lambda type: extreme(type.dtype, largest=False),
+    step="maximum(acc, x)",
+    vjp=_extreme_vjp,
+    needs_elements=True,
+    kinds="biuf",
+)
+reduce_min = reduction(
+    "min",
+    "Smallest element along axes; nan if there is one.",
+    numpy=np.minimum,
+    init=lambda type: extreme(type.dtype, largest=True),
+    step="minimum(acc, x)",
+    vjp=_extreme_vjp,
+    needs_elements=True,
+    kinds="biuf",
+)
+
+# --- reshape and transpose ----------------------------------------------------------------
+
+
+def _reshape_rule(x: Type, shape: Shape) -> Type:
+    result = x.with_shape(shape)
+    if x.is_static and result.is_static and x.size != result.size:
+        raise ShapeError(
+            f"reshape: {list(shape)} has {result.size} elements, x has {x.size}",
+            values=[("x", x)],
+        )
+    return result
+
+
+def regroup(shape: Ints, other: Ints) -> list[tuple[Ints, Ints]]:
+    """Pair up the axes of two shapes of one size: least runs of axes with equal products.
+
+    Axes of size 1 go wherever they fall; a run may be empty on one side.
+    """
+    pairs: list[tuple[Ints, Ints]] = []
+    i = j = 0
+    while i < len(shape) or j < len(other):
+        a, b = [], []
+        size_a = size_b = 1
+        if i < len(shape) and shape[i] == 1:
+            pairs.append(((i,), ()))
+            i += 1
+            continue
+        if j < len(other) and other[j] == 1:
+            pairs.append(((), (j,)))
+            j += 1
+            continue
+        while not a or size_a != size_b:
+            if size_a <= size_b and i < len(shape):
+                size_a *= shape[i]
+                a.append(i)
+                i += 1
+            else:
+                size_b *= other[j]
+                b.append(j)
+                j += 1
+        pairs.append((tuple(a), tuple(b)))
+    return pairs
+
+
+def _reshape_index(idx: Any, x: Type, shape: Shape) -> Any:
+    """The operand's index: runs of axes are flattened and split again."""
+    old, new = x.static_shape, tuple(int(str(s)) for s in shape)
+    result: list[Any] = [0] * len(old)
+    if 0 in old:
+        return tuple(result)
+    for to, origin in regroup(old, new):
+        if not to or not origin:
+            continue
+        flat: Any = 0
+        for axis in origin:
+            flat = flat * new[axis] + idx[axis]
+        for axis in reversed(to[1:]):
+            result[axis] = flat % old[axis]
+            flat = flat // old[axis]
+        result[to[0]] = flat
+    return tuple(result)
+
+
+reshape = view(
+    "reshape",
+    "The same elements, in row-major order, in another shape.",
+    rule=_reshape_rule,
+    numpy=lambda x, shape: np.reshape(x, shape),
+    index=_reshape_index,
+    vjp=lambda g, out, x, shape: (reshape(g, shape=x.shape),),
+    attrs=("shape",),
+    samples=({"shape": (4, 3)}, {"shape": (2, 6)}, {"shape": (3, 1, 4)}, {"shape": (12,)}),
+)
+
+
+def _transpose_rule(x: Type, perm: Ints) -> Type:
+    if sorted(perm) != list(range(x.ndim)):
+        raise ArgumentError(f"transpose: {perm} is not a permutation of {x.ndim} axes")
+    return x.with_shape(tuple(x.shape[p] for p in perm))
+
+
+def inverse_permutation(perm: Ints) -> Ints:
+    """The permutation that undoes `perm`."""
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
+
+
+transpose = view(
+    "transpose",
+    "The axes in another order: axis i of the result is axis perm[i] of x.",
+    rule=_transpose_rule,
+    numpy=lambda x, perm: np.transpose(x, perm),
+    index=lambda idx, x, perm: tuple(idx[i] for i in inverse_permutation(perm)),
+    vjp=lambda g, out, x, perm: (transpose(g, perm=inverse_permutation(perm)),),
+    attrs=("perm",),
+    samples=({"perm": (1, 0)},),
+)
+
+# --- slice, pad, flip ---------------------------------------------------------------------
+
+
+def _slice_rule(x: Type, start: Ints, stop: Ints, step: Ints) -> Type:
+    sizes = []
+    for size, a, b, s in zip(x.static_shape, start, stop, step, strict=True):
+        if not (0 <= a <= b <= size and s >= 1):
+            raise ArgumentError(
+                f"slice: {a}:{b}:{s} is not within 0:{size} with a step of 1 or more"
+            )
+        sizes.append(-(-(b - a) // s))
+    return x.with_shape(tuple(sizes))
+
+
+def _slice_vjp(g: Any, out: Any, x: Any, start: Ints, stop: Ints, step: Ints) -> Any:
+    span = [0 if n == 0 else (n - 1) * s + 1 for n, s in zip(g.shape, step)]
+    high = tuple(n - a - b for n, a, b in zip(x.shape, start, span))
+    return (pad(g, low=start, high=high, interior=tuple(s - 1 for s in step), value=0.0),)
+
+
+slice_ = view(
+    "slice",
+    "The elements start:stop:step of every axis (steps of 1 or more).",
+    rule=_slice_rule,
+    numpy=lambda x, start, stop, step: x[tuple(map(slice, start, stop, step))],
+    index=lambda idx, x, start, stop, step: tuple(
+        i * s + a for i, a, s in zip(idx, start, step)
+    ),
+    vjp=_slice_vjp,
+    attrs=("start", "stop", "step"),
+    samples=(
+        {"start": (1, 0), "stop": (3, 4), "step": (1, 2)},
+        {"start": (0, 1), "stop": (2, 1), "step": (1, 1)},
+    ),
+)
+
+
+def _pad_rule(x: Type, low: Ints, high: Ints, interior: Ints, value: float) -> Type:
+    if any(n < 0 for n in (*low, *high, *interior)):
+        raise ArgumentError("pad: widths must not be negative")
+    sizes = (
+        n + max(n - 1, 0) * mid + a + b
+        for n, a, b, mid in zip(x.static_shape, low, high, interior, strict=True)
+    )
+    return x.with_shape(tuple(sizes))
+
+
+def _numpy_pad(x: Any, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
+    sizes = [
+        n + max(n - 1, 0) * mid + a + b
+        for n, a, b, mid in zip(x.shape, low, high, interior)
+    ]
+    result = np.full(sizes, value, x.dtype)
+    inside = (
+        slice(a, a + max((n - 1) * (mid + 1) + 1, 0), mid + 1)
+        for n, a, mid in zip(x.shape, low, interior)
+    )
+    result[tuple(inside)] = x
+    return result
+
+
+def _pad_index(
+    idx: Any, x: Type, low: Ints, high: Ints, interior: Ints, value: float
+) -> Any:
+    result, mask = [], []
+    for i, n, a, b, mid in zip(idx, x.static_shape, low, high, interior):
+        at = i - a
+        if a or mid:
+            mask.append(at >= 0)
+        if mid:
+            mask.append((at % (mid + 1)) == 0)
+            at = at // (mid + 1)
+        if b or mid:
+            mask.append(at < n)
+        result.append(at)
+    return tuple(result), tuple(mask), value
+
+
+def _pad_vjp(
+    g: Any, out: Any, x: Any, low: Ints, high: Ints, interior: Ints, value: float
+) -> Any:
+    step = tuple(mid + 1 for mid in interior)
+    stop = tuple(
+        a + ((n - 1) * s + 1 if n else 0) for a, n, s in zip(low, x.shape, step)
+    )
+    return (slice_(g, start=low, stop=stop, step=step),)
+
+
+pad = view(
+    "pad",
+    "x with `low` and `high` numbers before and after, and `interior` between its elements.",
+    rule=_pad_rule,
+    numpy=_numpy_pad,
+    index=_pad_index,
+    vjp=_pad_vjp,
+    attrs=("low", "high", "interior", "value"),
+    samples=(
+        {"low": (1, 0), "high": (0, 2), "interior": (0, 0), "value": 0.5},
+        {"low": (0, 1), "high": (1, 0), "interior": (0, 2), "value": 0.0},
+    ),
+)
+
+
+def _flip_rule(x: Type, axes: Ints) -> Type:
+    check_axes("flip", axes, x.ndim)
+    return x
+
+
+flip = view(
+    "flip",
+    "The elements in reverse order along `axes`.",
+    rule=_flip_rule,
+    numpy=lambda x, axes: np.flip(x, axes),
+    index=lambda idx, x, axes: tuple(
+        (x.shape[a] - 1) + i * -1 if a in axes else i for a, i in enumerate(idx)
+    ),
+    vjp=lambda g, out, x, axes: (flip(g, axes=axes),),
+    attrs=("axes",),
+    samples=({"axes": (0,)}, {"axes": (0, 1)}),
+)
+
+
+def _diagonal_rule(x: Type, axes: Ints) -> Type:
+    a, b = axes
+    if a == b or x.shape[a] != x.shape[b]:
+        raise ShapeError(f"diagonal: axes {a} and {b} must have one size", values=[("x", x)])
+    return x.with_shape(tuple(d for i, d in enumerate(x.shape) if i != b))
+
+
+def _numpy_diagonal(x: Any, axes: Ints) -> Any:
+    a, b = axes
+    return np.moveaxis(np.diagonal(x, 0, a, b), -1, a if a < b else a - 1)
+
+
+def _diagonal_index(idx: Any, x: Type, axes: Ints) -> Any:
+    a, b = axes
+    at = list(idx)
+    at.insert(b, idx[a if a < b else a - 1])
+    return tuple(at)
+
+
+def _diagonal_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    from_other = tuple(i for i in range(len(x.shape)) if i != axes[1])
+    wide = broadcast(g, shape=x.shape, dims=from_other)
+    rows, columns = (iota(dtype=i64, shape=x.shape, axis=a) for a in axes)
+    return (where(eq(rows, columns), wide, 0),)
+
+
+diagonal = view(
+    "diagonal",
+    "The elements whose index along axes[1] is that along axes[0]; axes[1] is gone.",
+    rule=_diagonal_rule,
+    numpy=_numpy_diagonal,
+    index=_diagonal_index,
+    vjp=_diagonal_vjp,
+    attrs=("axes",),
+)

@@ -1,0 +1,44 @@
+"""Replace composites by their expansions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.ir import Builder, Graph, Node, Operand
+from graphc.opdef import Op
+from graphc.passes.rewrite import Emitter, Report, graph_pass
+
+
+@graph_pass
+def expand(graph: Graph, report: Report) -> Graph:
+    """Expand every composite."""
+    return _expand(graph, report, lambda op: True)
+
+
+@graph_pass
+def expand_for_grad(graph: Graph, report: Report) -> Graph:
+    """Expand the composites that have no gradient of their own."""
+    return _expand(graph, report, lambda op: op.vjp is None)
+
+
+def _expand(graph: Graph, report: Report, chosen: Callable[[Op], bool]) -> Graph:
+    def visit(
+        builder: Builder, node: Node, operands: tuple[Operand, ...]
+    ) -> Sequence[Operand] | None:
+        op = node.op
+        if not isinstance(op, Op) or op.kind != "composite" or not chosen(op):
+            return None
+        report.note(op.name, node)
+        assert op.expand is not None
+        results = Emitter(builder).call(op.expand, operands, **node.attrs)
+        for result, name in zip(results, node.names):
+            if name and builder.nodes and result == builder.nodes[-1].results[0]:
+                builder.name_value(builder.nodes[-1].results[0], name)
+        return results
+
+    expanded = graph.map(visit)
+    again = any(
+        isinstance(n.op, Op) and n.op.kind == "composite" and chosen(n.op)
+        for n in expanded.nodes
+    )
+    return _expand(expanded, report, chosen) if again else expanded

@@ -1,0 +1,147 @@
+"""Reverse-mode differentiation as a graph transform.
+
+The graph that comes out computes the outputs of the one that went in and, after them, cotangents
+of chosen inputs. Every vjp is traced, so the result is a graph like any other and differentiates
+again. (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.dtypes import Type
+from graphc.errors import NotDifferentiable
+from graphc.functions.promote import full
+from graphc.ir import Graph, Node, Value
+from graphc.opdef import Op
+from graphc.passes.expand import expand_for_grad
+from graphc.passes.rewrite import Emitter, emitting
+from graphc.tracer import Trace, Tracer
+
+
+def vjp(graph: Graph, wrt: Sequence[int]) -> Graph:
+    """The graph with a cotangent input for each float output, and cotangents of inputs `wrt`.
+
+    Inputs: those of `graph`, then one for each float output. Outputs: those of `graph`, then one
+    for each of `wrt`, of its type. Raises NotDifferentiable for an input that is not float.
+    """
+    return _differentiate(graph, wrt, seed=None)
+
+
+def value_and_grad(graph: Graph, wrt: Sequence[int]) -> Graph:
+    """The graph with the gradient of its first output, a float scalar, by inputs `wrt`.
+
+    Outputs: those of `graph`, then the gradients. Raises NotDifferentiable otherwise.
+    """
+    first = graph.outputs[0].type
+    if first.shape != () or not first.dtype.is_float:
+        raise NotDifferentiable(
+            f"the gradient of {graph.name} needs a float scalar result",
+            values=[("result", first)],
+            help="sum or average it, or use graphc.vjp",
+        ).at(graph.outputs[0].node.loc)
+    return _differentiate(graph, wrt, seed=1.0)
+
+
+def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Graph:
+    for i in wrt:
+        if not graph.inputs[i].type.dtype.is_float:
+            raise NotDifferentiable(
+                f"the gradient by {graph.inputs[i].name} does not exist: it is not float",
+                values=[(graph.inputs[i].name or f"input {i}", graph.inputs[i].type)],
+                help="name only float arguments in argnums=",
+            )
+    graph = expand_for_grad(graph)
+    trace = Trace(f"{graph.name}_grad")
+    builder = trace.builder
+    for value in graph.inputs:
+        builder.parameter(value.type, value.name, value.node.loc)
+    forward: dict[Value, Any] = dict(zip(graph.inputs, builder.inputs))
+    for node in graph.nodes:
+        operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
+        forward.update(zip(node.results, builder.rebuild(node, operands), strict=True))
+    builder.order = 1 + max((n.order for n in graph.nodes), default=0)
+    with emitting(builder) as emitter:
+        cotangents = _seeds(emitter, graph, forward, seed)
+        _reverse(emitter, graph, forward, cotangents)
+        gradients = [
+            _total(emitter, cotangents, forward[graph.inputs[i]], graph.inputs[i].type)
+            for i in wrt
+        ]
+    return builder.graph([*(forward[v] for v in graph.outputs), *(g.value for g in gradients)])
+
+
+def _seeds(
+    emitter: Emitter, graph: Graph, forward: dict[Value, Any], seed: float | None
+) -> dict[Value, Tracer]:
+    """Cotangents of the outputs: new inputs, or `seed` for the first output."""
+    cotangents: dict[Value, Tracer] = {}
+    outputs = graph.outputs if seed is None else graph.outputs[:1]
+    for i, output in enumerate(outputs):
+        if not output.type.dtype.is_float:
+            continue
+        if seed is None:
+            name = f"d{output.name or ('out' if len(outputs) == 1 else f'out{i}')}"
+            g = Tracer(emitter, emitter.builder.parameter(output.type, name))
+        else:
+            g = full((), seed, output.type.dtype)
+        _add(emitter, cotangents, forward[output], g)
+    return cotangents
+
+
+def _reverse(
+    emitter: Emitter,
+    graph: Graph,
+    forward: dict[Value, Any],
+    cotangents: dict[Value, Tracer],
+) -> None:
+    """Walk the nodes backward; each hands its operands their share of its cotangent."""
+    for node in reversed(graph.nodes):
+        results = [forward[v] for v in node.results]
+        op = node.op
+        if not any(r in cotangents for r in results) or not isinstance(op, Op):
+            continue
+        if not op.differentiable:
+            continue
+        emitter.builder.origin = node
+        operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
+        g = [_total(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
+        out = [emitter.wrap(r) for r in results]
+        shares = op.vjp(  # type: ignore[operator]
+            g[0] if len(g) == 1 else tuple(g),
+            out[0] if len(out) == 1 else tuple(out),
+            *map(emitter.wrap, operands),
+            **node.attrs,
+        )
+        _distribute(emitter, node, operands, shares, cotangents)
+        emitter.builder.origin = None
+
+
+def _distribute(
+    emitter: Emitter,
+    node: Node,
+    operands: Sequence[Any],
+    shares: Sequence[Any],
+    cotangents: dict[Value, Tracer],
+) -> None:
+    for operand, share in zip(operands, shares, strict=True):
+        if share is not None and isinstance(operand, Value) and operand.type.dtype.is_float:
+            assert share.type == operand.type, (node, share.type, operand.type)
+            _add(emitter, cotangents, operand, share)
+
+
+def _add(
+    emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, share: Tracer
+) -> None:
+    cotangents[value] = cotangents[value] + share if value in cotangents else share
+
+
+def _total(
+    emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, type: Type
+) -> Tracer:
+    """The cotangent of a value; zeros if nothing depends on it."""
+    if value in cotangents:
+        return cotangents[value]
+    zeros: Tracer = full(type.shape, 0.0, type.dtype)
+    return zeros
