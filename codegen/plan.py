@@ -107,8 +107,9 @@ class Step:
     KERNEL has `launch`. GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
     rows (`extent` = batch × m) as soon as they are there. COPY copies `reads[0]` to `writes[0]`.
     LOOP has `count`, and END `bumps`: (buffer, bytes) pairs whose addresses advance each turn.
-    BRANCH goes on at step `target` if the boolean `reads[0]` is false. LIBRARY, COLLECTIVE and
-    CALLBACK call `function(arrays read, arrays written)`.
+    BRANCH goes on at step `target` if the boolean `reads[0]` is false, or always if it reads
+    nothing; the target lies in the same loop. LIBRARY, COLLECTIVE and CALLBACK call
+    `function(arrays read, arrays written)`, two sequences in the order of `reads` and `writes`.
     """
 
     kind: StepKind

@@ -1,11 +1,14 @@
-"""Where in the user's source an operation was called, and the name its result is given."""
+"""Where in the user's source an operation was called, and the names its results are given."""
 
 from __future__ import annotations
 
 import bisect
 import dis
 import linecache
+import os
+import re
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -14,67 +17,153 @@ import numpy as np
 
 from graphc.ir import Loc
 
-_OURS = tuple(
-    str(Path(__file__).resolve().parent.parent / part) + "/"
-    for part in ("graphc", "passes", "codegen")
+_ROOT = Path(__file__).resolve().parents[1]
+_INTERNAL = tuple(
+    str(folder) + os.sep
+    for folder in (
+        *(_ROOT / part for part in ("graphc", "passes", "codegen")),
+        Path(np.__file__).resolve().parent,
+    )
 )
-_NUMPY = str(Path(np.__file__).resolve().parent) + "/"
-_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
 
-Site = tuple[int, int]
+# Instructions that only push or only pop; a load of an attribute pops its object.
+_PLAIN = ("LOAD_", "STORE_", "PUSH_", "POP_", "NOP", "RESUME", "EXTENDED_ARG")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "LOAD_FROM_DICT")
+
+Names = tuple[str | None, ...]
+Instructions = Sequence[dis.Instruction]
 
 
-def call_site() -> tuple[Loc | None, str | None, Site]:
-    """The user's expression under way, the variable it is assigned to, and the site's identity.
+def call_site() -> tuple[Loc | None, Names]:
+    """The user's expression under way and the variables that its results are assigned to.
 
     The user's frame is the innermost one that belongs neither to graphc nor to NumPy.
     """
+    frame = user_frame()
+    if frame is None:
+        return None, ()
+    offsets, entries = _sites(frame.f_code)
+    return entries[bisect.bisect_right(offsets, frame.f_lasti) - 1]
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame that belongs neither to graphc nor to NumPy."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_internal(frame.f_code.co_filename):
         frame = frame.f_back
-    if frame is None:
-        return None, None, (0, 0)
-    offsets, entries = _instructions(frame.f_code)
-    name, loc = entries[bisect.bisect_right(offsets, frame.f_lasti) - 1]
-    return loc, name, (id(frame), frame.f_lasti)
+    return frame
 
 
 @lru_cache(maxsize=4096)
 def _is_internal(filename: str) -> bool:
-    if filename.startswith("<frozen"):
-        return True
-    path = str(Path(filename).resolve()) if not filename.startswith("<") else filename
-    return path.startswith(_OURS) or path.startswith(_NUMPY)
+    if filename.startswith("<"):
+        return filename.startswith("<frozen")  # <stdin> and notebook cells are the user's
+    return str(Path(filename).resolve()).startswith(_INTERNAL)
 
 
 @lru_cache(maxsize=1024)
-def _instructions(code: CodeType) -> tuple[list[int], list[tuple[str | None, Loc]]]:
-    """For every instruction its offset, the name its result is stored to, and its location."""
+def _sites(code: CodeType) -> tuple[list[int], list[tuple[Loc, Names]]]:
+    """For every instruction its offset, its location, and the names its result is stored to."""
     positions = list(code.co_positions())
     instructions = list(dis.get_instructions(code))
-    entries = []
-    for this, following in zip(instructions, [*instructions[1:], None]):
-        entries.append(
-            (_stored_name(following), _loc(code, positions[this.offset // 2]))
-        )
+    entries = [
+        (_loc(code, positions[this.offset // 2]), _stored(instructions, i + 1))
+        for i, this in enumerate(instructions)
+    ]
     return [i.offset for i in instructions], entries
 
 
-def _stored_name(instruction: dis.Instruction | None) -> str | None:
-    if instruction is None:
-        return None
-    if instruction.opname in _STORES:
-        return str(instruction.argval)
-    if instruction.opname.startswith("STORE_FAST_"):
-        # Python 3.13 fuses two stores or a store and a load into one instruction.
-        return str(instruction.argval[0])
-    return None
+def expression(loc: Loc | None) -> str:
+    """The text of the expression at `loc`, as far as it stands on one line."""
+    if loc is None or loc.line != loc.end_line:
+        return ""
+    return loc.source[loc.column : loc.end_column]
+
+
+def is_assigned(loc: Loc) -> bool:
+    """Whether the expression at `loc` is the target of an assignment."""
+    if loc.line != loc.end_line or not expression(loc).endswith("]"):
+        return False
+    return bool(re.match(r"\s*([-+*/%@&|^]|//|\*\*|<<|>>)?=(?!=)", loc.source[loc.end_column :]))
+
+
+# --- names --------------------------------------------------------------------------------
+
+
+def _stored(code: Instructions, at: int) -> Names:
+    """The names to which the value on top of the stack before `at` goes, if to names at all.
+
+    Follows the value through the straight-line code of one statement: `u, v = x + y, y - x`
+    pushes both sums before it stores them. `above` counts what lies on the value.
+    """
+    above = 0
+    while at < len(code):
+        this = code[at]
+        pops, pushes = _effect(this)
+        if above == 0 and this.opname == "UNPACK_SEQUENCE":
+            return tuple(_all_stored(code, at + 1, this.arg or 0))
+        if this.opname in ("SWAP", "COPY"):
+            above = _moved(this, above)
+        elif this.opname.startswith("STORE_"):
+            stores = _names(this)
+            if above < len(stores):
+                return (stores[above],)
+            above += pushes - pops
+        elif pops > above or this.opname == "POP_TOP" or this.opcode in dis.hasjrel:
+            return ()
+        else:
+            above += pushes - pops
+        at += 1
+    return ()
+
+
+def _moved(this: dis.Instruction, above: int) -> int:
+    """How much lies on our value after a SWAP or a COPY; a copy of it is as good as itself."""
+    depth = (this.arg or 1) - 1
+    if this.opname == "COPY":
+        return 0 if depth == above else above + 1
+    return depth if above == 0 else 0 if depth == above else above
+
+
+def _effect(this: dis.Instruction) -> tuple[int, int]:
+    """(values popped, values pushed); what is neither a load nor a store pushes one at least."""
+    net = dis.stack_effect(this.opcode, this.arg, jump=False)
+    if this.opname == "STORE_FAST_LOAD_FAST":
+        return 1, 1
+    if this.opname.startswith(_PLAIN) and not this.opname.startswith(_ATTRIBUTES):
+        return max(-net, 0), max(net, 0)
+    pushes = max(net + 1, 1)
+    return pushes - net, pushes
+
+
+def _names(this: dis.Instruction) -> Names:
+    """The variables that a store writes, top of the stack first; None for other targets."""
+    if this.opname in ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF"):
+        return (str(this.argval),)
+    # Python 3.13 fuses two stores, or a store and a load, into one instruction.
+    if this.opname == "STORE_FAST_STORE_FAST":
+        return tuple(map(str, this.argval))
+    if this.opname in ("STORE_FAST_LOAD_FAST", "STORE_FAST_MAYBE_NULL"):
+        return (str(this.argval[0] if isinstance(this.argval, tuple) else this.argval),)
+    return (None,) * max(-dis.stack_effect(this.opcode, this.arg), 0)
+
+
+def _all_stored(code: Instructions, at: int, count: int) -> list[str | None]:
+    """The targets of an unpacked sequence, as far as they are names."""
+    targets: list[str | None] = []
+    while len(targets) < count and at < len(code) and code[at].opname.startswith("STORE_"):
+        targets += _names(code[at])
+        at += 1
+    return targets if len(targets) == count else []
+
+
+# --- locations ----------------------------------------------------------------------------
 
 
 def _loc(code: CodeType, position: tuple[int | None, ...]) -> Loc:
     line, end_line, start, stop = position
     line = line or code.co_firstlineno
-    source = linecache.getline(code.co_filename, line).rstrip("\n")
+    source = _line(code, line)
     last = source if end_line in (None, line) else _line(code, end_line)
     return Loc(
         code.co_filename,
@@ -87,7 +176,7 @@ def _loc(code: CodeType, position: tuple[int | None, ...]) -> Loc:
 
 
 def _line(code: CodeType, number: int | None) -> str:
-    return linecache.getline(code.co_filename, number or 0).rstrip("\n")
+    return linecache.getline(code.co_filename, number or 0).rstrip("\r\n")
 
 
 def _characters(line: str, utf8_bytes: int) -> int:

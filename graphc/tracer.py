@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.dtypes import DType, Type, dtype, f64, i64
+from graphc.dtypes import DType, Type, dtype, f64
 from graphc.errors import (
+    ArgumentError,
     ConcretizationError,
     GraphcError,
     MutationError,
+    OutOfBounds,
+    SignatureError,
     TypeMismatch,
     UnsupportedFunction,
 )
 from graphc.functions import promote, tables
-from graphc.ir import Builder, Graph, Literal, Operand, Value, literal
+from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
 from graphc.opdef import Op, active_trace
 from graphc.ops.creation import Constant, constant
-from graphc.provenance import Site, call_site
+from graphc.provenance import Names, call_site, expression, is_assigned, user_frame
 
-Number = promote.Number
 LARGE_CONSTANT = 1 << 20
 """Bytes from which an array that a function closes over is reported as a large constant."""
+
+# What a function of ours may raise about an argument that nobody foresaw.
+_FOREIGN = (TypeError, ValueError, IndexError, OverflowError, ArithmeticError)
 
 
 class Trace:
@@ -32,36 +39,120 @@ class Trace:
 
     A value of an enclosing trace that is used here becomes a *capture*: an input beyond the
     function's own, handed in by whoever inlines the finished graph.
+
+    An array that the function closes over, or reads from a module, becomes a constant. It is
+    read when the traced code uses it and copied; what happens to it after the trace is not
+    seen, until a call with other types of arguments traces the function again.
     """
 
     def __init__(self, name: str) -> None:
         self.builder = Builder(name)
         self.outer = active_trace()
-        self.captures: list[tuple[Tracer, Value]] = []
+        self.captures: list[tuple[Tracer, DType | None, Value]] = []
         self.weak_inputs: dict[tuple[int, DType], Value] = {}
-        self._constants: dict[int, tuple[Any, Tracer]] = {}
-        self._last: tuple[Site, Value] | None = None
+        self._captured: dict[int, tuple[Tracer, Tracer]] = {}
+        self._constants: dict[int, tuple[Any, bytes, Value]] = {}
+        self._site: tuple[Loc | None, Names] | None = None
+        self._warned: set[tuple[str, int]] = set()
 
     # --- inputs -------------------------------------------------------------------------
 
     def parameter(self, type: Type, name: str | None = None) -> Tracer:
         """A new argument of the function."""
-        value = self.builder.parameter(type, name)
-        return Tracer(self, value, argument=True)
+        return Tracer(self, self.builder.parameter(type, name), argument=True)
 
-    def weak_parameter(self, number: int | float, name: str | None = None) -> Tracer:
+    def weak_parameter(self, kind: DType, name: str | None = None) -> Tracer:
         """An argument that is a Python number: it becomes an input of each dtype it meets."""
-        kind = dtype(np.asarray(number).dtype)
-        tracer = Tracer(self, None, weak=True, argument=True, weak_type=kind)
-        tracer.weak_name = name
-        return tracer
+        return Tracer(self, None, weak=True, argument=True, weak_type=kind, weak_name=name)
 
     def weak_input(self, tracer: Tracer, to: DType) -> Value:
         """The graph input that stands for a weak argument in dtype `to`."""
         key = (id(tracer), to)
         if key not in self.weak_inputs:
-            self.weak_inputs[key] = self.builder.parameter(Type(to, ()), tracer.weak_name)
+            value = self.builder.parameter(Type(to, ()), tracer.weak_name)
+            self.weak_inputs[key] = value
+            captured = [outer for outer, own in self._captured.values() if own is tracer]
+            self.captures += [(outer, to, value) for outer in captured]
         return self.weak_inputs[key]
+
+    def _capture(self, tracer: Tracer) -> Tracer:
+        """The input that stands for a value of an enclosing trace."""
+        if id(tracer) in self._captured:
+            return self._captured[id(tracer)][1]
+        if not self._encloses(tracer.trace):
+            raise leaked(tracer)
+        if tracer.weak:
+            own = self.weak_parameter(tracer.type.dtype, tracer.weak_name)
+        else:
+            own = self.parameter(tracer.type, tracer.value.name)
+            self.captures.append((tracer.snapshot(), None, own.value))
+        self._captured[id(tracer)] = (tracer, own)
+        return own
+
+    def _encloses(self, other: Trace) -> bool:
+        outer: Any = self.outer
+        while outer is not None and outer is not other:
+            outer = outer.outer
+        return outer is other
+
+    # --- one call of the user's -----------------------------------------------------------
+
+    def enter(
+        self, what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
+    ) -> Any:
+        """Run a function that the user's code calls, `what` to them.
+
+        Its nodes get the user's line, its results the variables they are assigned to. Every
+        error about its arguments is a GraphcError that quotes the line.
+        """
+        if self._site is not None or self.builder.origin is not None:
+            return function(*args, **kwargs)
+        self._site = call_site()
+        loc, names = self._site
+        before = len(self.builder.nodes)
+        try:
+            result = function(*args, **kwargs)
+        except GraphcError as error:
+            raise error.at(loc) from None
+        except _FOREIGN as error:
+            raise _in_our_form(what, function, args, kwargs, error).at(loc) from error
+        finally:
+            self._site = None
+        self._name(result, names, before)
+        return result
+
+    def _name(self, result: Any, names: Names, before: int) -> None:
+        """Name results by the variables they go to, if this call made them."""
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) != len(names):
+            return
+        made = {id(node) for node in self.builder.nodes[before:]}
+        for value, name in zip(results, names):
+            if name and isinstance(value, Tracer) and value._value is not None:
+                if id(value.value.node) in made:
+                    self.builder.name_value(value.value, name)
+
+    def warn(self, message: str) -> None:
+        """Warn at the user's line, once for each line."""
+        frame = user_frame()
+        if frame is None or (frame.f_code.co_filename, frame.f_lineno) in self._warned:
+            return
+        place = frame.f_code.co_filename, frame.f_lineno
+        self._warned.add(place)
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+        module = frame.f_globals.get("__name__", "<unknown>")
+        warnings.warn_explicit(message, UserWarning, *place, module, registry)
+
+    def warn_of_float64(self) -> None:
+        """Warn at the user's line that float64 enters a program that had none."""
+        numbers = self.weak_inputs.values()
+        doubles = [v for v in self.builder.inputs if v.type.dtype is f64 and v not in numbers]
+        if doubles or self.builder.origin is not None:
+            return
+        self.warn(
+            "float64 enters a float32 program on this line; float(...) of a NumPy scalar and "
+            ".astype(np.float32) of an array keep it float32"
+        )
 
     # --- what ops and functions ask for ---------------------------------------------------
 
@@ -69,39 +160,33 @@ class Trace:
         """`value` as a traced value of this trace; Python numbers stay numbers."""
         if isinstance(value, Tracer):
             return value if value.trace is self else self._capture(value)
-        if type(value) in Number:
+        if type(value) in promote.Number:
             return value
         if isinstance(value, (np.ndarray, np.generic)):
-            return self._constant(value)
+            return self.array_constant(value)
         if isinstance(value, (list, tuple)):
             return promote.lift(tables.function("array")(value))
         if isinstance(value, int):
             return int(value)
         if isinstance(value, float):
             return float(value)
-        raise TypeMismatch(
-            f"a value of type {type(value).__name__} is no array and no number"
-        ).at(call_site()[0])
+        raise TypeMismatch(f"{_short(value)} is no array and no number")
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """Append a node; Python numbers take the dtype of the operands beside them."""
-        # While a pass runs, what it emits belongs to the node that it works on.
-        origin = self.builder.origin
-        loc, name, site = call_site() if origin is None else (origin.loc, None, (0, 0))
+        loc = self._location()
         try:
-            ready = self._operands(op, operands)
-            results = self.builder.emit(op, ready, attrs, loc=loc)
+            results = self.builder.emit(op, self._operands(op, operands), attrs, loc=loc)
         except GraphcError as error:
             raise error.at(loc) from None
-        if len(results) == 1:
-            self._name(results[0], name, site)
         made = tuple(Tracer(self, r) for r in results)
         return made[0] if len(made) == 1 else made
 
-    def where(self) -> str:
-        """`file:line` of the user's expression under way."""
-        loc = call_site()[0]
-        return f"{loc.file}:{loc.line}" if loc else "<unknown>"
+    def _location(self) -> Loc | None:
+        if self.builder.origin is not None:
+            # While a pass runs, what it emits belongs to the node that it works on.
+            return self.builder.origin.loc
+        return (self._site or call_site())[0]
 
     def _operands(self, op: Op, operands: Sequence[Any]) -> list[Operand]:
         lifted = [o if isinstance(o, Literal) else self.lift(o) for o in operands]
@@ -121,45 +206,29 @@ class Trace:
             elif isinstance(o, Literal):
                 ready.append(o)
             else:
-                ready.append(literal(o, common or dtype(np.asarray(o).dtype)))
+                kind = common or dtype(np.asarray(o).dtype)
+                ready.append(promote.fitting_literal(o, kind))
         return ready
 
-    def _name(self, value: Value, name: str | None, site: Site) -> None:
-        """Of all nodes that one expression makes, the last bears the variable's name."""
-        if name is None:
-            return
-        if self._last is not None and self._last[0] == site:
-            self.builder.name_value(self._last[1], None)
-        self.builder.name_value(value, name)
-        self._last = (site, value)
-
-    def _capture(self, tracer: Tracer) -> Tracer:
-        for outer, value in self.captures:
-            if outer is tracer:
-                return Tracer(self, value, argument=True)
-        value = self.builder.parameter(tracer.type, tracer.value.name)
-        self.captures.append((tracer, value))
-        return Tracer(self, value, argument=True)
-
-    def _constant(self, array: Any) -> Tracer:
-        """An array known now; the same object is one constant of the graph."""
-        known = self._constants.get(id(array))
-        if known is not None and known[0] is array:
-            return known[1]
-        loc = call_site()[0]
-        try:
-            kind = dtype(array.dtype)
-        except GraphcError as error:
-            raise error.at(loc) from None
+    def array_constant(self, array: Any) -> Tracer:
+        """An array known now; the same object with the same content is one constant."""
+        kind = dtype(array.dtype)
+        native = np.asarray(array).astype(kind.numpy, copy=False)
         if array.ndim == 0:
-            operand = literal(array.item(), kind)
-            made = Tracer(self, promote.full((), operand.value, kind).value)
-        else:
-            native = np.asarray(array).astype(kind.numpy, copy=False)
-            (value,) = self.builder.emit(constant, (), {"value": Constant(native)}, loc=loc)
-            made = Tracer(self, value)
-        self._constants[id(array)] = (array, made)
-        return made
+            return Tracer(self, promote.full((), native[()], kind).value)
+        content = native.tobytes()
+        known = self._constants.get(id(array))
+        if known is not None and known[0] is array and known[1] == content:
+            return Tracer(self, known[2])
+        if native.nbytes > LARGE_CONSTANT:
+            self.warn(
+                f"a constant of {native.nbytes / 2**20:.1f} MB, {kind}{list(array.shape)}, becomes "
+                "part of the graph; pass large arrays as arguments"
+            )
+        loc = self._location()
+        (value,) = self.builder.emit(constant, (), {"value": Constant(native)}, loc=loc)
+        self._constants[id(array)] = (array, content, value)
+        return Tracer(self, value)
 
     def inline(self, graph: Graph, arguments: Sequence[Any]) -> list[Tracer]:
         """Append a copy of `graph` applied to `arguments`."""
@@ -174,17 +243,39 @@ class Trace:
         return self.builder.graph([t.value for t in outputs])
 
 
-def _refuse(what: str, help: str) -> NoReturn:
-    raise ConcretizationError(
-        f"{what} of a traced array is known only when the graph runs", help=help
-    ).at(call_site()[0])
+def _in_our_form(
+    what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any, error: Exception
+) -> GraphcError:
+    """The GraphcError that says what a function's own Python exception says."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as mismatch:
+        unknown = set(kwargs) - set(inspect.signature(function).parameters)
+        if unknown:
+            return UnsupportedFunction(f"{what} does not take {', '.join(sorted(unknown))}= yet")
+        return SignatureError(f"{what}: {mismatch}")
+    if isinstance(error, IndexError):
+        return OutOfBounds(f"{what}: {error}")
+    if isinstance(error, TypeError):
+        return TypeMismatch(f"{what}: {error}")
+    return ArgumentError(f"{what}: {error}")
 
 
-class Tracer:
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
+
+
+class MissingAttribute(UnsupportedFunction, AttributeError):
+    """An attribute or method of NumPy's arrays that traced arrays do not have."""
+
+
+class Tracer(promote.TracedArray):
     """An array of a trace: NumPy's operators, methods and dispatch hooks append nodes.
 
     Writing `x += 1` rebinds the object, as NumPy's in-place addition changes the array for all
     who hold it; where that would be visible through a view or to the caller, it is an error.
+    Results of no dimension are scalars, as they are in NumPy, and are never written.
     """
 
     __slots__ = (
@@ -208,13 +299,14 @@ class Tracer:
         weak: bool = False,
         argument: bool = False,
         weak_type: DType | None = None,
+        weak_name: str | None = None,
     ) -> None:
         self.trace = trace
         self._value = value
         self.weak = weak
         self.argument = argument
         self.weak_type = weak_type
-        self.weak_name: str | None = None
+        self.weak_name = weak_name
         self.base: Tracer | None = None
         self.views: list[weakref.ref[Tracer]] = []
 
@@ -236,10 +328,14 @@ class Tracer:
         return self._value.type
 
     def as_strong(self, to: DType) -> Any:
-        """This weak value in dtype `to`."""
+        """This weak value in dtype `to`, as a strong one."""
         if self._value is None:
             return Tracer(self.trace, self.trace.weak_input(self, to))
-        return tables.cast(self, to)
+        return self.snapshot() if to == self.type.dtype else tables.cast(self, to)
+
+    def snapshot(self) -> Tracer:
+        """A strong value that later writes to this one do not change."""
+        return self if self._value is None else Tracer(self.trace, self._value)
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -255,93 +351,92 @@ class Tracer:
 
     @property
     def size(self) -> int:
+        if not self.type.is_static:
+            _refuse(f"the size of {self.type}", "write the function for any size")
         return self.type.size
 
     @property
     def nbytes(self) -> int:
-        return self.type.nbytes
+        return self.size * self.itemsize
 
     @property
     def itemsize(self) -> int:
         return self.type.dtype.itemsize
 
-    @property
-    def T(self) -> Tracer:
-        """The array with its axes reversed."""
-        result: Tracer = tables.function("transpose")(self)
-        return result
-
-    @property
-    def mT(self) -> Tracer:
-        """The array with its last two axes exchanged."""
-        result: Tracer = tables.function("matrix_transpose")(self)
-        return result
-
     def __repr__(self) -> str:
         return f"Tracer<{self.type}>"
 
+    def __copy__(self) -> Tracer:
+        return self.snapshot()
+
+    def __deepcopy__(self, memo: Any) -> Tracer:
+        return self.snapshot()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise MissingAttribute(
+            f"a traced array has no attribute {name}", help=tables.nearest(name)
+        ).at(call_site()[0])
+
     # --- NumPy's hooks ------------------------------------------------------------------
 
+    def guard(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of graphc.functions from the user's line."""
+        trace = active_trace()
+        if not isinstance(trace, Trace):
+            raise leaked(self).at(call_site()[0])
+        return trace.enter(what, function, args, kwargs)
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
-        loc = call_site()[0]
         out = kwargs.pop("out", None)
-        try:
-            if out is not None and any(isinstance(o, np.ndarray) for o in out):
-                raise MutationError(
-                    f"{ufunc.__name__} would write a traced array into an array that exists "
-                    "while tracing",
-                    help="assign the result to a name instead of using out= or an augmented "
-                    "assignment",
-                )
-            implementation = tables.ufunc(ufunc, method)
-            result = implementation(*args, **kwargs)
-            if out is not None:
-                return out[0]._write(result, ufunc.__name__)
+        what = f"numpy.{ufunc.__name__}"
+        if out is not None and not all(isinstance(o, Tracer) for o in out):
+            _refuse_write(
+                f"{what} would write a traced array into an array that exists while tracing",
+                "assign the result to a name instead of using out= or an augmented assignment",
+            )
+        result = self.guard(what, _found(tables.ufunc, ufunc, method), *args, **kwargs)
+        if out is None:
             return result
-        except GraphcError as error:
-            raise error.at(loc) from None
+        if len(out) > 1:
+            raise UnsupportedFunction(f"{what} does not take out= yet").at(call_site()[0])
+        return out[0].write(result, what)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
-        loc = call_site()[0]
-        try:
-            return tables.array_function(function)(*args, **kwargs)
-        except GraphcError as error:
-            raise error.at(loc) from None
-        except TypeError as error:
-            raise UnsupportedFunction(f"numpy.{function.__name__}: {error}").at(loc) from None
+        what = f"numpy.{function.__name__}"
+        return self.guard(what, _found(tables.array_function, function), *args, **kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return tables.namespace()
 
-    def guard(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `function`; its errors get the user's line, and TypeErrors our form."""
-        try:
-            return function(*args, **kwargs)
-        except GraphcError as error:
-            raise error.at(call_site()[0]) from None
-
     # --- what only a run can tell ---------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse(
-            "the array",
-            "NumPy was asked to make an array of it; use the function of the same name in "
-            "graphc.numpy",
-        )
+        loc = call_site()[0]
+        if loc is not None and is_assigned(loc):
+            _refuse_write(
+                "a traced array cannot be written into an array that exists while tracing",
+                "build the array with graphc.numpy.where or concatenate",
+            )
+        _refuse("the array", tables.instead_of(expression(loc)))
 
     def __bool__(self) -> NoReturn:
-        _refuse("the truth value", "use graphc.numpy.where, or name the argument in static=")
+        _refuse(
+            "the truth value",
+            "use graphc.numpy.where, maximum, minimum, any or all; or name the argument in static=",
+        )
 
     def __float__(self) -> NoReturn:
-        _refuse("the float", "use graphc.numpy's function instead of one from math")
+        _refuse("the float", "use graphc.numpy's functions instead of those of math and float()")
 
     def __int__(self) -> NoReturn:
         _refuse("the int", "use .astype(int), or name the argument in static=")
 
     def __complex__(self) -> NoReturn:
-        _refuse("the complex number", "graphc has no complex dtype")
+        _refuse("the complex number")
 
     def __index__(self) -> NoReturn:
         _refuse(
@@ -349,12 +444,20 @@ class Tracer:
             "use graphc.numpy.take, or name the argument in static= if it is a size",
         )
 
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        _refuse("the rounded number", "use graphc.numpy.round")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            _refuse("the number", "format what the compiled function returns")
+        return repr(self)
+
     def __iter__(self) -> Any:
         if self.ndim == 0:
             raise TypeMismatch("iteration over a 0-d array").at(call_site()[0])
         _refuse(
             "the sequence of elements",
-            "write the loop over range(len), or work on whole arrays",
+            "work on whole arrays, or write the loop over range(len(x)) with x[i]",
         )
 
     def __len__(self) -> int:
@@ -378,36 +481,43 @@ class Tracer:
 
     # --- writing ------------------------------------------------------------------------
 
-    def _write(self, result: Tracer, what: str) -> Tracer:
+    def write(self, result: Any, what: str) -> Tracer:
         """Take `result`'s value, as an in-place operation of NumPy would."""
-        loc = call_site()[0]
-        if self.argument:
-            raise MutationError(
-                f"{what} in place would change an argument that the caller still holds",
-                help="write x = x + y instead of x += y",
-            ).at(loc)
-        if self.base is not None or any(v() is not None for v in self.views):
-            raise MutationError(
-                f"{what} in place would be seen through a view of the same array",
-                help="write x = x + y instead of x += y, or copy the view first",
-            ).at(loc)
+        self._check_writable(what)
+        result = promote.array(result)
         if result.shape != self.shape or not np.can_cast(
             result.dtype, self.dtype, "same_kind"
         ):
             raise TypeMismatch(
                 f"{what} in place cannot keep the array's type",
                 values=[("array", self.type), ("result", result.type)],
-            ).at(loc)
+            ).at(call_site()[0])
         self._value = promote.astype(result, self.type.dtype).value
         return self
 
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        raise MutationError(
-            "an assignment to elements of a traced array is not built yet",
-            help="build the array with graphc.numpy.where or concatenate",
-        ).at(call_site()[0])
+    def _check_writable(self, what: str) -> None:
+        help = "write x = x + y instead of x += y"
+        if self.trace is not active_trace():
+            _refuse_write(f"{what} in place would change an array of an enclosing function", help)
+        if self.argument:
+            _refuse_write(
+                f"{what} in place would change an argument, which the caller still holds", help
+            )
+        if self.base is not None:
+            _refuse_write(f"{what} in place would write through a view of another array", help)
+        if any(view() is not None for view in self.views):
+            _refuse_write(
+                f"{what} in place would be seen through a view of the array that is still in use",
+                f"{help}, or copy the view",
+            )
 
-    def _is_view_of(self, base: Tracer) -> Tracer:
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        _refuse_write(
+            "an assignment to elements of a traced array is not built yet",
+            "build the array with graphc.numpy.where or concatenate",
+        )
+
+    def is_view_of(self, base: Tracer) -> Tracer:
         """Note that NumPy would let this array share its memory with `base`."""
         root = base.base or base
         if root is not self:
@@ -417,13 +527,39 @@ class Tracer:
         return self
 
 
+def _found(find: Callable[..., Any], *what: Any) -> Callable[..., Any]:
+    """What answers a hook; its absence is reported at the user's line."""
+    try:
+        found: Callable[..., Any] = find(*what)
+    except GraphcError as error:
+        raise error.at(call_site()[0]) from None
+    return found
+
+
+def leaked(tracer: Tracer) -> GraphcError:
+    """The error for a traced value that outlived its trace."""
+    return ConcretizationError(
+        f"a traced {tracer.type} is used after the function that it belongs to has ended",
+        help="return it from that function instead of storing it",
+    )
+
+
+def _refuse(what: str, help: str | None = None) -> NoReturn:
+    raise ConcretizationError(
+        f"{what} of a traced array is known only when the graph runs", help=help
+    ).at(call_site()[0])
+
+
+def _refuse_write(message: str, help: str) -> NoReturn:
+    raise MutationError(message, help=help).at(call_site()[0])
+
+
 def as_tracer(trace: Trace, value: Any) -> Tracer:
     """`value` as a traced array of `trace`, Python numbers included."""
     lifted = trace.lift(value)
     if isinstance(lifted, Tracer):
         return lifted
-    kind = {bool: dtype("bool"), int: i64, float: f64}[type(lifted)]
-    made: Tracer = promote.full((), lifted, kind)
+    made: Tracer = promote.full((), lifted, dtype(np.asarray(lifted).dtype))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import linecache
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.dtypes import DType, Type, dtype
+from graphc.dtypes import DType, Type, bool_, dtype, f64, i64
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
-from graphc.ir import Graph
-from graphc.opdef import tracing_with
+from graphc.interpret import interpret
+from graphc.ir import Graph, Loc
+from graphc.opdef import active_trace, tracing_with
 from graphc.tracer import Trace, Tracer, as_tracer
+
+WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
+"""The dtype of a Python number that meets no array."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,27 @@ class Traced:
     captures: tuple[Tracer, ...] = ()
 
     def graph_inputs(self, leaves: Sequence[Any]) -> list[Any]:
-        """The graph's inputs for these leaves (captures included), weak numbers cast."""
+        """The graph's inputs for these leaves (captures included), weak numbers cast.
+
+        Raises SignatureError for a Python int out of the range of the dtype that it meets.
+        """
         values = (*leaves, *self.captures)
         return [
-            values[s.leaf] if s.cast is None else s.cast.numpy.type(values[s.leaf])
+            values[s.leaf]
+            if s.cast is None
+            else cast_number(values[s.leaf], s.cast, self.leaf_names[s.leaf])
             for s in self.sources
         ]
+
+
+def cast_number(number: Any, to: DType, name: str) -> Any:
+    """A Python number in a dtype; raises SignatureError for an int out of its range."""
+    try:
+        return to.numpy.type(number)
+    except OverflowError:
+        raise SignatureError(
+            f"the argument {name} is {number}, out of the range of {to}, in which it is used"
+        ) from None
 
 
 def function_name(fn: Callable[..., Any]) -> str:
@@ -61,9 +81,15 @@ def function_name(fn: Callable[..., Any]) -> str:
     return name if name.isidentifier() else "function"
 
 
+# --- arguments ----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Arguments:
-    """A call's arguments bound to the signature: static values apart, the rest as leaves."""
+    """A call's arguments bound to the signature: static values apart, the rest as leaves.
+
+    Parameters that the call leaves out keep their defaults, as constants of the function.
+    """
 
     leaves: tuple[Any, ...]
     names: tuple[str, ...]
@@ -74,44 +100,50 @@ class Arguments:
 
 def bind(
     fn: Callable[..., Any],
-    args: tuple[Any, ...],
+    args: Sequence[Any],
     kwargs: Mapping[str, Any],
     static: Sequence[str] = (),
 ) -> Arguments:
-    """Bind a call to `fn`'s signature, defaults filled in; raises SignatureError."""
-    signature = _signature(fn)
+    """Bind a call to `fn`'s signature; raises SignatureError where it does not fit.
+
+    Raises ArgumentError for a static argument that is unknown or cannot be hashed.
+    """
+    signature = signature_of(fn)
     try:
-        bound = signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise SignatureError(f"{function_name(fn)}: {error}") from None
-    bound.apply_defaults()
-    # A tuple, since optree sorts the keys of a dict.
-    dynamic = tuple(name for name in bound.arguments if name not in static)
-    fixed = tuple(
-        (name, _hashable(name, bound.arguments[name]))
-        for name in bound.arguments
-        if name in static
-    )
-    unknown = set(static) - set(bound.arguments)
+    static = (static,) if isinstance(static, str) else tuple(static)
+    unknown = [name for name in static if name not in signature.parameters]
     if unknown:
-        raise ArgumentError(f"static= names {sorted(unknown)}, which are no parameters")
-    paths, leaves, tree = optree.tree_flatten_with_path(
-        tuple(bound.arguments[name] for name in dynamic)
-    )
-    names = tuple(_path_name((dynamic[path[0]], *path[1:])) for path in paths)
+        raise ArgumentError(
+            f"static= names {unknown[0]}, which is no parameter of {function_name(fn)}",
+            values=[("parameters", ", ".join(signature.parameters))],
+        )
+    # A tuple, since optree sorts the keys of a dict.
+    dynamic = tuple(name for name in bound if name not in static)
+    fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
+    paths, leaves, tree = optree.tree_flatten_with_path(tuple(bound[name] for name in dynamic))
+    names = tuple(_leaf_name(signature, dynamic[path[0]], path[1:]) for path in paths)
     return Arguments(tuple(leaves), names, tree, dynamic, fixed)
 
 
-@functools.lru_cache(maxsize=1024)
-def _cached_signature(fn: Any) -> inspect.Signature:
-    return inspect.signature(fn)
-
-
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature of `fn`; any arguments if Python does not know it."""
+    if not callable(fn):
+        raise TypeMismatch(f"{fn!r} is not a function")
     try:
-        return _cached_signature(fn)
+        return _signature(fn)
     except TypeError:
+        return _signature.__wrapped__(fn)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(fn: Any) -> inspect.Signature:
+    try:
         return inspect.signature(fn)
+    except ValueError:
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def _hashable(name: str, value: Any) -> Any:
@@ -125,9 +157,15 @@ def _hashable(name: str, value: Any) -> Any:
     return value
 
 
-def _path_name(path: tuple[Any, ...]) -> str:
-    parts = [str(p) for p in path if p not in ("args", "kwargs") or len(path) == 1]
-    name = "_".join(parts) or "x"
+def _leaf_name(signature: inspect.Signature, parameter: str, path: tuple[Any, ...]) -> str:
+    """An identifier for a leaf: `params_w1` for params["w1"]."""
+    words = signature.parameters[parameter].kind is inspect.Parameter.VAR_KEYWORD
+    return identifier(path if words else (parameter, *path))
+
+
+def identifier(path: Sequence[Any]) -> str:
+    """The parts of a path as one identifier."""
+    name = "_".join(map(str, path))
     clean = "".join(c if c.isalnum() else "_" for c in name)
     return clean if clean.isidentifier() else f"arg_{clean}"
 
@@ -138,7 +176,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
         return leaf
     if isinstance(leaf, DType):
         return Type(leaf, ())
-    if type(leaf) in (bool, int, float):
+    if type(leaf) in WEAK:
         return type(leaf)
     if isinstance(leaf, Tracer):
         return leaf.type
@@ -149,9 +187,14 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
             help="name it in static= if it is a constant of the computation",
         )
     try:
-        return Type(dtype(kind), tuple(shape))
+        # Other libraries' dtypes are known by their names: torch.float32.
+        native = kind if isinstance(kind, np.dtype) else str(kind).rpartition(".")[2]
+        return Type(dtype(native), tuple(shape))
     except TypeMismatch as error:
         raise SignatureError(f"the argument {name}: {error.message}", help=error.help) from None
+
+
+# --- tracing ------------------------------------------------------------------------------
 
 
 def trace_call(
@@ -162,65 +205,95 @@ def trace_call(
 ) -> Traced:
     """Trace `fn` on these arguments; only the types of the leaves matter.
 
-    Raises the errors of §"what NumPy lets us see": the traced function's own exceptions pass
-    through unchanged.
+    What `fn` itself raises passes through unchanged.
     """
     types = tuple(map(leaf_type, arguments.names, arguments.leaves))
     trace = Trace(name or function_name(fn))
-    leaves = [
-        trace.parameter(t, n)
-        if isinstance(t, Type)
-        else trace.weak_parameter(t(_number(leaf, t)), n)
-        for t, n, leaf in zip(types, arguments.names, arguments.leaves)
-    ]
-    dynamic = zip(arguments.dynamic, optree.tree_unflatten(arguments.tree, leaves))  # type: ignore[call-overload]
-    values = {**dict(arguments.static), **dict(dynamic)}
-    with tracing_with(trace), _random_state_watched():
-        result = _call(fn, values)
-        out_leaves, out_tree = optree.tree_flatten(result)
-        outputs = [_output(trace, leaf, fn) for leaf in out_leaves]
-        graph = trace.finish(outputs)
-    sources, captures = _sources(trace, leaves)
+    leaves = [new_argument(trace, t, n) for t, n in zip(types, arguments.names, strict=True)]
+    dynamic = optree.tree_unflatten(arguments.tree, leaves)
+    values = dict(arguments.static)
+    values.update(zip(arguments.dynamic, dynamic, strict=True))  # type: ignore[call-overload]
+    outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
+    sources, captures = sources_of(trace, leaves)
     return Traced(
-        graph, sources, arguments.names, types, arguments.tree, out_tree, captures
+        trace.finish(outputs),
+        sources,
+        arguments.names,
+        types,
+        arguments.tree,
+        out_tree,
+        captures,
     )
 
 
-def _number(leaf: Any, kind: type) -> Any:
-    return leaf if type(leaf) is kind else kind()
+def new_argument(trace: Trace, type: Type | type, name: str | None) -> Tracer:
+    """The traced value of an argument: weak if its type is that of a Python number."""
+    if isinstance(type, Type):
+        return trace.parameter(type, name)
+    return trace.weak_parameter(WEAK[type], name)
+
+
+def run_traced(
+    trace: Trace, fn: Callable[..., Any], call: Callable[[], Any]
+) -> tuple[list[Tracer], optree.PyTreeSpec]:
+    """The leaves and the tree of what `call()`, a call of `fn`, returns while it is traced.
+
+    Raises TypeMismatch for a result that is no array, ArgumentError for a draw from NumPy's
+    global random generator.
+    """
+    with tracing_with(trace), _random_state_watched():
+        leaves, tree = optree.tree_flatten(call())
+        if not leaves:
+            raise TypeMismatch(
+                f"{function_name(fn)} returns no array", help="return what it computes"
+            ).at(_definition(fn))
+        outputs = [_output(trace, leaf, fn) for leaf in leaves]
+    return outputs, tree
 
 
 def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    bound = inspect.BoundArguments(_signature(fn), dict(_in_order(fn, values)))  # type: ignore[arg-type]
+    signature = signature_of(fn)
+    in_order = {name: values[name] for name in signature.parameters if name in values}
+    bound = inspect.BoundArguments(signature, in_order)  # type: ignore[arg-type]
     return fn(*bound.args, **bound.kwargs)
-
-
-def _in_order(fn: Callable[..., Any], values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(n, values[n]) for n in _signature(fn).parameters if n in values]
 
 
 def _output(trace: Trace, leaf: Any, fn: Callable[..., Any]) -> Tracer:
     try:
         return as_tracer(trace, leaf)
-    except GraphcError as error:
+    except TypeMismatch:
         raise TypeMismatch(
             f"{function_name(fn)} returns a {type(leaf).__name__}, which is no array",
             help="return arrays, numbers, and containers of them",
-        ) from error
+        ).at(_definition(fn)) from None
 
 
-def _sources(
-    trace: Trace, leaves: Sequence[Tracer]
+def _definition(fn: Callable[..., Any]) -> Loc | None:
+    """The line on which `fn` is defined."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if code is None:
+        return None
+    source = linecache.getline(code.co_filename, code.co_firstlineno).rstrip("\r\n")
+    return Loc(code.co_filename, code.co_firstlineno, source=source)
+
+
+def sources_of(
+    trace: Trace, leaves: Sequence[Any]
 ) -> tuple[tuple[Source, ...], tuple[Tracer, ...]]:
-    """For each input of the graph, the leaf or capture it stands for."""
-    found = {t.value: Source(i) for i, t in enumerate(leaves) if not t.weak}
-    places = {id(t): i for i, t in enumerate(leaves)}
+    """For each input of the graph the leaf or the capture that it stands for; the captures.
+
+    Leaves that are no values of this trace are passed over.
+    """
+    own = [(i, t) for i, t in enumerate(leaves) if isinstance(t, Tracer) and t.trace is trace]
+    found = {t.value: Source(i) for i, t in own if not t.weak}
+    places = {id(t): i for i, t in own}
     for (tracer, kind), value in trace.weak_inputs.items():
-        found[value] = Source(places[tracer], kind)
-    for i, (_, value) in enumerate(trace.captures):
-        found[value] = Source(len(leaves) + i)
-    inputs = trace.builder.inputs
-    return tuple(found[v] for v in inputs), tuple(outer for outer, _ in trace.captures)
+        if tracer in places:
+            found[value] = Source(places[tracer], kind)
+    for i, (_, cast, value) in enumerate(trace.captures):
+        found[value] = Source(len(leaves) + i, cast)
+    captures = tuple(outer for outer, _, _ in trace.captures)
+    return tuple(found[v] for v in trace.builder.inputs), captures
 
 
 class _random_state_watched:
@@ -231,8 +304,10 @@ class _random_state_watched:
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
         after = np.random.get_state(legacy=False)
-        if kind is None and not _equal_state(self.before, after):
-            np.random.set_state(self.before)
+        if _equal_state(self.before, after):
+            return
+        np.random.set_state(self.before)
+        if kind is None:
             raise ArgumentError(
                 "the function draws from NumPy's global random generator while it is traced; "
                 "the numbers would be the same in every call",
@@ -241,13 +316,65 @@ class _random_state_watched:
 
 
 def _equal_state(a: Any, b: Any) -> bool:
-    return bool(
-        a["state"]["pos"] == b["state"]["pos"]
-        and a["has_gauss"] == b["has_gauss"]
-        and np.array_equal(a["state"]["key"], b["state"]["key"])
-    )
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal_state(a[k], b[k]) for k in a)
+    return bool(np.array_equal(a, b))
 
 
-def trace(fn: Callable[..., Any], *specs: Any, static: Sequence[str] = (), **kwargs: Any) -> Graph:
+def trace(
+    fn: Callable[..., Any], *specs: Any, static: Sequence[str] = (), **kwargs: Any
+) -> Graph:
     """The graph of `fn` for arguments of these types (specs, arrays or numbers)."""
     return trace_call(fn, bind(fn, specs, kwargs, static)).graph
+
+
+# --- running at once ----------------------------------------------------------------------
+
+
+class Immediate(Trace):
+    """A trace that is run as soon as it ends: the arrays that it meets are its inputs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.arrays: list[Any] = []
+
+    def array_constant(self, array: Any) -> Tracer:
+        """An input for `array`."""
+        kind = dtype(array.dtype)
+        self.arrays.append(np.asarray(array).astype(kind.numpy, copy=False))
+        return self.parameter(Type(kind, array.shape))
+
+    def warn_of_float64(self) -> None:
+        """Say nothing: outside a trace, NumPy does not."""
+
+
+def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as users call it, `what` to them: in a trace, or at once on concrete arrays."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        trace = active_trace()
+        if isinstance(trace, Trace):
+            return trace.enter(what, function, args, kwargs)
+        now = Immediate(function_name(function))
+        with tracing_with(now):
+            result = now.enter(what, function, args, kwargs)
+        leaves, tree = optree.tree_flatten(result)
+        traced = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
+        made = iter(run_graph(now.finish(traced), now.arrays))
+        return optree.tree_unflatten(
+            tree, [next(made) if isinstance(leaf, Tracer) else leaf for leaf in leaves]
+        )
+
+    call.__name__ = call.__qualname__ = what.rpartition(".")[2]
+    return call
+
+
+def run_graph(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
+    """The graph interpreted; what NumPy raises for the numbers comes in our form."""
+    try:
+        return [np.asarray(a) for a in interpret(graph, arrays)]
+    except GraphcError:
+        raise
+    except (ValueError, IndexError, OverflowError, ArithmeticError) as error:
+        raise ArgumentError(f"{graph.name}: {error}") from error

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.dtypes import bool_
-from graphc.errors import ArgumentError
-from graphc.functions.promote import array, elementwise, lift
+from graphc.errors import ArgumentError, TypeMismatch
+from graphc.functions.promote import array, elementwise, is_traced, label, lift
+from graphc.kinds import extreme
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
 
@@ -15,12 +16,13 @@ from graphc.ops import elementwise as ew
 def call(op: Op) -> Callable[..., Any]:
     """`op` as a function with NumPy's promotion and broadcasting."""
 
-    def function(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != len(op.operands):
-            extra = ", ".join(f"{k}=" for k in kwargs) or f"{len(args)} arguments"
-            raise ArgumentError(f"{op.name} takes {len(op.operands)} arrays; got {extra}")
-        return elementwise(op, *args)
+    def unary(x: Any) -> Any:
+        return elementwise(op, x)
 
+    def binary(x: Any, y: Any) -> Any:
+        return elementwise(op, x, y)
+
+    function = unary if len(op.operands) == 1 else binary
     function.__name__ = function.__qualname__ = op.name
     function.__doc__ = op.doc
     return function
@@ -28,7 +30,7 @@ def call(op: Op) -> Callable[..., Any]:
 
 def _is_bool(*values: Any) -> bool:
     return all(
-        v.type.dtype is bool_ if hasattr(v, "type") else isinstance(v, bool)
+        v.type.dtype is bool_ if is_traced(v) else isinstance(v, bool)
         for v in map(lift, values)
     )
 
@@ -43,6 +45,11 @@ def multiply(x: Any, y: Any) -> Any:
     return elementwise(ew.and_ if _is_bool(x, y) else ew.mul, x, y)
 
 
+def divide(x: Any, y: Any) -> Any:
+    """Quotient; of integers, in float64."""
+    return elementwise(ew.div, x, y)
+
+
 def maximum(x: Any, y: Any) -> Any:
     """The larger of two; nan if either is."""
     return elementwise(ew.maximum, x, y)
@@ -50,38 +57,60 @@ def maximum(x: Any, y: Any) -> Any:
 
 def absolute(x: Any) -> Any:
     """Absolute value; booleans stay."""
-    return array(x) if _is_bool(x) else elementwise(ew.absolute, x)
+    return array(x).snapshot() if _is_bool(x) else elementwise(ew.absolute, x)
 
 
 def power(x: Any, y: Any) -> Any:
     """x to the power y; small whole exponents of floats become products."""
-    exponent = lift(y)
-    base = array(x)
-    if type(exponent) in (int, float) and base.type.dtype.is_float:
+    base, exponent = lift(x), lift(y)
+    if not is_traced(base) or not isinstance(exponent, (int, float)):
+        return elementwise(ew.power, x, y)
+    if exponent == 2 and type(exponent) is int:
+        return square(base)
+    if base.type.dtype.is_float:
         if exponent == 2:
-            return elementwise(ew.mul, base, base)
+            return square(base)
         if exponent == 1:
-            return base
+            return base.snapshot()
         if exponent == 0.5:
             return elementwise(ew.sqrt, base)
         if exponent == -1:
             return elementwise(ew.div, 1.0, base)
+    elif type(exponent) is int and exponent < 0:
+        raise ArgumentError(
+            "integers to negative integer powers are not allowed",
+            values=[("x", base.type), ("y", exponent)],
+            help="write x.astype(float) ** y",
+        )
     return elementwise(ew.power, x, y)
 
 
 def square(x: Any) -> Any:
-    """x * x."""
-    return multiply(x, x)
+    """x * x; booleans, which NumPy squares to int8, are refused."""
+    x = array(x)
+    if x.type.dtype is bool_:
+        raise TypeMismatch(
+            "NumPy squares booleans to int8, which graphc does not store",
+            values=[(label(x, "x"), x.type)],
+            help="convert with .astype(np.int64) first",
+        )
+    return elementwise(ew.mul, x, x)
 
 
 def reciprocal(x: Any) -> Any:
     """1 / x of floats."""
+    x = array(x)
+    if not x.type.dtype.is_float:
+        raise TypeMismatch("reciprocal takes floats", values=[("x", x.type)], help="write 1 / x")
     return elementwise(ew.div, 1, x)
 
 
 def positive(x: Any) -> Any:
-    """x itself."""
-    return array(x)
+    """The same numbers; booleans are refused."""
+    x = array(x)
+    if x.type.dtype is bool_:
+        raise TypeMismatch("positive does not take booleans", values=[("x", x.type)])
+    return x.snapshot()
 
 
 def _truth(x: Any) -> Any:
@@ -132,9 +161,8 @@ def isfinite(x: Any) -> Any:
 
 def sinh(x: Any) -> Any:
     """Hyperbolic sine, accurate near 0."""
-    e = elementwise(ew.expm1, x)
-    half = multiply(0.5, e)
-    return add(half, elementwise(ew.div, half, add(e, 1)))
+    up, down = elementwise(ew.expm1, x), elementwise(ew.expm1, elementwise(ew.neg, x))
+    return multiply(0.5, elementwise(ew.sub, up, down))
 
 
 def cosh(x: Any) -> Any:
@@ -150,7 +178,7 @@ def tan(x: Any) -> Any:
 
 def exp2(x: Any) -> Any:
     """2 to the power x."""
-    return elementwise(ew.exp, multiply(0.6931471805599453, x))
+    return elementwise(ew.power, 2.0, x)
 
 
 def log2(x: Any) -> Any:
@@ -177,35 +205,39 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
             "where with a condition alone has a shape that depends on the data",
             help="give it the two values to choose from",
         )
-    x, y = lift(x), lift(y)
-    if not hasattr(x, "type") and not hasattr(y, "type"):
-        x = array(x)
     return elementwise(ew.where, _truth(condition), x, y)
 
 
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **more: Any) -> Any:
-    """Elements below a_min or above a_max replaced by the bound."""
-    if out is not None:
-        raise ArgumentError("clip: out= is not built")
-    low, high = more.pop("min", a_min), more.pop("max", a_max)
-    if more:
-        raise ArgumentError(f"clip has no argument {', '.join(more)}")
-    result = array(a)
-    if low is not None:
-        result = maximum(result, low)
-    if high is not None:
-        result = elementwise(ew.minimum, result, high)
-    return result
-
-
-def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
-    """Rounded to a number of decimals, halves to even."""
-    if out is not None:
-        raise ArgumentError("round: out= is not built")
+def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    """Elements below the least or above the greatest bound replaced by it."""
     a = array(a)
-    if not a.type.dtype.is_float:
-        return a
+    result = a
+    low, high = a_min if min is None else min, a_max if max is None else max
+    if low is not None and not _below_all(a, low):
+        result = maximum(result, low)
+    if high is not None and not _above_all(a, high):
+        result = elementwise(ew.minimum, result, high)
+    return a.snapshot() if result is a else result
+
+
+def _below_all(a: Any, bound: Any) -> bool:
+    """Whether a Python int is below everything that the dtype of `a` holds."""
+    return type(bound) is int and a.type.dtype.is_integer and bound < extreme(a.type.dtype, False)
+
+
+def _above_all(a: Any, bound: Any) -> bool:
+    return type(bound) is int and a.type.dtype.is_integer and bound > extreme(a.type.dtype, True)
+
+
+def round(a: Any, decimals: int = 0) -> Any:
+    """Rounded to a number of decimals, halves to even; integers stay."""
+    a = array(a)
+    if a.type.dtype.is_integer:
+        if decimals < 0:
+            raise ArgumentError("round of integers to tens is not built yet", values=[("a", a.type)])
+        return a.snapshot()
     if decimals == 0:
         return elementwise(ew.rint, a)
-    scale = 10.0**decimals
-    return elementwise(ew.div, elementwise(ew.rint, multiply(a, scale)), scale)
+    scale = 10.0 ** abs(decimals)
+    there, back = (multiply, divide) if decimals > 0 else (divide, multiply)
+    return back(elementwise(ew.rint, there(a, scale)), scale)

@@ -5,21 +5,35 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from graphc.errors import ArgumentError, ShapeError, TypeMismatch
-from graphc.functions.promote import array, astype, broadcast_to, describe, elementwise
-from graphc.functions.shapes import as_axes, common_dtype, expand_dims, ravel, reshape, squeeze
+from graphc.dtypes import normalize_axis
+from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
+from graphc.functions.promote import (
+    array,
+    astype,
+    broadcast_to,
+    common_dtype,
+    elementwise,
+    labels,
+)
+from graphc.functions.shapes import as_int, expand_dims, ravel, squeeze
 from graphc.ops import elementwise as ew
 from graphc.ops import views
-from graphc.ops.products import contract, split_spec
+from graphc.ops.products import contract
+
+
+def _named(a: Any, b: Any) -> list[tuple[str, object]]:
+    """The operands as an error shows them."""
+    return list(zip(labels((a, b), "ab"), (a.type, b.type)))
 
 
 def _pair(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """Both operands as arrays of one dtype."""
     a, b = array(a), array(b)
     common = common_dtype([a, b])
     if common.kind == "b":
         raise TypeMismatch(
-            f"{name} of booleans is not built",
-            values=[("a", describe(a)), ("b", describe(b))],
+            f"{name} of booleans is not built yet",
+            values=_named(a, b),
             help="convert with .astype(np.int64) first",
         )
     return astype(a, common), astype(b, common)
@@ -27,14 +41,12 @@ def _pair(name: str, a: Any, b: Any) -> tuple[Any, Any]:
 
 def matmul(a: Any, b: Any) -> Any:
     """Matrix product over the last two axes, the leading ones broadcast."""
-    a, b = _pair("matmul", a, b)
+    a, b = array(a), array(b)
     if not a.ndim or not b.ndim:
-        raise ShapeError(
-            "matmul: 0-d operands are not allowed; use *",
-            values=[("a", a.type), ("b", b.type)],
-        )
+        raise ShapeError("matmul: 0-d operands are not allowed; use *", values=_named(a, b))
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise _matmul_error(a, b)
+    a, b = _pair("matmul", a, b)
     row = "" if a.ndim == 1 else "i"
     column = "" if b.ndim == 1 else "j"
     lead_a, lead_b = a.shape[: max(a.ndim - 2, 0)], b.shape[: max(b.ndim - 2, 0)]
@@ -62,23 +74,25 @@ def _align_batch(a: Any, b: Any, lead_a: Any, lead_b: Any) -> tuple[Any, Any, st
 
 def _matmul_error(a: Any, b: Any) -> ShapeError:
     second = -2 if b.ndim > 1 else 0
+    place = {2: "the first axis", 1: "the only axis"}.get(b.ndim, "the last axis but one")
     fits = b.ndim == 2 and b.shape[1] == a.shape[-1]
     turned = b.type.with_shape(b.shape[::-1])
+    left, right = labels((a, b), "ab")
     return ShapeError(
-        f"matmul: the last axis of a ({a.shape[-1]}) must equal axis {second} of b "
+        f"matmul: the last axis of {left} ({a.shape[-1]}) must equal {place} of {right} "
         f"({b.shape[second]})",
-        values=[("a", a.type), ("b", b.type)],
-        help=f"b.T is {turned} and would fit" if fits else None,
+        values=_named(a, b),
+        help=f"{right}.T is {turned} and would fit" if fits else None,
     )
 
 
-def dot(a: Any, b: Any, out: Any = None) -> Any:
+def dot(a: Any, b: Any) -> Any:
     """NumPy's dot: over the last axis of a and the last but one of b."""
-    if out is not None:
-        raise ArgumentError("dot: out= is not built")
-    a, b = array(a), array(b)
-    if not a.ndim or not b.ndim:
+    if not array(a).ndim or not array(b).ndim:
         return elementwise(ew.mul, a, b)
+    a, b = array(a), array(b)
+    if b.ndim <= 2 and a.shape[-1] != b.shape[0]:
+        raise _matmul_error(a, b)
     return tensordot(a, b, ((a.ndim - 1,), (max(b.ndim - 2, 0),)))
 
 
@@ -87,8 +101,11 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     a, b = _pair("tensordot", a, b)
     if isinstance(axes, int):
         axes = (range(a.ndim - axes, a.ndim), range(axes))
-    first, second = ([int(i) for i in (x if hasattr(x, "__iter__") else (x,))] for x in axes)
-    first, second = [i % a.ndim for i in first], [i % b.ndim for i in second]
+    if not isinstance(axes, (tuple, list)) or len(axes) != 2:
+        raise ArgumentError(f"tensordot: axes {axes!r} are neither a number nor a pair")
+    first, second = _axes(axes[0], a), _axes(axes[1], b)
+    if len(first) != len(second) or len(set(first)) < len(first) > len(set(second)):
+        raise ArgumentError(f"tensordot: axes {axes} do not pair up axes of a and b")
     if [a.shape[i] for i in first] != [b.shape[i] for i in second]:
         raise ShapeError(
             f"tensordot: axes {first} of a and {second} of b must have equal sizes",
@@ -101,6 +118,11 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return contract(a, b, spec=f"{''.join(left)},{''.join(right)}->{''.join(result)}")
 
 
+def _axes(axes: Any, x: Any) -> list[int]:
+    given = axes if isinstance(axes, (tuple, list, range)) else (axes,)
+    return [normalize_axis(as_int(i, "an axis"), x.ndim) for i in given]
+
+
 def outer(a: Any, b: Any) -> Any:
     """Every product of an element of a and one of b."""
     a, b = ravel(a), ravel(b)
@@ -109,9 +131,9 @@ def outer(a: Any, b: Any) -> Any:
 
 def inner(a: Any, b: Any) -> Any:
     """The sum of products over the last axes."""
-    a, b = array(a), array(b)
-    if not a.ndim or not b.ndim:
+    if not array(a).ndim or not array(b).ndim:
         return elementwise(ew.mul, a, b)
+    a, b = array(a), array(b)
     return tensordot(a, b, ((a.ndim - 1,), (b.ndim - 1,)))
 
 
@@ -120,42 +142,50 @@ def vdot(a: Any, b: Any) -> Any:
     return tensordot(ravel(a), ravel(b), 1)
 
 
-def einsum(subscripts: str, *operands: Any) -> Any:
-    """Einstein summation of one or two operands."""
-    if not isinstance(subscripts, str) or "." in subscripts:
-        raise ArgumentError(f"einsum: subscripts {subscripts!r} are not built; write letters")
+def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
+    """Einstein summation of one or two operands; `optimize` changes nothing for two."""
+    if not isinstance(subscripts, str) or not set(subscripts) <= _SUBSCRIPTS:
+        raise UnsupportedFunction(f"einsum: subscripts {subscripts!r} are not built; write letters")
     spec = subscripts.replace(" ", "")
-    parts, _, result = spec.partition("->")
+    parts, arrow, result = spec.partition("->")
     terms = parts.split(",")
-    if "->" not in spec:
+    if not arrow:
         result = "".join(sorted(c for c in set(parts) - {","} if parts.count(c) == 1))
-    if len(terms) != len(operands) or not 1 <= len(operands) <= 2:
+    if len(terms) != len(operands):
         raise ArgumentError(
-            f"einsum: {subscripts!r} does not fit {len(operands)} operands (one or two)"
+            f"einsum: {subscripts!r} is for {len(terms)} operands, not {len(operands)}"
         )
+    if len(operands) > 2:
+        raise UnsupportedFunction(
+            "einsum of more than two operands is not built yet", help="contract two at a time"
+        )
+    for c in result:
+        if c not in parts or result.count(c) > 1:
+            raise ArgumentError(
+                f"einsum: the output of {subscripts!r} must name {c!r}, an index of an input, once"
+            )
     if len(operands) == 1:
-        x, letters = _diagonalize(array(operands[0]), terms[0])
-        return _arrange(x, letters, result)
+        x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)
+        perm = tuple(letters.index(c) for c in result)
+        return x if perm == tuple(range(len(perm))) else views.transpose(x, perm=perm)
     a, b = _pair("einsum", *operands)
     a, left = _diagonalize(a, terms[0])
     b, right = _diagonalize(b, terms[1])
+    a, left, b, right = _drop_unit(a, left, b, right)
     a, left = _sum_out(a, left, right + result)
     b, right = _sum_out(b, right, left + result)
-    if not set(result) <= set(left + right):
-        raise ArgumentError(f"einsum: {subscripts!r} names an output index that no input has")
-    a, left, b, right = _drop_unit(a, left, b, right)
-    return _finish(contract, a, left, b, right, result)
+    return contract(a, b, spec=f"{left},{right}->{result}")
 
 
-def _finish(op: Any, a: Any, left: str, b: Any, right: str, result: str) -> Any:
-    made = [c for c in result if c in left + right]
-    return op(a, b, spec=f"{left},{right}->{''.join(made)}")
+_SUBSCRIPTS = {*string.ascii_letters, *" ,->"}
 
 
 def _drop_unit(a: Any, left: str, b: Any, right: str) -> tuple[Any, str, Any, str]:
     """NumPy lets an axis of size 1 stand for an index of any size."""
-    for c in set(left) & set(right):
+    for c in [c for c in left if c in right]:
         n, m = a.shape[left.index(c)], b.shape[right.index(c)]
+        if n != m and 1 not in (n, m):
+            raise ShapeError(f"einsum: index {c} has two sizes", values=_named(a, b))
         if n != m and n == 1:
             a, left = squeeze(a, left.index(c)), left.replace(c, "")
         elif n != m and m == 1:
@@ -165,7 +195,7 @@ def _drop_unit(a: Any, left: str, b: Any, right: str) -> tuple[Any, str, Any, st
 
 def _diagonalize(x: Any, letters: str) -> tuple[Any, str]:
     if len(letters) != x.ndim:
-        raise ArgumentError(f"einsum: {letters!r} does not fit an operand {x.type}")
+        raise ShapeError(f"einsum: {letters!r} does not name the axes of {x.type}")
     for c in dict.fromkeys(letters):
         while letters.count(c) > 1:
             i, j = letters.index(c), letters.rindex(c)
@@ -179,13 +209,3 @@ def _sum_out(x: Any, letters: str, kept: str) -> tuple[Any, str]:
     if not gone:
         return x, letters
     return views.reduce_sum(x, axes=gone), "".join(c for c in letters if c in kept)
-
-
-def _arrange(x: Any, letters: str, result: str) -> Any:
-    x, letters = _sum_out(x, letters, result)
-    if sorted(letters) != sorted(result):
-        raise ArgumentError("einsum: the output names an index that no input has")
-    perm = tuple(letters.index(c) for c in result)
-    return x if perm == tuple(range(len(perm))) else views.transpose(x, perm=perm)
-
-

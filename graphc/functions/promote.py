@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, Shape, broadcast_shapes, dtype, f32, f64, promote
-from graphc.errors import GraphcError, ShapeError, TypeMismatch
-from graphc.ir import literal
+from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote
+from graphc.errors import ArgumentError, GraphcError, ShapeError, TypeMismatch
+from graphc.ir import Literal, literal
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
 from graphc.ops.views import broadcast, reshape
 
 Number = (bool, int, float)
+"""The Python numbers; they are weak: they take the dtype that they meet."""
+
+
+class TracedArray:
+    """Base of the traced values, by which functions tell them from numbers and arrays."""
+
+    __slots__ = ()
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` is known only when the graph runs."""
+    return isinstance(value, TracedArray)
 
 
 def lift(value: Any) -> Any:
@@ -33,12 +44,32 @@ def array(value: Any, like: DType | None = None) -> Any:
 
 def full(shape: Shape, number: Any, dtype: DType) -> Any:
     """An array of one number."""
-    return broadcast(literal(number, dtype), shape=tuple(shape), dims=())
+    return broadcast(fitting_literal(number, dtype), shape=tuple(shape), dims=())
+
+
+def fitting_literal(number: Any, dtype: DType) -> Literal:
+    """The literal of `number` in `dtype`; raises ArgumentError for an int out of its range."""
+    try:
+        return literal(number, dtype)
+    except (OverflowError, ValueError):
+        raise ArgumentError(f"the number {number} is out of the range of {dtype}") from None
 
 
 def describe(value: Any) -> str:
     """A traced value's type, or a Python number, for error messages."""
-    return str(getattr(value, "type", repr(value)))
+    return str(value.type) if isinstance(value, (TracedArray, Literal)) else repr(value)
+
+
+def label(value: Any, otherwise: str) -> str:
+    """The name by which the user knows a traced value, for error messages."""
+    name = value.value.name if is_traced(value) and not value.weak else None
+    return name or otherwise
+
+
+def labels(values: Sequence[Any], otherwise: Sequence[str]) -> list[str]:
+    """The names of several values; the ones of the function's own if two are the same."""
+    names = [label(v, o) for v, o in zip(values, otherwise)]
+    return names if len(set(names)) == len(names) else list(otherwise)
 
 
 def broadcast_to(x: Any, shape: Shape) -> Any:
@@ -49,7 +80,8 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
     kept = [a for a, n in enumerate(x.shape) if lead >= 0 and n == shape[a + lead]]
     if lead < 0 or any(n != 1 for a, n in enumerate(x.shape) if a not in kept):
         raise ShapeError(
-            f"an array of shape {list(x.shape)} does not broadcast to {list(shape)}"
+            f"an array of shape {list(x.shape)} does not broadcast to {list(shape)}",
+            values=[(label(x, "x"), x.type)],
         )
     if len(kept) < x.ndim:
         x = reshape(x, shape=tuple(x.shape[a] for a in kept))
@@ -59,72 +91,126 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
 def astype(x: Any, to: DType) -> Any:
     """`x` in dtype `to`; a weak value takes the dtype it meets."""
     if x.type.dtype == to:
-        return x
+        return x.as_strong(to) if x.weak else x
     return x.as_strong(to) if x.weak else ew.cast(x, dtype=to)
 
 
+# --- elementwise calls --------------------------------------------------------------------
+
+
 def elementwise(op: Op, *args: Any) -> Any:
-    """Call `op` on promoted and broadcast operands; weak if all of them are."""
-    operands = [lift(a) for a in args]
+    """Call `op` on promoted and broadcast operands."""
+    operands = [_operand(a) for a in args]
     dtypes = resolve(op, operands)
-    traced = [o for o in operands if not isinstance(o, Number)]
+    traced = [o for o in operands if is_traced(o)]
     if not traced:
-        return elementwise(op, *(array(o) for o in operands))
-    weak = all(isinstance(o, Number) or o.weak for o in operands)
-    shape = _common_shape(op, traced)
-    result = op(
-        *(
-            literal(o, d) if isinstance(o, Number) else broadcast_to(astype(o, d), shape)
-            for o, d in zip(operands, dtypes)
-        )
+        return elementwise(op, *(_standing_alone(o) for o in operands))
+    shape = _common_shape(op, operands)
+    if op.signature == "TT->b":
+        beyond = [_beyond(o, d) for o, d in zip(operands, dtypes)]
+        if any(beyond):
+            return full(shape, bool(op.numpy(*beyond)), bool_)
+    return op(*(_converted(o, d, shape) for o, d in zip(operands, dtypes)))
+
+
+def _operand(value: Any) -> Any:
+    """A traced value, a Python number, or the literal of a NumPy scalar."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        return literal(value[()], dtype(value.dtype))
+    return lift(value)
+
+
+def _standing_alone(operand: Any) -> Any:
+    if isinstance(operand, Literal):
+        return full((), operand.value, operand.dtype)
+    return array(operand)
+
+
+def _converted(operand: Any, to: DType, shape: Shape) -> Any:
+    if is_traced(operand):
+        return broadcast_to(astype(operand, to), shape)
+    return fitting_literal(
+        operand.value if isinstance(operand, Literal) else operand, to
     )
-    if weak:
-        for r in result if isinstance(result, tuple) else (result,):
-            r.weak = True
-    return result
+
+
+def _beyond(operand: Any, to: DType) -> int:
+    """On which side of the range of `to` a Python int lies: comparing it, NumPy compares ints."""
+    if type(operand) is not int or not to.is_integer:
+        return 0
+    info = np.iinfo(to.numpy)
+    return (operand > info.max) - (operand < info.min)
 
 
 def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
     try:
-        return broadcast_shapes(*(o.shape for o in operands))
+        return broadcast_shapes(*(o.shape for o in operands if is_traced(o)))
     except ShapeError as error:
         names = op.operands if len(operands) == len(op.operands) else "xyz"
         raise ShapeError(
             f"{op.name}: the shapes do not broadcast to one shape",
-            values=[(n, describe(o)) for n, o in zip(names, operands)],
+            values=zip(labels(operands, names), map(describe, operands)),
         ) from error
+
+
+# --- promotion ----------------------------------------------------------------------------
 
 
 def resolve(op: Op, operands: Sequence[Any]) -> list[DType]:
     """The dtype that each operand is converted to, by NumPy 2's rules."""
-    takes = op.signature.split("->")[0]
+    takes = op.signature.split("->")[0] or "T" * len(operands)
     common = [o for o, letter in zip(operands, takes) if letter == "T"]
     if isinstance(op.numpy, np.ufunc) and len(common) == len(takes):
         found = _by_ufunc(op, common)
     else:
-        found = promote(*(_weakly(o) for o in common))
-    if found.kind not in op.kinds and "f" in op.kinds and op.kinds == "f":
-        found = promote(found, f64) if found.kind != "b" else f64
-    _warn_of_float64(operands, found)
-    return [found if letter == "T" else dtype("bool") for letter in takes]
+        found = common_dtype(common)
+    if op.kinds == "f" and not found.is_float:
+        found = f64
+    warn_of_float64(operands, found)
+    return [found if letter == "T" else bool_ for letter in takes]
 
 
-def _weakly(operand: Any) -> DType | bool | int | float:
-    if isinstance(operand, Number):
-        return operand
-    kind: DType = operand.type.dtype
-    if not operand.weak or kind.kind == "b":
-        return kind
-    return 1.0 if kind.is_float else 1
+def common_dtype(values: Sequence[Any]) -> DType:
+    """The dtype that NumPy gives an array made of all these values."""
+    found = promote(*_parts(values))
+    warn_of_float64(values, found)
+    return found
+
+
+def _parts(values: Sequence[Any]) -> list[DType | bool | int | float]:
+    """The dtypes, and a number for every weak value.
+
+    A float dtype wins over numbers anyway; to leave them out makes bfloat16 do so too, for which
+    `ml_dtypes` gives NumPy no such rule.
+    """
+    strong = [v.type.dtype for v in values if _is_strong(v)]
+    weak = [_number(v) for v in values if not _is_strong(v)]
+    return strong if any(d.is_float for d in strong) else [*strong, *weak]
+
+
+def _is_strong(value: Any) -> bool:
+    if is_traced(value):
+        return not value.weak or value.type.dtype is bool_
+    return isinstance(value, Literal)
+
+
+def _number(value: Any) -> bool | int | float:
+    if not is_traced(value):
+        return value  # type: ignore[no-any-return]
+    return 1.0 if value.type.dtype.is_float else 1
 
 
 def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
     """NumPy's own resolution of a ufunc's loop."""
-    weakly = [_weakly(o) for o in operands]
-    parts: list[Any] = [w.numpy if isinstance(w, DType) else type(w) for w in weakly]
+    parts: list[Any] = [
+        o.type.dtype.numpy if _is_strong(o) else type(_number(o)) for o in operands
+    ]
+    strong = [o.type.dtype for o in operands if _is_strong(o)]
+    if not strong or any(d.is_float for d in strong):
+        # Numbers alone are NumPy's own types; beside floats they do not matter (see _parts).
+        other = strong[0].numpy if len(strong) == 1 else None
+        parts = [p if isinstance(p, np.dtype) else other or np.dtype(p) for p in parts]
     parts = [np.dtype(bool) if p is bool else p for p in parts]
-    if all(not isinstance(p, np.dtype) for p in parts):
-        parts = [np.dtype(p) for p in parts]
     ufunc: np.ufunc = op.numpy
     try:
         loop = ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))
@@ -132,22 +218,13 @@ def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
     except (TypeError, GraphcError) as error:
         raise TypeMismatch(
             f"{op.name} does not take these dtypes",
-            values=[(n, describe(o)) for n, o in zip(op.operands, operands)],
+            values=zip(labels(operands, op.operands), map(describe, operands)),
             help="convert an operand with .astype(...)",
         ) from error
 
 
-def _warn_of_float64(operands: Sequence[Any], found: DType) -> None:
+def warn_of_float64(operands: Sequence[Any], found: DType) -> None:
     """Say where float64 enters a float32 program: it is often a NumPy scalar by accident."""
-    if found is not f64:
-        return
-    strong = [o for o in operands if not isinstance(o, Number) and not o.weak]
-    single = any(o.type.dtype is f32 and o.ndim for o in strong)
-    double = any(o.type.dtype is f64 and not o.ndim for o in strong)
-    if single and double:
-        where = current_trace().where()
-        warnings.warn(
-            f"float64 enters a float32 program at {where}; float(...) of the scalar keeps it "
-            "float32",
-            stacklevel=2,
-        )
+    if found is f64 and any(_is_strong(o) and o.type.dtype is f32 for o in operands):
+        trace: Any = current_trace()
+        trace.warn_of_float64()

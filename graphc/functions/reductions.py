@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from graphc.dtypes import bool_, dtype, f64, i64
-from graphc.errors import ArgumentError, ShapeError
-from graphc.functions.promote import array, astype, broadcast_to, elementwise
+from graphc.errors import ShapeError, TypeMismatch, UnsupportedFunction
+from graphc.functions.promote import array, astype, broadcast_to, elementwise, label
 from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
@@ -25,7 +25,7 @@ def _reduce(op: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
 
 def _plain(where: Any, initial: Any, out: Any) -> None:
     if where is not None or initial is not None or out is not None:
-        raise ArgumentError("where=, initial= and out= of a reduction are not built yet")
+        raise UnsupportedFunction("where=, initial= and out= of a reduction are not built yet")
 
 
 def _accumulated(a: Any, to: Any) -> Any:
@@ -34,8 +34,9 @@ def _accumulated(a: Any, to: Any) -> Any:
     if to is not None:
         return astype(a, dtype(to))
     if a.type.dtype.kind == "u":
-        raise ArgumentError(
+        raise TypeMismatch(
             "NumPy sums unsigned bytes as uint64, which graphc does not store",
+            values=[(label(a, "a"), a.type)],
             help="pass dtype=np.int64, or convert with .astype(np.int64) first",
         )
     return a if a.type.dtype.is_float else astype(a, i64)
@@ -132,7 +133,7 @@ def var(
     away = elementwise(ew.sub, a, mean(a, axis, keepdims=True))
     total = _reduce(views.reduce_sum, elementwise(ew.mul, away, away), axis, keepdims)
     freedom = _count(a, axis) - (ddof if correction is None else correction)
-    return elementwise(ew.div, total, float(freedom))
+    return elementwise(ew.div, total, float(freedom if freedom > 0 else 0))
 
 
 def std(
@@ -185,7 +186,10 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
     flat = ravel(a) if axis is None else a
     at = as_axes(0 if axis is None else as_int(axis, "axis"), flat.ndim)
     if not flat.shape[at[0]]:
-        raise ShapeError("the index of an extreme of an empty axis does not exist")
+        raise ShapeError(
+            "the index of an extreme of an empty axis does not exist",
+            values=[(label(a, "a"), a.type)],
+        )
     best = views.along(extreme(flat, axes=at), flat, at)
     hit = ew.eq(flat, best)
     if flat.type.dtype.is_float:

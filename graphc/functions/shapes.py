@@ -9,18 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, bool_, dtype, i64, normalize_axis, promote
-from graphc.errors import ArgumentError, ConcretizationError, OutOfBounds, ShapeError
+from graphc.dtypes import i64, normalize_axis
+from graphc.errors import (
+    ArgumentError,
+    ConcretizationError,
+    OutOfBounds,
+    ShapeError,
+    TypeMismatch,
+    UnsupportedFunction,
+)
+from graphc.functions import promote
 from graphc.functions.promote import (
     Number,
     array,
     astype,
-    broadcast_to,
-    elementwise,
-    full,
-    lift,
+    common_dtype,
+    is_traced,
+    label,
+    labels,
 )
-from graphc.opdef import current_trace
 from graphc.ops import elementwise as ew
 from graphc.ops import views
 from graphc.ops.creation import iota
@@ -41,8 +48,17 @@ def as_int(value: Any, what: str) -> int:
 
 def as_shape(shape: Any) -> tuple[int, ...]:
     """A shape as a tuple of ints."""
+    if isinstance(shape, np.ndarray):
+        shape = shape.tolist()
     sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
     return tuple(as_int(s, "a size") for s in sizes)
+
+
+def holds_traced(items: Any) -> bool:
+    """Whether nested lists hold a traced value."""
+    if isinstance(items, (list, tuple)):
+        return any(holds_traced(i) for i in items)
+    return is_traced(items)
 
 
 def as_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
@@ -59,23 +75,24 @@ def as_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
 # --- reshape ------------------------------------------------------------------------------
 
 
-def reshape(a: Any, shape: Any = None, *sizes: Any, order: str = "C", copy: Any = None) -> Any:
+def reshape(a: Any, shape: Any, *sizes: Any, order: str = "C") -> Any:
     """The elements in another shape; one size may be -1."""
     if order != "C":
-        raise ArgumentError(f"reshape: order {order!r} is not built, only 'C'")
+        raise UnsupportedFunction(f"reshape: order {order!r} is not built yet, only 'C'")
     a = array(a)
     wanted = as_shape((shape, *sizes) if sizes else shape)
-    if wanted.count(-1) == 1:
-        known = -math.prod(wanted)
-        if known == 0 or a.size % known:
-            raise ShapeError(
-                f"reshape: {list(a.shape)} does not divide into {list(wanted)}",
-                values=[("a", a.type)],
-            )
-        wanted = tuple(a.size // known if s == -1 else s for s in wanted)
+    if wanted.count(-1) > 1 or any(s < -1 for s in wanted):
+        raise ArgumentError(f"reshape: {list(wanted)} has more than one size to be found")
+    known = abs(math.prod(wanted))
+    if a.size % known if known and -1 in wanted else a.size != known:
+        raise ShapeError(
+            f"reshape: {a.size} elements do not make {list(wanted)}",
+            values=[(label(a, "a"), a.type)],
+        )
+    wanted = tuple(a.size // known if s == -1 else s for s in wanted)
     if wanted == a.shape:
         return a
-    return views.reshape(a, shape=wanted)._is_view_of(a)
+    return views.reshape(a, shape=wanted).is_view_of(a)
 
 
 def ravel(a: Any, order: str = "C") -> Any:
@@ -84,8 +101,8 @@ def ravel(a: Any, order: str = "C") -> Any:
 
 
 def flatten(a: Any, order: str = "C") -> Any:
-    """The elements in one dimension."""
-    return reshape(a, -1, order=order)
+    """A copy of the elements in one dimension."""
+    return reshape(a, -1, order=order).snapshot()
 
 
 def expand_dims(a: Any, axis: Axes) -> Any:
@@ -104,8 +121,34 @@ def squeeze(a: Any, axis: Axes = None) -> Any:
     if axis is None:
         gone = tuple(i for i in gone if a.shape[i] == 1)
     if any(a.shape[i] != 1 for i in gone):
-        raise ShapeError("squeeze: only axes of size 1 can go", values=[("a", a.type)])
+        raise ShapeError(
+            "squeeze: only axes of size 1 can go", values=[(label(a, "a"), a.type)]
+        )
     return reshape(a, tuple(n for i, n in enumerate(a.shape) if i not in gone))
+
+
+def broadcast_to(array: Any, shape: Any) -> Any:
+    """The elements repeated to a shape; a view, which cannot be written."""
+    a = promote.array(array)
+    made = promote.broadcast_to(a, as_shape(shape))
+    return (a.snapshot() if made is a else made).is_view_of(a)
+
+
+def shape(a: Any) -> tuple[Any, ...]:
+    """The sizes of the axes, known while tracing."""
+    sizes: tuple[Any, ...] = array(a).shape
+    return sizes
+
+
+def ndim(a: Any) -> int:
+    """The number of axes."""
+    return len(shape(a))
+
+
+def size(a: Any, axis: int | None = None) -> int:
+    """The number of elements, or the size of an axis."""
+    a = array(a)
+    return int(a.size if axis is None else a.shape[normalize_axis(axis, a.ndim)])
 
 
 # --- transpose ----------------------------------------------------------------------------
@@ -117,9 +160,14 @@ def transpose(a: Any, axes: Any = None, *more: Any) -> Any:
     given = (axes, *more) if more else axes
     order = tuple(range(a.ndim))[::-1] if given is None else given
     perm = tuple(normalize_axis(as_int(p, "an axis"), a.ndim) for p in order)
+    if sorted(perm) != list(range(a.ndim)):
+        raise ArgumentError(
+            f"transpose: {list(order)} does not name each of {a.ndim} axes once",
+            values=[(label(a, "a"), a.type)],
+        )
     if perm == tuple(range(a.ndim)):
         return a
-    return views.transpose(a, perm=perm)._is_view_of(a)
+    return views.transpose(a, perm=perm).is_view_of(a)
 
 
 def permute_dims(a: Any, axes: Any) -> Any:
@@ -145,9 +193,14 @@ def moveaxis(a: Any, source: Axes, destination: Axes) -> Any:
     """Axes moved to other places; the others keep their order."""
     a = array(a)
     pairs = [
-        [normalize_axis(as_int(x, "an axis"), a.ndim) for x in np.atleast_1d(v)]
+        [
+            normalize_axis(as_int(x, "an axis"), a.ndim)
+            for x in (v if isinstance(v, (tuple, list)) else (v,))
+        ]
         for v in (source, destination)
     ]
+    if len(pairs[0]) != len(pairs[1]) or any(len(set(p)) != len(p) for p in pairs):
+        raise ArgumentError(f"moveaxis: {source} and {destination} do not pair up axes")
     order = [i for i in range(a.ndim) if i not in pairs[0]]
     for to, origin in sorted(zip(pairs[1], pairs[0])):
         order.insert(to, origin)
@@ -158,7 +211,7 @@ def flip(m: Any, axis: Axes = None) -> Any:
     """The elements in reverse order along axes."""
     m = array(m)
     axes = as_axes(axis, m.ndim)
-    return views.flip(m, axes=axes)._is_view_of(m) if axes else m
+    return views.flip(m, axes=axes).is_view_of(m) if axes else m
 
 
 # --- joining ------------------------------------------------------------------------------
@@ -176,11 +229,15 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     rest = {tuple(n for i, n in enumerate(p.shape) if i != along) for p in parts}
     if len(rest) > 1 or any(p.ndim != ndim for p in parts):
         raise ShapeError(
-            "concatenate: the arrays must agree in every other axis",
-            values=[(f"[{i}]", p.type) for i, p in enumerate(parts)],
+            f"concatenate: the arrays must agree in every axis but {along}",
+            values=zip(
+                labels(parts, [f"arrays[{i}]" for i in range(len(parts))]),
+                (p.type for p in parts),
+            ),
         )
     common = common_dtype(parts)
-    return _join([astype(p, common) for p in parts if p.shape[along]] or parts[:1], along)
+    parts = [astype(p, common) for p in parts]
+    return _join([p for p in parts if p.shape[along]] or parts[:1], along).snapshot()
 
 
 def _join(parts: Sequence[Any], axis: int) -> Any:
@@ -201,24 +258,32 @@ def _join(parts: Sequence[Any], axis: int) -> Any:
     return result
 
 
-def common_dtype(values: Sequence[Any]) -> DType:
-    """The promoted dtype of traced values."""
-    weak = {"b": True, "i": 1, "f": 1.0}
-    return promote(*(weak[v.type.dtype.kind] if v.weak else v.type.dtype for v in values))
-
-
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """The arrays along a new axis."""
+    arrays = [array(a) for a in arrays]
+    if len({a.shape for a in arrays}) > 1:
+        raise ShapeError(
+            "stack: the arrays must have one shape",
+            values=zip(
+                labels(arrays, [f"arrays[{i}]" for i in range(len(arrays))]),
+                (a.type for a in arrays),
+            ),
+        )
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
 
 
 def pad(a: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
     """A constant before and after every axis."""
     if mode != "constant":
-        raise ArgumentError(f"pad: mode {mode!r} is not built, only 'constant'")
+        raise UnsupportedFunction(f"pad: mode {mode!r} is not built yet, only 'constant'")
     a = array(a)
-    widths = np.broadcast_to(np.asarray(pad_width), (a.ndim, 2))
-    low, high = (tuple(int(w) for w in side) for side in widths.T)
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (a.ndim, 2))
+        low, high = (tuple(as_int(w, "a width") for w in side) for side in widths.T)
+    except ValueError:
+        raise ArgumentError(
+            f"pad: {pad_width} is not a width before and after each of {a.ndim} axes"
+        ) from None
     if not isinstance(constant_values, Number):
         raise ArgumentError("pad: constant_values must be one Python number")
     zeros = (0,) * a.ndim
@@ -229,10 +294,9 @@ def pad(a: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """Basic indexing, and one integer array among full slices."""
+    """Basic indexing, and one integer array beside slices and integers."""
     keys = _expand_key(x, key if isinstance(key, tuple) else (key,))
-    start, stop, step = [], [], []
-    flips, drop, new, gather = [], [], [], None
+    window, flips, drop, new, gather = [], [], [], [], None
     axis = place = 0
     for k in keys:
         if k is None:
@@ -240,41 +304,49 @@ def getitem(x: Any, key: Any) -> Any:
             place += 1
             continue
         size = x.shape[axis]
-        a, b, s = 0, size, 1
         if isinstance(k, slice):
-            a, b, s = _bounds(k, size)
-            if s < 0:
+            start, stop, step = _bounds(k, size)
+            if step < 0:
                 flips.append(axis)
-                count = len(range(a, b, s))
-                a, b, s = (a + (count - 1) * s, a + 1, -s) if count else (0, 0, 1)
+                count = len(range(start, stop, step))
+                last = start + (count - 1) * step
+                start, stop, step = (last, start + 1, -step) if count else (0, 0, 1)
+            window.append((start, max(start, stop), step))
             place += 1
-        elif hasattr(k, "type") or isinstance(k, (np.ndarray, list)):
-            gather, place = (axis, k), place + 1
+        elif _is_array(k):
+            gather = axis, k
+            window.append((0, size, 1))
+            place += k.ndim
         else:
-            a = _position(k, size, axis)
-            b = a + 1
+            at = _position(k, size, axis)
+            window.append((at, at + 1, 1))
             drop.append(axis)
-        start.append(a)
-        stop.append(max(a, b))
-        step.append(s)
         axis += 1
-    return _index(x, (start, stop, step), flips, drop, new, gather)
+    # An element is a scalar of NumPy, which shares no memory.
+    element = not any(k is Ellipsis or isinstance(k, slice) or k is None for k in keys)
+    result = _index(x, window, flips, drop, new, gather)
+    return result.snapshot() if element and result is not x else result
 
 
 def _index(
-    x: Any, window: Any, flips: list[int], drop: list[int], new: list[int], gather: Any
+    x: Any,
+    window: Sequence[tuple[int, int, int]],
+    flips: list[int],
+    drop: list[int],
+    new: list[int],
+    gather: Any,
 ) -> Any:
-    """Slice, flip, gather, drop and insert axes, in this order."""
-    start, stop, step = map(tuple, window)
+    """Slice, flip, drop, gather and insert axes, in this order."""
     result = x
-    if any(start) or stop != x.shape or any(s != 1 for s in step):
-        result = views.slice_(x, start=start, stop=stop, step=step)._is_view_of(x)
+    if any(w != (0, size, 1) for w, size in zip(window, x.shape)):
+        start, stop, step = zip(*window)
+        result = views.slice_(x, start=start, stop=stop, step=step).is_view_of(x)
     if flips:
-        result = views.flip(result, axes=tuple(flips))._is_view_of(x)
+        result = views.flip(result, axes=tuple(flips)).is_view_of(x)
     kept = [a for a in range(x.ndim) if a not in drop]
     if drop:
         shape = tuple(result.shape[a] for a in kept)
-        result = views.reshape(result, shape=shape)._is_view_of(x)
+        result = views.reshape(result, shape=shape).is_view_of(x)
     if gather is not None:
         result = take(result, gather[1], kept.index(gather[0]))
     return expand_dims(result, tuple(new)) if new else result
@@ -282,32 +354,63 @@ def _index(
 
 def _expand_key(x: Any, keys: tuple[Any, ...]) -> list[Any]:
     """Keys for every axis: the ellipsis spelled out, arrays checked."""
-    arrays = [k for k in keys if hasattr(k, "type") or isinstance(k, (np.ndarray, list))]
+    ready = [_index_array(k) for k in keys]
+    arrays = [i for i, k in enumerate(ready) if _is_array(k)]
     if len(arrays) > 1:
-        raise ArgumentError(
+        raise UnsupportedFunction(
             "indexing by several arrays is not built yet",
             help="flatten the axes and use graphc.numpy.take with one index array",
         )
-    for k in arrays:
-        if array(k).type.dtype is bool_:
-            raise ArgumentError(
-                "indexing by a boolean mask has a shape that depends on the data",
-                help="use graphc.numpy.where(mask, x, 0)",
+    if arrays:
+        advanced = [i for i, k in enumerate(ready) if _is_array(k) or _is_integer(k)]
+        if advanced != list(range(advanced[0], advanced[-1] + 1)):
+            raise UnsupportedFunction(
+                "an array and an integer apart from each other in one index are not built yet",
+                help="index in two steps",
             )
-    used = sum(k is not None and k is not Ellipsis for k in keys)
+    used = sum(k is not None and k is not Ellipsis for k in ready)
     if used > x.ndim:
         raise OutOfBounds(
-            f"too many indices: {used} for {x.ndim} dimensions", values=[("x", x.type)]
+            f"too many indices: {used} for {x.ndim} dimensions",
+            values=[(label(x, "x"), x.type)],
         )
-    rest = [slice(None)] * (x.ndim - used)
-    at = next((i for i, k in enumerate(keys) if k is Ellipsis), None)
-    if at is None:
-        return [*keys, *rest]
-    return [*keys[:at], *rest, *keys[at + 1 :]]
+    dots = [i for i, k in enumerate(ready) if k is Ellipsis]
+    if len(dots) > 1:
+        raise ArgumentError("an index can have only one ellipsis (...)")
+    at = dots[0] if dots else len(ready)
+    return [*ready[:at], *[slice(None)] * (x.ndim - used), *ready[at + 1 :]]
+
+
+def _index_array(key: Any) -> Any:
+    """A list or array in an index as an array of integers; other keys as they are."""
+    if isinstance(key, list):
+        key = stack([array(k) for k in key]) if holds_traced(key) else np.asarray(key)
+    if not _is_array(key):
+        return key
+    if key.dtype == bool:
+        raise ConcretizationError(
+            "indexing by a boolean mask has a shape that depends on the data",
+            help="use graphc.numpy.where(mask, x, 0)",
+        )
+    if not is_traced(key):
+        if key.size and key.dtype.kind not in "iu":
+            raise TypeMismatch(f"an index must be of integers, not {key.dtype}")
+        key = key.astype(np.int64)
+        return int(key) if key.ndim == 0 else key
+    return key
+
+
+def _is_array(key: Any) -> bool:
+    return is_traced(key) or isinstance(key, np.ndarray)
+
+
+def _is_integer(key: Any) -> bool:
+    return key is not None and key is not Ellipsis and not isinstance(key, slice)
 
 
 def _bounds(key: slice, size: int) -> tuple[int, int, int]:
-    parts = [None if p is None else as_int(p, "a slice bound") for p in (key.start, key.stop, key.step)]
+    given = (key.start, key.stop, key.step)
+    parts = [None if p is None else as_int(p, "a slice bound") for p in given]
     if parts[2] == 0:
         raise ArgumentError("a slice step cannot be zero")
     return slice(*parts).indices(size)
@@ -315,29 +418,34 @@ def _bounds(key: slice, size: int) -> tuple[int, int, int]:
 
 def _position(key: Any, size: int, axis: int) -> int:
     if isinstance(key, (bool, np.bool_)):
-        raise ArgumentError("a bool is no index; use graphc.numpy.where")
+        raise ArgumentError("a bool is no index", help="use graphc.numpy.where")
     at = as_int(key, "an index")
     if not -size <= at < size:
         raise OutOfBounds(f"index {at} is out of bounds for axis {axis} of size {size}")
     return at % size
 
 
-def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     """The elements (or slices along an axis) at integer indices."""
-    if mode != "raise":
-        raise ArgumentError(f"take: mode {mode!r} is not built, only 'raise'")
     a = array(a)
     if axis is None:
         a, axis = ravel(a), 0
     along = normalize_axis(as_int(axis, "axis"), a.ndim)
-    known = indices if not hasattr(indices, "type") else None
-    if known is not None:
-        concrete = np.asarray(known)
+    if not is_traced(indices) and not holds_traced(indices):
+        known = np.asarray(indices)
         size = a.shape[along]
-        if concrete.size and not (-size <= concrete.min() and concrete.max() < size):
-            raise OutOfBounds(f"an index is out of bounds for axis {along} of size {size}")
-        indices = concrete.astype(np.int64) if concrete.size == 0 else concrete
+        if known.size and not (-size <= known.min() and known.max() < size):
+            raise OutOfBounds(
+                f"index {known.flat[np.argmax(_outside(known, size))]} is out of bounds for axis "
+                f"{along} of size {size}",
+                values=[(label(a, "a"), a.type)],
+            )
+        indices = known if known.dtype in (np.int32, np.int64, np.uint8) else (
+            known.astype(np.int64) if known.dtype.kind in "iu" or not known.size else known
+        )
     index = array(indices)
-    return take_op(a, index, axis=along)
+    return take_op(a, index.as_strong(i64) if index.weak else index, axis=along)
 
 
+def _outside(known: Any, size: int) -> Any:
+    return (known < -size) | (known >= size)

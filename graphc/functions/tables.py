@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +14,14 @@ from graphc.dtypes import DType
 from graphc.errors import MutationError, UnsupportedFunction
 from graphc.functions import creation, elementwise, products, reductions, shapes
 from graphc.functions.elementwise import call
+from graphc.functions.promote import Number, TracedArray
 from graphc.functions.promote import array as as_array
-from graphc.functions.promote import broadcast_to
 from graphc.ops import elementwise as ew
 
 Function = Callable[..., Any]
 
 ONE_OP: dict[str, Function] = {
     "subtract": call(ew.sub),
-    "divide": call(ew.div),
     "floor_divide": call(ew.floordiv),
     "remainder": call(ew.mod),
     "divmod": call(ew.divmod_),
@@ -57,9 +57,7 @@ ALIASES: dict[str, str] = {
     "true_divide": "divide",
     "mod": "remainder",
     "abs": "absolute",
-    "fabs": "absolute",
     "pow": "power",
-    "float_power": "power",
     "amax": "max",
     "amin": "min",
     "around": "round",
@@ -87,11 +85,9 @@ FUNCTIONS: dict[str, Function] = {
     **_public(products),
     **_public(creation),
     **ONE_OP,
-    "broadcast_to": lambda array, shape: broadcast_to(as_array(array), shapes.as_shape(shape)),
 }
 FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
-for _internal in ("call", "getitem", "common_dtype"):
-    FUNCTIONS.pop(_internal, None)
+del FUNCTIONS["call"], FUNCTIONS["getitem"]
 
 
 def function(name: str) -> Function:
@@ -104,26 +100,32 @@ def cast(x: Any, to: DType) -> Any:
     return ew.cast(x, dtype=to)
 
 
+_REDUCED = {
+    "add": "sum",
+    "multiply": "prod",
+    "maximum": "max",
+    "minimum": "min",
+    "logical_and": "all",
+    "logical_or": "any",
+}
+
+
 def ufunc(ufunc: np.ufunc, method: str) -> Function:
     """What answers a call of a NumPy ufunc (or of its method, such as reduce)."""
     name = ufunc.__name__
-    if method == "reduce":
-        reduced = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
-        reduced |= {"logical_and": "all", "logical_or": "any"}
-        if name in reduced:
-            return _reduce_method(FUNCTIONS[reduced[name]])
-    if method == "outer" and name in FUNCTIONS:
-        return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
+    found = getattr(np, name, None) is ufunc and name in FUNCTIONS
     if method == "at":
         raise MutationError(
-            f"{name}.at writes into an array, which a traced array cannot show",
+            f"numpy.{name}.at would write a traced array into an array, or into a traced one",
             help="build the array with graphc.numpy.where",
         )
-    if method != "__call__" or name not in FUNCTIONS:
+    if method == "reduce" and name in _REDUCED:
+        return _reduce_method(FUNCTIONS[_REDUCED[name]])
+    if method == "outer" and found:
+        return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
+    if method != "__call__" or not found:
         spelled = name if method == "__call__" else f"{name}.{method}"
-        raise UnsupportedFunction(
-            f"numpy.{spelled} is not built", help=_nearest(name)
-        )
+        raise UnsupportedFunction(f"numpy.{spelled} is not built yet", help=nearest(name))
     return FUNCTIONS[name]
 
 
@@ -138,7 +140,7 @@ def _reduce_method(function: Function) -> Function:
 def _apart(a: Any, b: Any) -> Any:
     """`a` with an axis of size 1 for each axis of b."""
     a = as_array(a)
-    return shapes.reshape(a, (*a.shape, *([1] * np.ndim(b) if not hasattr(b, "ndim") else [1] * b.ndim)))
+    return shapes.reshape(a, a.shape + (1,) * as_array(b).ndim)
 
 
 _WRITES = ("copyto", "put", "putmask", "place", "fill_diagonal", "put_along_axis")
@@ -156,13 +158,30 @@ def array_function(function: Function) -> Function:
         )
     if getattr(np, name, None) is not function or name not in FUNCTIONS:
         where = getattr(function, "__module__", "numpy") or "numpy"
-        raise UnsupportedFunction(f"{where}.{name} is not built", help=_nearest(name))
+        raise UnsupportedFunction(f"{where}.{name} is not built yet", help=nearest(name))
     return FUNCTIONS[name]
 
 
-def _nearest(name: str) -> str | None:
+def nearest(name: str) -> str | None:
+    """A help line with the function whose name is most like `name`, if any is."""
     close = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.75)
     return f"graphc.numpy has {close[0]}" if close else None
+
+
+def instead_of(text: str) -> str:
+    """A help line for an expression that asked for the numbers of a traced array."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        tree = None
+    match tree:
+        case ast.Subscript(value=ast.Attribute(attr="r_" | "c_" as name)):
+            return f"graphc.numpy.concatenate does what np.{name} does here"
+        case ast.Subscript():
+            return "graphc.numpy.take(array, indices) takes traced indices"
+        case ast.Call(func=ast.Attribute(attr=name)) if name in FUNCTIONS:
+            return f"graphc.numpy.{name} takes traced arrays"
+    return "use a function of graphc.numpy; NumPy cannot hand this one over"
 
 
 def namespace() -> Any:
@@ -200,46 +219,82 @@ _METHODS = (
 
 
 def install_methods(cls: Any) -> None:
-    """Give the class of traced arrays NumPy's operators and methods."""
+    """Give the class of traced arrays NumPy's operators, methods and transposes."""
     for name, target in _OPERATORS.items():
-        f = FUNCTIONS[target]
-        setattr(cls, f"__{name}__", _operator(f))
-        setattr(cls, f"__r{name}__", _operator(f, swapped=True))
-        setattr(cls, f"__i{name}__", _in_place(f, target))
-    for name, target in (_COMPARISONS | _UNARY).items():
-        setattr(cls, f"__{name}__", _operator(FUNCTIONS[target]))
+        forward = _operator(target)
+        setattr(cls, f"__{name}__", forward)
+        setattr(cls, f"__r{name}__", _operator(target, swapped=True))
+        setattr(cls, f"__i{name}__", _in_place(forward, target))
+    for name, target in _COMPARISONS.items():
+        setattr(cls, f"__{name}__", _operator(target))
+    for name, target in _UNARY.items():
+        setattr(cls, f"__{name}__", _unary(target))
     for name in _METHODS.split():
-        setattr(cls, name, _method(FUNCTIONS[name]))
-    cls.__getitem__ = _method(shapes.getitem)
+        setattr(cls, name, _method(name, FUNCTIONS[name]))
+    cls.__getitem__ = _method("indexing", shapes.getitem)
+    cls.T = property(_method("transpose", shapes.transpose))
+    cls.mT = property(_method("matrix_transpose", shapes.matrix_transpose))
 
 
-def _operator(f: Function, swapped: bool = False) -> Function:
-    def operator(self: Any, *other: Any) -> Any:
-        if other and not _is_operand(other[0]):
-            return NotImplemented
-        args = (*other, self) if swapped else (self, *other)
-        return self.guard(f, *args)
+def _operator(name: str, swapped: bool = False) -> Function:
+    """A binary operator; of Python numbers and weak values, its result is weak, too."""
 
-    return operator
-
-
-def _is_operand(value: Any) -> bool:
-    return hasattr(value, "type") or isinstance(
-        value, (bool, int, float, np.ndarray, np.generic, list, tuple)
-    )
-
-
-def _in_place(f: Function, what: str) -> Function:
     def operator(self: Any, other: Any) -> Any:
-        return self._write(self.guard(f, self, other), what)
+        known = isinstance(other, _OPERANDS)
+        if not known and hasattr(type(other), "__array_ufunc__"):
+            return NotImplemented
+        args = (other, self) if swapped else (self, other)
+        if not self.weak or not (isinstance(other, Number) or getattr(other, "weak", False)):
+            return self.guard(name, FUNCTIONS[name], *args)
+        if name == "power":
+            args = _python_power(*args)
+        return _weakened(self.guard(name, FUNCTIONS[name], *args))
 
+    operator.__name__ = name
     return operator
 
 
-def _method(f: Function) -> Function:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.guard(f, self, *args, **kwargs)
+_OPERANDS = (TracedArray, bool, int, float, np.ndarray, np.generic, list, tuple)
 
-    method.__name__ = getattr(f, "__name__", "method")
-    method.__doc__ = f.__doc__
+
+def _python_power(base: Any, exponent: Any) -> tuple[Any, Any]:
+    """Python's own power of an int to a negative one is a float."""
+    if type(exponent) is int and exponent < 0:
+        exponent = float(exponent)
+    return base, exponent
+
+
+def _weakened(result: Any) -> Any:
+    for r in result if isinstance(result, tuple) else (result,):
+        r.weak = r.type.dtype.kind != "b"
+    return result
+
+
+def _unary(name: str) -> Function:
+    def operator(self: Any) -> Any:
+        result = self.guard(name, FUNCTIONS[name], self)
+        return _weakened(result) if self.weak else result
+
+    operator.__name__ = name
+    return operator
+
+
+def _in_place(operator: Function, what: str) -> Function:
+    """An augmented assignment: scalars are rebound, as in NumPy, arrays are written."""
+
+    def in_place(self: Any, other: Any) -> Any:
+        result = operator(self, other)
+        if result is NotImplemented or self.weak or (self.ndim == 0 and not self.argument):
+            return result
+        return self.write(result, what)
+
+    return in_place
+
+
+def _method(name: str, function: Function) -> Function:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.guard(name, function, self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = function.__doc__
     return method

@@ -22,18 +22,33 @@ def _erf(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
 
 
-def _activation(name: str, doc: str, expand: Any, numpy: Any) -> Any:
-    return composite(name, doc, operands=("x",), expand=expand, numpy=numpy)
+def _activation(name: str, doc: str, expand: Any, numpy: Any, vjp: Any = None) -> Any:
+    return composite(name, doc, operands=("x",), expand=expand, numpy=numpy, vjp=vjp)
+
+
+def _silu_vjp(g: Any, out: Any, x: Any) -> Any:
+    s = sigmoid(x)
+    return (g * (s + out * (1 - s)),)
+
+
+def _gelu_tanh_vjp(g: Any, out: Any, x: Any) -> Any:
+    """gelu_tanh is x * sigmoid(2u), with u a polynomial in x."""
+    s = sigmoid(2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)))
+    du = _SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
+    return (g * (s + 2 * out * (1 - s) * du),)
 
 
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _HALF_SQRT = math.sqrt(0.5)
 
+# exp(-x) overflows where x is far below 0. The functions are right there all the same; their
+# expansions' gradients are not (0 * inf), and so they have one of their own.
 sigmoid = _activation(
     "sigmoid",
     "1 / (1 + exp(-x)).",
     lambda x: 1 / (1 + ew.exp(-x)),
     lambda x: 0.5 * (1 + np.tanh(0.5 * x)),
+    lambda g, out, x: (g * (out * (1 - out)),),
 )
 relu = _activation(
     "relu",
@@ -46,6 +61,7 @@ silu = _activation(
     "x * sigmoid(x), also called swish.",
     lambda x: x / (1 + ew.exp(-x)),
     lambda x: x * 0.5 * (1 + np.tanh(0.5 * x)),
+    _silu_vjp,
 )
 gelu = _activation(
     "gelu",
@@ -58,6 +74,7 @@ gelu_tanh = _activation(
     "gelu in its approximation by tanh (Hendrycks and Gimpel, 2016).",
     lambda x: x / (1 + ew.exp(-2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)))),
     lambda x: 0.5 * x * (1 + np.tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x**3))),
+    _gelu_tanh_vjp,
 )
 softplus = _activation(
     "softplus",

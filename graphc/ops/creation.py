@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from graphc.kinds import operation
 
 
 class Constant:
-    """An array that is part of a graph: read-only, equal by content."""
+    """An array that is part of a graph: read-only, in native byte order, equal by content."""
 
     def __init__(self, array: Any) -> None:
-        self.array = np.array(array, order="C", copy=True)
+        given = np.asarray(array)
+        self.array = np.array(given, given.dtype.newbyteorder("="), order="C", copy=True)
         self.array.flags.writeable = False
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The hash of dtype, shape and bytes."""
         head = f"{self.array.dtype}{self.array.shape}".encode()
@@ -32,7 +34,8 @@ class Constant:
         )
 
     def __hash__(self) -> int:
-        return hash((self.array.shape, self.array.dtype.str, self.array.tobytes()[:64]))
+        start = self.array.ravel()[:8].tobytes()
+        return hash((self.array.shape, self.array.dtype.str, start))
 
     def __repr__(self) -> str:
         return f"Constant({self.array!r})"

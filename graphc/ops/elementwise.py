@@ -76,17 +76,32 @@ neg = elementwise(
     code="-x",
     vjp=lambda g, out, x: (-g,),
 )
+
+
+def _is_number(x: Any) -> bool:
+    """Whether an operand is a literal of the graph: a gradient gets it as a Python number."""
+    return isinstance(x, (bool, int, float))
+
+
+def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
+    """y x^(y-1), which is 0 at y = 0 whatever x is, and x^y log(x), taken as 0 at x <= 0."""
+    if _is_number(y):
+        return (g * (y * power(x, y - 1)) if y else None), None
+    if _is_number(x):
+        return None, (g * (out * math.log(x)) if x > 0 else None)
+    by_x = g * where(eq(y, 0), 0, y * power(x, y - 1))
+    return by_x, g * where(gt(x, 0), out * log(where(gt(x, 0), x, 1)), 0)
+
+
 power = elementwise(
     "pow",
     "x to the power y.",
     numpy=np.power,
     code="pow(x, y)",
-    vjp=lambda g, out, x, y: (
-        g * where(eq(y, 0), 0, y * power(x, y - 1)),
-        g * where(gt(x, 0), out * log(where(gt(x, 0), x, 1)), 0),
-    ),
+    vjp=_power_vjp,
     domain=((0.1, 4.0), (-3.0, 3.0)),
     flops=40,
+    samples=({"whole": ((-4, 4), (0, 4))},),
 )
 absolute = elementwise(
     "abs",
@@ -199,10 +214,18 @@ sqrt = elementwise(
     domain=(0.05, 8.0),
     flops=4,
 )
+
+
+def _numpy_rsqrt(x: Any) -> Any:
+    """The root of a half type is not rounded before it divides."""
+    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    return (1 / np.sqrt(x.astype(wide))).astype(x.dtype)
+
+
 rsqrt = elementwise(
     "rsqrt",
     "1 / sqrt(x).",
-    numpy=lambda x: 1 / np.sqrt(x),
+    numpy=_numpy_rsqrt,
     code="1.0 / sqrt(x)",
     kinds="f",
     vjp=lambda g, out, x: (g * out / (-2 * x),),
@@ -264,6 +287,14 @@ minimum = elementwise(
     kinds="biuf",
     vjp=lambda g, out, x, y: _share(g, x, y, lt),
 )
+
+
+def _where_vjp(g: Any, out: Any, c: Any, x: Any, y: Any) -> Any:
+    if _is_number(c):
+        return None, (g if c else None), (None if c else g)
+    return None, where(c, g, 0), where(c, 0, g)
+
+
 where = elementwise(
     "where",
     "x where the condition holds, y elsewhere.",
@@ -271,7 +302,7 @@ where = elementwise(
     code="where(c, x, y)",
     signature="bTT->T",
     kinds="biuf",
-    vjp=lambda g, out, c, x, y: (None, where(c, g, 0), where(c, 0, g)),
+    vjp=_where_vjp,
 )
 
 # --- comparison and logic -----------------------------------------------------------------
@@ -298,9 +329,7 @@ ge = _comparison("ge", "Whether x is at least y.", np.greater_equal, ">=")
 
 
 def _bits(name: str, doc: str, numpy: Any, code: str) -> Any:
-    return elementwise(
-        name, doc, numpy=numpy, code=code, kinds="biu", vjp=NOT_DIFFERENTIABLE
-    )
+    return elementwise(name, doc, numpy=numpy, code=code, kinds="biu", vjp=NOT_DIFFERENTIABLE)
 
 
 and_ = _bits("and", "Bitwise and; logical and for booleans.", np.bitwise_and, "x & y")
@@ -316,6 +345,12 @@ def _numpy_cast(x: Any, dtype: Any) -> Any:
         return np.asarray(x).astype(dtype.numpy)
 
 
+def _cast_vjp(g: Any, out: Any, x: Any, dtype: Any) -> Any:
+    if _is_number(x) or not x.type.dtype.is_float:
+        return (None,)
+    return (cast(g, dtype=x.type.dtype),)
+
+
 cast = elementwise(
     "cast",
     "The same numbers in another dtype.",
@@ -324,7 +359,7 @@ cast = elementwise(
     signature="T->D",
     kinds="biuf",
     attrs=("dtype",),
-    vjp=lambda g, out, x, dtype: (cast(g, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
+    vjp=_cast_vjp,
     samples=({"dtype": f32}, {"dtype": i64}, {"dtype": f64}, {"dtype": bool_}),
 )
 stop_gradient = elementwise(

@@ -102,6 +102,11 @@ take = operation(
     numpy=lambda x, i, axis: np.take(x, i, axis),
     vjp=lambda g, out, x, i, axis: (scatter_add(i, g, shape=x.shape, axis=axis), None),
     attrs=("axis",),
+    samples=(
+        {"axis": 0, "shapes": ((4, 3), (5,)), "integers": {"i": (-4, 4)}},
+        {"axis": 1, "shapes": ((3, 4), (2, 3)), "integers": {"i": (-4, 4)}},
+        {"axis": 0, "shapes": ((4,), ()), "integers": {"i": (0, 4)}},
+    ),
 )
 
 
@@ -136,6 +141,15 @@ scatter_add = operation(
     vjp=lambda g, out, i, x, shape, axis: (None, take(g, i, axis=axis)),
     attrs=("shape", "axis"),
     step="acc + x",
+    samples=(
+        {"shape": (4, 3), "axis": 0, "shapes": ((5,), (5, 3)), "integers": {"i": (-4, 4)}},
+        {
+            "shape": (3, 4),
+            "axis": 1,
+            "shapes": ((2, 3), (3, 2, 3)),
+            "integers": {"i": (-4, 4)},
+        },
+    ),
 )
 
 # --- the fused group ----------------------------------------------------------------------

@@ -368,4 +368,9 @@ diagonal = view(
     index=_diagonal_index,
     vjp=_diagonal_vjp,
     attrs=("axes",),
+    samples=(
+        {"axes": (0, 1), "shapes": ((3, 3),)},
+        {"axes": (2, 0), "shapes": ((3, 2, 3),)},
+        {"axes": (1, 2), "shapes": ((2, 4, 4),)},
+    ),
 )

@@ -1,0 +1,181 @@
+"""Accesses: how a value of a group reaches an input through views, and axes that run as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.kernel import (
+    Expr,
+    IndexValue,
+    Kernel,
+    Load,
+    Loop,
+    Masked,
+    Param,
+    Statement,
+    Store,
+    Update,
+    map_body,
+    map_expr,
+    map_exprs,
+    parts,
+    subexpressions,
+    walk,
+)
+from graphc.dtypes import Type
+from graphc.index import Axis, Condition, Index, as_index
+
+Access = tuple[str, tuple[Index, ...]]
+
+
+def accesses(body: Sequence[Statement]) -> Iterable[Access]:
+    """Every (buffer, index) that is loaded, stored or accumulated into."""
+    for statement in walk(body):
+        if isinstance(statement, Store):
+            yield statement.buffer, statement.index
+        if isinstance(statement, Update) and isinstance(statement.target, Load):
+            yield statement.target.buffer, statement.target.index
+        for expr in parts(statement):
+            for part in subexpressions(expr):
+                if isinstance(part, Load):
+                    yield part.buffer, part.index
+
+
+def other_indices(body: Sequence[Statement]) -> Iterable[Index]:
+    """Indices that are used as numbers or in conditions."""
+    for statement in walk(body):
+        conditions: tuple[Condition, ...] = getattr(statement, "conditions", ())
+        yield from (c.index for c in conditions)
+        for expr in parts(statement):
+            for part in subexpressions(expr):
+                if isinstance(part, IndexValue):
+                    yield part.index
+                elif isinstance(part, Masked):
+                    yield from (c.index for c in part.conditions)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Two axes, the second inside the first, that run as one."""
+
+    outer: Axis
+    inner: Axis
+
+    @property
+    def whole(self) -> Axis:
+        assert isinstance(self.outer.extent, int) and isinstance(self.inner.extent, int)
+        return Axis(self.inner.number, self.outer.extent * self.inner.extent)
+
+
+def merges(
+    axes: Sequence[Axis], found: Sequence[Access], numbers: Sequence[Index], shapes: dict[str, Type]
+) -> Merge | None:
+    """The first two neighboring axes that every access uses as neighbors, if there are any."""
+    for outer, inner in zip(axes, axes[1:]):
+        if any(a in (outer, inner) for i in numbers for a in i.axes()):
+            continue
+        if all(_neighbors(outer, inner, at, shapes[b]) for b, at in found):
+            if _consistent(outer, inner, found):
+                return Merge(outer, inner)
+    return None
+
+
+def _place(outer: Axis, inner: Axis, at: tuple[Index, ...]) -> int | None:
+    """The dimension where `outer` stands with `inner` next to it."""
+    for d in range(len(at) - 1):
+        if at[d].axis == outer and at[d + 1].axis == inner:
+            return d
+    return None
+
+
+def _neighbors(outer: Axis, inner: Axis, at: tuple[Index, ...], type: Type) -> bool:
+    used = [d for d, i in enumerate(at) if outer in i.axes() or inner in i.axes()]
+    if not used:
+        return True
+    d = _place(outer, inner, at)
+    return d is not None and used == [d, d + 1] and type.shape[d + 1] == inner.extent
+
+
+def _consistent(outer: Axis, inner: Axis, found: Sequence[Access]) -> bool:
+    """A buffer is reshaped for all its accesses or for none."""
+    places: dict[str, set[int | None]] = {}
+    for buffer, at in found:
+        places.setdefault(buffer, set()).add(_place(outer, inner, at))
+    return all(len(p) == 1 for p in places.values())
+
+
+def apply_merge(
+    merge: Merge, body: tuple[Statement, ...], shapes: dict[str, Type]
+) -> tuple[tuple[Statement, ...], dict[str, Type]]:
+    """Statements and buffer types with the two axes run as one."""
+    new = dict(shapes)
+    for buffer, at in accesses(body):
+        d = _place(merge.outer, merge.inner, at)
+        if d is not None:
+            shape = shapes[buffer].static_shape
+            size = shape[d] * shape[d + 1]
+            new[buffer] = shapes[buffer].with_shape((*shape[:d], size, *shape[d + 2 :]))
+
+    def index(at: tuple[Index, ...]) -> tuple[Index, ...]:
+        d = _place(merge.outer, merge.inner, at)
+        if d is None:
+            return at
+        return (*at[:d], as_index(merge.whole), *at[d + 2 :])
+
+    return map_indices(body, index), new
+
+
+def map_indices(body: Sequence[Statement], change: object) -> tuple[Statement, ...]:
+    """Statements with `change` applied to the index of every access."""
+
+    def expression(expr: Expr) -> Expr:
+        return replace(expr, index=change(expr.index)) if isinstance(expr, Load) else expr  # type: ignore[operator]
+
+    def statement(s: Statement) -> Statement:
+        s = map_exprs(s, lambda e: map_expr(e, expression))
+        if isinstance(s, Store):
+            return replace(s, index=change(s.index))  # type: ignore[operator]
+        if isinstance(s, Update) and isinstance(s.target, Load):
+            return replace(s, target=replace(s.target, index=change(s.target.index)))  # type: ignore[operator]
+        return s
+
+    return map_body(body, statement)
+
+
+def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[Statement, ...]:
+    """Statements with other indices in place of axes (loops keep theirs)."""
+
+    def condition(c: Condition) -> Condition:
+        return replace(c, index=c.index.substitute(new))
+
+    def expression(expr: Expr) -> Expr:
+        if isinstance(expr, Load):
+            return replace(expr, index=tuple(i.substitute(new) for i in expr.index))
+        if isinstance(expr, IndexValue):
+            return replace(expr, index=expr.index.substitute(new))
+        if isinstance(expr, Masked):
+            return replace(expr, conditions=tuple(map(condition, expr.conditions)))
+        return expr
+
+    def statement(s: Statement) -> Statement:
+        s = map_exprs(s, lambda e: map_expr(e, expression))
+        if isinstance(s, Store):
+            return replace(s, index=tuple(i.substitute(new) for i in s.index))
+        if isinstance(s, Update) and isinstance(s.target, Load):
+            at = tuple(i.substitute(new) for i in s.target.index)
+            return replace(s, target=replace(s.target, index=at))
+        if hasattr(s, "conditions"):
+            return replace(s, conditions=tuple(map(condition, s.conditions)))  # type: ignore[union-attr,type-var]
+        if isinstance(s, Loop) and (s.start is not None or s.stop is not None):
+            bounds = [None if i is None else i.substitute(new) for i in (s.start, s.stop)]
+            return replace(s, start=bounds[0], stop=bounds[1])
+        return s
+
+    return map_body(body, statement)
+
+
+def read_and_written(kernel: Kernel) -> tuple[list[Param], list[Param]]:
+    """The buffers that a kernel takes and those that it gives."""
+    reads = [p for p in kernel.params if p.role == "input"]
+    return reads, [p for p in kernel.params if p.role != "input"]

@@ -1,0 +1,66 @@
+"""Kernel to Numba CPU source: spelling, nothing else."""
+
+from __future__ import annotations
+
+from graphc.codegen.kernel import Combine, Kernel, Loop, Once
+from graphc.codegen.printing import Printer, header, literal_dtype, spec
+
+
+class _Cpu:
+    """One worker has one lane: nothing to combine, nothing to wait for."""
+
+    name = "cpu"
+
+    def loop(self, printer: Printer, loop: Loop) -> None:
+        axis = printer.axis(loop.axis.number)
+        if loop.role in ("chunk", "flat"):
+            printer.block(f"for {axis} in range(lo, hi):", loop.body)
+            return
+        size = printer.kernel.sizes[loop.axis.number]
+        if loop.start is None or loop.stop is None:
+            printer.block(f"for {axis} in range({size}):", loop.body)
+            return
+        start, stop = printer.index(loop.start), printer.index(loop.stop)
+        printer.block(f"for {axis} in range({start}, min({stop}, {size})):", loop.body)
+
+    def combine(self, printer: Printer, statement: Combine) -> None:
+        """One lane holds everything already."""
+
+    def once(self, printer: Printer, statement: Once) -> None:
+        printer.body(statement.body)
+
+    def barrier(self, printer: Printer) -> None:
+        """One lane never waits."""
+
+
+def print_cpu(kernel: Kernel, *, root: str = "") -> str:
+    """The kernel as a Python file for Numba's CPU target."""
+    literals = literal_dtype(kernel)
+    printer = Printer(kernel, _Cpu(), literals, root)
+    printer.body(kernel.body)
+    types = {p.type.dtype.name if p.type.dtype.kind != "b" else "bool_" for p in kernel.params}
+    sizes = dict.fromkeys(kernel.sizes.values())
+    params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
+    params += [f"{s}: i64" for s in (*sizes, "lo", "hi")]
+    names = sorted({*types, *printer.used, literals.name, "i64", "kernel"})
+    alias = f", alias={kernel.alias!r}" if kernel.alias else ""
+    launch = f"{kernel.name} for lo..hi in pieces of range({kernel.extent})"
+    return "\n".join(
+        [
+            header(kernel, launch, root),
+            f"from graphc.codegen.device_lib import {', '.join(names)}",
+            "",
+            "",
+            f'@kernel("cpu", literals={literals.name}{alias})',
+            *_signature(kernel.name, params),
+            printer.text() or "    pass",
+            "",
+        ]
+    )
+
+
+def _signature(name: str, params: list[str]) -> list[str]:
+    one = f"def {name}({', '.join(params)}):"
+    if len(one) <= 96:
+        return [one]
+    return [f"def {name}(", *(f"    {p}," for p in params), "):"]

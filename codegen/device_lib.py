@@ -1,0 +1,295 @@
+"""What emitted kernels import: `kernel`, the dtypes, the scalar functions and the block
+helpers.
+
+A kernel is a Python function under `@kernel`; decorating it makes a `KernelSource` and compiles
+nothing. The scalar functions here are plain Python functions that run the NumPy model of
+`scalar.py`, so a CPU kernel can be called as `softmax.function(x, y, ...)` on NumPy arrays; in
+compiled code their names stand for the target's own code.
+
+A block helper (`block_sum` ...) is a `DeviceHelper`: a record that carries its Python function,
+whose body is written in the dialect of kernels plus `cuda.shfl_xor_sync`, `cuda.syncthreads`,
+`cuda.shared.array(n, dtype_of(v))` and `like(v, n)` (the number n in the dtype of v). The CUDA
+seam compiles that body into the kernel, and a checker may interpret it from its source. Every
+helper is called by all threads of a block of one dimension, of 32 to 1024 threads and a
+multiple of 32; every thread gets the same bits. A helper ends with a barrier, so it may be used
+any number of times.
+
+Importing this module imports NumPy and nothing heavier.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from graphc.codegen.scalar_numpy import evaluate, model
+
+from graphc.dtypes import DTYPES, DType, Shape, Size, Type
+from graphc.errors import ArgumentError, RuntimeFault
+
+if TYPE_CHECKING:  # whoever compiles or interprets the body of a helper binds it
+    cuda: Any = None
+
+FULL_WARP = 0xFFFFFFFF
+inf = float("inf")
+nan = float("nan")
+
+
+class ElementType(DType):
+    """A dtype as kernels spell it: `f32[4, 3]` types a buffer, `f32(v)` converts a value."""
+
+    def __getitem__(self, shape: Size | None | Shape) -> Type:
+        return DTYPES[self.name][shape]
+
+    def __call__(self, value: Any) -> Any:
+        """The value in this dtype; of the half types, rounded to it and held in float32."""
+        converted = evaluate(self.compute.name, value)
+        return converted if self.compute == self else evaluate(f"round_{self.name}", converted)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DType) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(DTYPES[self.name])
+
+
+def _element(name: str) -> ElementType:
+    base = DTYPES[name]
+    return ElementType(base.name, base.kind, base.itemsize)
+
+
+bool_ = boolean = _element("bool")
+u8 = _element("u8")
+i32 = _element("i32")
+i64 = _element("i64")
+f16 = _element("f16")
+bf16 = _element("bf16")
+f32 = _element("f32")
+f64 = _element("f64")
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """A kernel before it is compiled.
+
+    `params` are its parameters in order, each a buffer (Type) or an integer (DType i64);
+    `literals` is the dtype of its float literals, `threads` the size of a CUDA block, `alias`
+    the groups of parameters that may overlap, `source` the text of the function where it is
+    known.
+    """
+
+    name: str
+    target: str
+    literals: DType
+    threads: int
+    params: tuple[tuple[str, Type | DType], ...]
+    alias: tuple[tuple[str, ...], ...]
+    function: FunctionType = field(compare=False)
+    source: str | None = None
+
+
+def kernel(
+    target: str,
+    *,
+    literals: DType = f32,
+    threads: int = 256,
+    alias: tuple[tuple[str, ...], ...] = (),
+) -> Callable[[Callable[..., None]], KernelSource]:
+    """Make a kernel of the function below; raises ArgumentError for a wrong annotation."""
+
+    def decorate(function: Any) -> KernelSource:
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        given = tuple((n, function.__annotations__.get(n)) for n in names)
+        for name, annotation in given:
+            if not isinstance(annotation, Type) and annotation != i64:
+                raise ArgumentError(
+                    f"parameter {name} of kernel {function.__name__} is {annotation!r}, "
+                    "neither a buffer nor i64"
+                )
+        try:
+            source: str | None = inspect.getsource(function)
+        except OSError:
+            source = None
+        params = tuple((n, a if isinstance(a, Type) else DTYPES["i64"]) for n, a in given)
+        return KernelSource(
+            function.__name__,
+            target,
+            DTYPES[literals.name],
+            threads,
+            params,
+            alias,
+            function,
+            source,
+        )
+
+    return decorate
+
+
+def load_kernels(source: str, filename: str) -> dict[str, KernelSource]:
+    """Execute the text of an emitted file; returns its kernels by name.
+
+    The text is what tracebacks quote for `filename`, whether or not such a file exists.
+    """
+    lines = source.splitlines(keepends=True)
+    linecache.cache[filename] = (len(source), None, lines, filename)
+    namespace: dict[str, Any] = {"__name__": "graphc_kernels", "__file__": filename}
+    exec(compile(source, filename, "exec", dont_inherit=True), namespace)
+    return {k: v for k, v in namespace.items() if isinstance(v, KernelSource)}
+
+
+@dataclass(frozen=True)
+class DeviceHelper:
+    """A function of a whole CUDA block, known by its Python body."""
+
+    name: str
+    function: FunctionType
+
+    def __call__(self, *operands: Any) -> Any:
+        raise TypeError(f"{self.name} needs a block of threads: use the checker or a GPU")
+
+
+def device_helper(function: Any) -> DeviceHelper:
+    """Mark a function as a block helper."""
+    return DeviceHelper(function.__name__, function)
+
+
+def scratch(type: Type) -> np.ndarray[Any, Any]:
+    """Uninitialized storage: the stack on the CPU, shared memory of the block on CUDA."""
+    return np.empty(type.static_shape, type.dtype.numpy)
+
+
+def check(condition: Any, code: int) -> None:
+    """If `condition` is false, the kernel's `status[0]` is `code` when it ends (the greatest
+    one).
+
+    Nothing is skipped: an index that may be out of range must be clamped by the kernel itself.
+    """
+    if not np.all(condition):
+        raise RuntimeFault(f"a check of a kernel failed with code {code}")
+
+
+def dtype_of(value: Any) -> np.dtype[Any]:
+    """The dtype of a value."""
+    return np.asarray(value).dtype
+
+
+def like(value: Any, number: int) -> Any:
+    """`number` in the dtype of `value`."""
+    return np.asarray(value).dtype.type(number)
+
+
+exp = model("exp")
+expm1 = model("expm1")
+log = model("log")
+log1p = model("log1p")
+tanh = model("tanh")
+sin = model("sin")
+cos = model("cos")
+erf = model("erf")
+sqrt = model("sqrt")
+rsqrt = model("rsqrt")
+pow = model("pow")
+floor = model("floor")
+ceil = model("ceil")
+trunc = model("trunc")
+rint = model("rint")
+abs = model("abs")
+sign = model("sign")
+maximum = model("maximum")
+minimum = model("minimum")
+where = model("where")
+isnan = model("isnan")
+copysign = model("copysign")
+fma = model("fma")
+round_f16 = model("round_f16")
+round_bf16 = model("round_bf16")
+
+
+@device_helper
+def block_sum(v):  # type: ignore[no-untyped-def]
+    """The sum of v over the block, in an order that the number of threads decides."""
+    parts = cuda.shared.array(32, dtype_of(v))
+    lane = cuda.threadIdx.x & 31
+    warp = cuda.threadIdx.x >> 5
+    for step in range(5):
+        v = v + cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step)
+    if lane == 0:
+        parts[warp] = v
+    cuda.syncthreads()
+    v = parts[lane] if lane < cuda.blockDim.x >> 5 else like(v, 0)
+    for step in range(5):
+        v = v + cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step)
+    cuda.syncthreads()
+    return v
+
+
+@device_helper
+def block_prod(v):  # type: ignore[no-untyped-def]
+    """The product of v over the block, in an order that the number of threads decides."""
+    parts = cuda.shared.array(32, dtype_of(v))
+    lane = cuda.threadIdx.x & 31
+    warp = cuda.threadIdx.x >> 5
+    for step in range(5):
+        v = v * cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step)
+    if lane == 0:
+        parts[warp] = v
+    cuda.syncthreads()
+    v = parts[lane] if lane < cuda.blockDim.x >> 5 else like(v, 1)
+    for step in range(5):
+        v = v * cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step)
+    cuda.syncthreads()
+    return v
+
+
+@device_helper
+def block_max(v):  # type: ignore[no-untyped-def]
+    """The maximum of v over the block, NaN if any is NaN."""
+    parts = cuda.shared.array(32, dtype_of(v))
+    lane = cuda.threadIdx.x & 31
+    warp = cuda.threadIdx.x >> 5
+    for step in range(5):
+        v = maximum(v, cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step))
+    if lane == 0:
+        parts[warp] = v
+    cuda.syncthreads()
+    # An absent warp counts as one's own once more, which changes nothing.
+    v = parts[lane] if lane < cuda.blockDim.x >> 5 else v
+    for step in range(5):
+        v = maximum(v, cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step))
+    cuda.syncthreads()
+    return v
+
+
+@device_helper
+def block_min(v):  # type: ignore[no-untyped-def]
+    """The minimum of v over the block, NaN if any is NaN."""
+    parts = cuda.shared.array(32, dtype_of(v))
+    lane = cuda.threadIdx.x & 31
+    warp = cuda.threadIdx.x >> 5
+    for step in range(5):
+        v = minimum(v, cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step))
+    if lane == 0:
+        parts[warp] = v
+    cuda.syncthreads()
+    v = parts[lane] if lane < cuda.blockDim.x >> 5 else v
+    for step in range(5):
+        v = minimum(v, cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step))
+    cuda.syncthreads()
+    return v
+
+
+@device_helper
+def block_any(v):  # type: ignore[no-untyped-def]
+    """Whether the bool v is true in any thread of the block."""
+    return cuda.syncthreads_or(i32(v)) != 0
+
+
+@device_helper
+def block_all(v):  # type: ignore[no-untyped-def]
+    """Whether the bool v is true in every thread of the block."""
+    return cuda.syncthreads_and(i32(v)) != 0

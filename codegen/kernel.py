@@ -1,0 +1,454 @@
+"""The Kernel IR: typed expressions and a dozen statements, before any spelling.
+
+Schedules make it and printers spell it. An index is a `graphc.index.Index` over the kernel's own
+axes; `Kernel.axis_names` names them. Values and buffers have separate namespaces.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphc.codegen.scalar import SCALARS
+from graphc.dtypes import DType, Type, bool_
+from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
+from graphc.ir import Loc
+
+# --- expressions --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Const:
+    """A number."""
+
+    value: bool | int | float
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Var:
+    """A value computed before, by name."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Load:
+    """An element of a buffer, in the compute dtype."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class IndexValue:
+    """An index as a number."""
+
+    index: Index
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Apply:
+    """An operator (`+`, `<`, `-x` as `neg`...) or a scalar function applied to operands."""
+
+    function: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Masked:
+    """`value` where all conditions hold, `other` elsewhere; nothing is loaded there."""
+
+    conditions: tuple[Condition, ...]
+    value: Expr
+    other: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.value.dtype
+
+
+Expr = Const | Var | Load | IndexValue | Apply | Masked
+
+_BINARY: Mapping[type[ast.AST], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+UNARY: Mapping[type[ast.AST], str] = {ast.USub: "u-", ast.Invert: "u~"}
+COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+
+
+def spell(code: str, names: Mapping[str, Expr], dtype: DType) -> Expr:
+    """The expression that a record's `code` writes, its free names replaced.
+
+    `dtype` is the compute dtype of the operands: literals take it. `cast(x)` is the caller's.
+    """
+    return _expression(ast.parse(code, mode="eval").body, names, dtype)
+
+
+def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
+    match tree:
+        case ast.Name(id=name):
+            return names[name]
+        case ast.Constant(value=value):
+            return Const(value, dtype)
+        case ast.BinOp(left=left, op=op, right=right):
+            args = (_expression(left, names, dtype), _expression(right, names, dtype))
+            return Apply(_BINARY[type(op)], args, args[0].dtype)
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            args = (_expression(left, names, dtype), _expression(right, names, dtype))
+            return Apply(_BINARY[type(op)], args, bool_)
+        case ast.UnaryOp(op=op, operand=operand):
+            arg = _expression(operand, names, dtype)
+            return Apply(UNARY[type(op)], (arg,), arg.dtype)
+        case ast.Call(func=ast.Name(id=function), args=parts):
+            args = tuple(_expression(p, names, dtype) for p in parts)
+            return Apply(function, args, _result(function, args))
+    raise TypeError(f"{ast.dump(tree)} is not part of the spelling of an op")
+
+
+def _result(function: str, args: tuple[Expr, ...]) -> DType:
+    row = SCALARS[function]
+    return args[-1].dtype if row.result == "same" else bool_
+
+
+def convert(expr: Expr, to: DType) -> Expr:
+    """`expr` in another dtype; the half types are rounded and stay in their compute dtype."""
+    if expr.dtype != to.compute:
+        expr = Apply(to.compute.name, (expr,), to.compute)
+    return expr if to.compute is to else Apply(f"round_{to.name}", (expr,), to.compute)
+
+
+# --- statements ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Let:
+    """`name = expr`; `user` if the user named it so."""
+
+    name: str
+    expr: Expr
+    loc: Loc | None = None
+    user: bool = False
+
+
+@dataclass(frozen=True)
+class Store:
+    """`buffer[index] = expr`, converted to the buffer's dtype."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    expr: Expr
+    loc: Loc | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One accumulation into a variable or an element: `target` is combined with `expr`.
+
+    `function` is an operator (`+`, `*`), for which the order of accumulations is free, or a scalar
+    function of two operands.
+    """
+
+    target: Var | Load
+    function: str
+    expr: Expr
+    loc: Loc | None = None
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Every lane's `name` becomes the combination over all lanes; nothing where there is one."""
+
+    name: str
+    function: str
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop over `axis`.
+
+    roles: `chunk` is dealt out to workers, `flat` to workers and their lanes at once, `lane` runs
+    over the lanes of a worker, `serial` in order. `start` and `stop` bound a serial loop over a
+    part of the axis.
+    """
+
+    axis: Axis
+    role: str
+    body: tuple[Statement, ...]
+    start: Index | None = None
+    stop: Index | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Storage of one worker, shared by its lanes."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True)
+class Once:
+    """Done by one lane of the worker."""
+
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class When:
+    """Done where all conditions hold."""
+
+    conditions: tuple[Condition, ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """All lanes of the worker get here before any goes on."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Where a condition fails, the run is to end in an error of this code."""
+
+    conditions: tuple[Condition, ...]
+    code: int
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A line for the reader."""
+
+    text: str
+
+
+Statement = (
+    Let
+    | Store
+    | Update
+    | Combine
+    | Loop
+    | Scratch
+    | Once
+    | When
+    | Barrier
+    | Check
+    | Comment
+)
+
+
+@dataclass(frozen=True)
+class Param:
+    """A buffer of the kernel: `role` is input, output or temp."""
+
+    name: str
+    type: Type
+    role: str
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A loop nest over buffers, and how it is launched.
+
+    `extent` workers (chunks of rows, or elements of a flat nest) are dealt out, on the CPU in
+    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `alias` names pairs of
+    buffers that may be one. `form` is the name of the assignment of roles.
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    body: tuple[Statement, ...]
+    axis_names: Mapping[int, str]
+    extent: int
+    grain: int
+    threads: int
+    form: str
+    sizes: Mapping[int, str]
+    alias: tuple[tuple[str, str], ...] = ()
+    locs: tuple[Loc, ...] = ()
+    meaning: Any = None
+
+    def key(self, salt: str = "") -> str:
+        """The content hash: names of values, locations and comments play no part."""
+        text = canonical(self)
+        return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:16]
+
+
+def map_body(body: Sequence[Statement], change: Any) -> tuple[Statement, ...]:
+    """Rebuild statements from the inside out; `change(s)` gives a statement, a list or None."""
+    result: list[Statement] = []
+    for statement in body:
+        if isinstance(statement, Loop | Once | When):
+            statement = replace(statement, body=map_body(statement.body, change))
+        made = change(statement)
+        result += made if isinstance(made, list) else [] if made is None else [made]
+    return tuple(result)
+
+
+def walk(body: Sequence[Statement]) -> Iterator[Statement]:
+    """Every statement, outer before inner."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, Loop | Once | When):
+            yield from walk(statement.body)
+
+
+def count(body: Sequence[Statement]) -> int:
+    """The number of statements that do something."""
+    return sum(not isinstance(s, Comment) for s in walk(body))
+
+
+def parts(statement: Statement) -> tuple[Expr, ...]:
+    """The expressions of a statement itself."""
+    if isinstance(statement, Let | Store | Update):
+        return (statement.expr,)
+    return ()
+
+
+def subexpressions(expr: Expr) -> Iterator[Expr]:
+    """The expression and everything in it."""
+    yield expr
+    if isinstance(expr, Apply):
+        for arg in expr.args:
+            yield from subexpressions(arg)
+    elif isinstance(expr, Masked):
+        yield from subexpressions(expr.value)
+        yield from subexpressions(expr.other)
+
+
+def map_expr(expr: Expr, change: Any) -> Expr:
+    """Rebuild an expression from the inside out."""
+    if isinstance(expr, Apply):
+        expr = replace(expr, args=tuple(map_expr(a, change) for a in expr.args))
+    elif isinstance(expr, Masked):
+        expr = replace(
+            expr, value=map_expr(expr.value, change), other=map_expr(expr.other, change)
+        )
+    result: Expr = change(expr)
+    return result
+
+
+def map_exprs(statement: Statement, change: Any) -> Statement:
+    """A statement with `change` applied to each of its expressions."""
+    if isinstance(statement, Let | Store | Update):
+        return replace(statement, expr=change(statement.expr))
+    return statement
+
+
+def canonical(kernel: Kernel) -> str:
+    """A text that is equal for kernels that compute the same in the same way."""
+    numbers: dict[str, str] = {}
+
+    def number(name: str) -> str:
+        return numbers.setdefault(name, f"v{len(numbers)}")
+
+    def plain(statement: Statement) -> str:
+        match statement:
+            case Comment():
+                return ""
+            case Let(name=name, expr=expr):
+                return f"{number(name)} = {text(expr)}"
+            case Loop(axis=axis, role=role, body=body, start=start, stop=stop):
+                extent = "n" if axis.number in kernel.sizes else axis.extent
+                inside = "; ".join(map(plain, body))
+                bounds = ":".join(at((i,)) for i in (start, stop) if i is not None)
+                return f"{role} {axis.number}:{extent} {bounds} [{inside}]"
+            case Store(buffer=buffer, index=index, expr=expr):
+                return f"{number(buffer)}[{at(index)}] := {text(expr)}"
+            case Update(target=target, function=function, expr=expr):
+                return f"{text(target)} {function}= {text(expr)}"
+            case Combine(name=name, function=function):
+                return f"combine {number(name)} {function}"
+            case Scratch(name=name, type=type):
+                return f"scratch {number(name)} {type}"
+            case Once(body=body):
+                return f"once [{'; '.join(map(plain, body))}]"
+            case When(conditions=conditions, body=body):
+                return f"when {mask(conditions)} [{'; '.join(map(plain, body))}]"
+            case Check(conditions=conditions, code=code):
+                return f"check {mask(conditions)} {code}"
+            case Barrier():
+                return "barrier"
+
+    def text(expr: Expr) -> str:
+        match expr:
+            case Var(name=name):
+                return number(name)
+            case Load(buffer=buffer, index=index):
+                return f"{number(buffer)}[{at(index)}]"
+            case Apply(function=function, args=args, dtype=dtype):
+                return f"{function}.{dtype}({', '.join(map(text, args))})"
+            case Masked(conditions=conditions, value=value, other=other):
+                return f"masked({mask(conditions)}, {text(value)}, {text(other)})"
+            case IndexValue(index=index, dtype=dtype):
+                return f"{dtype}({at((index,))})"
+            case Const(value=value, dtype=dtype):
+                return f"{dtype}({value!r})"
+
+    def at(index: tuple[Index, ...]) -> str:
+        return ", ".join(index_text(i, str) for i in index)
+
+    def mask(conditions: tuple[Condition, ...]) -> str:
+        return " & ".join(
+            f"{index_text(c.index, str)} {c.relation} {c.bound}" for c in conditions
+        )
+
+    head = "; ".join(f"{number(p.name)}: {p.type} {p.role}" for p in kernel.params)
+    alias = [number(name) for pair in kernel.alias for name in pair]
+    body = "; ".join(map(plain, kernel.body))
+    return f"{head} | {kernel.threads} {alias} | {body}"
+
+
+def index_text(index: Index, name: Callable[[int], str]) -> str:
+    """An index as Python source, axes by `name(number)`."""
+    pieces = []
+    for atom, factor in index.terms:
+        match atom:
+            case Axis(number=number):
+                text = name(number)
+            case Quotient(index=inner, divisor=divisor):
+                text = f"{_grouped(inner, name)} // {divisor}"
+            case Remainder(index=inner, divisor=divisor):
+                text = f"{_grouped(inner, name)} % {divisor}"
+            case Loaded(value=value):
+                text = str(value)
+        atomic = isinstance(atom, Axis | Loaded)
+        if abs(factor) != 1:
+            text = f"{text if atomic else f'({text})'} * {abs(factor)}"
+        elif not atomic and (len(index.terms) > 1 or index.constant):
+            text = f"({text})"
+        pieces.append(("-" if factor < 0 else "+", text))
+    if index.constant or not pieces:
+        pieces.append(("-" if index.constant < 0 else "+", str(abs(index.constant))))
+    # A negative first term would read as a unary minus: put a positive one before it.
+    pieces.sort(key=lambda piece: piece[0] == "-")
+    first = pieces[0][1] if pieces[0][0] == "+" else f"-{pieces[0][1]}"
+    return first + "".join(f" {sign} {text}" for sign, text in pieces[1:])
+
+
+def _grouped(index: Index, name: Callable[[int], str]) -> str:
+    text = index_text(index, name)
+    return text if index.axis is not None else f"({text})"

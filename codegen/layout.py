@@ -1,0 +1,100 @@
+"""What a seam reads off a kernel before it compiles it: its tree, alias slots and writes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.codegen.device_lib import KernelSource
+
+from graphc.dtypes import Type
+from graphc.errors import ParseError
+
+
+def function_tree(function: Any, source: str | None) -> tuple[ast.FunctionDef, str]:
+    """The syntax tree of a function, with line numbers of its file, and that file's name."""
+    if source is None:
+        try:
+            source = inspect.getsource(function)
+        except OSError:
+            raise ParseError(f"the source of {function.__name__} is not known") from None
+    tree = ast.parse(textwrap.dedent(source)).body[0]
+    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+    assert isinstance(tree, ast.FunctionDef)
+    return tree, function.__code__.co_filename
+
+
+def compile_error(kernel: KernelSource, error: Exception) -> ParseError:
+    """Numba's error about a kernel as one of ours: the reason and the line, nothing else."""
+    text = str(error)
+    reason = re.search(r"specific error:\s*(?:\w+: )?(.*)", text)
+    first = [line for line in text.splitlines() if line and not line.startswith("Failed in")]
+    place = re.search(r'File "([^"]+)", line (\d+)', text)
+    where = f"{place.group(1)}:{place.group(2)}: " if place else ""
+    message = reason.group(1) if reason else (first or [type(error).__name__])[0]
+    return ParseError(f"{where}kernel {kernel.name} does not compile: {message}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a seam must know of a kernel before it rewrites it.
+
+    `slots` gives the alias slot of every buffer parameter, scratch buffers take the slots after
+    them up to `slot_count`; `written` are the names whose elements the kernel stores to.
+    """
+
+    tree: ast.FunctionDef
+    filename: str
+    slots: Mapping[str, int]
+    slot_count: int
+    written: frozenset[str]
+
+    def constant(self, name: str) -> bool:
+        """Nothing in the kernel writes the parameter, nor one that may overlap it."""
+        slot = self.slots[name]
+        return not any(n in self.written for n, s in self.slots.items() if s == slot)
+
+    def digest(self, kernel: KernelSource) -> str:
+        """A hash of the arithmetic: equal whatever the comments, positions and file."""
+        parts = (ast.dump(self.tree), kernel.target, kernel.literals, kernel.threads)
+        text = repr((*parts, kernel.params, kernel.alias))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def layout(kernel: KernelSource) -> Layout:
+    """Read a kernel; raises ParseError where its source is not known."""
+    tree, filename = function_tree(kernel.function, kernel.source)
+    slots = _alias_slots(kernel)
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    named = [getattr(n.func, "id", "") for n in calls]
+    written = {
+        n.value.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Subscript)
+        and isinstance(n.ctx, ast.Store)
+        and isinstance(n.value, ast.Name)
+    }
+    if "check" in named:
+        written.add("status")
+    count = max(slots.values(), default=-1) + 1 + named.count("scratch")
+    return Layout(tree, filename, slots, count, frozenset(written))
+
+
+def _alias_slots(kernel: KernelSource) -> dict[str, int]:
+    """The alias slot of every buffer parameter; members of a group share one."""
+    slots: dict[str, int] = {}
+    fresh = 0
+    for name, kind in kernel.params:
+        if not isinstance(kind, Type):
+            continue
+        group = next((g for g in kernel.alias if name in g), ())
+        known = next((slots[n] for n in group if n in slots), None)
+        slots[name] = fresh if known is None else known
+        fresh += known is None
+    return slots

@@ -1,0 +1,194 @@
+"""The seam to Numba's CPU target: kernels to native functions `void(i64* table, i64 lo, i64
+hi)`.
+
+The kernels of one call are compiled into one LLVM module. Word k of the table is the address of
+the kernel's k-th parameter, or its value if it is an integer. The functions touch no Python
+object, allocate nothing and raise nothing, so they run with or without the GIL. Numba's
+internals are used here and in no other CPU file; tried with Numba 0.68.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from graphc.codegen.buffers import Access, Buffer
+from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
+from graphc.codegen.layout import Layout, compile_error, layout
+from graphc.codegen.numba_names import Toolkit, install
+from graphc.codegen.scalar_llvm import CpuArith
+from graphc.codegen.transform import Names, rewrite
+from llvmlite import ir
+from numba import types
+from numba.core import compiler, datamodel, errors, imputils, typed_passes, untyped_passes
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
+from numba.core.typing import templates
+
+from graphc.dtypes import Type
+from graphc.errors import ParseError
+
+__all__ = ["CompiledKernel", "compile_cpu", "load_kernels"]
+
+STACK_LIMIT = 256 << 10  # bytes of scratch in one kernel: threads have stacks of 512 KiB and up
+_WORD = ir.IntType(64)
+# Of Numba's thirty passes, those that a kernel needs: it has no closures, lists or exceptions.
+_PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
+
+
+class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+    """The short pipeline."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        manager = PassManager("graphc")
+        for step in _PASSES:
+            manager.add_pass(step, step.__name__)
+        manager.finalize()
+        return [manager]
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """Native code of a kernel: `address` is valid as long as `keepalive` is referenced."""
+
+    address: int
+    name: str
+    keepalive: Any
+
+    def assembly(self) -> str:
+        """The assembly of this kernel alone."""
+        text: str = self.keepalive.get_asm_str()
+        start = text.index(f"\n{self.name}:")
+        end = text.find(f"\n\t.size\t{self.name}", start)
+        return text[start : end if end >= 0 else None]
+
+
+@cache
+def has_feature(name: str) -> bool:
+    """Whether the machine that Numba compiles for has the LLVM feature, such as "fma"."""
+    return f"+{name}" in cpu_target.target_context.codegen()._tm_features.split(",")
+
+
+@cache
+def _functions() -> Mapping[str, Any]:
+    """The names of the dialect, registered with Numba on the first call."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+    return install(
+        Toolkit(
+            templates=templates,
+            lowering=imputils,
+            primitive_model=datamodel.models.PrimitiveModel,
+            register_model=datamodel.registry.register_default,
+            typing_error=errors.TypingError,
+            typing_context=cpu_target.typing_context,
+            target_context=cpu_target.target_context,
+            arith=lambda builder: CpuArith(builder, has_feature("f16c")),
+        )
+    )
+
+
+def _no_helper(helper: DeviceHelper) -> Any:
+    raise ParseError(f"{helper.name} is for CUDA kernels")
+
+
+def _names(kernel: KernelSource) -> Names:
+    used = 0
+
+    def scratch(kind: Type, slot: int, slots: int) -> Buffer:
+        nonlocal used
+        used += kind.nbytes
+        if used > STACK_LIMIT:
+            raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
+        return Buffer(kind, Access("stack", slot, slots))
+
+    return Names(_functions(), scratch, _no_helper, {})
+
+
+def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
+    """The kernel as a Python function of (table, lo, hi) that makes its own buffers."""
+    lines: list[str] = []
+    given: dict[str, Any] = {
+        "_argument": _functions()["argument"],
+        "_word": _functions()["word"],
+    }
+    if [name for name, _ in kernel.params[-2:]] != ["lo", "hi"]:
+        raise ParseError(f"the last parameters of kernel {kernel.name} must be lo and hi")
+    for k, (name, kind) in enumerate(kernel.params[:-2]):
+        if isinstance(kind, Type):
+            slot = plan.slots[name]
+            access = Access("global", slot, plan.slot_count, plan.constant(name))
+            given[f"_{name}_type"] = Buffer(kind, access)
+            lines.append(f"{name} = _argument(_{name}_type, _table, {k})")
+        else:
+            lines.append(f"{name} = _word(_table, {k})")
+    params = ("_table", "lo", "hi")
+    return rewrite(kernel, plan, _names(kernel), params, "\n".join(lines), given)
+
+
+def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout) -> str:
+    """Add a kernel to the library under its symbol; returns the name of Numba's function."""
+    flags: Any = compiler.Flags()  # type: ignore[no-untyped-call]
+    flags.error_model = "numpy"
+    flags.nrt = False
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.no_compile = True
+    arguments = (types.int64, types.int64, types.int64)
+    context = cpu_target.target_context
+    try:
+        result = compiler.compile_extra(  # type: ignore[no-untyped-call]
+            cpu_target.typing_context,
+            context,
+            _rewritten(kernel, plan),
+            arguments,
+            types.none,
+            flags,
+            {},
+            library=library,
+            pipeline_class=_Pipeline,
+        )
+    except errors.NumbaError as error:
+        raise compile_error(kernel, error) from error
+    module = library.create_ir_module(symbol)
+    inner = context.declare_function(module, result.fndesc)
+    outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 3), symbol)
+    builder = ir.IRBuilder(outer.append_basic_block())
+    context.call_conv.call_function(builder, inner, types.none, arguments, outer.args)
+    builder.ret_void()
+    library.add_ir_module(module)
+    return str(inner.name)
+
+
+def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
+    """Native code of `kernels`, in their order; equal kernels share it.
+
+    Raises ParseError for a kernel outside the dialect.
+    """
+    if not kernels:
+        return []
+    plans = [layout(kernel) for kernel in kernels]
+    symbols = [f"{k.name}_{p.digest(k)}" for k, p in zip(kernels, plans, strict=True)]
+    distinct = {s: (k, p) for s, k, p in zip(symbols, kernels, plans, strict=True)}
+    with global_compiler_lock:
+        _functions()
+        library = cpu_target.target_context.codegen().create_library(symbols[0])
+        inner = [_compile_into(library, k, s, p) for s, (k, p) in distinct.items()]
+        for name in inner:
+            library._final_module.get_function(name).linkage = "internal"
+        library.finalize()
+    return [
+        CompiledKernel(library.get_pointer_to_function(symbol), symbol, library)
+        for symbol in symbols
+    ]

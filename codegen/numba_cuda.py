@@ -1,0 +1,189 @@
+"""The seam to Numba's CUDA target: kernels to PTX, and PTX through `ptxas`, with no GPU needed.
+
+Numba's front end runs once for a kernel and NVVM once for each compute capability. Contraction
+is off and division and square root are exact, so what a kernel writes with + - * / gives
+NumPy's bits; the scalar functions and accumulations say `fma` themselves. The entry is called
+by the kernel's name. The package's internals are used here and in no other file; tried with
+numba-cuda 0.30.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graphc.codegen.device_lib import DeviceHelper, KernelSource
+from graphc.codegen.layout import Layout, compile_error, layout
+from graphc.codegen.transform import Names, rewrite, rewrite_helper
+
+from graphc._lazy import load
+from graphc.dtypes import Type, i32, i64
+from graphc.errors import ParseError, TargetError
+
+CC = tuple[int, int]
+INSTALL = 'pip install "graphc[cuda]"'
+SHARED_LIMIT = 48 << 10  # bytes of static shared memory of a block
+_EXACT = {"fma": 0, "prec-div": 1, "prec-sqrt": 1}
+
+
+@dataclass(frozen=True)
+class PtxasInfo:
+    """What `ptxas` says: registers a thread, bytes spilled, bytes of shared memory."""
+
+    registers: int
+    spills: int
+    shared: int
+    log: str
+
+
+def _numba_cuda() -> Any:
+    """The module `numba.cuda` of the numba-cuda package; raises TargetError without it."""
+    try:
+        cuda = load("numba.cuda")
+        load("numba.cuda.compiler")
+    except ImportError as error:
+        raise TargetError(
+            f"PTX needs the numba-cuda package ({error})", help=INSTALL
+        ) from error
+    if "numba_cuda" not in str(cuda.__file__):
+        raise TargetError(
+            f"numba.cuda is Numba's old target ({cuda.__file__}), not numba-cuda", help=INSTALL
+        )
+    return cuda
+
+
+@cache
+def _functions() -> Mapping[str, Any]:
+    """The names of the dialect, registered with numba-cuda on the first call."""
+    names = load("graphc.codegen.numba_names")
+    target = load("numba.cuda.descriptor").cuda_target
+    target.typing_context.refresh()
+    target.target_context.refresh()
+    arith = load("graphc.codegen.scalar_llvm").CudaArith
+    return names.install(  # type: ignore[no-any-return]
+        names.Toolkit(
+            templates=load("numba.cuda.typing.templates"),
+            lowering=load("numba.cuda.core.imputils"),
+            primitive_model=load("numba.cuda.datamodel.models").PrimitiveModel,
+            register_model=load("numba.cuda.models").register_model,
+            typing_error=load("numba.cuda.core.errors").TypingError,
+            typing_context=target.typing_context,
+            target_context=target.target_context,
+            arith=arith,
+        )
+    )
+
+
+def _names(kernel: KernelSource, cuda: Any) -> Names:
+    buffers = load("graphc.codegen.buffers")
+    used = 0
+
+    def scratch(kind: Type, slot: int, slots: int) -> Any:
+        nonlocal used
+        used += kind.nbytes
+        if used > SHARED_LIMIT:
+            raise ParseError(f"kernel {kernel.name} wants {used} bytes of shared memory")
+        return buffers.Buffer(kind, buffers.Access("shared", slot, slots, narrow=True))
+
+    @cache
+    def helper(record: DeviceHelper) -> Any:
+        return cuda.jit(device=True, inline="always")(rewrite_helper(record, names))
+
+    kinds = [kind for _, kind in kernel.params if isinstance(kind, Type)]
+    counter = i32 if all(map(buffers.is_small, kinds)) else i64
+    names = Names(_functions(), scratch, helper, {"cuda": cuda}, counter)
+    return names
+
+
+def _arguments(kernel: KernelSource, plan: Layout) -> list[Any]:
+    """Numba types of the kernel's parameters; indices are 32 bits wide in small buffers."""
+    buffers, types = load("graphc.codegen.buffers"), load("numba.cuda.types")
+    found: list[Any] = []
+    for name, kind in kernel.params:
+        if isinstance(kind, Type):
+            slot, constant = plan.slots[name], plan.constant(name)
+            access = buffers.Access("global", slot, plan.slot_count, constant, narrow=True)
+            found.append(buffers.Buffer(kind, access))
+        else:
+            found.append(types.int64)
+    return found
+
+
+def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
+    """PTX of the kernel for each compute capability; its entry is `kernel.name`.
+
+    Raises TargetError without numba-cuda, ParseError for a kernel outside the dialect.
+    """
+    cuda = _numba_cuda()
+    compiler, errors = load("numba.cuda.compiler"), load("numba.cuda.core.errors")
+    nvvm = load("numba.cuda.cudadrv.nvvm")
+    plan = layout(kernel)
+    names = [name for name, _ in kernel.params]
+    function = rewrite(kernel, plan, _names(kernel, cuda), names)
+    try:
+        result = compiler.compile_cuda(
+            function,
+            load("numba.cuda.types").void,
+            tuple(_arguments(kernel, plan)),
+            nvvm_options=dict(_EXACT),
+            cc=ccs[0],
+        )
+    except (errors.NumbaError, load("numba.core.errors").NumbaError) as error:
+        raise compile_error(kernel, error) from error
+    library, entry = result.library, result.fndesc.llvm_func_name
+    library._entry_name = entry
+    compiler.kernel_fixup(library.get_function(entry), False)
+    nvvm.set_launch_bounds(library.get_function(entry), kernel.threads)
+    return {cc: _clean(library.get_asm_str(cc=cc), entry, kernel.name) for cc in ccs}
+
+
+def _clean(ptx: str, entry: str, name: str) -> str:
+    """The PTX with its entry renamed and without Numba's environment, whose name counts up."""
+    kept = [line for line in ptx.splitlines() if "NumbaEnv" not in line]
+    return "\n".join(kept).replace(entry, name) + "\n"
+
+
+@cache
+def find_ptxas() -> str:
+    """The path of `ptxas`: the nvidia wheels' first, then PATH's; raises TargetError."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for found in sorted(Path(folder).glob("*/bin/ptxas*")):
+            if found.stem == "ptxas":
+                return str(found)
+    found_on_path = shutil.which("ptxas")
+    if found_on_path is None:
+        raise TargetError("there is no ptxas on this machine", help=INSTALL)
+    return found_on_path
+
+
+def _sum(pattern: str, log: str) -> int:
+    return sum(map(int, re.findall(pattern, log)))
+
+
+def ptxas(ptx: str, cc: CC) -> PtxasInfo:
+    """Assemble PTX for a compute capability; raises TargetError if `ptxas` refuses it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        target = re.search(r"\.target\s+(sm_\w+)", ptx)
+        arch = target.group(1) if target else f"sm_{cc[0]}{cc[1]}"
+        command = [find_ptxas(), "-v", f"-arch={arch}", str(source), "-o", f"{folder}/k.cubin"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    log = run.stdout + run.stderr
+    if run.returncode:
+        raise TargetError(f"ptxas does not take the PTX for {arch}: {log.strip()}")
+    return PtxasInfo(
+        registers=max(map(int, re.findall(r"Used (\d+) registers", log)), default=0),
+        spills=_sum(r"(\d+) bytes spill", log),
+        shared=_sum(r"(\d+) bytes smem", log),
+        log=log,
+    )

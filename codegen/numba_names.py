@@ -1,0 +1,254 @@
+"""What emitted kernels call, made known to one of Numba's targets.
+
+Numba keeps typing rules and lowerings per target. A `Toolkit` names the pieces of one target;
+`install` registers there the scalar functions, the typed buffer and the kernel's arguments, in
+registries of our own, and returns the Numba callables by name.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from graphc.codegen import buffers
+from graphc.codegen.buffers import Buffer
+from graphc.codegen.scalar import SCALARS, Operand, Scalar, signature
+from graphc.codegen.scalar_llvm import Arith
+from graphc.codegen.scalar_value import Value
+from llvmlite import ir
+from numba import types
+
+from graphc.dtypes import DType, bool_, f32, f64, i32, i64, u8
+from graphc.errors import GraphcError
+
+_DTYPES: Mapping[Any, DType] = MappingProxyType(
+    {
+        types.boolean: bool_,
+        types.uint8: u8,
+        types.int32: i32,
+        types.int64: i64,
+        types.float32: f32,
+        types.float64: f64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """The pieces of one of Numba's targets."""
+
+    templates: Any  # module with AbstractTemplate, Registry and signature
+    lowering: Any  # module with Registry
+    primitive_model: type
+    register_model: Callable[[type], Callable[[type], type]]
+    typing_error: type[Exception]
+    typing_context: Any
+    target_context: Any
+    arith: Callable[[ir.IRBuilder], Arith]
+
+
+@lru_cache(maxsize=4096)
+def _typed(row: Scalar, operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, str]:
+    """Numba types of the operands and the result of `row`, or the reason why there are none."""
+    known: list[Operand] = []
+    for operand in operands:
+        if isinstance(operand, types.IntegerLiteral):
+            known.append(0)
+        elif operand in _DTYPES:
+            known.append(_DTYPES[operand])
+        else:
+            return (), None, f"{row.name} does not take {operand}"
+    try:
+        if row.converts:
+            known = [i64 if k == 0 and isinstance(k, int) else k for k in known]
+        wanted, result = signature(row, known)
+    except GraphcError as error:
+        return (), None, str(error)
+    return tuple(map(buffers.numba_type, wanted)), buffers.numba_type(result), ""
+
+
+class _Installer:
+    """The registries of one target while they are filled."""
+
+    def __init__(self, kit: Toolkit) -> None:
+        self.kit = kit
+        self.typing = kit.templates.Registry()
+        self.lowering = kit.lowering.Registry("graphc")
+
+    def function(self, name: str, typing: Callable[..., Any], lower: Callable[..., Any]) -> Any:
+        """A callable with the rule `typing(*types) -> signature` and its lowering."""
+
+        def key(*operands: Any) -> Any:
+            raise TypeError(f"{name} runs only in compiled code")
+
+        key.__name__ = key.__qualname__ = name
+
+        def generic(self: Any, args: Any, kws: Any) -> Any:
+            return typing(*args)
+
+        base = self.kit.templates.AbstractTemplate
+        members = {"key": key, "generic": generic, "prefer_literal": True}
+        self.rule(key, type(f"{name}_template", (base,), members))
+        self.lowering.lower(key, types.VarArg(types.Any))(lower)  # type: ignore[no-untyped-call]
+        return key
+
+    def rule(self, key: Any, template: type) -> None:
+        """The template as one of the typing rules of `key`."""
+        self.typing.register_global(key, types.Function(template))
+
+    def scalar(self, row: Scalar) -> Any:
+        kit = self.kit
+
+        def typing(*operands: Any) -> Any:
+            wanted, result, reason = _typed(row, operands)
+            if reason:
+                raise kit.typing_error(reason)
+            return kit.templates.signature(result, *wanted)
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            m = kit.arith(builder)
+            values = [Value(m, v, _DTYPES[t].name) for v, t in zip(args, sig.args, strict=True)]
+            return row.compute(m, *values).ir
+
+        return self.function(row.name, typing, lower)
+
+    def buffer(self) -> None:
+        """Model and access of the typed buffer."""
+        kit, buffer_type = self.kit, Buffer
+
+        class Model(kit.primitive_model):  # type: ignore[name-defined, misc]
+            def __init__(self, manager: Any, type: Buffer) -> None:
+                super().__init__(manager, type, type.storage.as_pointer())
+
+        kit.register_model(buffer_type)(Model)
+        base, signature_of = kit.templates.AbstractTemplate, kit.templates.signature
+
+        def getitem(self: Any, args: Any, kws: Any) -> Any:
+            if isinstance(args[0], buffer_type):
+                _check_index(kit, args[0], args[1])
+                return signature_of(buffers.numba_type(args[0].dtype), *args)
+            return None
+
+        def setitem(self: Any, args: Any, kws: Any) -> Any:
+            if isinstance(args[0], buffer_type):
+                _check_index(kit, args[0], args[1])
+                element = buffers.numba_type(args[0].dtype)
+                return signature_of(types.none, args[0], args[1], element)
+            return None
+
+        for key, rule in ((operator.getitem, getitem), (operator.setitem, setitem)):
+            template = type(f"buffer_{rule.__name__}", (base,), {"key": key, "generic": rule})
+            self.rule(key, template)
+
+        def lower_getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = _address(builder, sig, args)
+            return buffers.load(kit.arith(builder), sig.args[0], address)
+
+        def lower_setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = _address(builder, sig, args)
+            buffers.store(kit.arith(builder), sig.args[0], address, args[2])
+            return context.get_dummy_value()
+
+        self.lowering.lower(operator.getitem, Buffer, types.Any)(lower_getitem)
+        self.lowering.lower(operator.setitem, Buffer, types.Any, types.Any)(lower_setitem)
+
+    def places(self) -> dict[str, Any]:
+        """`argument(t, table, k)`, `word(table, k)`, `scratch(t)`, `scratch_like(v, t)`."""
+        make = self.kit.templates.signature
+
+        def type_argument(spec: Any, table: Any, position: Any) -> Any:
+            return make(spec.instance_type, spec, types.int64, types.int64)
+
+        def lower_argument(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            word = _word(builder, args[1], args[2])
+            return builder.inttoptr(word, sig.return_type.storage.as_pointer())
+
+        def type_word(table: Any, position: Any) -> Any:
+            return make(types.int64, types.int64, types.int64)
+
+        def lower_word(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _word(builder, args[0], args[1])
+
+        def type_scratch(spec: Any) -> Any:
+            return make(spec.instance_type, spec)
+
+        def type_scratch_like(value: Any, spec: Any) -> Any:
+            like = _DTYPES[_plain(value)]
+            given = spec.instance_type
+            return make(Buffer(given.type.with_dtype(like), given.access), value, spec)
+
+        def lower_scratch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            buffer = sig.return_type
+            return buffers.POINTERS[buffer.access.space](builder, buffer)
+
+        return {
+            "argument": self.function("argument", type_argument, lower_argument),
+            "word": self.function("word", type_word, lower_word),
+            "scratch": self.function("scratch", type_scratch, lower_scratch),
+            "scratch_like": self.function("scratch_like", type_scratch_like, lower_scratch),
+        }
+
+    def like(self) -> Any:
+        """`like(v, n)`: the Python integer n in the dtype of v."""
+        kit = self.kit
+
+        def typing(value: Any, number: Any) -> Any:
+            kind = _plain(value)
+            return kit.templates.signature(kind, kind, kind)
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return args[1]
+
+        return self.function("like", typing, lower)
+
+
+def _is_tuple(kind: Any) -> bool:
+    return isinstance(kind, types.BaseTuple)
+
+
+def _plain(kind: Any) -> Any:
+    """The type without the value of a literal."""
+    return types.unliteral(kind)  # type: ignore[no-untyped-call]
+
+
+def _check_index(kit: Toolkit, buffer: Buffer, index: Any) -> None:
+    """One integer for each axis."""
+    parts: tuple[Any, ...] = tuple(index) if _is_tuple(index) else (index,)
+    if len(parts) != buffer.type.ndim:
+        raise kit.typing_error(f"{buffer.type} is indexed with {len(parts)} integers")
+    if not all(isinstance(p, types.Integer) for p in parts):
+        raise kit.typing_error(f"{buffer.type} is indexed with {index}")
+
+
+def _word(builder: ir.IRBuilder, table: ir.Value, position: ir.Value) -> ir.Value:
+    """Word `position` of the kernel's table, which nothing changes while it runs."""
+    words = builder.inttoptr(table, ir.IntType(64).as_pointer())
+    word = builder.load(builder.gep(words, [position]), align=8)
+    word.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return word
+
+
+def _address(builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+    buffer, index = sig.args[0], sig.args[1]
+    if _is_tuple(index):
+        values = [builder.extract_value(args[1], k) for k in range(len(index))]
+        parts = list(zip(values, (t.signed for t in index), strict=True))
+    else:
+        parts = [(args[1], index.signed)]
+    return buffers.element_pointer(builder, buffer, args[0], parts)
+
+
+def install(kit: Toolkit) -> Mapping[str, Any]:
+    """Register everything with the target and return the callables by name."""
+    installer = _Installer(kit)
+    installer.buffer()
+    names = {row.name: installer.scalar(row) for row in SCALARS.values()}
+    names |= installer.places()
+    names["like"] = installer.like()
+    kit.typing_context.install_registry(installer.typing)
+    kit.target_context.install_registry(installer.lowering)
+    return MappingProxyType(names)

@@ -1,0 +1,257 @@
+"""Kernel to source: what the two targets spell alike, which is nearly everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from graphc.codegen.kernel import (
+    COMPARISONS,
+    Apply,
+    Barrier,
+    Check,
+    Combine,
+    Comment,
+    Condition,
+    Const,
+    Expr,
+    IndexValue,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Masked,
+    Once,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    When,
+    index_text,
+    parts,
+    subexpressions,
+    walk,
+)
+from graphc.dtypes import DType, Type, f32, f64
+from graphc.index import Index
+from graphc.ir import Loc
+
+_PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
+_COMPARISON, _UNARY, _ATOM = 0, 7, 9
+
+
+class Target(Protocol):
+    """What differs between targets: loops, and what concerns several lanes."""
+
+    name: str
+
+    def loop(self, printer: Printer, loop: Loop) -> None: ...
+    def combine(self, printer: Printer, statement: Combine) -> None: ...
+    def once(self, printer: Printer, statement: Once) -> None: ...
+    def barrier(self, printer: Printer) -> None: ...
+
+
+@dataclass
+class Printer:
+    """Writes the body of one kernel."""
+
+    kernel: Kernel
+    target: Target
+    literals: DType
+    root: str = ""
+    depth: int = 1
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+    # --- expressions --------------------------------------------------------------------
+
+    def axis(self, number: int) -> str:
+        return self.kernel.axis_names[number]
+
+    def index(self, index: Index) -> str:
+        return index_text(index, self.axis)
+
+    def element(self, buffer: str, at: Sequence[Index]) -> str:
+        return f"{buffer}[{', '.join(map(self.index, at)) or '()'}]"
+
+    def condition(self, c: Condition) -> str:
+        return f"{self.index(c.index)} {c.relation} {c.bound}"
+
+    def conditions(self, found: Sequence[Condition]) -> str:
+        return " and ".join(map(self.condition, found))
+
+    def constant(self, value: bool | int | float, dtype: DType) -> str:
+        text = _number(value, dtype)
+        if text.lstrip("-") in ("inf", "nan"):
+            self.used.add(text.lstrip("-"))
+        if dtype.kind == "b" or dtype is self.literals:
+            return text
+        self.used.add(dtype.name)
+        return f"{dtype.name}({text})"
+
+    def expr(self, expr: Expr, outer: int = -1) -> str:
+        """An expression, in parentheses where the operator around it binds tighter."""
+        text, strength = self._expr(expr)
+        return f"({text})" if strength < outer else text
+
+    def _expr(self, expr: Expr) -> tuple[str, int]:
+        match expr:
+            case Const(value=value, dtype=dtype):
+                text = self.constant(value, dtype)
+                return text, _UNARY if text.startswith("-") else _ATOM
+            case Var(name=name):
+                return name, _ATOM
+            case Load(buffer=buffer, index=index):
+                return self.element(buffer, index), _ATOM
+            case IndexValue(index=index, dtype=dtype):
+                self.used.add(dtype.name)
+                return f"{dtype.name}({self.index(index)})", _ATOM
+            case Masked(conditions=conditions, value=value, other=other):
+                chosen, rest = self.expr(value, 1), self.expr(other, 1)
+                return f"{chosen} if {self.conditions(conditions)} else {rest}", -1
+            case Apply(function=function, args=args):
+                return self._apply(function, args)
+
+    def _apply(self, function: str, args: tuple[Expr, ...]) -> tuple[str, int]:
+        if function.startswith("u"):
+            return f"{function[1:]}{self.expr(args[0], _UNARY)}", _UNARY
+        if function in COMPARISONS:
+            left, right = (self.expr(a, 1) for a in args)
+            return f"{left} {function} {right}", _COMPARISON
+        if function in _PRECEDENCE:
+            strength = _PRECEDENCE[function]
+            left, right = self.expr(args[0], strength), self.expr(args[1], strength + 1)
+            return f"{left} {function} {right}", strength
+        name = "boolean" if function == "bool" else function
+        self.used.add(name)
+        return f"{name}({', '.join(self.expr(a) for a in args)})", _ATOM
+
+    # --- statements ---------------------------------------------------------------------
+
+    def line(self, text: str, loc: Loc | None = None) -> None:
+        self.lines.append(("    " * self.depth + text, _comment(loc, self.root)))
+
+    def block(self, head: str, body: Sequence[Statement]) -> None:
+        self.line(head)
+        self.depth += 1
+        self.body(body)
+        self.depth -= 1
+
+    def body(self, body: Sequence[Statement]) -> None:
+        for statement in body:
+            self.statement(statement)
+
+    def statement(self, statement: Statement) -> None:
+        match statement:
+            case Let(name=name, expr=expr, loc=loc):
+                self.line(f"{name} = {self.expr(expr)}", loc)
+            case Store(buffer=buffer, index=index, expr=expr, loc=loc):
+                self.line(f"{self.element(buffer, index)} = {self.expr(expr)}", loc)
+            case Update():
+                self._update(statement)
+            case Combine():
+                self.target.combine(self, statement)
+            case Loop():
+                self.target.loop(self, statement)
+            case Scratch(name=name, type=type):
+                self.used |= {"scratch", type.dtype.name}
+                self.line(f"{name} = scratch({spec(type)})")
+            case Once():
+                self.target.once(self, statement)
+            case When(conditions=conditions, body=body):
+                self.block(f"if {self.conditions(conditions)}:", body)
+            case Check(conditions=conditions, code=code):
+                self.used.add("check")
+                self.line(f"check({self.conditions(conditions)}, {code})")
+            case Barrier():
+                self.target.barrier(self)
+            case Comment(text=text):
+                self.line(f"# {text}")
+
+    def _update(self, update: Update) -> None:
+        target = self.expr(update.target)
+        if update.function in _PRECEDENCE:
+            self.line(f"{target} {update.function}= {self.expr(update.expr)}", update.loc)
+            return
+        self.used.add(update.function)
+        self.line(
+            f"{target} = {update.function}({target}, {self.expr(update.expr)})", update.loc
+        )
+
+    def text(self) -> str:
+        """The lines, comments aligned behind those that have one."""
+        width = min(max((len(code) for code, note in self.lines if note), default=0), 60)
+        before, out = "", []
+        for code, note in self.lines:
+            shown = note if note and note != before else ""
+            before = note or before
+            out.append(f"{code:<{width}}  # {shown}".rstrip() if shown else code)
+        return "\n".join(out)
+
+
+def _number(value: bool | int | float, dtype: DType) -> str:
+    if dtype.kind == "b":
+        return str(bool(value))
+    if not dtype.is_float:
+        return str(int(value))
+    return _shortest(float(value), dtype)
+
+
+def _shortest(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype."""
+    text = str(dtype.numpy.type(value)) if dtype is f32 else repr(value)
+    return text
+
+
+def _comment(loc: Loc | None, root: str) -> str:
+    if loc is None or not loc.source:
+        return ""
+    return f"{relative(loc.file, root)}:{loc.line}: {loc.source.strip()}"
+
+
+def relative(file: str, root: str) -> str:
+    """A path below `root`, or the file's name alone."""
+    if root and file.startswith(root.rstrip("/") + "/"):
+        return file[len(root.rstrip("/")) + 1 :]
+    return file.rsplit("/", 1)[-1]
+
+
+def spec(type: Type) -> str:
+    """A type as an annotation."""
+    sizes = [str(n) if isinstance(n, int) else "None" for n in type.shape]
+    inside = ", ".join(sizes) if sizes else "()"
+    return f"{type.dtype.name if type.dtype.kind != 'b' else 'bool_'}[{inside}]"
+
+
+def literal_dtype(kernel: Kernel) -> DType:
+    """The dtype of the kernel's bare literals: f64 where all floats are."""
+    found = {p.type.dtype.compute for p in kernel.params}
+    for statement in walk(kernel.body):
+        for expr in parts(statement):
+            found |= {e.dtype for e in subexpressions(expr)}
+    return f64 if f64 in found and f32 not in found else f32
+
+
+def header(kernel: Kernel, launch: str, root: str) -> str:
+    """The docstring: the user's lines, what is read and written, the launch."""
+    reads = [f"{p.name} {p.type}" for p in kernel.params if p.role == "input"]
+    writes = [f"{p.name} {p.type}" for p in kernel.params if p.role != "input"]
+    lines = dict.fromkeys(_comment(loc, root) for loc in kernel.locs if loc.source)
+    computes = [f"    {line}" for line in lines]
+    return "\n".join(
+        [
+            f'"""{kernel.name}',
+            "",
+            "Computes",
+            *(computes or ["    (no source lines)"]),
+            f"Reads    {', '.join(reads) or 'nothing'}",
+            f"Writes   {', '.join(writes)}",
+            f"Launch   {launch}",
+            '"""',
+        ]
+    )
+
+
+Spell = Callable[[Kernel], str]

@@ -1,0 +1,159 @@
+"""Matrix products in the form that BLAS takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass
+
+from graphc.dtypes import Type
+from graphc.index import Axis, Index, apply_view, axis_index
+from graphc.ir import Literal, Node, Value
+from graphc.ops.products import split_spec
+from graphc.space import is_free, op_of
+
+
+@dataclass(frozen=True)
+class Blas:
+    """`c = op(a) @ op(b)`, batched: sizes, which graph values, and whether each is transposed.
+
+    A batch stride counts elements; 0 repeats the operand.
+    """
+
+    a: Value
+    b: Value
+    m: int
+    n: int
+    k: int
+    batch: int
+    trans_a: bool
+    trans_b: bool
+    stride_a: int
+    stride_b: int
+
+
+@dataclass(frozen=True)
+class _Strided:
+    """An operand as an input of the region and one stride for each index letter."""
+
+    value: Value
+    strides: dict[str, int]
+
+
+def blas_form(node: Node, inputs: Container[Value]) -> Blas | None:
+    """The product as one batched GEMM of whole arrays, or None if it is none."""
+    left, right, result = split_spec(node.attrs["spec"])
+    type = node.types[0]
+    if type.dtype.name not in ("f32", "f64") or not type.is_static:
+        return None
+    sizes = dict(zip(left + right, _shape(node, 0) + _shape(node, 1)))
+    operands = [
+        _strided(node.operands[i], spec, sizes, inputs) for i, spec in ((0, left), (1, right))
+    ]
+    a, b = operands
+    if a is None or b is None:
+        return None
+    own = math.prod(sizes.values())
+    batch = [c for c in result if c in left and c in right]
+    rows = [c for c in result if c in left and c not in right]
+    columns = [c for c in result if c in right and c not in left]
+    inner = [c for c in left if c in right and c not in result]
+    if [*batch, *rows, *columns] == list(result):
+        return _fit(a, b, batch, rows, columns, inner, sizes) if own else None
+    if [*batch, *columns, *rows] == list(result):
+        return _fit(b, a, batch, columns, rows, inner, sizes) if own else None
+    return None
+
+
+def _fit(
+    a: _Strided,
+    b: _Strided,
+    batch: list[str],
+    rows: list[str],
+    columns: list[str],
+    inner: list[str],
+    sizes: dict[str, int],
+) -> Blas | None:
+    m, n, k = (math.prod(sizes[c] for c in group) for group in (rows, columns, inner))
+    steps_a = [_step(a, group, sizes) for group in (batch, rows, inner)]
+    steps_b = [_step(b, group, sizes) for group in (batch, inner, columns)]
+    if None in steps_a or None in steps_b:
+        return None
+    trans_a, trans_b = _transposed(steps_a[1:], m, k), _transposed(steps_b[1:], k, n)
+    if trans_a is None or trans_b is None:
+        return None
+    count = math.prod(sizes[c] for c in batch)
+    return Blas(
+        a.value,
+        b.value,
+        m,
+        n,
+        k,
+        count,
+        trans_a,
+        trans_b,
+        steps_a[0] if count > 1 else 0,  # type: ignore[arg-type]
+        steps_b[0] if count > 1 else 0,  # type: ignore[arg-type]
+    )
+
+
+def _shape(node: Node, which: int) -> tuple[int, ...]:
+    return node.operands[which].type.static_shape
+
+
+def _strided(
+    operand: Value | Literal, letters: str, sizes: dict[str, int], inputs: Container[Value]
+) -> _Strided | None:
+    """Follow views back to an input of the region; None where that is not affine."""
+    axes = {c: Axis(i, sizes[c]) for i, c in enumerate(letters)}
+    at: tuple[Index, ...] = tuple(axis_index(axes[c]) for c in letters)
+    while isinstance(operand, Value) and operand not in inputs:
+        if not is_free(operand.node) or not operand.node.operands:
+            return None
+        source = operand.node.operands[0]
+        at, mask, _ = apply_view(op_of(operand.node), operand.node.attrs, source.type, at)
+        if mask:
+            return None
+        operand = source
+    if isinstance(operand, Literal):
+        return None
+    offset = linear(at, operand.type)
+    if offset.constant or any(not isinstance(atom, Axis) for atom, _ in offset.terms):
+        return None
+    found = {atom: factor for atom, factor in offset.terms}
+    covered = math.prod(sizes[c] for c in letters if found.get(axes[c], 0))
+    if covered != operand.type.size:
+        return None
+    return _Strided(operand, {c: found.get(axes[c], 0) for c in letters})
+
+
+def linear(at: tuple[Index, ...], type: Type) -> Index:
+    """The offset of an element in a contiguous array."""
+    offset = Index()
+    for index, size in zip(at, type.static_shape):
+        offset = offset * size + index
+    return offset
+
+
+def _step(operand: _Strided, letters: list[str], sizes: dict[str, int]) -> int | None:
+    """The stride of letters that run as one; 0 if there are none, None if they do not."""
+    wide = [c for c in letters if sizes[c] != 1]
+    if not wide:
+        return 0
+    if any(operand.strides.get(c, 0) == 0 for c in wide):
+        repeated = all(operand.strides.get(c, 0) == 0 for c in wide)
+        return 0 if repeated else None
+    for c, d in zip(wide, wide[1:]):
+        if operand.strides[c] != operand.strides[d] * sizes[d]:
+            return None
+    return operand.strides[wide[-1]]
+
+
+def _transposed(steps: list[int | None], first: int, second: int) -> bool | None:
+    """Whether a first×second matrix of these strides is stored second×first."""
+    one, two = steps
+    if (second == 1 or two == 1) and (first == 1 or one == second):
+        return False
+    if (first == 1 or one == 1) and (second == 1 or two == first):
+        return True
+    return None

@@ -1,0 +1,504 @@
+"""Roles of axes: an abstract nest becomes a kernel by saying what each axis is.
+
+"Rows", "columns" and the rest are names of common assignments:
+
+- flat      every element by itself, over one axis that workers and lanes share;
+- rows      outer axes are chunks, the innermost inner axis is the lanes';
+- columns   lanes run over an outer axis (the one that lies contiguous in memory), inner axes are
+            serial; on CUDA this is a thread for each outer element.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import (
+    accesses,
+    apply_merge,
+    map_indices,
+    merges,
+    other_indices,
+    substitute,
+)
+from graphc.codegen.kernel import (
+    Combine,
+    Const,
+    Expr,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Once,
+    Param,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    map_expr,
+    map_exprs,
+    subexpressions,
+    walk,
+)
+from graphc.codegen.kernel import parts as expressions
+from graphc.codegen.nest import Accumulator, Nest
+from graphc.device import Device
+from graphc.dtypes import Dim, Type
+from graphc.index import Axis, Index, as_index, axis_index
+
+INNER, WORKER = -1, -2
+"""Numbers of the stand-in for the inner axes, and of the axis over workers."""
+LANES = 64
+"""Columns that a worker of a CPU `columns` kernel holds in scratch."""
+THREADS = 256
+
+
+@dataclass(frozen=True)
+class Body:
+    """A nest as one list of statements; loops of role `inner` stand for the inner axes."""
+
+    statements: tuple[Statement, ...]
+    outer: tuple[Axis, ...]
+    inner: tuple[Axis, ...]
+    buffers: dict[str, Type]
+
+
+def assemble(nest: Nest) -> Body:
+    """The statements of a nest, its neighboring axes merged where all accesses allow it."""
+    statements: list[Statement] = []
+    for number, phase in enumerate(nest.phases):
+        statements += phase.before
+        statements += [Let(a.name, a.start) for n, a in nest.local if n == number]
+        if phase.inside:
+            statements.append(Loop(Axis(INNER, 1), "inner", phase.inside))
+    statements += nest.after
+    body = tuple(statements)
+    buffers = dict(nest.buffers)
+    outer, inner = list(nest.outer), list(nest.inner)
+    for axes in (outer, inner):
+        while True:
+            numbers = list(other_indices(body))
+            found = merges(axes, list(accesses(body)), numbers, buffers)
+            if found is None:
+                break
+            body, buffers = apply_merge(found, body, buffers)
+            at = axes.index(found.outer)
+            axes[at : at + 2] = [found.whole]
+    return Body(body, tuple(outer), tuple(inner), buffers)
+
+
+def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis, Index]]:
+    """One axis over all of `axes`, and what each of them is in terms of it."""
+    if len(axes) == 1:
+        return axes[0], {}
+    whole = Axis(number, math.prod(int(str(a.extent)) for a in axes))
+    rest, new = axis_index(whole), {}
+    for axis in reversed(axes[1:]):
+        new[axis] = rest % int(str(axis.extent))
+        rest = rest // int(str(axis.extent))
+    if axes:
+        new[axes[0]] = rest
+    return whole, new
+
+
+def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: str) -> Loop:
+    """Nested loops over the inner axes, the innermost of role `last`."""
+    loop: tuple[Statement, ...] = body
+    for i, axis in enumerate(reversed(axes)):
+        loop = (Loop(axis, last if i == 0 else "serial", loop),)
+    (outermost,) = loop
+    assert isinstance(outermost, Loop)
+    return outermost
+
+
+def _expand_inner(
+    body: Sequence[Statement], axes: Sequence[Axis], last: str, combine: Sequence[Accumulator]
+) -> list[Statement]:
+    """Replace the stand-in loops by real ones, lanes combined after the loop that fed them."""
+    by_name = {a.name: a for a in combine}
+    result: list[Statement] = []
+    for statement in body:
+        if not (isinstance(statement, Loop) and statement.role == "inner"):
+            result.append(statement)
+            continue
+        result.append(_inner_loops(axes, statement.body, last))
+        for s in statement.body:
+            if isinstance(s, Update) and isinstance(s.target, Var) and s.target.name in by_name:
+                made = by_name[s.target.name]
+                result.append(Combine(made.name, made.function, s.target.dtype))
+    return result
+
+
+# --- the assignments ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A kernel in the making: everything but its name and its parameters' order."""
+
+    body: tuple[Statement, ...]
+    buffers: dict[str, Type]
+    extent: int
+    threads: int
+    form: str
+    work: int
+
+
+def flat(nest: Nest, body: Body, device: Device) -> Draft:
+    """Every element by itself."""
+    if len(body.outer) <= 1:
+        axis = body.outer[0] if body.outer else Axis(WORKER, 1)
+        loop = Loop(axis, "flat", body.statements)
+        extent = int(str(axis.extent)) if isinstance(axis.extent, int) else 0
+        return Draft((loop,), _sizeless(body, axis), extent, THREADS, "flat", extent)
+    *rest, last = body.outer
+    narrow = device.is_cuda and int(str(last.extent)) < THREADS // 4
+    axes = body.outer if narrow else rest
+    whole, new = flatten(axes)
+    inside = substitute(body.statements, new)
+    extent = int(str(whole.extent))
+    total = math.prod(int(str(a.extent)) for a in body.outer)
+    if narrow:
+        return Draft((Loop(whole, "flat", inside),), body.buffers, extent, THREADS, "flat", total)
+    loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
+    threads = _threads(int(str(last.extent)))
+    return Draft((loop,), body.buffers, extent, threads, "plane", total)
+
+
+def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
+    """Buffers that are read along the only axis and no other way need no static size."""
+    found = list(accesses(body.statements))
+    free = {b for b, at in found if len(at) == 1 and at[0].axis == axis}
+    bound = {b for b, at in found if not (len(at) == 1 and at[0].axis == axis)}
+    return {
+        b: t.with_shape((Dim("n"),)) if b in free - bound else t
+        for b, t in body.buffers.items()
+    }
+
+
+def _threads(width: int) -> int:
+    """Threads of a block for a row of this width: a power of two of whole warps."""
+    return min(THREADS, max(32, 1 << (max(width, 1) - 1).bit_length()))
+
+
+def rows(nest: Nest, body: Body, device: Device) -> Draft:
+    """Outer axes are chunks; the innermost inner axis is the lanes'."""
+    scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
+    whole, new = flatten(body.outer)
+    combine = [a for _, a in nest.local]
+    statements = substitute(body.statements, new)
+    inside = _expand_inner(statements, body.inner, "lane", combine)
+    inside = [_once_at_outer(s, device) for s in inside]
+    width = int(str(body.inner[-1].extent))
+    extent = int(str(whole.extent))
+    work = extent * math.prod(int(str(a.extent)) for a in body.inner)
+    loop = Loop(whole, "chunk", (*scratch, *inside))
+    return Draft((loop,), body.buffers, extent, _threads(width), "rows", work)
+
+
+def _once_at_outer(statement: Statement, device: Device) -> Statement:
+    """A store of the outer level is done by one lane."""
+    return Once((statement,)) if isinstance(statement, Store) and device.is_cuda else statement
+
+
+def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
+    """A thread for each outer element, inner axes serial (CUDA)."""
+    whole, new = flatten(body.outer)
+    statements = substitute(body.statements, new)
+    inside = _expand_inner(statements, body.inner, "serial", ())
+    extent = int(str(whole.extent))
+    work = extent * math.prod(int(str(a.extent)) for a in body.inner)
+    return Draft(
+        (Loop(whole, "flat", tuple(inside)),), body.buffers, extent, THREADS, "columns", work
+    )
+
+
+def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
+    """Lanes run over a block of an outer axis, inner axes are serial (CPU)."""
+    size = int(str(lane.extent))
+    blocks = Axis(WORKER - 1, -(-size // LANES))
+    others = [a for a in body.outer if a != lane]
+    whole, new = flatten([*others, blocks])
+    block = new.get(blocks, as_index(whole) if blocks.extent != 1 or others else Index())
+    if not others:
+        whole, new, block = blocks, {}, axis_index(blocks)
+    start = block * LANES
+    segments = _segments(substitute(body.statements, {a: i for a, i in new.items() if a != blocks}))
+    buffers = dict(body.buffers)
+    private = _crossing(segments)
+    at = (as_index(lane) - start,)
+    inside: list[Statement] = []
+    for name, dtype in private.items():
+        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, size),))
+        inside.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
+    for segment in segments:
+        made = tuple(_privatize(s, private, at) for s in segment)
+        (loop,) = made if len(made) == 1 else (None,)
+        if isinstance(loop, Loop) and loop.role == "inner":
+            lanes = Loop(lane, "lane", loop.body, start, start + LANES)
+            inside.append(_inner_loops(body.inner, (lanes,), "serial"))
+        else:
+            inside.append(Loop(lane, "lane", made, start, start + LANES))
+    extent = int(str(whole.extent))
+    work = math.prod(int(str(a.extent)) for a in (*body.outer, *body.inner))
+    return Draft((Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work)
+
+
+def _segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
+    """Runs of outer statements, and the loops between them each by itself."""
+    result: list[list[Statement]] = []
+    for statement in body:
+        loop = isinstance(statement, Loop)
+        if loop or not result or isinstance(result[-1][0], Loop):
+            result.append([])
+        result[-1].append(statement)
+    return [tuple(s) for s in result]
+
+
+def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, object]:
+    """Outer variables that are used beyond the segment that defines them, with their dtypes."""
+    home: dict[str, int] = {}
+    found: dict[str, object] = {}
+    for number, segment in enumerate(segments):
+        for statement in walk(segment):
+            if isinstance(statement, Update) and isinstance(statement.target, Var):
+                if home.get(statement.target.name, number) != number:
+                    found[statement.target.name] = statement.target.dtype
+            for expr in expressions(statement):
+                for part in subexpressions(expr):
+                    if isinstance(part, Var) and home.get(part.name, number) != number:
+                        found[part.name] = part.dtype
+            if isinstance(statement, Let):
+                home[statement.name] = number
+    return found
+
+
+def _privatize(
+    statement: Statement, private: dict[str, object], at: tuple[Index, ...]
+) -> Statement:
+    """Variables in `private` become elements of arrays over the lanes."""
+
+    def expression(expr: Expr) -> Expr:
+        if isinstance(expr, Var) and expr.name in private:
+            return Load(f"{expr.name}_lanes", at, expr.dtype)
+        return expr
+
+    if isinstance(statement, Loop):
+        return replace(
+            statement, body=tuple(_privatize(s, private, at) for s in statement.body)
+        )
+    statement = map_exprs(statement, lambda e: map_expr(e, expression))
+    if isinstance(statement, Let) and statement.name in private:
+        return Store(f"{statement.name}_lanes", at, statement.expr, statement.loc)
+    if isinstance(statement, Update) and isinstance(statement.target, Var):
+        target = expression(statement.target)
+        return replace(statement, target=target)  # type: ignore[arg-type]
+    return statement
+
+
+# --- split reductions ---------------------------------------------------------------------
+
+
+def split_rows(
+    nest: Nest, body: Body, device: Device, chunks: int, parts: dict[str, str]
+) -> Draft:
+    """Chunks of rows, each leaving a partial of every split reduction.
+
+    `parts` names the partial buffer of each split accumulator.
+    """
+    whole, new = flatten(body.outer, WORKER)
+    total = int(str(whole.extent))
+    size = -(-total // chunks)
+    chunk = Axis(WORKER - 1, -(-total // size))
+    buffers = dict(body.buffers)
+    statements = substitute(body.statements, new)
+    before: list[Statement] = [Scratch(n, buffers[n]) for n, _ in nest.kept]
+    behind: list[Statement] = []
+    row_lanes = not body.inner
+    for acc in nest.split:
+        name = parts[acc.name]
+        kept = _kept_index(acc, statements, body)
+        buffers[name] = Type(acc.type.dtype, (int(str(chunk.extent)), *_sizes(kept)))
+        at = (axis_index(chunk), *kept)
+        if kept:
+            before.append(_clear(name, at, acc.start, kept, body))
+            statements = _into_buffer(statements, acc.name, name, at)
+            continue
+        before.append(Let(acc.name, acc.start))
+        if row_lanes or _fed_inside(statements, acc.name):
+            behind.append(Combine(acc.name, acc.function, acc.type.dtype))
+        behind.append(Once((Store(name, at, Var(acc.name, acc.type.dtype)),)))
+    local = [a for _, a in nest.local]
+    inside = _expand_inner(statements, body.inner, "lane", local) if body.inner else list(statements)
+    if not row_lanes:
+        inside = [_once_at_outer(s, device) for s in inside]
+    start = axis_index(chunk) * size
+    row_loop = Loop(whole, "lane" if row_lanes else "serial", tuple(inside), start, start + size)
+    loop = Loop(chunk, "chunk", (*before, row_loop, *behind))
+    width = size if row_lanes else int(str(body.inner[-1].extent))
+    work = total * math.prod(int(str(a.extent)) for a in body.inner)
+    return Draft(
+        (loop,), buffers, int(str(chunk.extent)), _threads(width), "split", work
+    )
+
+
+def _fed_inside(body: Sequence[Statement], name: str) -> bool:
+    """Whether a variable is accumulated within a loop over the inner axes."""
+    return any(
+        isinstance(s, Update) and s.target == Var(name, s.target.dtype)
+        for loop in body
+        if isinstance(loop, Loop)
+        for s in walk(loop.body)
+    )
+
+
+def _kept_index(
+    acc: Accumulator, body: Sequence[Statement], source: Body
+) -> tuple[Index, ...]:
+    """The inner axes that a split reduction keeps, as an index: those of its result."""
+    if not acc.type.shape or all(n == 1 for n in acc.type.shape):
+        return ()
+    size = math.prod(acc.type.static_shape)
+    kept: list[Axis] = []
+    for axis in reversed(source.inner):
+        if math.prod(int(str(a.extent)) for a in kept) < size:
+            kept.insert(0, axis)
+    return tuple(as_index(a) for a in kept)
+
+
+def _sizes(index: tuple[Index, ...]) -> tuple[int, ...]:
+    return tuple(int(str(i.axis.extent)) for i in index if i.axis is not None)
+
+
+def _clear(
+    name: str, at: tuple[Index, ...], start: Const, kept: tuple[Index, ...], body: Body
+) -> Statement:
+    axes = [i.axis for i in kept if i.axis is not None]
+    return _inner_loops(axes, (Store(name, at, start),), "lane")
+
+
+def _into_buffer(
+    body: Sequence[Statement], name: str, buffer: str, at: tuple[Index, ...]
+) -> tuple[Statement, ...]:
+    def change(s: Statement) -> Statement:
+        if isinstance(s, Loop):
+            return replace(s, body=tuple(change(x) for x in s.body))
+        if isinstance(s, Update) and isinstance(s.target, Var) and s.target.name == name:
+            return replace(s, target=Load(buffer, at, s.target.dtype))
+        return s
+
+    return tuple(change(s) for s in body)
+
+
+# --- finishing ----------------------------------------------------------------------------
+
+
+def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device) -> Kernel:
+    """The kernel: parameters in order, small values inlined, extents as parameters."""
+    body = inline(draft.body, {b for b, r in roles.items() if r == "input"})
+    params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
+    names, sizes = _axis_names(body, device)
+    locs = dict.fromkeys(
+        s.loc for s in walk(body) if isinstance(s, Let | Store | Update) and s.loc is not None
+    )
+    grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
+    return Kernel(
+        name, params, body, names, draft.extent, grain, draft.threads, draft.form, sizes,
+        locs=tuple(sorted(locs, key=lambda loc: (loc.file, loc.line, loc.column))),
+    )
+
+
+GRAIN = 8192
+"""Elements that are worth a piece of work of their own."""
+
+
+def _axis_names(
+    body: Sequence[Statement], device: Device
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Names of axes by role, and of the parameters that hold the extents of loops (CPU)."""
+    names: dict[int, str] = {}
+    sizes: dict[int, str] = {}
+    wanted = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
+    loops = [s for s in walk(body) if isinstance(s, Loop)]
+    chunked = any(s.start is not None for s in loops)
+    for loop in loops:
+        number = loop.axis.number
+        if number in names:
+            continue
+        base = wanted[loop.role]
+        if loop.role == "chunk" and chunked:
+            base = "chunk"
+        elif loop.start is not None:
+            base = "row" if loop.role == "serial" or "col" in names.values() else "col"
+        name, i = base, 2
+        while name in names.values():
+            name, i = f"{base}{i}", i + 1
+        names[number] = name
+        if loop.role in ("lane", "serial") and not device.is_cuda:
+            sizes[number] = f"{name}s"
+    return names, sizes
+
+
+def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
+    """Put unnamed values that are used once where they are used.
+
+    Loads move only from buffers that the kernel does not write.
+    """
+    uses: dict[str, int] = {}
+    depth: dict[str, int] = {}
+    for level, statement in _with_depth(body, 0):
+        for expr in expressions(statement):
+            for part in subexpressions(expr):
+                if isinstance(part, Var):
+                    uses[part.name] = uses.get(part.name, 0) + 1
+                    depth[part.name] = level
+    updated = {
+        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
+    }
+    combined = {s.name for s in walk(body) if isinstance(s, Combine)}
+    moved: dict[str, Expr] = {}
+
+    def expression(expr: Expr) -> Expr:
+        return moved.get(expr.name, expr) if isinstance(expr, Var) else expr
+
+    def visit(statements: Sequence[Statement], level: int) -> tuple[Statement, ...]:
+        result: list[Statement] = []
+        for s in statements:
+            s = map_exprs(s, lambda e: map_expr(e, expression))
+            if isinstance(s, Loop | Once):
+                s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
+            if isinstance(s, Let) and s.name not in updated | combined:
+                once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
+                if once and not s.user and _movable(s.expr, constant) and _small(s.expr):
+                    moved[s.name] = s.expr
+                    continue
+            result.append(s)
+        return tuple(result)
+
+    return visit(body, 0)
+
+
+def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statement]]:
+    result: list[tuple[int, Statement]] = []
+    for s in body:
+        result.append((level, s))
+        if isinstance(s, Loop):
+            result += _with_depth(s.body, level + 1)
+        elif isinstance(s, Once):
+            result += _with_depth(s.body, level)
+    return result
+
+
+def _movable(expr: Expr, constant: set[str]) -> bool:
+    """Whether an expression has the same value wherever it is put."""
+    return all(
+        not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr)
+    )
+
+
+def _small(expr: Expr) -> bool:
+    return sum(1 for _ in subexpressions(expr)) <= 7
+
+

@@ -1,0 +1,133 @@
+"""The table of scalar functions: the one place that names them.
+
+A row says how many operands a function takes and of which kinds, the type of its result, how it
+is computed over a primitive arithmetic (LLVM for both targets, NumPy for the model), its error
+bound in ulp and its cost. Python's operators in a kernel are rows too (`a + b` is `add`), as
+are the accumulations that `+=` stands for. Bounds hold for every finite argument; the results
+for NaN, infinities, zeros and subnormals are NumPy's. On a machine without FMA the values may
+differ in the last bit from those of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from graphc.codegen import scalar_basic as basic
+from graphc.codegen import scalar_elementary as elementary
+from graphc.codegen import scalar_trigonometry as trigonometry
+
+from graphc.dtypes import DTYPES, DType, bool_, f64, promote
+from graphc.errors import TypeMismatch
+
+Operand = DType | int | float  # a Python number is weak: it takes the dtype of the others
+CHEAP, TRANSCENDENTAL = "cheap", "transcendental"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One scalar function; `compute(m, *operands)` emits it or evaluates it.
+
+    `takes` holds the kinds (DType.kind) of its operands after promotion, `result` is "same" or
+    the name of a dtype, `ulp` the error bounds in f32 and f64, `flops` the cost of a cheap one.
+    """
+
+    name: str
+    arity: int
+    compute: Callable[..., Any]
+    takes: str = "f"
+    result: str = "same"
+    ulp: tuple[float, float] = (0.5, 0.5)
+    cost: str = CHEAP
+    flops: int = 1
+    condition: bool = False  # the first operand is a bool and takes no part in promotion
+    converts: bool = False  # operands keep their own dtype
+
+
+def signature(row: Scalar, operands: Sequence[Operand]) -> tuple[tuple[DType, ...], DType]:
+    """The dtypes that the operands are converted to, and the result's; raises TypeMismatch."""
+    if len(operands) != row.arity:
+        raise TypeMismatch(f"{row.name} takes {row.arity} operands, not {len(operands)}")
+    free = operands[1:] if row.condition else operands
+    common = promote(*free)
+    if row.name == "divide" and not common.is_float:
+        common = f64
+    if common.kind not in row.takes:
+        raise TypeMismatch(f"{row.name} does not take {common}")
+    wanted = (bool_,) * row.condition + (common,) * len(free)
+    return wanted, common if row.result == "same" else DTYPES[row.result]
+
+
+def _cast_to(dtype: DType) -> Callable[..., Any]:
+    return lambda m, x: m.cast(x, dtype.name)
+
+
+def _power(m: Any, a: Any, b: Any) -> Any:
+    return (elementary.float_power if basic.is_float(m, a) else basic.integer_power)(m, a, b)
+
+
+def _transcendental(compute: Any, ulp: tuple[float, float]) -> Scalar:
+    return Scalar(compute.__name__, 1, compute, ulp=ulp, cost=TRANSCENDENTAL, flops=20)
+
+
+def _cheap(name: str, arity: int, takes: str, compute: Any = None, **more: Any) -> Scalar:
+    return Scalar(name, arity, compute or getattr(basic, name), takes, **more)
+
+
+_ROWS = (
+    _transcendental(elementary.exp, (1.1, 1.1)),
+    _transcendental(elementary.expm1, (2.0, 2.0)),
+    _transcendental(elementary.log, (1.5, 1.6)),
+    _transcendental(elementary.log1p, (2.0, 2.0)),
+    _transcendental(elementary.tanh, (2.5, 2.5)),
+    _transcendental(elementary.erf, (2.5, 2.5)),
+    _transcendental(trigonometry.sin, (1.6, 1.6)),
+    _transcendental(trigonometry.cos, (1.6, 1.6)),
+    Scalar("pow", 2, _power, "iuf", ulp=(1.5, 1.5), cost=TRANSCENDENTAL, flops=60),
+    _cheap("sqrt", 1, "f", flops=4),
+    _cheap("rsqrt", 1, "f", flops=8, ulp=(1.5, 1.5)),
+    _cheap("floor", 1, "biuf"),
+    _cheap("ceil", 1, "biuf"),
+    _cheap("trunc", 1, "biuf"),
+    _cheap("rint", 1, "biuf"),
+    _cheap("abs", 1, "biuf", basic.absolute),
+    _cheap("sign", 1, "iuf", flops=3),
+    _cheap("maximum", 2, "biuf"),
+    _cheap("minimum", 2, "biuf"),
+    _cheap("isnan", 1, "biuf", result="bool"),
+    _cheap("copysign", 2, "f"),
+    _cheap("fma", 3, "f"),
+    _cheap("where", 3, "biuf", condition=True),
+    _cheap("add", 2, "biuf"),
+    _cheap("subtract", 2, "iuf"),
+    _cheap("multiply", 2, "biuf"),
+    _cheap("divide", 2, "f", flops=4),
+    _cheap("floor_divide", 2, "iuf", flops=12),
+    _cheap("remainder", 2, "iuf", flops=12),
+    _cheap("negative", 1, "iuf"),
+    _cheap("bitwise_and", 2, "biu"),
+    _cheap("bitwise_or", 2, "biu"),
+    _cheap("bitwise_xor", 2, "biu"),
+    _cheap("invert", 1, "biu"),
+    _cheap("left_shift", 2, "iu"),
+    _cheap("right_shift", 2, "iu"),
+    _cheap("less", 2, "biuf", result="bool"),
+    _cheap("less_equal", 2, "biuf", result="bool"),
+    _cheap("greater", 2, "biuf", result="bool"),
+    _cheap("greater_equal", 2, "biuf", result="bool"),
+    _cheap("equal", 2, "biuf", result="bool"),
+    _cheap("not_equal", 2, "biuf", result="bool"),
+    _cheap("accumulate_add", 2, "biuf"),
+    _cheap("accumulate_multiply", 2, "biuf"),
+    _cheap("accumulate_product", 3, "iuf", flops=2),
+    _cheap("round_f16", 1, "f", flops=8),
+    _cheap("round_bf16", 1, "f", flops=4),
+    *(
+        _cheap(d.name, 1, "biuf", _cast_to(d), result=d.name, converts=True)
+        for d in DTYPES.values()
+        if d.compute is d
+    ),
+)
+SCALARS = MappingProxyType({row.name: row for row in _ROWS})

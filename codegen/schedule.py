@@ -1,0 +1,336 @@
+"""From a group to tasks: which kernels and products compute it, in ranked candidates.
+
+A schedule is a list of tasks over named buffers: the group's inputs and outputs, and temporaries.
+The first candidate is the default; every candidate computes the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen import access, roles
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.product import Blas, blas_form
+from graphc.codegen.region import cut, late_regions, temporary, without
+from graphc.device import Device
+from graphc.index import Axis
+from graphc.ir import Graph, Node, Value
+from graphc.space import Illegal, Partition, Space, assign, op_of, partition
+
+STATEMENTS = 128
+"""The most statements of one kernel: compile time grows faster than their number."""
+SPLIT_WORK = 32768
+"""Elements from which a reduction with few outer elements is dealt out in chunks."""
+TINY_PRODUCT = 4096
+"""Multiplications below which a product is done by loops in its kernel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A kernel, or a product with its epilogue; `binding` maps parameters to graph values.
+
+    A product writes `result` (a value of the region, or a temporary). The epilogue runs on the
+    same rows, `block` of them for each of its chunks.
+    """
+
+    kernel: Kernel | None
+    binding: dict[str, Value]
+    product: Blas | None = None
+    result: Value | None = None
+    block: int = 1
+    faults: dict[int, Node] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Tasks in order. Values that are neither the region's inputs nor outputs are temporaries."""
+
+    tasks: tuple[Task, ...]
+    form: str
+
+
+def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
+    """Ranked candidates for a group; at least one."""
+    pieces = cut(region, STATEMENTS)
+    if len(pieces) > 1:
+        made = [next(schedules(p, device)) for p in pieces]
+        tasks = tuple(t for s in made for t in s.tasks)
+        yield Schedule(tasks, "+".join(dict.fromkeys(s.form for s in made)))
+        return
+    product = next((n for n in region.nodes if op_of(n).kind == "contraction"), None)
+    if product is not None:
+        yield from _product_schedules(region, product, device)
+        return
+    if any(op_of(n).kind == "scatter" for n in region.nodes):
+        raise NotImplementedError("scatter")
+    yield from _loop_schedules(region, device)
+
+
+# --- loops --------------------------------------------------------------------------------
+
+
+def space_of(region: Graph) -> Space:
+    """The iteration space of all nodes of a region; raises Illegal."""
+    space = Space()
+    for node in region.nodes:
+        space.add(node)
+    return space
+
+
+def _loop_schedules(region: Graph, device: Device) -> Iterator[Schedule]:
+    space = space_of(region)
+    first = partition(space, region.outputs)
+    for chosen in _repartitions(first, region, device):
+        yield from _forms(region, chosen, device)
+
+
+def _repartitions(
+    first: Partition, region: Graph, device: Device
+) -> Iterator[Partition]:
+    """Partitions to try: few outer elements with much inner work are split instead."""
+    swapped = _swapped(first, region)
+    outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
+    workers = device.cores * (THREADS_OF_CORE if device.is_cuda else 8)
+    starved = outer < workers and outer * inner >= SPLIT_WORK
+    if swapped is not None and starved:
+        yield swapped
+        yield first
+    else:
+        yield first
+        if swapped is not None:
+            yield swapped
+
+
+THREADS_OF_CORE = 8
+
+
+def _size(space: Space, axes: frozenset[int]) -> int:
+    return math.prod(int(str(space.extent[a])) for a in axes)
+
+
+def _swapped(first: Partition, region: Graph) -> Partition | None:
+    """The partition that deals out an inner axis, its reductions split; None if not legal."""
+    space = first.space
+    if first.split or not first.inner:
+        return None
+    order = NestBuilder(region, first, keep=False).ordered_axes()[1]
+    reductions = [n for n in space.nodes if n in space.reduced]
+    sets = {space.reduced_set(n) for n in reductions}
+    if len(sets) != 1 or not order:
+        return None
+    for count_ in range(1, len(order) + 1):
+        taken = frozenset(a.number for a in order[:count_])
+        rest = (space.domain() - taken) if first.outer else frozenset(a.number for a in order[count_:])
+        try:
+            found = assign(space, rest, set(region.outputs))
+        except Illegal:
+            continue
+        if found.split:
+            return found
+    return None
+
+
+def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
+    """The kernels of one partition, its late part scheduled by itself."""
+    if chosen.split:
+        yield from _split_schedule(region, chosen, device)
+        return
+    for form in _ranked_forms(region, chosen, device):
+        builder = NestBuilder(region, chosen, keep=form.keep)
+        nest = builder.build()
+        body = roles.assemble(nest)
+        draft = form.assign(nest, body)
+        if draft is None:
+            continue
+        yield Schedule((_task(region, nest, draft, device),), draft.form)
+
+
+@dataclass(frozen=True)
+class _Form:
+    keep: bool
+    assign: Callable[[Nest, roles.Body], roles.Draft | None]
+
+
+def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[_Form]:
+    """Assignments of roles, the likeliest first."""
+    if not chosen.inner:
+        return [_Form(False, lambda n, b: roles.flat(n, b, device))]
+    lane = _contiguous_axis(region, chosen)
+    width = _size(chosen.space, chosen.inner)
+    as_rows = _Form(_fits(chosen, device), lambda n, b: roles.rows(n, b, device))
+    if device.is_cuda:
+        as_threads = _Form(False, lambda n, b: roles.threads_of(n, b, device))
+        wide = lane in chosen.inner and width > 32
+        return [as_rows, as_threads] if wide else [as_threads, as_rows]
+    if lane is None or lane in chosen.inner or not chosen.outer:
+        return [as_rows]
+    as_columns = _Form(False, lambda n, b: _columns(n, b, device, lane))
+    return [as_columns, as_rows]
+
+
+def _columns(
+    nest: Nest, body: roles.Body, device: Device, lane: int
+) -> roles.Draft | None:
+    axis = next((a for a in body.outer if a.number == lane), None)
+    return None if axis is None else roles.columns(nest, body, device, axis)
+
+
+def _fits(chosen: Partition, device: Device) -> bool:
+    """Whether a few rows of the inner axes fit a worker's scratch."""
+    return 3 * 8 * _size(chosen.space, chosen.inner) <= device.shared_bytes
+
+
+def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:
+    """The axis along which most bytes of inputs and outputs lie contiguous."""
+    nest = NestBuilder(region, chosen, keep=False).build()
+    body = roles.assemble(nest)
+    weight: dict[int, int] = {}
+    for buffer, at in access.accesses(body.statements):
+        type = body.buffers[buffer]
+        if at and isinstance(at[-1].axis, Axis):
+            number = at[-1].axis.number
+            weight[number] = weight.get(number, 0) + type.nbytes
+    return max(weight, key=lambda a: weight[a]) if weight else None
+
+
+def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task:
+    """The kernel of a draft, and what its parameters are."""
+    inputs = dict(zip(nest.inputs, region.inputs))
+    outputs = {name: value for value, name in nest.outputs}
+    used = {b for b, _ in access.accesses(draft.body)}
+    params = {b: "input" for b in inputs if b in used} | {b: "output" for b in outputs}
+    kernel = roles.finish(region.name, draft, params, nest, device)
+    binding = {b: v for b, v in (inputs | outputs).items() if b in params}
+    return Task(kernel, binding, faults=nest.faults)
+
+
+# --- split reductions ---------------------------------------------------------------------
+
+
+def _split_schedule(
+    region: Graph, chosen: Partition, device: Device
+) -> Iterator[Schedule]:
+    """Chunks that leave partials, then the combination and all that depends on it."""
+    task, partials, form = _split_task(region, chosen, device)
+    yield Schedule((task, *_late_tasks(region, chosen, partials, device)), form)
+
+
+def _late_tasks(
+    region: Graph, chosen: Partition, partials: dict[Node, Value], device: Device
+) -> list[Task]:
+    """The tasks that combine partials, their outputs named as in the region."""
+    tasks = []
+    for part, back in late_regions(region, chosen, partials):
+        for task in next(schedules(part, device)).tasks:
+            binding = {p: back.get(v, v) for p, v in task.binding.items()}
+            tasks.append(replace(task, binding=binding))
+    return tasks
+
+
+def _split_task(
+    region: Graph, chosen: Partition, device: Device, chunks: int | None = None
+) -> tuple[Task, dict[Node, Value], str]:
+    builder = NestBuilder(region, chosen, keep=_fits(chosen, device))
+    nest = builder.build()
+    body = roles.assemble(nest)
+    total = _size(chosen.space, chosen.outer)
+    work = total * _size(chosen.space, chosen.inner)
+    chunks = chunks or max(1, min(MAX_CHUNKS, work // CHUNK_WORK, total))
+    parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
+    draft = roles.split_rows(nest, body, device, chunks, parts)
+    inputs = dict(zip(nest.inputs, region.inputs))
+    outputs = {name: value for value, name in nest.outputs}
+    used = {b for b, _ in access.accesses(draft.body)}
+    partials = {a.node: temporary(draft.buffers[parts[a.name]], parts[a.name]) for a in nest.split}
+    temps = {parts[a.name]: partials[a.node] for a in nest.split}
+    params = (
+        {b: "input" for b in inputs if b in used}
+        | {b: "output" for b in outputs}
+        | {b: "temp" for b in temps}
+    )
+    kernel = roles.finish(region.name, draft, params, nest, device)
+    binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
+    return Task(kernel, binding, faults=nest.faults), partials, draft.form
+
+
+MAX_CHUNKS = 64
+CHUNK_WORK = 16384
+
+
+# --- products -----------------------------------------------------------------------------
+
+
+def _product_schedules(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
+    """A library product with a fused epilogue where there is one, or loops."""
+    form = None if device.is_cuda else blas_form(product, set(region.inputs))
+    loops = list(_product_loops(region, product, device))
+    tiny = form is not None and form.m * form.n * form.k * form.batch <= TINY_PRODUCT
+    if form is not None:
+        called = list(_library_product(region, product, form, device))
+        yield from (*loops, *called) if tiny and loops else (*called, *loops)
+        return
+    if loops:
+        yield from loops
+        return
+    # The epilogue has its own axes: the product by itself, then the rest.
+    alone, rest = without(region, product)
+    for first in schedules(alone, device):
+        second = next(schedules(rest, device))
+        yield Schedule((*first.tasks, *second.tasks), first.form)
+
+
+def _product_loops(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
+    try:
+        yield from _loop_schedules(region, device)
+    except Illegal:
+        return
+
+
+def _library_product(
+    region: Graph, product: Node, form: Blas, device: Device
+) -> Iterator[Schedule]:
+    """The product by BLAS, its epilogue on blocks of its rows."""
+    alone, rest = without(region, product)
+    result = Value(product)
+    plain = Task(None, {}, form, result)
+    if not rest.nodes:
+        yield Schedule((plain,), "library")
+        return
+    try:
+        chosen = _epilogue_roles(rest, result)
+    except Illegal:
+        for second in schedules(rest, device):
+            yield Schedule((plain, *second.tasks), "library")
+        return
+    if not chosen.split:
+        task = _row_task(rest, chosen, device)
+        yield Schedule((replace(task, product=form, result=result),), "library")
+        return
+    task, partials, _ = _split_task(rest, chosen, device)
+    late = _late_tasks(rest, chosen, partials, device)
+    yield Schedule((replace(task, product=form, result=result), *late), "library")
+
+
+def _epilogue_roles(rest: Graph, result: Value) -> Partition:
+    """Rows of the product are dealt out, its last axis is inner; raises Illegal."""
+    space = space_of(rest)
+    space.identify_reads()
+    axes = next(
+        tuple(None if a is None else space.find(a) for a in read)
+        for value, read in space.reads
+        if value == result
+    )
+    if not space.domain() <= {a for a in axes if a is not None}:
+        raise Illegal("the epilogue has axes that the product lacks")
+    inner = frozenset(a for a in axes[-1:] if a is not None)
+    return assign(space, inner, set(rest.outputs))
+
+
+def _row_task(rest: Graph, chosen: Partition, device: Device) -> Task:
+    nest = NestBuilder(rest, chosen, keep=_fits(chosen, device)).build()
+    body = roles.assemble(nest)
+    draft = roles.rows(nest, body, device) if chosen.inner else roles.flat(nest, body, device)
+    return _task(rest, nest, draft, device)

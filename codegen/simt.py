@@ -1,0 +1,184 @@
+"""The SIMT checker: runs an emitted CUDA kernel on the CPU, with no GPU and no Numba.
+
+It finds what a GPU would answer with wrong numbers, a hang or nothing at all: accesses out of
+bounds or misaligned, reads of memory nobody wrote, races within a block and between blocks,
+barriers and shuffles that not every thread reaches. Each fault names the kernel's line and the
+user's. Numbers come out as the hardware's, rounded at every operation; FMA is not modelled.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.device_lib import KernelSource
+from graphc.codegen.simt_arguments import INPUT, OUTPUT, STATUS, TEMP, bind, make_up, numbers
+from graphc.codegen.simt_block import Block, Order, permutation
+from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeller, positions
+from graphc.codegen.simt_memory import Machine, Memory
+from graphc.codegen.simt_program import Program, kernel_file, prepare
+from graphc.codegen.simt_report import Faults, Report, user_loc
+from graphc.errors import ArgumentError, RuntimeFault
+
+STATEMENT_LIMIT = 200_000_000
+FEW_BLOCKS = 8
+
+
+def run(
+    kernel: KernelSource,
+    grid: int | tuple[int, ...],
+    args: Sequence[np.ndarray[Any, Any] | int],
+    *,
+    threads: int | tuple[int, ...] | None = None,
+    order: Order = "forward",
+    seed: int = 0,
+    uninitialized: Collection[str | int] = (),
+    read_only: Collection[str | int] = (),
+    blocks: Sequence[int] | None = None,
+    program: Program | None = None,
+    limit: int = STATEMENT_LIMIT,
+) -> Report:
+    """Launch `kernel` on `grid` blocks in the checker; arrays are written in place.
+
+    `uninitialized` and `read_only` name parameters (or number them); `blocks` picks flat block
+    numbers to run instead of all; `order` is that of threads and blocks; `program` is `load`'s
+    result for a kernel that runs often. Raises ArgumentError if `args` do not fit `kernel`.
+    """
+    program = program or load(kernel)
+    faults = Faults(program)
+    machine = Machine(kernel_file(kernel.function.__name__), faults)
+    block_axes = _axes(threads if threads is not None else kernel.threads)
+    grid_axes = _axes(grid)
+    blank = numbers(kernel, uninitialized)
+    fixed = numbers(kernel, {*read_only, *program.only_read})
+    bound = bind(machine, kernel, args, blank, fixed)
+    cuda = Cuda(grid_axes, block_axes)
+    start = program.unit.bind(
+        hooks(machine, cuda, kernel.literals, limit), modeller(kernel.literals)
+    )
+    places = positions(grid_axes)
+    chosen = list(range(len(places))) if blocks is None else list(blocks)
+    with np.errstate(all="ignore"):
+        for turn in permutation(len(chosen), order, seed):
+            number = chosen[turn]
+            machine.block, machine.shared = places[number], {}
+            cuda.blockIdx = places[number]
+            machine.fence = machine.born = machine.advance()
+            count = block_axes.x * block_axes.y * block_axes.z
+            running = [start(*bound) for _ in range(count)]
+            Block(machine, cuda, running, permutation(count, order, seed + number)).run()
+    memories = {n: memory for n, memory in enumerate(bound) if isinstance(memory, Memory)}
+    for n, memory in memories.items():
+        if not memory.read_only:
+            memory.copy_to(np.asarray(args[n]))
+    return Report(
+        kernel.name,
+        program.file,
+        faults.found(),
+        machine.statements[0],
+        machine.barriers,
+        {m.name: m.loads * m.dtype.itemsize for m in memories.values()},
+        {m.name: m.stores * m.dtype.itemsize for m in memories.values()},
+        {m.name: m.holes() for n, m in memories.items() if n in blank},
+    )
+
+
+def check(
+    kernel: KernelSource, grid: int | tuple[int, ...], args: Sequence[Any], **options: Any
+) -> Report:
+    """`run`, raising a RuntimeFault at the user's line for the first fault found."""
+    report = run(kernel, grid, args, **options)
+    for fault in report.faults:
+        raise RuntimeFault(
+            f"{report.kernel}: {fault.kind}: {fault.message}",
+            values=[
+                ("kernel", f"line {fault.kernel_line}: {fault.kernel_text}"),
+                ("thread", f"{fault.thread} of block {fault.block}"),
+            ],
+            loc=user_loc(fault.user_line),
+        )
+    return report
+
+
+def load(kernel: KernelSource) -> Program:
+    """Rewrite a kernel for the checker, to be run any number of times."""
+    return prepare(kernel.function, kernel.literals)
+
+
+def _axes(size: int | tuple[int, ...]) -> Axes:
+    sizes = size if isinstance(size, tuple) else (size,)
+    return Axes(*(*(int(n) for n in sizes), 1, 1)[:3])
+
+
+def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
+    """Run each entry of the file's `LAUNCHES` in the checker, on inputs made up for it.
+
+    `LAUNCHES` is `((kernel name, grid, {parameter: role}), ...)`. A role is "input" (given,
+    only read), "output" (blank), "temp" (blank where the kernel writes it, else given), or an
+    int, the value of an integer parameter. `small` runs at most 8 blocks of a grid: the first,
+    the last and some between. Raises ArgumentError for a file that does not say it all.
+    """
+    space = load_file(path)
+    if "LAUNCHES" not in space:
+        raise ArgumentError(
+            f"{path} has no LAUNCHES, so it is not known how its kernels are launched",
+            help="graphc compile --target cuda writes files that say it",
+        )
+    return [
+        _launch(path, space.get(name), name, grid, roles, small)
+        for name, grid, roles in space["LAUNCHES"]
+    ]
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """The names that an emitted CUDA file defines, `cuda` left out: Numba is not needed."""
+    path = Path(path)
+    linecache.checkcache(str(path))
+    tree = ast.parse(path.read_text(), str(path))
+    tree.body = [
+        statement
+        for statement in tree.body
+        if not (isinstance(statement, ast.ImportFrom) and statement.module == "numba")
+    ]
+    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path), "cuda": None}
+    exec(compile(tree, str(path), "exec", dont_inherit=True), space)
+    return space
+
+
+def _launch(
+    path: str | Path,
+    kernel: Any,
+    name: str,
+    grid: int | tuple[int, ...],
+    roles: Mapping[str, str | int],
+    small: bool,
+) -> Report:
+    if not isinstance(kernel, KernelSource):
+        raise ArgumentError(f"{path} launches {name}, which is no kernel of it")
+    arguments = make_up(kernel, roles)
+    program = load(kernel)
+    blank = {n for n, role in roles.items() if role == OUTPUT}
+    blank |= {n for n, role in roles.items() if role == TEMP} - program.only_read
+    count = int(np.prod(grid))
+    return run(
+        kernel,
+        grid,
+        arguments,
+        uninitialized=blank - {STATUS},
+        read_only=[n for n, role in roles.items() if role == INPUT],
+        blocks=_few(count) if small else None,
+        program=program,
+    )
+
+
+def _few(count: int) -> Sequence[int]:
+    """At most 8 of `count` numbers: the ends, where tails lie, and neighbors, who may race."""
+    if count <= FEW_BLOCKS:
+        return range(count)
+    middle = count // 2
+    return [0, 1, 2, middle, middle + 1, count - 3, count - 2, count - 1]

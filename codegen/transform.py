@@ -1,0 +1,401 @@
+"""The kernel dialect rewritten for Numba: the one step that both targets share.
+
+Numba's own rules would make `i32 + i32` an int64, `0.5` a float64 and `a // b` a branch. So
+every operator on values becomes a call of a row of `scalar.py`, every float literal a constant
+of the kernel's dtype, `s += e` an accumulation, and every name the target's own object. Index
+arithmetic (inside subscripts and `range`) keeps Python's operators, which Numba computes in
+int64.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from graphc.codegen.device_lib import DeviceHelper, KernelSource
+from graphc.codegen.layout import Layout, function_tree
+from graphc.codegen.scalar import SCALARS
+
+from graphc.dtypes import DTYPES, DType, Type, f32, i32
+from graphc.errors import ParseError
+
+_BINARY: Mapping[type[ast.operator], str] = {
+    ast.Add: "add",
+    ast.Sub: "subtract",
+    ast.Mult: "multiply",
+    ast.Div: "divide",
+    ast.FloorDiv: "floor_divide",
+    ast.Mod: "remainder",
+    ast.Pow: "pow",
+    ast.BitAnd: "bitwise_and",
+    ast.BitOr: "bitwise_or",
+    ast.BitXor: "bitwise_xor",
+    ast.LShift: "left_shift",
+    ast.RShift: "right_shift",
+}
+_COMPARE: Mapping[type[ast.cmpop], str] = {
+    ast.Lt: "less",
+    ast.LtE: "less_equal",
+    ast.Gt: "greater",
+    ast.GtE: "greater_equal",
+    ast.Eq: "equal",
+    ast.NotEq: "not_equal",
+}
+_PLAIN_INDEX = (ast.Add, ast.Sub, ast.Mult)
+FAILED = "_failed"  # the local that holds the greatest code of a failed check
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a target offers to the rewritten function."""
+
+    functions: Mapping[str, Any]  # rows of scalar.py, `scratch`, `scratch_like`, `like`, ...
+    scratch: Callable[[Type, int, int], Any]  # type, slot and slots to the target's buffer type
+    helper: Callable[[DeviceHelper], Any]  # the helper, made callable
+    modules: Mapping[str, ModuleType]  # names left alone, such as `cuda`
+    counter: DType | None = None  # count loops in this dtype by hand, not by Numba's range
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Rewrites one function; `environment` are the globals it was written against."""
+
+    def __init__(
+        self,
+        environment: Mapping[str, Any],
+        names: Names,
+        literals: DType,
+        slots: tuple[int, int],
+        where: str,
+    ) -> None:
+        self.environment, self.names, self.literals = environment, names, literals
+        self.next_slot, self.slots = slots
+        self.where = where
+        self.globals: dict[str, Any] = {}
+        self.locals: set[str] = set()
+        self.in_index = False
+        self.checks = False
+        self.loops = 0
+
+    # Names and constants.
+
+    def fail(self, node: ast.AST, message: str) -> ParseError:
+        return ParseError(f"{self.where}:{getattr(node, 'lineno', '?')}: {message}")
+
+    def bind(self, stem: str, value: Any) -> ast.Name:
+        """A global of the rewritten function with this value."""
+        name = f"_{stem}"
+        while name in self.globals and self.globals[name] is not value:
+            name += "_"
+        self.globals[name] = value
+        return ast.Name(name, ast.Load())
+
+    def call(self, function: str, *operands: ast.expr) -> ast.expr:
+        if function not in self.names.functions:
+            raise ParseError(f"{self.where}: there is no scalar function {function}")
+        return ast.Call(self.bind(function, self.names.functions[function]), [*operands], [])
+
+    def constant(self, value: Any, dtype: DType) -> ast.Name:
+        typed = dtype.compute.numpy.type(value)
+        text = str(typed).replace("-", "minus_").replace("+", "").replace(".", "_")
+        name = f"_{dtype.compute.name}_{text}"
+        self.globals.setdefault(name, typed)
+        return ast.Name(name, ast.Load())
+
+    def number(self, node: ast.expr) -> Any:
+        """The Python value of a literal, `inf`, `nan` or a global number; None for others."""
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = self.number(node.operand)
+            return None if value is None or isinstance(value, bool) else -value
+        if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+            return node.value
+        if isinstance(node, ast.Name) and node.id not in self.locals:
+            value = self.environment.get(node.id)
+            return value if isinstance(value, (bool, int, float)) else None
+        return None
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        if isinstance(node.value, float):
+            return self.constant(node.value, self.literals)
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if isinstance(node.ctx, ast.Store) or node.id in self.locals:
+            return node
+        number = self.number(node)
+        if number is not None:
+            return self.visit(ast.Constant(number))  # type: ignore[no-any-return]
+        if node.id in self.names.modules:
+            self.globals[node.id] = self.names.modules[node.id]
+            return node
+        if hasattr(builtins, node.id) and node.id not in self.environment:
+            return node
+        raise self.fail(node, f"{node.id} cannot be used in a kernel")
+
+    # Operators.
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        left, right = self.visit(node.left), self.visit(node.right)
+        if self.in_index and isinstance(node.op, _PLAIN_INDEX):
+            return ast.BinOp(left, node.op, right)
+        name = _BINARY.get(type(node.op))
+        if name is None:
+            raise self.fail(node, f"{type(node.op).__name__} is not an operator of kernels")
+        return self.call(name, left, right)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        number = self.number(node)
+        if number is not None and isinstance(node.op, ast.USub):
+            return self.visit(ast.Constant(number))  # type: ignore[no-any-return]
+        operand = self.visit(node.operand)
+        match node.op:
+            case ast.USub():
+                return self.call("negative", operand)
+            case ast.Invert():
+                return self.call("invert", operand)
+            case ast.Not():
+                return ast.UnaryOp(node.op, operand)
+        return operand  # type: ignore[no-any-return]
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        operands = [self.visit(node.left), *map(self.visit, node.comparators)]
+        result: ast.expr | None = None
+        for op, left, right in zip(node.ops, operands, operands[1:], strict=False):
+            if type(op) not in _COMPARE:
+                raise self.fail(node, f"{type(op).__name__} is not a comparison of kernels")
+            part = self.call(_COMPARE[type(op)], left, right)
+            result = part if result is None else self.call("bitwise_and", result, part)
+        assert result is not None
+        return result
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        return ast.Subscript(self.visit(node.value), self.index(node.slice), node.ctx)
+
+    def index(self, node: ast.expr) -> ast.expr:
+        outer, self.in_index = self.in_index, True
+        result = self.visit(node)
+        self.in_index = outer
+        return result  # type: ignore[no-any-return]
+
+    # Calls.
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if node.keywords:
+            raise self.fail(node, "a call in a kernel has no keywords")
+        if isinstance(node.func, ast.Attribute):
+            return self.module_call(node)
+        if not isinstance(node.func, ast.Name):
+            raise self.fail(node, "only named functions are called in a kernel")
+        name = node.func.id
+        if name == "range" and name not in self.environment:
+            return ast.Call(node.func, [self.index(a) for a in node.args], [])
+        target = self.environment.get(name)
+        if isinstance(target, DType):
+            return self.cast(DTYPES[target.name], node.args[0])
+        if isinstance(target, DeviceHelper):
+            operands = [self.visit(a) for a in node.args]
+            return ast.Call(self.bind(name, self.names.helper(target)), operands, [])
+        known = getattr(target, "__name__", None)
+        if known == "scratch":
+            return self.scratch(node.args[0])
+        if known in SCALARS or known == "like":
+            return self.call(str(known), *map(self.visit, node.args))
+        raise self.fail(node, f"{name} is not a function of kernels")
+
+    def module_call(self, node: ast.Call) -> ast.expr:
+        """`cuda.…(…)`; shared arrays become buffers of ours."""
+        if ast.unparse(node.func).endswith("shared.array"):
+            size, kind = node.args
+            if not (isinstance(size, ast.Constant) and isinstance(kind, ast.Call)):
+                raise self.fail(node, "a shared array is made as array(32, dtype_of(v))")
+            value = self.visit(kind.args[0])
+            shape = (int(self.number(size)),)
+            spec = self.names.scratch(Type(self.literals, shape), 0, 1)
+            return self.call("scratch_like", value, self.bind("parts", spec))
+        return ast.Call(self.visit(node.func), [self.index(a) for a in node.args], [])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """`cuda.threadIdx.x` and its like are int32 to Numba and int64 to a kernel."""
+        attribute = ast.Attribute(self.visit(node.value), node.attr, node.ctx)
+        if node.attr in ("x", "y", "z"):
+            return self.call("i64", attribute)
+        return attribute
+
+    def cast(self, dtype: DType, operand: ast.expr) -> ast.expr:
+        number = self.number(operand)
+        if number is not None:
+            return self.constant(number, dtype)
+        value = self.call(dtype.compute.name, self.visit(operand))
+        rounding = "round_" + dtype.name
+        return self.call(rounding, value) if dtype.compute is not dtype else value
+
+    def scratch(self, node: ast.expr) -> ast.expr:
+        kind = eval(ast.unparse(node), dict(self.environment))
+        spec = self.names.scratch(kind, self.next_slot, self.slots)
+        self.next_slot += 1
+        return self.call("scratch", self.bind(f"scratch_{self.next_slot}", spec))
+
+    # Statements.
+
+    def visit_For(self, node: ast.For) -> ast.stmt | list[ast.stmt]:
+        """A loop over a range, spelled as a while loop where the target wants that.
+
+        The counter is hidden, so `continue` and assignments to the variable mean what they
+        should.
+        """
+        bounds = self.range_bounds(node)
+        body = [s for part in node.body for s in _as_list(self.visit(part))]
+        if bounds is None or self.names.counter is None:
+            loop = ast.For(self.visit(node.target), self.visit(node.iter), body, [])
+            return ast.copy_location(loop, node)
+        self.loops += 1
+        counter, end = f"_count_{self.loops}", f"_end_{self.loops}"
+        kind = self.names.counter.name
+        start, stop, step = (self.call(kind, self.index(b)) for b in bounds)
+        now = ast.Name(counter, ast.Load())
+        head = [
+            ast.Assign([node.target], self.call("i64", now)),
+            ast.Assign([ast.Name(counter, ast.Store())], self.call("add", now, step)),
+        ]
+        test = self.call("less", now, ast.Name(end, ast.Load()))
+        return [
+            ast.Assign([ast.Name(counter, ast.Store())], start),
+            ast.Assign([ast.Name(end, ast.Store())], stop),
+            ast.copy_location(ast.While(test, [*head, *body], []), node),
+        ]
+
+    def range_bounds(self, node: ast.For) -> list[ast.expr] | None:
+        """Start, stop and step of a loop over a range with a positive constant step."""
+        call = node.iter
+        if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "range"):
+            raise self.fail(node, "a loop of a kernel runs over a range")
+        if node.orelse or not isinstance(node.target, ast.Name):
+            raise self.fail(node, "a loop of a kernel has one variable and no else")
+        bounds = list(call.args)
+        if len(bounds) == 1:
+            bounds.insert(0, ast.Constant(0))
+        if len(bounds) == 2:
+            bounds.append(ast.Constant(1))
+        step = self.number(bounds[2])
+        return bounds if isinstance(step, int) and step > 0 else None
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
+        """`s += e` accumulates; `+=` of a product may use one FMA."""
+        target = self.visit(node.target)
+        current = ast.parse(ast.unparse(target), mode="eval").body
+        value = node.value
+        match node.op, value:
+            case ast.Add(), ast.BinOp(op=ast.Mult()):
+                factors = self.visit(value.left), self.visit(value.right)
+                result = self.call("accumulate_product", current, *factors)
+            case ast.Add(), _:
+                result = self.call("accumulate_add", current, self.visit(value))
+            case ast.Sub(), _:
+                negated = self.call("negative", self.visit(value))
+                result = self.call("accumulate_add", current, negated)
+            case ast.Mult(), _:
+                result = self.call("accumulate_multiply", current, self.visit(value))
+            case ((ast.BitAnd() | ast.BitOr() | ast.BitXor()), _):
+                result = self.call(_BINARY[type(node.op)], current, self.visit(value))
+            case _:
+                raise self.fail(node, "this augmented assignment is not in kernels")
+        return ast.Assign([target], result)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt | None:
+        if isinstance(node.value, ast.Constant):
+            return None
+        call = node.value
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check":
+            self.checks = True
+            condition, code = call.args
+            failed = ast.Name(FAILED, ast.Load())
+            number = self.constant(self.number(code), i32)
+            zero = self.constant(0, i32)
+            worst = self.call("where", self.visit(condition), zero, number)
+            return ast.Assign(
+                [ast.Name(FAILED, ast.Store())], self.call("maximum", failed, worst)
+            )
+        return ast.Expr(self.visit(node.value))
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        return ast.Assign([self.visit(t) for t in node.targets], self.visit(node.value))
+
+
+def _as_list(part: Any) -> list[ast.stmt]:
+    return part if isinstance(part, list) else [] if part is None else [part]
+
+
+def _local_names(tree: ast.FunctionDef) -> set[str]:
+    stored = {
+        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    return stored | {a.arg for a in tree.args.args} | {FAILED}
+
+
+def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Before every return and at the end, a failed check goes to the status word."""
+    text = f"if {FAILED} != 0:\n    status[0] = {FAILED}"
+
+    class Returns(ast.NodeTransformer):
+        def visit_Return(self, node: ast.Return) -> list[ast.stmt]:
+            return [*ast.parse(text).body, node]
+
+    flat = [s for part in body for s in _as_list(Returns().visit(part))]
+    start = ast.parse(f"{FAILED} = {FAILED}_start").body
+    return [*start, *flat, *ast.parse(text).body]
+
+
+def rewrite(
+    kernel: KernelSource,
+    plan: Layout,
+    names: Names,
+    params: Sequence[str],
+    prologue: str = "",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[..., None]:
+    """The kernel as a function that Numba compiles for the target of `names`.
+
+    Its parameters are `params`; `prologue` is text put before its body, whose names are
+    `given`. Raises ParseError where the body leaves the dialect.
+    """
+    first = max(plan.slots.values(), default=-1) + 1
+    environment = kernel.function.__globals__
+    slots = (first, plan.slot_count)
+    rewriter = _Rewriter(environment, names, kernel.literals, slots, plan.filename)
+    body = _rewritten_body(rewriter, plan.tree)
+    if rewriter.checks:
+        body = _flush(body)
+        rewriter.globals[f"{FAILED}_start"] = i32.numpy.type(0)
+    body = [*ast.parse(prologue).body, *body]
+    return _build(kernel.name, params, body, rewriter.globals | dict(given), plan.filename)
+
+
+def rewrite_helper(helper: DeviceHelper, names: Names) -> Callable[..., Any]:
+    """A block helper as a function that Numba compiles for the target of `names`."""
+    tree, filename = function_tree(helper.function, None)
+    from_file = helper.function.__globals__
+    rewriter = _Rewriter(from_file, names, f32, (0, 1), filename)
+    body = _rewritten_body(rewriter, tree)
+    params = [a.arg for a in tree.args.args]
+    return _build(helper.name, params, body, rewriter.globals, filename)
+
+
+def _rewritten_body(rewriter: _Rewriter, tree: ast.FunctionDef) -> list[ast.stmt]:
+    rewriter.locals = _local_names(tree)
+    return [s for part in tree.body for s in _as_list(rewriter.visit(part))]
+
+
+def _build(
+    name: str, params: Sequence[str], body: list[ast.stmt], given: dict[str, Any], filename: str
+) -> Callable[..., Any]:
+    tree = ast.parse(f"def {name}({', '.join(params)}):\n    pass")
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    definition.body = body
+    ast.fix_missing_locations(tree)
+    namespace: dict[str, Any] = dict(given)
+    exec(builtins.compile(tree, filename, "exec", dont_inherit=True), namespace)
+    return namespace[name]  # type: ignore[no-any-return]

@@ -1,0 +1,53 @@
+"""NumPy's functions under NumPy's names, with its promotion: traced, or at once on arrays.
+
+Outside a trace the functions run by the interpreter and return NumPy arrays. `ndim`, `shape` and
+`size` return Python's numbers in either case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphc.errors import UnsupportedFunction
+from graphc.functions import tables
+from graphc.tracing import public
+
+__array_api_version__ = "2024.12"
+
+newaxis = None
+pi = np.pi
+e = np.e
+inf = np.inf
+nan = np.nan
+
+dtype = np.dtype
+bool = bool_ = np.bool_
+uint8 = np.uint8
+int32 = np.int32
+int64 = np.int64
+float16 = np.float16
+bfloat16 = ml_dtypes.bfloat16
+float32 = np.float32
+float64 = np.float64
+
+finfo = ml_dtypes.finfo
+iinfo = np.iinfo
+
+globals().update(
+    {name: public(f"graphc.numpy.{name}", f) for name, f in tables.FUNCTIONS.items()}
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or not hasattr(np, name):
+        raise AttributeError(f"graphc.numpy has no attribute {name}")
+    raise MissingFunction(
+        f"graphc.numpy.{name} is not built yet", help=tables.nearest(name)
+    )
+
+
+class MissingFunction(UnsupportedFunction, AttributeError):
+    """A function of NumPy's that graphc.numpy does not have."""

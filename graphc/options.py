@@ -1,0 +1,31 @@
+"""What a user may choose about a compilation: one table, the same in code and on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.errors import ArgumentError
+
+LEVELS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; raises ArgumentError for a value that does not exist.
+
+    fast            allow rules that hold for real numbers or up to the sign of zero, and the
+                    target's approximate functions
+    level           0: op by op, compiles at once; 1: fusion; 2: everything
+    deterministic   the same bits from run to run on one machine, for any number of threads
+    """
+
+    fast: bool = False
+    level: int = 2
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ArgumentError(
+                f"level {self.level!r} does not exist",
+                help="the levels are " + ", ".join(map(str, LEVELS)),
+            )

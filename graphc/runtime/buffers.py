@@ -1,0 +1,252 @@
+"""Arrays and their memory: addresses, what fits a type, aligned and recycled memory."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.dtypes import DType, Type
+from graphc.errors import SignatureError
+
+ALIGNMENT = 64
+# From here on a fresh array costs page faults that a recycled one does not.
+RECYCLE_FROM = 1 << 16
+# A caller that rebinds a result (`x = f(x)`) still holds the last one during the call.
+KEPT = 2
+
+
+class ArrayLayout(NamedTuple):
+    """Byte offsets in an ndarray object: type, data pointer, ndim, sizes, dtype, flags."""
+
+    type: int
+    data: int
+    ndim: int
+    dims: int
+    descr: int
+    flags: int
+
+
+def probe_layout() -> ArrayLayout | None:
+    """Find the layout on arrays whose fields are all known; None if it is not the expected one.
+
+    NumPy publishes the order of the fields; the size of what precedes them differs between
+    builds of Python. Each field is compared on several arrays before it is believed.
+    """
+    if sys.implementation.name != "cpython":
+        return None
+    base = np.zeros((3, 5, 7), np.int16)
+    samples: list[NDArray[Any]] = [
+        base,
+        base[:, 1:, ::2],
+        base.T,
+        np.zeros((), np.float64),
+        np.zeros((0, 4), np.bool_),
+    ]
+    head = object.__basicsize__
+    layout = ArrayLayout(head - 8, head, head + 8, head + 16, head + 40, head + 48)
+    return layout if all(_matches(layout, a) for a in samples) else None
+
+
+def _matches(layout: ArrayLayout, array: NDArray[Any]) -> bool:
+    at = id(array)
+
+    def pointer(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
+
+    dims = pointer(at + layout.dims)
+    flags = ctypes.c_int32.from_address(at + layout.flags).value
+    return (
+        pointer(at + layout.type) == id(np.ndarray)
+        and pointer(at + layout.data) == address_of(array)
+        and ctypes.c_int32.from_address(at + layout.ndim).value == array.ndim
+        and all(pointer(dims + 8 * axis) == n for axis, n in enumerate(array.shape))
+        and pointer(at + layout.descr) == id(array.dtype)
+        and (flags & 0x1 != 0) == array.flags.c_contiguous
+        and (flags & 0x100 != 0) == array.flags.aligned
+        and (flags & 0x400 != 0) == array.flags.writeable
+    )
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """The address of the first element: the slow way, which always works."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _references_if_kept() -> int:
+    """What `sys.getrefcount` says of memory that only `Outputs` holds, as it looks at it."""
+    kept = (np.empty(1, np.uint8), 0)
+    raw, _ = kept
+    return sys.getrefcount(raw)
+
+
+LAYOUT = probe_layout()
+REFERENCES_IF_KEPT = _references_if_kept()
+
+
+def aligned_bytes(nbytes: int) -> NDArray[np.uint8]:
+    """Fresh memory of `nbytes` bytes at a multiple of 64; its contents are arbitrary."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    skip = -address_of(raw) % ALIGNMENT
+    return raw[skip : skip + nbytes]
+
+
+def aligned_copy(value: object, dtype: DType) -> NDArray[Any]:
+    """A contiguous native copy of an array, in `dtype`, at a multiple of 64."""
+    source = np.asarray(value)
+    type = Type(dtype, source.shape)
+    array = aligned_bytes(type.nbytes).view(dtype.numpy).reshape(source.shape)
+    array[...] = source
+    return array
+
+
+def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8)
+
+
+class Outputs:
+    """Fresh arrays of one type, in memory that is used again once nobody refers to it.
+
+    Memory is recycled only above `RECYCLE_FROM` bytes, and only where a reference count says
+    something (not on a Python without the global lock).
+    """
+
+    def __init__(self, type: Type) -> None:
+        self.shape = type.static_shape
+        self.dtype = type.dtype.numpy
+        self.nbytes = type.nbytes
+        counted = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self.recycles = self.nbytes >= RECYCLE_FROM and counted and LAYOUT is not None
+        self._handed: list[tuple[NDArray[np.uint8], int]] = []
+
+    def fresh(self) -> NDArray[Any]:
+        """An array that shares memory with none that anybody can reach."""
+        if not self.recycles:
+            return np.empty(self.shape, self.dtype)
+        kept = self._unreferenced()
+        if kept is None:
+            raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
+            kept = (raw, -address_of(raw) % ALIGNMENT)
+        array: NDArray[Any] = np.ndarray(self.shape, self.dtype, *kept)
+        if len(self._handed) < KEPT:
+            self._handed.append(kept)
+        return array
+
+    def _unreferenced(self) -> tuple[NDArray[np.uint8], int] | None:
+        """Memory that was handed out and came back, with its skip; off the list by then."""
+        for _ in range(len(self._handed)):
+            try:
+                kept = self._handed.pop(0)
+            except IndexError:  # another thread was faster
+                return None
+            raw, _ = kept
+            if sys.getrefcount(raw) == REFERENCES_IF_KEPT:
+                return kept
+            self._handed.append(kept)
+        return None
+
+    def trim(self) -> None:
+        """Let go of the memory that is kept for the next call."""
+        self._handed.clear()
+
+
+def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
+    """`value` as a contiguous, aligned, native array of `type`: itself if it can be.
+
+    Takes arrays and NumPy scalars of the dtype (any strides, alignment and byte order), Python
+    numbers for 0-d types, and objects with DLPack or the array interface. Raises
+    SignatureError, which names the argument.
+    """
+    array = _as_array(value, type, name, function)
+    native = type.dtype.numpy
+    if array.dtype.newbyteorder("=") != native:
+        raise _misfit(
+            f"{function}: argument {name} has dtype {array.dtype.name}, not {type.dtype}",
+            type,
+            value,
+            help=f"{name}.astype({native.name!r}) would fit"
+            if array.shape == type.static_shape and array.dtype.kind in "biuf"
+            else None,
+        )
+    if array.shape != type.static_shape:
+        raise _misfit(
+            f"{function}: argument {name} has shape {_shape(array.shape)}, "
+            f"not {_shape(type.static_shape)}",
+            type,
+            value,
+        )
+    return np.require(array, native, ["C", "A", "E"])
+
+
+def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
+    """Any accepted object as an ndarray proper, of whatever dtype and shape it has."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise _misfit(
+            f"{function}: argument {name} is a masked array",
+            type,
+            value,
+            help=f"{name}.filled(value) gives a plain array",
+        )
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value)
+    if isinstance(value, (bool, int, float)):
+        return _number(value, type, name, function)
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
+            return np.from_dlpack(value)
+        if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
+            return np.asarray(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise _misfit(
+            f"{function}: argument {name} cannot be read as an array in host memory: {error}",
+            type,
+            value,
+        ) from error
+    on_device = hasattr(value, "__cuda_array_interface__")
+    raise _misfit(
+        f"{function}: argument {name} is not an array in host memory",
+        type,
+        value,
+        help=f"copy it to the host first, or compile {function} for target='cuda'"
+        if on_device
+        else f"numpy.asarray({name}) may be what you want"
+        if isinstance(value, (list, tuple))
+        else None,
+    )
+
+
+def _number(value: bool | int | float, type: Type, name: str, function: str) -> NDArray[Any]:
+    """A Python number in the dtype of `type`, by NumPy's rules for weak scalars."""
+    kinds = {bool: "biuf", int: "iuf", float: "f"}
+    exact = next(k for t, k in kinds.items() if isinstance(value, t))
+    if type.shape == () and type.dtype.kind in exact:
+        try:
+            return np.array(value, type.dtype.numpy)
+        except OverflowError:
+            pass
+    raise _misfit(f"{function}: argument {name} cannot take the number {value!r}", type, value)
+
+
+def _misfit(message: str, type: Type, value: object, help: str | None = None) -> SignatureError:
+    return SignatureError(
+        message, values=[("expected", type), ("got", describe(value))], help=help
+    )
+
+
+def describe(value: object) -> str:
+    """How an error names a value: dtype and shape of an array, else its class."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    kind = value.__class__.__name__
+    if dtype is None or not isinstance(shape, tuple):
+        return f"{kind} {value!r}" if isinstance(value, (bool, int, float)) else kind
+    text = f"{getattr(dtype, 'name', dtype)}{_shape(shape)}"
+    return text if kind == "ndarray" else f"{kind} {text}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

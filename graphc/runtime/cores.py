@@ -1,0 +1,29 @@
+"""Which cores this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cache
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@cache
+def core_numbers() -> frozenset[int]:
+    """The cores that the process may run on, by number; none where that is not known."""
+    try:
+        return frozenset(os.sched_getaffinity(os.getpid()))
+    except AttributeError:
+        return frozenset()
+
+
+def usable_cores(quota_file: Path = _QUOTA) -> int:
+    """How many cores this process may use at once: by affinity, and by a container's quota."""
+    cores = len(core_numbers()) or os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores

@@ -1,0 +1,80 @@
+"""The devices of this machine as plain records; each is looked up on first use."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graphc import _lazy
+from graphc.device import Device
+from graphc.runtime.cores import usable_cores
+from graphc.runtime.cuda import load_core
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_DEFAULT_L2 = 512 << 10
+# Widest first; what carries none of these has the 16 bytes that every 64-bit machine has.
+_VECTORS = (("avx512f", 64), ("avx", 32))
+# CUDA's widest access, and the shared memory that a block has without asking for more.
+_CUDA_ACCESS = 16
+
+
+@cache
+def cpu() -> Device:
+    """This machine's processor: usable cores, vector width, half its L2 for a chunk."""
+    binding = _lazy.load("llvmlite.binding")
+    return Device(
+        "cpu",
+        binding.get_host_cpu_name(),
+        cores=usable_cores(),
+        vector_bytes=vector_bytes(dict(binding.get_host_cpu_features())),
+        shared_bytes=caches().get(2, _DEFAULT_L2) // 2,
+    )
+
+
+def vector_bytes(features: dict[str, bool]) -> int:
+    """The width of the widest vector registers that LLVM's feature names promise."""
+    return next((width for name, width in _VECTORS if features.get(name)), 16)
+
+
+@cache
+def caches(folder: Path = _CACHES) -> dict[int, int]:
+    """Bytes of the data cache of each level that a core sees; empty if not readable."""
+    found: dict[int, int] = {}
+    for entry in sorted(folder.glob("index*")):
+        try:
+            kind = (entry / "type").read_text().strip()
+            level = int((entry / "level").read_text())
+            size = (entry / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction":
+            unit = {"K": 1 << 10, "M": 1 << 20}.get(size[-1:], 1)
+            found[level] = int(size.rstrip("KM")) * unit
+    return found
+
+
+@cache
+def cuda_devices() -> tuple[Device, ...]:
+    """The CUDA devices of this machine; none where the packages or the driver are missing."""
+    try:
+        core = load_core()
+        return tuple(cuda_record(device) for device in core.Device.get_all_devices())
+    except Exception:  # TargetError without the package; anything without a driver
+        return ()
+
+
+def cuda_record(device: Any) -> Device:
+    """The record of a `cuda.core.Device`; bandwidth in bytes/s, by clock and bus width."""
+    properties = device.properties
+    major, minor = device.compute_capability
+    clock = 1e3 * properties.memory_clock_rate  # given in kHz
+    return Device(
+        "cuda",
+        device.name,
+        cores=properties.multiprocessor_count,
+        vector_bytes=_CUDA_ACCESS,
+        shared_bytes=properties.max_shared_memory_per_block,
+        cc=(major, minor),
+        bandwidth=2 * clock * properties.global_memory_bus_width / 8,  # two transfers a clock
+    )

@@ -1,0 +1,157 @@
+"""The compiled driver: one native function that runs the program of any plan.
+
+Loads Numba, so it is itself loaded on first use; compiled once a process. `rows` says what its
+words mean.
+"""
+
+from __future__ import annotations
+
+from graphc.runtime.buffers import LAYOUT
+from graphc.runtime.native import (
+    byte_at,
+    compiled,
+    float_mode,
+    int_at,
+    set_float_mode,
+    set_word,
+    word,
+)
+from graphc.runtime.rows import (
+    ARRAY_IDS,
+    ARRAYS,
+    BRANCH,
+    BUMPS,
+    DONE,
+    END,
+    INPUTS,
+    LINK_COUNT,
+    LINKS,
+    LOOP,
+    POOL_CELL,
+    POOL_THREADS,
+    PROGRAM,
+    REFUSED,
+    ROW,
+    SIGNATURE,
+    STATE,
+    STATUS,
+    STOP,
+    TABLE,
+)
+from graphc.runtime.rows import COPY as LAST_NATIVE
+from graphc.runtime.workers import deal
+
+# Where NumPy keeps things; unused where the layout is not known (the context then holds
+# addresses).
+TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS = LAYOUT or (0,) * 6
+FIT = 0x0101  # NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED
+
+
+@compiled("int64(int64)")
+def misfit(context):
+    """The number of the first input that is not, as it stands, what its signature says; or -1.
+
+    A signature is: ndarray's address, the dtype's address, ndim, and the sizes.
+    """
+    arrays = word(context, ARRAYS)
+    at = word(context, SIGNATURE)
+    for number in range(word(context, INPUTS)):
+        array = word(arrays, number)
+        ndim = word(at, 2)
+        if word(array + TYPE, 0) != word(at, 0) or word(array + DESCR, 0) != word(at, 1):
+            return number
+        if int_at(array + NDIM) != ndim or (int_at(array + FLAGS) & FIT) != FIT:
+            return number
+        dims = word(array + DIMS, 0)
+        for axis in range(ndim):
+            if word(dims, axis) != word(at, 3 + axis):
+                return number
+        at += 8 * (3 + ndim)
+    return -1
+
+
+@compiled("void(int64)")
+def link(context):
+    """Write the addresses of inputs and outputs into the table."""
+    arrays = word(context, ARRAYS)
+    table = word(context, TABLE)
+    links = word(context, LINKS)
+    by_id = word(context, ARRAY_IDS) != 0
+    for pair in range(word(context, LINK_COUNT)):
+        address = word(arrays, word(links, 2 * pair + 1))
+        if by_id:
+            address = word(address + POINTER, 0)
+        set_word(table, word(links, 2 * pair), address)
+
+
+@compiled("void(int64, int64, int64, int64)")
+def bump(context, first, last, times):
+    """Advance table words by their strides, `times` times."""
+    table = word(context, TABLE)
+    bumps = word(context, BUMPS)
+    for pair in range(first, last):
+        at = word(bumps, 2 * pair)
+        set_word(table, at, word(table, at) + times * word(bumps, 2 * pair + 1))
+
+
+@compiled("int64(int64, int64)")
+def execute(context, start):
+    """Run rows from row `start` on; returns DONE or the row at which Python has to act."""
+    program = word(context, PROGRAM)
+    table = word(context, TABLE)
+    state = word(context, STATE)
+    threads = word(context, POOL_THREADS)
+    block = word(word(context, POOL_CELL), 0)
+    pc = start
+    while True:
+        row = program + 8 * ROW * pc
+        code = word(row, 0)
+        if code <= LAST_NATIVE:
+            data = table + 8 * word(row, 2)
+            deal(block, threads, word(row, 1), data, word(row, 3), word(row, 4), word(row, 5))
+            pc += 1
+        elif code == LOOP:
+            set_word(state, word(row, 1), word(row, 2))
+            pc = pc + 1 if word(row, 2) > 0 else word(row, 3)
+        elif code == END:
+            left = word(state, word(row, 1)) - 1
+            set_word(state, word(row, 1), left)
+            if left > 0:
+                bump(context, word(row, 3), word(row, 4), 1)
+                pc = word(row, 2)
+            else:
+                trips = word(program + 8 * ROW * (word(row, 2) - 1), 2)
+                bump(context, word(row, 3), word(row, 4), 1 - trips)
+                pc += 1
+        elif code == BRANCH:
+            at = word(row, 1)
+            holds = at >= 0 and byte_at(word(table, at)) != 0
+            pc = pc + 1 if holds else word(row, 2)
+        elif code == STOP:
+            return DONE
+        else:
+            return pc
+
+
+@compiled("int64(int64, int64)", called_from_python=True)
+def run(context, start):
+    """Run a plan from row `start`; row 0 first checks the inputs and binds the arrays.
+
+    Leaves the thread's floating-point mode and flags as they were.
+    """
+    if start == 0:
+        if word(context, ARRAY_IDS) != 0:
+            number = misfit(context)
+            if number >= 0:
+                return REFUSED - number
+        link(context)
+        if word(context, STATUS) != 0:
+            set_word(word(context, STATUS), 0, 0)
+    mode = float_mode()
+    row = execute(context, start)
+    set_float_mode(mode)
+    return row
+
+
+# The plain function object behind Numba's dispatcher: a call costs a third of the dispatcher's.
+enter = run.overloads[run.signatures[0]].entry_point

@@ -1,0 +1,294 @@
+"""Executables: a plan bound to memory and compiled kernels, called with arrays.
+
+A call checks out a context (an arena, a table and what the driver reads), so that concurrent
+calls do not meet; fills in the addresses of its arrays, and enters the driver once. The
+interpreter's lock is free while the driver runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from struct import Struct
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc import _lazy
+from graphc.codegen.plan import Launch, Place, Plan, StepKind
+from graphc.errors import ArgumentError, RuntimeFault, SignatureError
+from graphc.runtime import rows
+from graphc.runtime.buffers import (
+    LAYOUT,
+    Outputs,
+    adapt,
+    address_of,
+    aligned_bytes,
+    aligned_copy,
+    as_bytes,
+)
+from graphc.runtime.cores import usable_cores
+from graphc.runtime.faults import fault_of
+from graphc.runtime.library import Blas, blas, single_threaded
+from graphc.runtime.pool import POOL, ThreadPool
+from graphc.runtime.program import Leave, assemble, spread_outputs
+
+Array = NDArray[Any]
+
+
+class NativeKernel(Protocol):
+    """A compiled kernel: `void(i64* data, i64 lo, i64 hi)` at `address` while it lives."""
+
+    @property
+    def address(self) -> int: ...
+
+
+def compile_kernels(plan: Plan) -> dict[str, NativeKernel]:
+    """The kernels of a CPU plan by `Launch.key`: each distinct one once, all in one go."""
+    launches = {s.launch.key: s.launch for s in plan.steps if s.launch is not None}
+    if not launches:
+        return {}
+    numba_cpu = _lazy.load("graphc.codegen.numba_cpu")
+    sources = [
+        numba_cpu.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
+        for key, launch in launches.items()
+    ]
+    return dict(zip(launches, numba_cpu.compile_cpu(sources), strict=True))
+
+
+class _Context:
+    """What one call at a time uses: arena, table, and the words that the driver reads."""
+
+    def __init__(self, executable: Executable) -> None:
+        plan, program = executable.plan, executable.program
+        self.arena = aligned_bytes(max(plan.arena_bytes, 8))
+        arena = address_of(self.arena)
+        self.table = program.words.copy()
+        for word, number in program.sources:
+            buffer = plan.buffers[number]
+            if buffer.place is Place.ARENA:
+                self.table[word] = arena + buffer.index
+            elif buffer.place is Place.CONSTANT:
+                self.table[word] = address_of(executable.constants[buffer.index])
+        self.arrays = (ctypes.c_int64 * (len(plan.inputs) + len(plan.outputs) + 1))()
+        self.states = np.zeros(program.states, np.int64)
+        self.calls = 0
+        self.status: NDArray[np.int64] | None = None
+        if plan.status is not None:
+            at = plan.buffers[plan.status].index
+            self.status = self.arena[at : at + 8].view(np.int64)
+        self.words = words = np.zeros(rows.CONTEXT_WORDS, np.int64)
+        words[rows.PROGRAM] = address_of(program.rows)
+        words[rows.TABLE] = address_of(self.table)
+        words[rows.BUMPS] = address_of(program.bumps)
+        words[rows.STATE] = address_of(self.states)
+        words[rows.ARRAYS] = ctypes.addressof(self.arrays)
+        words[rows.ARRAY_IDS] = LAYOUT is not None
+        words[rows.INPUTS] = len(plan.inputs)
+        words[rows.SIGNATURE] = address_of(executable.signature)
+        words[rows.LINKS] = address_of(executable.links)
+        words[rows.LINK_COUNT] = len(executable.links)
+        words[rows.POOL_CELL] = executable.pool.cell_address
+        words[rows.POOL_THREADS] = executable.threads
+        words[rows.STATUS] = 0 if self.status is None else address_of(self.status)
+        self.address = address_of(words)
+
+
+class Executable:
+    """A plan that runs: `executable(arrays)` returns the list of output arrays.
+
+    `kernels` holds the compiled kernels by key (they are compiled here if it is None);
+    `threads` is how many threads share a kernel (the usable cores if it is None), and results
+    do not depend on it. Safe to call from several threads at once. `native_calls` counts the
+    entries into native code that ran rows: one a call, and one more for each step that Python
+    does.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernels: Mapping[str, NativeKernel] | None = None,
+        *,
+        threads: int | None = None,
+        pool: ThreadPool = POOL,
+        library: Callable[[], Blas | None] = blas,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, not {threads}")
+        self.kernels = compile_kernels(plan) if kernels is None else kernels
+        self.threads = usable_cores() if threads is None else threads
+        self.pool = pool
+        self.plan = plan = spread_outputs(plan)
+        self.constants = _constants(plan)
+        needs_blas = any(s.kind is StepKind.GEMM for s in plan.steps)
+        self.program = assemble(
+            plan, self._address, library() if needs_blas else None, os.cpu_count() or 1
+        )
+        self.signature = _signature(plan)
+        self._positions = {plan.buffers[b].index: n for n, b in enumerate(plan.outputs)}
+        self.links = _links(plan, self._positions, self.program.sources)
+        self._enter = _lazy.load("graphc.runtime.driver").enter
+        self._outputs = [Outputs(plan.buffers[b].type) for b in plan.outputs]
+        self._fresh = [output.fresh for output in self._outputs]
+        self._pack = Struct(f"{len(plan.inputs) + len(plan.outputs)}q").pack_into
+        self._inputs = len(plan.inputs)
+        self._parallel = self.threads > 1 and self.program.parallel
+        self._lease = single_threaded() if self.program.uses_blas else None
+        if plan.status is not None and plan.buffers[plan.status].place is not Place.ARENA:
+            raise ValueError("the status buffer must lie in the arena")
+        self._contexts: list[_Context] = []
+        self._free: list[_Context] = []
+        self._retired_calls = 0
+        self._lock = threading.Lock()
+
+    def _address(self, launch: Launch) -> int:
+        return self.kernels[launch.key].address
+
+    @property
+    def native_calls(self) -> int:
+        """How often native code was entered to run rows of this plan."""
+        return self._retired_calls + sum(context.calls for context in self._contexts)
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Array]:
+        """Run the plan; raises SignatureError for arguments that do not fit their types."""
+        if len(arrays) != self._inputs:
+            raise self._wrong_count(arrays)
+        try:
+            context = self._free.pop()
+        except IndexError:
+            context = _Context(self)
+            self._contexts.append(context)
+        try:
+            if self._parallel:
+                self.pool.ready(self.threads)
+            if self._lease is None:
+                outputs = self._run(context, tuple(arrays))
+            else:
+                with self._lease:
+                    outputs = self._run(context, tuple(arrays))
+        except BaseException:  # an interrupted loop leaves addresses of a later turn behind
+            self._retire(context)
+            raise
+        self._free.append(context)
+        return outputs
+
+    def _run(self, context: _Context, arrays: Sequence[Any]) -> list[Array]:
+        outputs = [fresh() for fresh in self._fresh]
+        row = rows.REFUSED
+        if LAYOUT is not None:
+            self._pack(context.arrays, 0, *map(id, arrays), *map(id, outputs))
+            row = self._enter(context.address, 0)
+        if row != rows.DONE:
+            self._go_on(context, row, arrays, outputs)
+        context.calls += 1
+        if context.status is not None and context.status[0]:
+            raise fault_of(self.plan, int(context.status[0]))
+        return outputs
+
+    def _go_on(
+        self, context: _Context, row: int, arrays: Sequence[Any], outputs: list[Array]
+    ) -> None:
+        """Finish a call that came back early: arguments to be adapted, or steps for Python."""
+        if row <= rows.REFUSED:
+            arrays = self._adapted(arrays)
+            number_of = id if LAYOUT is not None else address_of
+            self._pack(context.arrays, 0, *map(number_of, arrays), *map(number_of, outputs))
+            row = self._enter(context.address, 0)
+        while row >= 0:
+            context.calls += 1
+            self._leave(self.program.leaves[row], context, arrays, outputs)
+            row = self._enter(context.address, row + 1)
+        if row != rows.DONE:
+            raise RuntimeFault(
+                f"{self.plan.name}: argument {rows.REFUSED - row} cannot be bound"
+            )
+
+    def _adapted(self, arrays: Sequence[Any]) -> list[Array]:
+        buffers = [self.plan.buffers[b] for b in self.plan.inputs]
+        return [
+            adapt(array, buffer.type, buffer.name, self.plan.name)
+            for array, buffer in zip(arrays, buffers, strict=True)
+        ]
+
+    def _leave(
+        self, leave: Leave, context: _Context, arrays: Sequence[Array], outputs: list[Array]
+    ) -> None:
+        """Do a step in Python, on the arrays whose addresses stand in the table now.
+
+        A callback is the user's, who may keep what he is given: he reads copies.
+        """
+        owners = {
+            **{(Place.INPUT, n): array for n, array in enumerate(arrays)},
+            **{(Place.OUTPUT, n): outputs[at] for n, at in self._positions.items()},
+            **{(Place.CONSTANT, n): array for n, array in enumerate(self.constants)},
+        }
+
+        def view(word: int, number: int) -> Array:
+            buffer = self.plan.buffers[number]
+            owner = owners.get((buffer.place, buffer.index), context.arena)
+            raw = as_bytes(owner)
+            skip = int(context.table[word]) - address_of(raw)
+            return np.ndarray(buffer.type.static_shape, buffer.type.dtype.numpy, raw, skip)
+
+        reads = [view(*read) for read in leave.reads]
+        if leave.step.kind is StepKind.CALLBACK:
+            reads = [array.copy() for array in reads]
+        for array in reads:
+            array.flags.writeable = False
+        assert leave.step.function is not None
+        leave.step.function(reads, [view(*write) for write in leave.writes])
+
+    def _wrong_count(self, arrays: Sequence[Any]) -> SignatureError:
+        names = [self.plan.buffers[b] for b in self.plan.inputs]
+        return SignatureError(
+            f"{self.plan.name} takes {self._inputs} arrays, not {len(arrays)}",
+            values=[(b.name, b.type) for b in names],
+        )
+
+    def trim(self) -> None:
+        """Give back the memory that is kept for later calls: arenas, tables and old outputs."""
+        for output in self._outputs:
+            output.trim()
+        while self._free:
+            self._retire(self._free.pop())
+
+    def _retire(self, context: _Context) -> None:
+        with self._lock:
+            self._contexts.remove(context)
+            self._retired_calls += context.calls
+
+
+def _constants(plan: Plan) -> list[Array]:
+    """The constants as aligned arrays; buffers may be views of one, all of its dtype."""
+    dtypes = {b.index: b.type.dtype for b in plan.buffers if b.place is Place.CONSTANT}
+    return [
+        aligned_copy(value, dtypes[index]) if index in dtypes else np.empty(0)
+        for index, value in enumerate(plan.constants)
+    ]
+
+
+def _signature(plan: Plan) -> NDArray[np.int64]:
+    """The words by which the driver knows an input that fits as it stands."""
+    words: list[int] = []
+    for number in plan.inputs:
+        type = plan.buffers[number].type
+        words += [id(np.ndarray), id(type.dtype.numpy), type.ndim, *type.static_shape]
+    return np.array(words, np.int64)
+
+
+def _links(
+    plan: Plan, positions: Mapping[int, int], sources: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """(table word, array number) of every input and output; arrays count inputs first."""
+    arrays = {(Place.INPUT, n): n for n in range(len(plan.inputs))}
+    for index, position in positions.items():
+        arrays[Place.OUTPUT, index] = len(plan.inputs) + position
+    found = [
+        (word, arrays[buffer.place, buffer.index])
+        for word, number in sources
+        if (buffer := plan.buffers[number]).place in (Place.INPUT, Place.OUTPUT)
+    ]
+    return np.array(found, np.int64).reshape(-1, 2)

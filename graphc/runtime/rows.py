@@ -1,0 +1,51 @@
+"""The driver's machine: what a row, a context and an argument's signature are made of.
+
+A program is rows of `ROW` int64 words. The table is int64 words that kernels read: buffer
+addresses and sizes. The context is int64 words that the driver reads; one context serves one
+call at a time.
+
+    KERNEL, GEMM, COPY   function, table word, extent, size, count: run on `count` pieces
+    LOOP                 state, trips, row after END
+    END                  state, row after LOOP, first bump, bump after the last
+    BRANCH               table word of the boolean or -1, row: go there unless it is true
+    LIBRARY, COLLECTIVE, CALLBACK   step: leave; Python does it
+    STOP
+"""
+
+from __future__ import annotations
+
+ROW = 6
+KERNEL, GEMM, COPY, LOOP, END, BRANCH, LIBRARY, COLLECTIVE, CALLBACK, STOP = range(10)
+NAMES = "KERNEL GEMM COPY LOOP END BRANCH LIBRARY COLLECTIVE CALLBACK STOP".split()
+
+# Words of a context. `ARRAYS` points to the ids of the inputs and then the outputs (their
+# addresses where ARRAY_IDS is 0), `LINKS` to pairs (table word, array number), `SIGNATURE` to
+# the inputs' types.
+PROGRAM, TABLE, BUMPS, STATE = range(4)
+ARRAYS, ARRAY_IDS, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
+POOL_CELL, POOL_THREADS, STATUS = range(10, 13)
+CONTEXT_WORDS = 16
+
+# What `run` returns: the row at which it left, or one of these; an argument that does not fit
+# at once is REFUSED - its number.
+DONE = -1
+REFUSED = -2
+
+# Words of a gemm in the table.
+(
+    GEMM_A,
+    GEMM_B,
+    GEMM_C,
+    GEMM_M,
+    GEMM_N,
+    GEMM_K,
+    GEMM_TRANS_A,
+    GEMM_TRANS_B,
+    GEMM_STRIDE_A,
+    GEMM_STRIDE_B,
+    GEMM_STRIDE_C,
+    GEMM_BY_COLUMNS,
+    GEMM_FUNCTION,
+    GEMM_EPILOGUE,
+    GEMM_WORDS,
+) = range(15)

@@ -1,0 +1,196 @@
+"""The compiled half of the thread pool: dealing pieces of a kernel to whoever is free.
+
+Loads Numba, so it is itself loaded on first use. The threads share one block of memory, of
+64-byte lines. A job is published in three moves: its words, then the ticket (generation and
+pieces left in one int64), then the generation on which idle workers watch. Whoever takes a
+piece does so by a compare-and-swap of the ticket, hence holds a piece of exactly the job whose
+words it has read, and these stay until every piece is done. Nobody waits for a worker that has
+taken no piece.
+"""
+
+from __future__ import annotations
+
+from graphc.runtime.block import (
+    CORE,
+    CORE_FUNCTION,
+    COUNT,
+    DATA,
+    ENDED,
+    EVERYBODY,
+    EXTENT,
+    FUNCTION,
+    FUTEX_NUMBER,
+    FUTEX_WAIT,
+    FUTEX_WAKE,
+    GENERATION,
+    JOBS_BETWEEN_MOVES,
+    LEFT,
+    MODE,
+    OWNER,
+    PENDING,
+    SIZE,
+    SLEEPERS,
+    SPINS,
+    STOP,
+    SYSCALL,
+    THREADS,
+    TICKET,
+    TO_MOVE,
+    TO_SLEEP,
+    WAITING,
+    YIELD,
+)
+from graphc.runtime.native import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    call_futex,
+    call_kernel,
+    call_plain,
+    compiled,
+    float_mode,
+    pause,
+    set_float_mode,
+    set_word,
+    swapped,
+    word,
+)
+
+
+@compiled("void(int64, int64, int64, int64)")
+def futex(block, offset, operation, value):
+    """Sleep while the word at `offset` is `value`, or wake up to `value` threads that do."""
+    call_futex(
+        word(block, SYSCALL), word(block, FUTEX_NUMBER), block + offset, operation, value
+    )
+
+
+@compiled("void(int64, int64)")
+def take_pieces(block, rank):
+    """Run pieces of the job under way until none is left; rank 0 dealt it."""
+    mode = float_mode()
+    while True:
+        ticket = atomic_load(block + TICKET)
+        left = ticket & LEFT
+        if left == 0 or rank >= word(block, THREADS):
+            return
+        function = word(block, FUNCTION)
+        data = word(block, DATA)
+        extent = word(block, EXTENT)
+        size = word(block, SIZE)
+        count = word(block, COUNT)
+        wanted = word(block, MODE)
+        if not swapped(block + TICKET, ticket, ticket - 1):
+            continue
+        if mode != wanted:
+            set_float_mode(wanted)
+            mode = wanted
+        piece = count - left
+        lo = piece * size
+        call_kernel(function, data, lo, extent if left == 1 else lo + size)
+        last = atomic_add(block + PENDING, -1) == 1
+        if last and atomic_load(block + WAITING) != 0:
+            futex(block, PENDING, FUTEX_WAKE, EVERYBODY)
+
+
+@compiled("void(int64)")
+def finish(block):
+    """Wait until the pieces that others took are done: spin for a while, then sleep."""
+    spins = 0
+    limit = word(block, SPINS)
+    while atomic_load(block + PENDING) != 0:
+        if spins < limit:
+            spins += 1
+            pause()
+        elif word(block, SYSCALL) != 0:
+            atomic_store(block + WAITING, 1)
+            left = atomic_load(block + PENDING)
+            if left != 0:
+                futex(block, PENDING, FUTEX_WAIT, left)
+            atomic_store(block + WAITING, 0)
+        elif word(block, YIELD) != 0:
+            call_plain(word(block, YIELD))
+        else:
+            pause()
+
+
+@compiled("void(int64, int64, int64, int64, int64)")
+def run_here(function, data, extent, size, count):
+    """The same pieces, one after the other."""
+    for piece in range(count):
+        lo = piece * size
+        call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
+
+
+@compiled("void(int64, int64, int64, int64, int64, int64, int64)")
+def deal(block, threads, function, data, extent, size, count):
+    """Run a kernel on `count` pieces of `size` (the last takes the rest) of range(extent).
+
+    Up to `threads` threads share them; if another caller has the workers, this one does
+    without.
+    """
+    if count == 1 or threads <= 1 or block == 0 or not swapped(block + OWNER, 0, 1):
+        run_here(function, data, extent, size, count)
+        return
+    set_word(block, FUNCTION, function)
+    set_word(block, DATA, data)
+    set_word(block, EXTENT, extent)
+    set_word(block, SIZE, size)
+    set_word(block, COUNT, count)
+    set_word(block, THREADS, threads)
+    set_word(block, MODE, float_mode())
+    if word(block, CORE_FUNCTION) != 0:
+        set_word(block, CORE, call_plain(word(block, CORE_FUNCTION)))
+    generation = atomic_load(block + GENERATION) + 1
+    atomic_store(block + PENDING, count)
+    atomic_store(block + TICKET, ((generation & LEFT) << 32) | count)
+    atomic_add(block + GENERATION, 1)
+    if atomic_load(block + SLEEPERS) != 0 and word(block, SYSCALL) != 0:
+        futex(block, GENERATION, FUTEX_WAKE, EVERYBODY)
+    take_pieces(block, 0)
+    finish(block)
+    atomic_store(block + OWNER, 0)
+
+
+@compiled("int64(int64, int64, int64)", called_from_python=True)
+def work(block, rank, slept):
+    """A worker's life; returns ENDED, TO_SLEEP or TO_MOVE.
+
+    `slept` is 1 when it comes back from the sleep that it was sent to. A scheduler that packs
+    threads onto few cores may leave a worker on the very core of the thread that it is to help.
+    """
+    seen = 0
+    jobs = 0
+    atomic_add(block + SLEEPERS, -slept)
+    while True:
+        spins = 0
+        woken = False
+        while atomic_load(block + GENERATION) == seen:
+            spins += 1
+            if spins < word(block, SPINS):
+                pause()
+                continue
+            atomic_add(block + SLEEPERS, 1)
+            if word(block, SYSCALL) == 0:
+                return TO_SLEEP
+            if atomic_load(block + GENERATION) == seen:
+                futex(block, GENERATION, FUTEX_WAIT, seen)
+            atomic_add(block + SLEEPERS, -1)
+            spins = 0
+            woken = True
+        seen = atomic_load(block + GENERATION)
+        if atomic_load(block + STOP) != 0:
+            return ENDED
+        jobs += 1
+        core_function = word(block, CORE_FUNCTION)
+        due = woken or jobs % JOBS_BETWEEN_MOVES == 0
+        if due and core_function != 0 and call_plain(core_function) == word(block, CORE):
+            return TO_MOVE
+        take_pieces(block, rank)
+
+
+@compiled("void(int64)", called_from_python=True)
+def spin(count):
+    """Pause `count` times: how the length of a pause is measured."""
+    for _ in range(count):
+        pause()

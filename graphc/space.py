@@ -1,0 +1,421 @@
+"""The iteration space of a set of nodes: which axes each value lives on, and their roles.
+
+Fusion asks whether nodes fit one loop nest; the schedule asks what that nest looks like. Axes are
+identified through the values that are computed inside; what is read from outside is reached by
+index maps and identifies axes only where that contradicts nothing, so that `x[:, None] -
+x[None, :]` keeps its two axes apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.dtypes import Size
+from graphc.index import Axis, apply_view, axis_index
+from graphc.ir import Literal, Node, Value
+from graphc.opdef import Op
+from graphc.ops.products import split_spec
+
+Axes = tuple[int | None, ...]
+EXPENSIVE = 20
+"""Flops from which a value is worth keeping rather than computing again."""
+
+
+class Illegal(Exception):
+    """The nodes do not fit one loop nest; the message says why."""
+
+
+def op_of(node: Node) -> Op:
+    """The op record of a node that is no graph input."""
+    assert isinstance(node.op, Op)
+    return node.op
+
+
+def is_free(node: Node) -> bool:
+    """Whether a node is an access rather than a computation: views and counters."""
+    return op_of(node).kind in ("view", "iota")
+
+
+@dataclass(eq=False)
+class Space:
+    """Axes of the nodes added so far (in an order in which operands come first)."""
+
+    nodes: list[Node] = field(default_factory=list)
+    axes: dict[Value, Axes] = field(default_factory=dict)
+    pure: dict[Value, None] = field(default_factory=dict)
+    reduced: dict[Node, Axes] = field(default_factory=dict)
+    reads: list[tuple[Value, Axes]] = field(default_factory=list)
+    extent: list[Size] = field(default_factory=list)
+    parent: list[int] = field(default_factory=list)
+    joined: list[int] = field(default_factory=list)
+
+    def copy(self) -> Space:
+        """An independent copy."""
+        return Space(
+            list(self.nodes),
+            dict(self.axes),
+            dict(self.pure),
+            dict(self.reduced),
+            list(self.reads),
+            list(self.extent),
+            list(self.parent),
+            list(self.joined),
+        )
+
+    def mark(self) -> tuple[int, ...]:
+        """A point to which `rollback` can return."""
+        return (
+            len(self.nodes),
+            len(self.axes),
+            len(self.pure),
+            len(self.reduced),
+            len(self.reads),
+            len(self.parent),
+            len(self.joined),
+        )
+
+    def rollback(self, mark: tuple[int, ...]) -> None:
+        """Forget everything since `mark`."""
+        nodes, axes, pure, reduced, reads, parent, joined = mark
+        for axis in reversed(self.joined[joined:]):
+            self.parent[axis] = axis
+        tables: tuple[dict, ...] = (self.axes, self.pure, self.reduced)  # type: ignore[type-arg]
+        for table, size in zip(tables, (axes, pure, reduced)):
+            while len(table) > size:
+                table.popitem()
+        lists: tuple[list, ...] = (  # type: ignore[type-arg]
+            self.nodes,
+            self.reads,
+            self.parent,
+            self.extent,
+            self.joined,
+        )
+        for items, size in zip(lists, (nodes, reads, parent, parent, joined)):
+            del items[size:]
+
+    def find(self, axis: int) -> int:
+        """The representative of an axis."""
+        while self.parent[axis] != axis:
+            axis = self.parent[axis]
+        return axis
+
+    def of(self, value: Value) -> Axes:
+        """The axes of an inner value, None for dimensions of size 1."""
+        return tuple(None if a is None else self.find(a) for a in self.axes[value])
+
+    def set_of(self, value: Value) -> frozenset[int]:
+        """The axes of an inner value as a set."""
+        return frozenset(a for a in self.of(value) if a is not None)
+
+    def _fresh(self, size: Size) -> int | None:
+        if size == 1:
+            return None
+        self.parent.append(len(self.parent))
+        self.extent.append(size)
+        return self.parent[-1]
+
+    def _unify(self, first: Axes, second: Axes) -> None:
+        """Identify axes pairwise; raises Illegal if one value then has an axis twice."""
+        changed = False
+        for a, b in zip(first, second, strict=True):
+            if a is None or b is None:
+                continue
+            a, b = self.find(a), self.find(b)
+            if a != b:
+                self.parent[max(a, b)] = min(a, b)
+                self.joined.append(max(a, b))
+                changed = True
+        if changed:
+            self._check()
+
+    def _check(self) -> None:
+        for value in self.axes:
+            found = [a for a in self.of(value) if a is not None]
+            if len(set(found)) != len(found):
+                raise Illegal(f"two axes of {value!r} would be one")
+
+    # --- adding nodes -------------------------------------------------------------------
+
+    def add(self, node: Node) -> None:
+        """Add a node; raises Illegal (and leaves the space unusable) if it does not fit."""
+        op = op_of(node)
+        if op.kind == "elementwise":
+            self._add_elementwise(node)
+        elif op.kind == "view":
+            self._add_view(node)
+        elif op.kind == "iota":
+            self._result(node, tuple(map(self._fresh, node.types[0].shape)))
+            self.pure[Value(node)] = None
+        elif op.kind == "reduction":
+            self._add_reduction(node)
+        elif op.kind == "contraction":
+            self._add_contraction(node)
+        elif op.kind == "gather":
+            self._add_gather(node)
+        else:
+            raise Illegal(f"{op.name} has a kernel of its own")
+        self.nodes.append(node)
+
+    def _result(self, node: Node, axes: Axes) -> None:
+        for value in node.results:
+            self.axes[value] = axes
+
+    def _inner(self, operand: Value | Literal) -> bool:
+        return isinstance(operand, Value) and operand in self.axes
+
+    def _add_elementwise(self, node: Node) -> None:
+        inner = [o for o in node.values if o in self.axes]
+        axes: Axes
+        if inner:
+            axes = self.axes[inner[0]]
+            for other in inner[1:]:
+                self._unify(axes, self.axes[other])
+        else:
+            axes = tuple(map(self._fresh, node.types[0].shape))
+        self._result(node, axes)
+        self.reads += [(o, axes) for o in node.values if o not in self.axes]
+
+    def _add_view(self, node: Node) -> None:
+        """A view identifies the dimensions that it passes through unchanged."""
+        operand = node.operands[0]
+        axes = tuple(map(self._fresh, node.types[0].shape))
+        self._result(node, axes)
+        if isinstance(operand, Literal):
+            self.pure[Value(node)] = None
+            return
+        own = [Axis(i, n) for i, n in enumerate(node.types[0].shape)]
+        at, mask, _ = apply_view(
+            op_of(node), node.attrs, operand.type, tuple(map(axis_index, own))
+        )
+        through = tuple(None if i.axis is None else axes[i.axis.number] for i in at)
+        if not self._inner(operand):
+            self.pure[Value(node)] = None
+            self.reads.append((operand, through))
+        elif operand in self.pure:
+            self.pure[Value(node)] = None
+        else:
+            opaque = any(
+                t is None and size != 1 for t, size in zip(through, operand.type.shape)
+            )
+            if opaque or mask:
+                raise Illegal(f"{op_of(node).name} moves elements that are computed inside")
+            self._unify(through, self.axes[operand])
+
+    def _add_reduction(self, node: Node) -> None:
+        operand = node.operands[0]
+        assert isinstance(operand, Value)
+        if self._inner(operand):
+            wide = self.axes[operand]
+        else:
+            wide = tuple(map(self._fresh, operand.type.shape))
+            self.reads.append((operand, wide))
+        gone = node.attrs["axes"]
+        self._result(node, tuple(a for i, a in enumerate(wide) if i not in gone))
+        self.reduced[node] = tuple(wide[i] for i in gone)
+
+    def _add_contraction(self, node: Node) -> None:
+        """A product's operands come from outside, or are computed inside on its own axes."""
+        left, right, result = split_spec(node.attrs["spec"])
+        letters: dict[str, int | None] = {}
+        for operand, spec in zip(node.operands, (left, right)):
+            for letter, size in zip(spec, operand.type.shape):
+                if letter not in letters:
+                    letters[letter] = self._fresh(size)
+        for operand, spec in zip(node.operands, (left, right)):
+            wide = tuple(letters[c] for c in spec)
+            if self._inner(operand):
+                self._unify(wide, self.axes[operand])  # type: ignore[index]
+            elif isinstance(operand, Value):
+                self.reads.append((operand, wide))
+        self._result(node, tuple(letters[c] for c in result))
+        self.reduced[node] = tuple(
+            a for c, a in letters.items() if c not in result and a is not None
+        )
+
+    def _add_gather(self, node: Node) -> None:
+        source, index = node.operands
+        if self._inner(source) and source not in self.pure:
+            raise Illegal("a gather reads elements that are computed inside")
+        axes = tuple(map(self._fresh, node.types[0].shape))
+        self._result(node, axes)
+        at = node.attrs["axis"]
+        assert isinstance(index, Value)
+        part = axes[at : at + index.type.ndim]
+        if self._inner(index):
+            self._unify(part, self.axes[index])
+        else:
+            self.reads.append((index, part))
+
+    # --- what it all means ----------------------------------------------------------------
+
+    def identify_reads(self) -> None:
+        """Identify axes along which one outside value is read twice, where that is legal."""
+        first: dict[tuple[Value, int], int] = {}
+        for value, axes in self.reads:
+            for place, axis in enumerate(axes):
+                if axis is None:
+                    continue
+                known = first.setdefault((value, place), axis)
+                if self.find(known) != self.find(axis):
+                    self._try_unify(known, axis)
+
+    def _try_unify(self, a: int, b: int) -> None:
+        mark = self.mark()
+        try:
+            self._unify((a,), (b,))
+        except Illegal:
+            self.rollback(mark)
+
+    def domain(self) -> frozenset[int]:
+        """All axes of computed values and of what reductions run over."""
+        found = {a for v in self.axes for a in self.of(v) if a is not None}
+        found |= {self.find(a) for r in self.reduced.values() for a in r if a is not None}
+        return frozenset(found)
+
+    def reduced_set(self, node: Node) -> frozenset[int]:
+        """The axes that a reduction runs over."""
+        return frozenset(self.find(a) for a in self.reduced[node] if a is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The roles of axes in a nest: `outer` are dealt out, `inner` are run through in phases.
+
+    A reduction over exactly `inner` is local; one over all of `outer` is split: it leaves a
+    partial for each chunk, and what depends on it (`late`) is computed in a second step.
+    """
+
+    space: Space
+    outer: frozenset[int]
+    inner: frozenset[int]
+    split: tuple[Node, ...]
+    late: frozenset[Node]
+
+
+def partition(
+    space: Space, outputs: Iterable[Value], *, product: Node | None = None
+) -> Partition:
+    """The roles of axes for these nodes; raises Illegal if there is no legal choice.
+
+    `product` is a matrix product that is computed before; what else there is is its epilogue. Any
+    other product is a reduction over the axes that its result lacks.
+    """
+    space = space.copy()
+    space.identify_reads()
+    outputs = set(outputs)
+    reason = Illegal("no axes")
+    for inner in _choices(space, product):
+        try:
+            return assign(space, inner, outputs, product=product)
+        except Illegal as why:
+            reason = why
+    raise reason
+
+
+def anchor(space: Space) -> Node | None:
+    """The matrix product that a nest is an epilogue of, if there is one."""
+    return next((n for n in space.nodes if op_of(n).kind == "contraction"), None)
+
+
+def _choices(space: Space, product: Node | None) -> Sequence[frozenset[int]]:
+    """Candidates for the inner axes, the likeliest first."""
+    if product is not None:
+        last = space.of(Value(product))[-1:]
+        return [frozenset(a for a in last if a is not None)]
+    read = {o for n in space.nodes for o in n.values}
+    reductions = [n for n in space.nodes if n in space.reduced]
+    consumed = [n for n in reductions if Value(n) in read]
+    rest = [n for n in reductions if Value(n) not in read]
+    sets = [space.reduced_set(n) for n in consumed + rest]
+    # Where nothing is consumed the widest reduction runs inside and the others are split.
+    return list(dict.fromkeys(sets)) or [frozenset()]
+
+
+def assign(
+    space: Space, inner: frozenset[int], outputs: set[Value], *, product: Node | None = None
+) -> Partition:
+    """The partition with these inner axes; raises Illegal if it is not legal."""
+    domain = space.domain()
+    if product is not None:
+        domain -= space.reduced_set(product)
+        own = space.set_of(Value(product))
+        if not domain <= own:
+            raise Illegal("a product's epilogue has axes that the product lacks")
+    outer = domain - inner
+    split: list[Node] = []
+    late: set[Node] = set()
+    for node in space.nodes:
+        if node is product:
+            continue
+        _place(space, node, inner, outer, split, late)
+    _check_costs(space, outer, inner, late | set(split))
+    for value in outputs & space.axes.keys():
+        _check_storable(space, value, outer, inner, late | set(split))
+    return Partition(space, outer, inner, tuple(split), frozenset(late))
+
+
+def _place(
+    space: Space,
+    node: Node,
+    inner: frozenset[int],
+    outer: frozenset[int],
+    split: list[Node],
+    late: set[Node],
+) -> None:
+    """Decide whether a node belongs to the first step, splits, or is late."""
+    after = [o.node for o in node.values if o.node in late or o.node in split]
+    if after:
+        early = [
+            o
+            for o in node.values
+            if o in space.axes and o not in space.pure and o.node not in after
+        ]
+        if early or node in space.reduced or space.set_of(Value(node)) & outer:
+            raise Illegal("a split reduction's result is needed again inside")
+        late.add(node)
+    elif node in space.reduced:
+        over = space.reduced_set(node)
+        if over == inner:
+            return
+        if not outer or not outer <= over:
+            raise Illegal("reductions over different axes")
+        split.append(node)
+
+
+def _check_costs(
+    space: Space, outer: frozenset[int], inner: frozenset[int], excused: set[Node]
+) -> None:
+    """Refuse to compute expensive values again for axes that they do not have."""
+    order = _nest_order(space, outer, inner)
+    for node in space.nodes:
+        if op_of(node).flops < EXPENSIVE or node in excused or is_free(node):
+            continue
+        own = space.set_of(Value(node))
+        if not own or own >= outer | inner:
+            continue
+        lacking = [i for i, a in enumerate(order) if a not in own]
+        having = [i for i, a in enumerate(order) if a in own]
+        if lacking and having and min(lacking) < max(having):
+            raise Illegal(f"{op_of(node).name} would be computed again in every row")
+
+
+def _nest_order(space: Space, outer: frozenset[int], inner: frozenset[int]) -> list[int]:
+    """The axes from the outermost loop in, as the widest values have them."""
+    order: list[int] = []
+    for value in sorted(space.axes, key=lambda v: -len(space.set_of(v))):
+        order += [a for a in space.of(value) if a is not None and a not in order]
+    return [a for a in order if a in outer] + [a for a in order if a in inner]
+
+
+def _check_storable(
+    space: Space,
+    value: Value,
+    outer: frozenset[int],
+    inner: frozenset[int],
+    excused: set[Node],
+) -> None:
+    if value.node in excused:
+        return
+    if space.set_of(value) not in (outer, outer | inner):
+        raise Illegal("an output lacks an axis of the nest")

@@ -1,0 +1,326 @@
+"""Gradients as wrappers of functions: grad, value_and_grad, vjp, stop_gradient.
+
+Within a trace they trace the function by itself, transform its graph, and inline it; called with
+concrete arrays they trace and interpret. A compiled function gives a compiled function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphc.dtypes import DType, Type, f64
+from graphc.errors import ArgumentError, NotDifferentiable, SignatureError, TypeMismatch
+from graphc.functions import promote
+from graphc.ir import Graph
+from graphc.opdef import active_trace
+from graphc.ops.elementwise import stop_gradient as stop_gradient_op
+from graphc.passes import grad as passes_grad
+from graphc.tracer import Trace, Tracer, as_tracer, leaked
+from graphc.tracing import (
+    Source,
+    cast_number,
+    function_name,
+    identifier,
+    leaf_type,
+    new_argument,
+    run_graph,
+    run_traced,
+    signature_of,
+    sources_of,
+)
+
+Argnums = int | Sequence[int]
+Function = Callable[..., Any]
+
+
+def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
+    """The function that returns the gradient of `fun`'s float scalar result.
+
+    The gradient has the pytree of argument `argnums` (a tuple of such if that is a sequence).
+    With `has_aux`, `fun` returns (scalar, aux) and the result is (gradient, aux).
+    """
+    inner, rewrap = _unwrapped(fun)
+    both = value_and_grad(inner, argnums, has_aux)
+
+    @functools.wraps(inner)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, gradients = both(*args, **kwargs)
+        return (gradients, value[1]) if has_aux else gradients
+
+    return rewrap(_named(gradient, inner, "grad"))
+
+
+def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
+    """The function that returns `fun`'s float scalar result and its gradient.
+
+    With `has_aux`, `fun` returns (scalar, aux) and the result is ((scalar, aux), gradient).
+    Raises NotDifferentiable for results that are no float scalars and arguments not of floats.
+    """
+    inner, rewrap = _unwrapped(fun)
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    @functools.wraps(inner)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        call = _traced(inner, args, kwargs, chosen)
+        call.check_scalar(has_aux)
+        graph = passes_grad.value_and_grad(call.graph, call.inputs_of_chosen())
+        results = call.run(graph)
+        count = len(call.graph.outputs)
+        gradients = call.gradients(results[count:])
+        value = optree.tree_unflatten(call.out_tree, results[:count])
+        return value, gradients[0] if isinstance(argnums, int) else gradients
+
+    return rewrap(_named(both, inner, "value_and_grad"))
+
+
+def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """`(fun(*primals), pullback)`: the pullback maps a cotangent of the result to the primals'.
+
+    It returns a tuple with a cotangent for each primal. With `has_aux`, `fun` returns (out, aux)
+    and the result is (out, pullback, aux).
+    """
+    inner, _ = _unwrapped(fun)
+    call = _traced(inner, primals, {}, tuple(range(len(primals))))
+    results = optree.tree_unflatten(call.out_tree, call.run(call.graph))
+    out, aux = _split_aux(inner, results) if has_aux else (results, None)
+    leaves, tree = optree.tree_flatten(out)
+    graph = call.graph
+    # The cotangents of aux do not exist: a graph of the outputs alone has no inputs for them.
+    graph = Graph(graph.name, graph.inputs, graph.nodes, graph.outputs[: len(leaves)], graph.meta)
+    backward = passes_grad.vjp(graph, call.inputs_of_chosen())
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        given = _cotangents(graph, cotangent, tree)
+        return call.gradients(call.run(backward, given)[len(graph.outputs) :])
+
+    return (out, pullback, aux) if has_aux else (out, pullback)
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same arrays, constants to every derivative."""
+
+    def stop(leaf: Any) -> Any:
+        trace = active_trace()
+        if not isinstance(trace, Trace) or not isinstance(leaf, Tracer):
+            return leaf
+        return trace.enter("stop_gradient", lambda v: stop_gradient_op(promote.array(v)), (leaf,), {})
+
+    return optree.tree_map(stop, x)
+
+
+# --- one call of a function that is differentiated ----------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A function traced for one call: its graph, and the values that the inputs stand for.
+
+    `chosen` are the leaves by which it is differentiated, one tuple for each argument.
+    """
+
+    fn: Function
+    graph: Graph
+    sources: tuple[Source, ...]
+    values: tuple[Any, ...]
+    names: tuple[str, ...]
+    types: tuple[Type | type | None, ...]
+    chosen: tuple[tuple[int, ...], ...]
+    trees: tuple[optree.PyTreeSpec, ...]
+    out_tree: optree.PyTreeSpec
+
+    def run(self, graph: Graph, more: Sequence[Any] = ()) -> list[Any]:
+        """The outputs of a graph of these inputs and `more`: inlined, or interpreted."""
+        trace = active_trace()
+        inputs = [self._input(s) for s in self.sources]
+        if isinstance(trace, Trace):
+            return list(trace.inline(graph, [*inputs, *more]))
+        return run_graph(graph, [*inputs, *more])
+
+    def _input(self, source: Source) -> Any:
+        value = self.values[source.leaf]
+        if isinstance(value, Tracer) and active_trace() is None:
+            raise leaked(value)
+        if source.cast is None:
+            return value
+        if isinstance(value, Tracer):
+            return promote.astype(promote.lift(value), source.cast)
+        return cast_number(value, source.cast, self.names[source.leaf])
+
+    def inputs_of_chosen(self) -> list[int]:
+        """The graph's inputs by which it is differentiated."""
+        leaves = {leaf for group in self.chosen for leaf in group}
+        return [i for i, s in enumerate(self.sources) if s.leaf in leaves]
+
+    def gradients(self, results: Sequence[Any]) -> tuple[Any, ...]:
+        """The pytrees of gradients; a number that became several inputs gets their sum."""
+        totals: dict[int, Any] = {}
+        for i, result in zip(self.inputs_of_chosen(), results, strict=True):
+            leaf, weak = self.sources[i].leaf, self.sources[i].cast is not None
+            share = result.astype(f64.numpy) if weak else result
+            totals[leaf] = totals[leaf] + share if leaf in totals else share
+        return tuple(
+            optree.tree_unflatten(tree, [totals.get(leaf, 0.0) for leaf in group])
+            for tree, group in zip(self.trees, self.chosen, strict=True)
+        )
+
+    def check_scalar(self, has_aux: bool) -> None:
+        """Raise unless the result is one array, or with `has_aux` a pair that begins with it."""
+        tree = self.out_tree
+        if has_aux:
+            if tree.num_children != 2:
+                raise _no_pair(self.fn)
+            tree = tree.child(0)
+        if not tree.is_leaf():
+            raise NotDifferentiable(
+                f"the gradient of {function_name(self.fn)} needs one float scalar result, not a "
+                "container",
+                help=None if has_aux else "return (scalar, others) and set has_aux=True",
+            )
+
+
+def _traced(
+    fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: tuple[int, ...]
+) -> _Call:
+    """Trace `fn`; arguments that are not chosen keep what Python knows of them."""
+    for number in chosen:
+        if not -len(args) <= number < len(args):
+            raise SignatureError(
+                f"argnums names argument {number} of {function_name(fn)}, which is called with "
+                f"{len(args)} positional arguments"
+            )
+    wanted = tuple(number % len(args) for number in chosen)
+    trace = Trace(function_name(fn))
+    names = _argument_names(fn, args, kwargs)
+    values, arguments, trees, places, types = [], [], [], [], []
+    for number, argument in enumerate((*args, *kwargs.values())):
+        paths, leaves, tree = optree.tree_flatten_with_path(argument)
+        labels = [identifier((names[number], *path)) for path in paths]
+        places.append(tuple(range(len(values), len(values) + len(leaves))))
+        trees.append(tree)
+        for name, leaf in zip(labels, leaves, strict=True):
+            values.append(leaf)
+            types.append(_argument_type(name, leaf, number in wanted))
+            kind = types[-1]
+            own = None if kind is None else new_argument(trace, kind, name)
+            arguments.append((name, own))
+    traced = [leaf if own is None else own for leaf, (_, own) in zip(values, arguments, strict=True)]
+    given = [
+        optree.tree_unflatten(tree, [traced[i] for i in place])
+        for tree, place in zip(trees, places, strict=True)
+    ]
+    keywords = dict(zip(kwargs, given[len(args) :], strict=True))
+    outputs, out_tree = run_traced(trace, fn, lambda: fn(*given[: len(args)], **keywords))
+    sources, captures = sources_of(trace, traced)
+    return _Call(
+        fn,
+        trace.finish(outputs),
+        sources,
+        (*(_snapshot(v) for v in values), *captures),
+        tuple(name for name, _ in arguments),
+        tuple(types),
+        tuple(places[i] for i in wanted),
+        tuple(trees[i] for i in wanted),
+        out_tree,
+    )
+
+
+def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
+    """The type of a leaf that becomes an argument; None for what is passed as it is."""
+    if not chosen:
+        return leaf_type(name, leaf) if isinstance(leaf, (np.ndarray, np.generic)) else None
+    found = leaf_type(name, leaf)
+    if isinstance(leaf, Tracer) and leaf.weak:
+        found = float if leaf.type.dtype.is_float else int
+    if found is not float and not (isinstance(found, Type) and found.dtype.is_float):
+        shown = found if isinstance(found, Type) else f"the {found.__name__} {leaf!r}"
+        raise NotDifferentiable(
+            f"the gradient by {name} does not exist: it is not float",
+            values=[(name, shown)],
+            help="name only float arguments in argnums=",
+        )
+    return found
+
+
+def _argument_names(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """A name for each argument of a call; raises SignatureError where the call does not fit."""
+    signature = signature_of(fn)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise SignatureError(f"{function_name(fn)}: {error}") from None
+    names: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            rest = len(args) - len(names)
+            names += [f"{parameter.name}_{i}" for i in range(rest)]
+        elif parameter.kind in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            names.append(parameter.name)
+    return [*names[: len(args)], *kwargs]
+
+
+def _snapshot(value: Any) -> Any:
+    """A value as it is now, whatever is written to it before the pullback is called."""
+    return value.snapshot() if isinstance(value, Tracer) and not value.weak else value
+
+
+def _cotangents(graph: Graph, cotangent: Any, tree: optree.PyTreeSpec) -> list[Any]:
+    """The cotangents of the float outputs, in their dtypes; raises where they do not fit."""
+    leaves, given = optree.tree_flatten(cotangent)
+    if given != tree:
+        raise ArgumentError(
+            "the cotangent must have the structure of the function's result",
+            values=[("result", tree), ("cotangent", given)],
+        )
+    checked = []
+    for output, leaf in zip(graph.outputs, leaves, strict=True):
+        if not output.type.dtype.is_float:
+            continue
+        shape = leaf.shape if isinstance(leaf, Tracer) else np.shape(leaf)
+        if shape != output.type.shape:
+            raise ArgumentError(
+                "the cotangent must have the shape of the function's result",
+                values=[("result", output.type), ("cotangent", list(shape))],
+            )
+        checked.append(_in_dtype(leaf, output.type.dtype))
+    return checked
+
+
+def _in_dtype(leaf: Any, to: DType) -> Any:
+    trace = active_trace()
+    if isinstance(trace, Trace):
+        return promote.astype(as_tracer(trace, leaf), to)
+    return np.asarray(leaf).astype(to.numpy)
+
+
+def _split_aux(fn: Function, results: Any) -> tuple[Any, Any]:
+    if not isinstance(results, (tuple, list)) or len(results) != 2:
+        raise _no_pair(fn)
+    return results[0], results[1]
+
+
+def _no_pair(fn: Function) -> TypeMismatch:
+    return TypeMismatch(f"with has_aux=True, {function_name(fn)} must return a pair (result, aux)")
+
+
+def _unwrapped(fun: Function) -> tuple[Function, Callable[[Function], Function]]:
+    """The function inside a compiled one, and how to compile what is made of it."""
+    signature_of(fun)
+    rewrap = getattr(fun, "with_function", None)
+    if rewrap is None:
+        return fun, lambda made: made
+    return fun.__wrapped__, rewrap  # type: ignore[attr-defined]
+
+
+def _named(made: Function, of: Function, prefix: str) -> Function:
+    made.__name__ = made.__qualname__ = f"{function_name(of)}_{prefix}"
+    return made

@@ -1,0 +1,23 @@
+"""Dead code elimination."""
+
+from __future__ import annotations
+
+from graphc.ir import Graph, Node, Value
+from graphc.passes.rewrite import Report, graph_pass
+
+EFFECTS = ("collective", "callback", "custom")
+"""The kinds of ops that do something beside computing their results."""
+
+
+@graph_pass
+def dce(graph: Graph, report: Report) -> Graph:
+    """Drop every node none of whose results is read, unless it has an effect."""
+    live: set[Value] = set(graph.outputs)
+    kept: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op.kind in EFFECTS or not live.isdisjoint(node.results):
+            kept.add(node)
+            live.update(node.values)
+        else:
+            report.note("dead", node)
+    return graph if len(kept) == len(graph.nodes) else graph.keep(kept.__contains__)

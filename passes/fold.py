@@ -1,0 +1,139 @@
+"""Constant folding: what depends on no input is computed now, by the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import Type
+from graphc.functions.promote import full
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
+from graphc.opdef import Op
+from graphc.ops.creation import Constant, constant
+from graphc.passes.dce import EFFECTS
+from graphc.passes.rewrite import Report, emitting, graph_pass, number_of, with_numbers
+
+LARGEST_RESULT = 1 << 12
+"""Elements beyond which a result is left to the kernels: the constant would have to be read."""
+LARGEST_OPERAND = 1 << 16
+"""Elements beyond which an operand is left alone: folding is to take no time."""
+
+
+@graph_pass
+def fold(graph: Graph, report: Report) -> Graph:
+    """Compute nodes whose operands are known; hand numbers to elementwise nodes as literals.
+
+    A result that is one number everywhere becomes a broadcast literal, of any size; others
+    become constants of at most LARGEST_RESULT elements. Errors such as a division by zero
+    follow NumPy silently. The numbers are those of the interpreter, bit for bit.
+    """
+
+    def visit(
+        builder: Builder, node: Node, operands: tuple[Operand, ...]
+    ) -> Sequence[Operand] | None:
+        if not isinstance(node.op, Op) or node.op.kind in EFFECTS:
+            return None
+        if all(map(_is_known, operands)) and not _is_plain(node, operands):
+            try:
+                results = _folded(builder, node, operands)
+            except (ValueError, IndexError):  # no number comes of it: that is for the run to say
+                results = None
+            if results is not None:
+                report.note("fold", node)
+                return results
+        return builder.rebuild(node, with_numbers(node, operands))
+
+    return graph.map(visit)
+
+
+def _is_known(operand: Operand) -> bool:
+    if isinstance(operand, Literal) or number_of(operand) is not None:
+        return True
+    return operand.node.op.kind == "constant"
+
+
+def _is_plain(node: Node, operands: Sequence[Operand]) -> bool:
+    """Whether folding would give the node back, or make an array of what is an index only."""
+    if node.op.kind == "constant":
+        return not node.types[0].is_static or node.types[0].size > LARGEST_OPERAND
+    if node.op.kind == "view" and isinstance(operands[0], Literal):
+        return True
+    return not operands
+
+
+def _folded(
+    builder: Builder, node: Node, operands: Sequence[Operand]
+) -> Sequence[Operand] | None:
+    """What stands for the node's results, or None where they are better computed by kernels."""
+    numbers = [number_of(o) for o in operands]
+    known = [n for n in numbers if n is not None]
+    op = node.op
+    assert isinstance(op, Op)
+    if operands and len(known) == len(operands):
+        if op.kind == "elementwise":
+            return _as_values(builder, node, _evaluate(node, known))
+        if op.kind == "view" and not _fills(node):
+            return _as_values(builder, node, [np.asarray(known[0].value)])
+    types = [*node.types, *(o.type for o in operands)]
+    if not all(t.is_static for t in types):
+        return None
+    read = max((o.type.size for o in operands), default=0)
+    made = max(t.size for t in node.types)
+    if op.kind == "view" and made > read:
+        return None
+    if op.kind != "constant" and (made > LARGEST_RESULT or read > LARGEST_OPERAND):
+        return None
+    arrays = _evaluate(node, operands)
+    if op.kind == "constant" and _one_number(arrays[0]) is None:
+        return None
+    return _as_values(builder, node, arrays)
+
+
+def _fills(node: Node) -> bool:
+    """Whether a view puts elements of its own between those of its operand."""
+    op = node.op
+    assert isinstance(op, Op) and op.index is not None
+    (operand,) = node.operands
+    origin = op.index((0,) * node.types[0].ndim, operand.type, **node.attrs)
+    return any(isinstance(part, tuple) for part in origin)
+
+
+def _evaluate(node: Node, operands: Sequence[Operand]) -> list[Any]:
+    builder = Builder("folded")
+    known = dict.fromkeys(o.node for o in operands if isinstance(o, Value))
+    results = builder.emit(node.op, operands, node.attrs, regions=node.regions)
+    return interpret(Graph("folded", (), (*known, results[0].node), results), [])
+
+
+def _as_values(
+    builder: Builder, node: Node, arrays: Sequence[Any]
+) -> Sequence[Operand] | None:
+    with emitting(builder, node):
+        results = [_as_value(t, a) for t, a in zip(node.types, arrays, strict=True)]
+    for result, name in zip(results, node.names):
+        builder.name_value(result, name)
+    return results
+
+
+def _as_value(type: Type, array: Any) -> Value:
+    """An array (of one element for all) as a value of this type."""
+    number = 0 if type.size == 0 else _one_number(array)
+    if number is not None:
+        traced = full(type.shape, number, type.dtype)
+    else:
+        traced = constant(value=Constant(array))
+    value: Value = traced.value
+    return value
+
+
+def _one_number(array: Any) -> Any:
+    """The number that all elements are, bit for bit, or None."""
+    array = np.ascontiguousarray(array)
+    if array.size == 0:
+        return None
+    first = array.reshape(-1)[:1]
+    same = array.tobytes() == first.tobytes() * array.size
+    return first.item() if same else None

@@ -1,0 +1,117 @@
+"""Options, seeds and the guard that every test leaves the process as it found it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import shutil
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+CACHE = "GRAPHC_CACHE_DIR"
+
+# The same examples every time, and no time asserted.
+hypothesis.settings.register_profile("graphc", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("graphc")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files, compare nothing"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the user's compile cache out of it; the workers of pytest-xdist inherit this one."""
+    if CACHE not in os.environ:
+        os.environ[CACHE] = tempfile.mkdtemp(prefix="graphc-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: runs under --slow"))
+        if item.get_closest_marker("gpu") and not has_gpu():
+            item.add_marker(pytest.mark.skip(reason="gpu: there is no NVIDIA GPU"))
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether the CUDA driver is there and sees a device."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return (
+        driver.cuInit(0) == 0
+        and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+        and count.value > 0
+    )
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator seeded by the test's own name: the same numbers alone or among others."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares `text` with tests/golden/NAME, or writes it there."""
+    folder = Path(__file__).with_name("golden")
+
+    def compare(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8", newline="\n")
+        else:
+            assert path.exists(), f"no {path}; write it with --update-golden and read it"
+            assert text == path.read_text("utf-8")
+
+    return compare
+
+
+def floating_mode() -> bytes:
+    """Four results that change if denormals are flushed or the rounding mode is not nearest."""
+    x = np.array([5e-324, 1.0, -1.0], np.float64)
+    y = np.array([1.0, 2.0**-53, -(2.0**-53)], np.float64)
+    small = np.array([1e-45, 1e-38], np.float32) * np.array([1.0, 0.125], np.float32)
+    return (x * 1.0).tobytes() + (x + y).tobytes() + (x + 1.5 * y).tobytes() + small.tobytes()
+
+
+def process_state() -> dict[str, object]:
+    """What no compile, call or import may change for good."""
+    kind, words, position, *rest = np.random.get_state()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    return {
+        "warning filters": list(warnings.filters),
+        "NumPy's error state": np.geterr(),
+        "NumPy's random state": (kind, words.tobytes(), position, *rest),
+        "Python's random state": random.getstate(),
+        "environment": environment,
+        "working directory": os.getcwd(),
+        "floating-point mode": floating_mode(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    """Fail the test that leaves the process in another state than it found."""
+    before = process_state()
+    yield
+    after = process_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed the {', the '.join(changed)}"

@@ -1,0 +1,221 @@
+"""Every rule against its contract, its cost, and its being reached."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
+from graphc.interpret import interpret
+from graphc.ir import PARAMETER, Builder, Graph, Literal, Operand, Value
+from graphc.passes.rewrite import Report
+from graphc.passes.rules import (
+    EXACT,
+    REAL,
+    SIGNED_ZERO,
+    Array,
+    Contract,
+    Float,
+    Integer,
+    Rows,
+    Rule,
+    cost,
+    is_commutative,
+    table,
+)
+from graphc.passes.simplify import all_rules, simplify, simplify_by, simplify_fast
+from graphc.verify import verify
+from tests.random_graphs import Case, Maker, difference, instance, special_values
+
+DTYPES = (f64, f32, i64, i32, u8, bool_)
+NAMES = [rule.name for rule in all_rules()]
+
+
+# --- instances of a rule --------------------------------------------------------------------
+
+
+def dtypes_of(rule: Rule) -> tuple[DType, ...]:
+    """The dtypes that the rule's generic variables may have."""
+    plain = [v for v in used(rule).values() if v not in rule.numbers]
+    generic = [rule.kinds[v] for v in plain if rule.kinds[v] != "b"] or ["b"]
+    return tuple(d for d in DTYPES if all(d.kind in kinds for kinds in generic))
+
+
+def used(rule: Rule) -> dict[str, Value]:
+    """The variables that the pattern mentions."""
+    read = {o for node in rule.pattern_nodes for o in node.operands}
+    return {name: v for name, v in rule.variables.items() if v in read}
+
+
+def is_plain(rule: Rule) -> bool:
+    """Whether both sides are elementwise: then one array of many numbers tests it."""
+    return all(node.op.kind == "elementwise" and not node.attrs for node in rule.pattern_nodes)
+
+
+def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) -> Iterator[Case]:
+    """The rule's pattern alone as a graph, with arrays; tame ones hold numbers around 1."""
+    for _ in range(6 if is_plain(rule) else 60):
+        maker = Maker(rng, tame)
+        shape = maker.shape()
+        maker.largest = 1 << 20
+        variables = used(rule)
+        plain = [n for n, v in variables.items() if v not in rule.numbers]
+        if is_plain(rule):
+            kinds = [bool_ if rule.kinds[variables[n]] == "b" else dtype for n in plain]
+            arrays = around_one(rng, kinds) if tame else grid(rng, kinds)
+            shape = arrays[0].shape
+        bound: dict[Value, Operand] = {}
+        for name, variable in variables.items():
+            kind = bool_ if rule.kinds[variable] == "b" else dtype
+            if variable in rule.numbers:
+                bound[variable] = maker.number(kind, (0.5, 4.0) if tame else (-4.0, 4.0))
+                continue
+            type = Type(kind, shape)
+            array = (
+                arrays[plain.index(name)] if is_plain(rule) else drawn(rng, type, tame=tame)
+            )
+            bound[variable] = maker.input(type, array)
+        result = instance(maker, rule.pattern_nodes, bound, dtype)
+        if result is None:
+            continue
+        builder = maker.builder
+        graph = Graph("lhs", tuple(builder.inputs), tuple(builder.nodes), (result,))
+        yield Case(graph, tuple(maker.arrays[v] for v in graph.inputs))
+
+
+def grid(rng: np.random.Generator, dtypes: list[DType]) -> list[np.ndarray]:
+    """Every combination of special values (every fourth for four variables), and random ones."""
+    odd = [special_values(d) for d in dtypes]
+    if len(odd) > 3:
+        odd = [values[int(rng.integers(2)) :: 2] for values in odd]
+    crossed = [a.ravel() for a in np.meshgrid(*odd, indexing="ij")]
+    return [
+        np.concatenate([a, drawn(rng, Type(d, (200,)))]) for a, d in zip(crossed, dtypes)
+    ]
+
+
+def around_one(rng: np.random.Generator, dtypes: list[DType]) -> list[np.ndarray]:
+    return [drawn(rng, Type(d, (200,)), tame=True) for d in dtypes]
+
+
+def drawn(rng: np.random.Generator, type: Type, *, tame: bool = False) -> np.ndarray:
+    """Random numbers of all magnitudes, or around 1."""
+    shape, kind = type.static_shape, type.dtype.kind
+    if kind == "b":
+        return rng.random(shape) < 0.5
+    if kind in "iu":
+        info = np.iinfo(type.dtype.numpy)
+        return rng.integers(info.min, info.max, shape, type.dtype.numpy, endpoint=True)
+    if tame:
+        return rng.uniform(0.5, 2.0, shape).astype(type.dtype.numpy)
+    array = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4, shape)
+    odd = rng.choice(special_values(type.dtype), shape)
+    return np.where(rng.random(shape) < 0.2, odd, array).astype(type.dtype.numpy)
+
+
+# --- the checks -----------------------------------------------------------------------------
+
+
+def check_contract(rule: Rule) -> None:
+    """Both sides differ as far as the contract says, no further, and somewhere that far.
+
+    Differing in the sign of zero asks for SIGNED_ZERO, anything else for REAL; a REAL rule must
+    still hold, up to rounding, for numbers around 1.
+    """
+    rng = np.random.default_rng(sum(map(ord, rule.name)))
+    apply = simplify_by([rule])
+    worst, fired = 0, 0
+    for dtype in dtypes_of(rule):
+        for case in instances(rule, dtype, rng, tame=False):
+            report = Report()
+            other = apply(case.graph, report)
+            if not report.total:
+                continue
+            fired += 1
+            verify(other)
+            found = difference(case.run()[0], interpret(other, case.arrays)[0])
+            worst = max(worst, found)
+            assert found <= rule.contract, (
+                f"{rule.name} is not {rule.contract.name} for {dtype}: {case.arrays}"
+            )
+    assert fired, f"{rule.name} never fires"
+    assert worst == rule.contract, f"{rule.name} is {Contract(worst).name}: its label is too weak"
+    if rule.contract is REAL:
+        check_real(rule, rng)
+
+
+def check_real(rule: Rule, rng: np.random.Generator) -> None:
+    """Both sides are equal for numbers around 1, up to rounding."""
+    apply = simplify_by([rule])
+    fired = 0
+    for dtype in dtypes_of(rule):
+        for case in instances(rule, dtype, rng, tame=True):
+            report = Report()
+            other = apply(case.graph, report)
+            if report.total:
+                fired += 1
+                tolerance = 200 * float(np.finfo(dtype.numpy).eps)
+                np.testing.assert_allclose(
+                    interpret(other, case.arrays)[0],
+                    case.run()[0],
+                    rtol=tolerance,
+                    atol=tolerance,
+                    err_msg=rule.name,
+                )
+    assert fired, f"{rule.name} never fires on numbers around 1"
+
+
+def check_cost(rule: Rule) -> None:
+    """The replacement costs less; one that repeats a variable costs less than the root alone.
+
+    So rewriting ends: the cost of the whole graph never rises, and where it stays (the pattern's
+    other nodes are read elsewhere as well) that of the expression written out falls.
+    """
+    new, old = cost(rule.replacement_nodes), cost(rule.pattern_nodes)
+    assert new < old, f"{rule.name} lowers no cost: {old} to {new}"
+    for variable in rule.variables.values():
+        if count(rule.replacement, variable) > count(rule.pattern, variable):
+            root = cost(rule.pattern_nodes[-1:])
+            assert new < root, f"{rule.name} repeats {variable.name} for no lower cost"
+
+
+def count(root: Operand, variable: Value) -> int:
+    """How often the expression written out mentions the variable."""
+    if isinstance(root, Literal):
+        return 0
+    return int(root == variable) + sum(count(o, variable) for o in root.node.operands)
+
+
+def check_reached(rule: Rule) -> None:
+    """No other rule takes everything that this one is for."""
+    rng = np.random.default_rng(1)
+    run = simplify if rule.contract is EXACT else simplify_fast
+    for dtype in dtypes_of(rule):
+        for case in instances(rule, dtype, rng, tame=False):
+            report = Report()
+            run(case.graph, report)
+            if any(name == rule.name for name, _ in report.events):
+                return
+    raise AssertionError(f"{rule.name} is never reached: another rule is always before it")
+
+
+# --- all rules ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", all_rules(), ids=NAMES)
+def test_contract(rule: Rule) -> None:
+    check_contract(rule)
+
+
+@pytest.mark.parametrize("rule", [r for r in all_rules() if not callable(r.replacement)], ids=str)
+def test_cost(rule: Rule) -> None:
+    check_cost(rule)
+
+
+@pytest.mark.parametrize("rule", all_rules(), ids=NAMES)
+def test_reached(rule: Rule) -> None:
+    check_reached(rule)
