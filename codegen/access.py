@@ -12,7 +12,6 @@ from graphc.codegen.kernel import (
     Load,
     Loop,
     Masked,
-    Param,
     Statement,
     Store,
     Update,
@@ -175,7 +174,16 @@ def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[State
     return map_body(body, statement)
 
 
-def read_and_written(kernel: Kernel) -> tuple[list[Param], list[Param]]:
-    """The buffers that a kernel takes and those that it gives."""
-    reads = [p for p in kernel.params if p.role == "input"]
-    return reads, [p for p in kernel.params if p.role != "input"]
+def in_place(kernel: Kernel) -> tuple[tuple[str, str], ...]:
+    """Pairs (input, output) of one type where each element is read before its own is written."""
+    found: dict[str, set[tuple[Index, ...]]] = {}
+    for buffer, at in accesses(kernel.body):
+        found.setdefault(buffer, set()).add(at)
+    inputs = [p for p in kernel.params if p.role == "input" and len(found.get(p.name, ())) == 1]
+    outputs = [p for p in kernel.params if p.role == "output"]
+    return tuple(
+        (i.name, o.name)
+        for i in inputs
+        for o in outputs
+        if i.type == o.type and found[i.name] == found.get(o.name)
+    )

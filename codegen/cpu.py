@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once
-from graphc.codegen.printing import Printer, header, literal_dtype, spec
+from graphc.codegen.printing import Printer, header, literal_dtype, signature, spec
 
 
 class _Cpu:
@@ -21,7 +21,8 @@ class _Cpu:
             printer.block(f"for {axis} in range({size}):", loop.body)
             return
         start, stop = printer.index(loop.start), printer.index(loop.stop)
-        printer.block(f"for {axis} in range({start}, min({stop}, {size})):", loop.body)
+        printer.used.add("minimum")
+        printer.block(f"for {axis} in range({start}, minimum({stop}, {size})):", loop.body)
 
     def combine(self, printer: Printer, statement: Combine) -> None:
         """One lane holds everything already."""
@@ -52,15 +53,9 @@ def print_cpu(kernel: Kernel, *, root: str = "") -> str:
             "",
             "",
             f'@kernel("cpu", literals={literals.name}{alias})',
-            *_signature(kernel.name, params),
+            *signature(kernel.name, params),
             printer.text() or "    pass",
             "",
         ]
     )
 
-
-def _signature(name: str, params: list[str]) -> list[str]:
-    one = f"def {name}({', '.join(params)}):"
-    if len(one) <= 96:
-        return [one]
-    return [f"def {name}(", *(f"    {p}," for p in params), "):"]

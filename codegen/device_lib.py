@@ -23,7 +23,7 @@ import inspect
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -293,3 +293,9 @@ def block_any(v):  # type: ignore[no-untyped-def]
 def block_all(v):  # type: ignore[no-untyped-def]
     """Whether the bool v is true in every thread of the block."""
     return cuda.syncthreads_and(i32(v)) != 0
+
+
+BLOCK_HELPERS = MappingProxyType(
+    {"+": "block_sum", "*": "block_prod", "maximum": "block_max", "minimum": "block_min"}
+)
+"""The helper that combines over a block what a kernel accumulates by an operator or function."""

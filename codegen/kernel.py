@@ -274,8 +274,9 @@ class Kernel:
     """A loop nest over buffers, and how it is launched.
 
     `extent` workers (chunks of rows, or elements of a flat nest) are dealt out, on the CPU in
-    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `alias` names pairs of
-    buffers that may be one. `form` is the name of the assignment of roles.
+    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the parameters
+    that hold the extents of loops, `extents` gives their values. `alias` names pairs of
+    buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the assignment of roles.
     """
 
     name: str
@@ -287,9 +288,10 @@ class Kernel:
     threads: int
     form: str
     sizes: Mapping[int, str]
+    extents: Mapping[str, int]
     alias: tuple[tuple[str, str], ...] = ()
+    in_place: tuple[tuple[str, str], ...] = ()
     locs: tuple[Loc, ...] = ()
-    meaning: Any = None
 
     def key(self, salt: str = "") -> str:
         """The content hash: names of values, locations and comments play no part."""

@@ -409,6 +409,10 @@ class NestBuilder:
         value = Value(node)
         operands = self._reduced_operands(node, scope, number)
         function, expr = _step(op.step, operands, op.operands)
+        if not self.space.reduced_set(node):
+            # Nothing to run over: the only element is the result.
+            self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
+            return
         start = _start(op, node, expr)
         name = self.names.fresh(value.name, "acc")
         type = Type(expr.dtype, value.type.shape)

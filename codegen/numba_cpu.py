@@ -42,6 +42,7 @@ _PASSES = (
     untyped_passes.IRProcessing,
     untyped_passes.ReconstructSSA,
     typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
     typed_passes.NativeLowering,
     typed_passes.NoPythonBackend,
 )
@@ -164,6 +165,10 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
     module = library.create_ir_module(symbol)
     inner = context.declare_function(module, result.fndesc)
     outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 3), symbol)
+    if has_feature("avx512vbmi2"):
+        # LLVM prefers 256 bits since Skylake slowed down at 512; from Ice Lake on 512 is faster.
+        # llvmlite's own `add` knows no attribute with a value.
+        set.add(outer.attributes, '"prefer-vector-width"="512"')
     builder = ir.IRBuilder(outer.append_basic_block())
     context.call_conv.call_function(builder, inner, types.none, arguments, outer.args)
     builder.ret_void()

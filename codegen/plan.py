@@ -55,7 +55,7 @@ class StepKind(Enum):
 class Launch:
     """A kernel and what it is called with.
 
-    `source` is the emitted file and `entry` the kernel's name in it. `args` follow the kernel's
+    As the epilogue of a product, each of its chunks takes `block` rows of the result. `source` is the emitted file and `entry` the kernel's name in it. `args` follow the kernel's
     parameters: a buffer's number in the plan, or `Extent(n)` for an integer. On the CPU the kernel
     is called on pieces of `range(extent)`, none smaller than `grain`; on CUDA `extent` blocks of
     `threads` threads run it. `key` is the content hash of the canonical kernel.
@@ -68,6 +68,7 @@ class Launch:
     extent: int
     grain: int = 1
     threads: int = 0
+    block: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Gemm:
 class Step:
     """One row of the plan, with the buffers it reads and writes.
 
-    KERNEL has `launch`. GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
+    KERNEL has `launch`, and perhaps `others`: launches that depend on none of each other and run
+    in the same step. GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
     rows (`extent` = batch × m) as soon as they are there. COPY copies `reads[0]` to `writes[0]`.
     LOOP has `count`, and END `bumps`: (buffer, bytes) pairs whose addresses advance each turn.
     BRANCH goes on at step `target` if the boolean `reads[0]` is false, or always if it reads
@@ -117,6 +119,7 @@ class Step:
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
     launch: Launch | None = None
+    others: tuple[Launch, ...] = ()
     gemm: Gemm | None = None
     count: int = 0
     bumps: tuple[tuple[int, int], ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -254,4 +254,9 @@ def header(kernel: Kernel, launch: str, root: str) -> str:
     )
 
 
-Spell = Callable[[Kernel], str]
+def signature(name: str, params: list[str]) -> list[str]:
+    """The `def` line, or lines where it is long."""
+    one = f"def {name}({', '.join(params)}):"
+    if len(one) <= 96:
+        return [one]
+    return [f"def {name}(", *(f"    {p}," for p in params), "):"]

@@ -45,7 +45,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.kernel import parts as expressions
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.device import Device
-from graphc.dtypes import Dim, Type
+from graphc.dtypes import Dim, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
 
 INNER, WORKER = -1, -2
@@ -96,8 +96,9 @@ def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis
     whole = Axis(number, math.prod(int(str(a.extent)) for a in axes))
     rest, new = axis_index(whole), {}
     for axis in reversed(axes[1:]):
-        new[axis] = rest % int(str(axis.extent))
-        rest = rest // int(str(axis.extent))
+        size = max(int(str(axis.extent)), 1)
+        new[axis] = rest % size
+        rest = rest // size
     if axes:
         new[axes[0]] = rest
     return whole, new
@@ -144,6 +145,7 @@ class Draft:
     threads: int
     form: str
     work: int
+    block: int = 1
 
 
 def flat(nest: Nest, body: Body, device: Device) -> Draft:
@@ -340,7 +342,7 @@ def split_rows(
     width = size if row_lanes else int(str(body.inner[-1].extent))
     work = total * math.prod(int(str(a.extent)) for a in body.inner)
     return Draft(
-        (loop,), buffers, int(str(chunk.extent)), _threads(width), "split", work
+        (loop,), buffers, int(str(chunk.extent)), _threads(width), "split", work, size
     )
 
 
@@ -399,13 +401,20 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
     """The kernel: parameters in order, small values inlined, extents as parameters."""
     body = inline(draft.body, {b for b, r in roles.items() if r == "input"})
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
+    if nest.faults:
+        params += (Param("status", Type(i64, (1,)), "status"),)
     names, sizes = _axis_names(body, device)
     locs = dict.fromkeys(
         s.loc for s in walk(body) if isinstance(s, Let | Store | Update) and s.loc is not None
     )
     grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
+    extents = {
+        sizes[s.axis.number]: int(str(s.axis.extent))
+        for s in walk(body)
+        if isinstance(s, Loop) and s.axis.number in sizes
+    }
     return Kernel(
-        name, params, body, names, draft.extent, grain, draft.threads, draft.form, sizes,
+        name, params, body, names, draft.extent, grain, draft.threads, draft.form, sizes, extents,
         locs=tuple(sorted(locs, key=lambda loc: (loc.file, loc.line, loc.column))),
     )
 
@@ -438,6 +447,8 @@ def _axis_names(
         names[number] = name
         if loop.role in ("lane", "serial") and not device.is_cuda:
             sizes[number] = f"{name}s"
+        elif loop.role == "flat" and device.is_cuda:
+            sizes[number] = "n"
     return names, sizes
 
 

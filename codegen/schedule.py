@@ -119,7 +119,8 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
     order = NestBuilder(region, first, keep=False).ordered_axes()[1]
     reductions = [n for n in space.nodes if n in space.reduced]
     sets = {space.reduced_set(n) for n in reductions}
-    if len(sets) != 1 or not order:
+    products = any(op_of(n).kind == "contraction" for n in reductions)
+    if len(sets) != 1 or not order or products:
         return None
     for count_ in range(1, len(order) + 1):
         taken = frozenset(a.number for a in order[:count_])
@@ -203,6 +204,8 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
     used = {b for b, _ in access.accesses(draft.body)}
     params = {b: "input" for b in inputs if b in used} | {b: "output" for b in outputs}
     kernel = roles.finish(region.name, draft, params, nest, device)
+    if len(nest.phases) == 1:
+        kernel = replace(kernel, in_place=access.in_place(kernel))
     binding = {b: v for b, v in (inputs | outputs).items() if b in params}
     return Task(kernel, binding, faults=nest.faults)
 
@@ -253,7 +256,7 @@ def _split_task(
     )
     kernel = roles.finish(region.name, draft, params, nest, device)
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
-    return Task(kernel, binding, faults=nest.faults), partials, draft.form
+    return Task(kernel, binding, block=draft.block, faults=nest.faults), partials, draft.form
 
 
 MAX_CHUNKS = 64

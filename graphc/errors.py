@@ -6,6 +6,7 @@ that `except ValueError` keeps working. Wording is part of the product and is ke
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,18 @@ def _quote(loc: Loc) -> list[str]:
     """The user's line with the expression underlined, as far as the source is known."""
     lines = [f"  {loc.file}:{loc.line}"]
     if loc.source:
-        lines.append(f"    {loc.source}")
+        source = loc.source.strip()
+        lines.append(f"    {source}")
         start, stop = loc.underline()
         if stop > start:
-            lines.append("    " + " " * start + "^" * (stop - start))
+            lines.append("    " + " " * _cells(source[:start]) + "^" * _cells(source[start:stop]))
     return lines
+
+
+def _cells(text: str) -> int:
+    """The columns that a terminal gives to a text."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 class TypeMismatch(GraphcError, TypeError):

@@ -95,7 +95,9 @@ def _with_axes(name: str, x: Any, axis: Axes) -> tuple[Any, tuple[int, ...]]:
     x = _floating(name, x)
     axes = as_axes(axis, x.ndim)
     if not all(x.shape[a] for a in axes):
-        raise ShapeError(f"{name} of an empty axis has no value", values=[(label(x, "x"), x.type)])
+        raise ShapeError(
+            f"{name} of an empty axis has no value", values=[(label(x, "x"), x.type)]
+        )
     return x, axes
 
 
@@ -170,7 +172,9 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     if weight.ndim not in (1, 2) or not x.ndim or x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             "linear: the last axis of x must equal that of weight [outputs, inputs]",
-            values=zip(labels((x, weight), ("x", "weight")), (x.type, weight.type), strict=True),
+            values=zip(
+                labels((x, weight), ("x", "weight")), (x.type, weight.type), strict=True
+            ),
         )
     product = matmul(x, transpose(weight))
     return product if bias is None else elementwise(ew.add, product, bias)

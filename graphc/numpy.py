@@ -44,9 +44,7 @@ globals().update(
 def __getattr__(name: str) -> Any:
     if name.startswith("_") or not hasattr(np, name):
         raise AttributeError(f"graphc.numpy has no attribute {name}")
-    raise MissingFunction(
-        f"graphc.numpy.{name} is not built yet", help=tables.nearest(name)
-    )
+    raise MissingFunction(f"graphc.numpy.{name} is not built yet", help=tables.nearest(name))
 
 
 class MissingFunction(UnsupportedFunction, AttributeError):

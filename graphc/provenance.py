@@ -40,10 +40,23 @@ def call_site() -> tuple[Loc | None, Names]:
     The user's frame is the innermost one that belongs neither to graphc nor to NumPy.
     """
     frame = user_frame()
-    if frame is None:
-        return None, ()
-    offsets, entries = _sites(frame.f_code)
-    return entries[bisect.bisect_right(offsets, frame.f_lasti) - 1]
+    return (None, ()) if frame is None else _site(frame.f_code, frame.f_lasti)
+
+
+def raised_at(error: BaseException) -> Loc | None:
+    """The user's expression that raised `error`, or called what raised it."""
+    found, entry = None, error.__traceback__
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if not _is_internal(code.co_filename) and code.co_filename.endswith(".py"):
+            found = _site(code, entry.tb_lasti)[0]
+        entry = entry.tb_next
+    return found
+
+
+def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
+    offsets, entries = _sites(code)
+    return entries[bisect.bisect_right(offsets, instruction) - 1]
 
 
 def user_frame() -> FrameType | None:
@@ -84,7 +97,9 @@ def is_assigned(loc: Loc) -> bool:
     """Whether the expression at `loc` is the target of an assignment."""
     if loc.line != loc.end_line or not expression(loc).endswith("]"):
         return False
-    return bool(re.match(r"\s*([-+*/%@&|^]|//|\*\*|<<|>>)?=(?!=)", loc.source[loc.end_column :]))
+    return bool(
+        re.match(r"\s*([-+*/%@&|^]|//|\*\*|<<|>>)?=(?!=)", loc.source[loc.end_column :])
+    )
 
 
 # --- names --------------------------------------------------------------------------------

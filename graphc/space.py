@@ -188,12 +188,16 @@ class Space:
         at, mask, _ = apply_view(
             op_of(node), node.attrs, operand.type, tuple(map(axis_index, own))
         )
-        through = tuple(None if i.axis is None else axes[i.axis.number] for i in at)
+        through = tuple(
+            axes[i.axis.number] if i.axis is not None and i.axis.extent == size else None
+            for i, size in zip(at, operand.type.shape)
+        )
         if not self._inner(operand):
             self.pure[Value(node)] = None
             self.reads.append((operand, through))
         elif operand in self.pure:
             self.pure[Value(node)] = None
+            self._unify(through, self.axes[operand])
         else:
             opaque = any(
                 t is None and size != 1 for t, size in zip(through, operand.type.shape)
@@ -268,8 +272,13 @@ class Space:
             self.rollback(mark)
 
     def domain(self) -> frozenset[int]:
-        """All axes of computed values and of what reductions run over."""
-        found = {a for v in self.axes for a in self.of(v) if a is not None}
+        """All axes of computed values and of what reductions run over.
+
+        A view of what comes from outside counts only where nothing else reads it.
+        """
+        read = {o for n in self.nodes for o in n.values}
+        own = (v for v in self.axes if v not in self.pure or v not in read)
+        found = {a for v in own for a in self.of(v) if a is not None}
         found |= {self.find(a) for r in self.reduced.values() for a in r if a is not None}
         return frozenset(found)
 

@@ -30,6 +30,8 @@ from graphc.provenance import Names, call_site, expression, is_assigned, user_fr
 LARGE_CONSTANT = 1 << 20
 """Bytes from which an array that a function closes over is reported as a large constant."""
 
+_ELEMENTS = "build the array with graphc.numpy.where or concatenate"
+
 # What a function of ours may raise about an argument that nobody foresaw.
 _FOREIGN = (TypeError, ValueError, IndexError, OverflowError, ArithmeticError)
 
@@ -52,6 +54,7 @@ class Trace:
         self.weak_inputs: dict[tuple[int, DType], Value] = {}
         self._captured: dict[int, tuple[Tracer, Tracer]] = {}
         self._constants: dict[int, tuple[Any, bytes, Value]] = {}
+        self.refused: GraphcError | None = None
         self._site: tuple[Loc | None, Names] | None = None
         self._warned: set[tuple[str, int]] = set()
 
@@ -170,7 +173,7 @@ class Trace:
             return int(value)
         if isinstance(value, float):
             return float(value)
-        raise TypeMismatch(f"{_short(value)} is no array and no number")
+        raise TypeMismatch(f"{_short(value)} is neither an array nor a real number")
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """Append a node; Python numbers take the dtype of the operands beside them."""
@@ -252,7 +255,9 @@ def _in_our_form(
     except TypeError as mismatch:
         unknown = set(kwargs) - set(inspect.signature(function).parameters)
         if unknown:
-            return UnsupportedFunction(f"{what} does not take {', '.join(sorted(unknown))}= yet")
+            return UnsupportedFunction(
+                f"{what} does not take {', '.join(sorted(unknown))}= yet"
+            )
         return SignatureError(f"{what}: {mismatch}")
     if isinstance(error, IndexError):
         return OutOfBounds(f"{what}: {error}")
@@ -419,7 +424,7 @@ class Tracer(promote.TracedArray):
         if loc is not None and is_assigned(loc):
             _refuse_write(
                 "a traced array cannot be written into an array that exists while tracing",
-                "build the array with graphc.numpy.where or concatenate",
+                _ELEMENTS,
             )
         _refuse("the array", tables.instead_of(expression(loc)))
 
@@ -430,17 +435,19 @@ class Tracer(promote.TracedArray):
         )
 
     def __float__(self) -> NoReturn:
-        _refuse("the float", "use graphc.numpy's functions instead of those of math and float()")
+        _refuse(
+            "the float value", "use graphc.numpy's functions instead of those of math and float()"
+        )
 
     def __int__(self) -> NoReturn:
-        _refuse("the int", "use .astype(int), or name the argument in static=")
+        _refuse("the integer value", "use .astype(int), or name the argument in static=")
 
     def __complex__(self) -> NoReturn:
         _refuse("the complex number")
 
     def __index__(self) -> NoReturn:
         _refuse(
-            "the index",
+            "the integer value",
             "use graphc.numpy.take, or name the argument in static= if it is a size",
         )
 
@@ -485,9 +492,7 @@ class Tracer(promote.TracedArray):
         """Take `result`'s value, as an in-place operation of NumPy would."""
         self._check_writable(what)
         result = promote.array(result)
-        if result.shape != self.shape or not np.can_cast(
-            result.dtype, self.dtype, "same_kind"
-        ):
+        if result.shape != self.shape or not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise TypeMismatch(
                 f"{what} in place cannot keep the array's type",
                 values=[("array", self.type), ("result", result.type)],
@@ -504,7 +509,9 @@ class Tracer(promote.TracedArray):
                 f"{what} in place would change an argument, which the caller still holds", help
             )
         if self.base is not None:
-            _refuse_write(f"{what} in place would write through a view of another array", help)
+            _refuse_write(
+                f"{what} in place would write through a view of another array", _ELEMENTS
+            )
         if any(view() is not None for view in self.views):
             _refuse_write(
                 f"{what} in place would be seen through a view of the array that is still in use",
@@ -514,12 +521,12 @@ class Tracer(promote.TracedArray):
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         _refuse_write(
             "an assignment to elements of a traced array is not built yet",
-            "build the array with graphc.numpy.where or concatenate",
+            _ELEMENTS,
         )
 
     def is_view_of(self, base: Tracer) -> Tracer:
         """Note that NumPy would let this array share its memory with `base`."""
-        root = base.base or base
+        root = base if base.base is None else base.base
         if root is not self:
             self.base = root
             root.views = [v for v in root.views if v() is not None]
@@ -545,9 +552,14 @@ def leaked(tracer: Tracer) -> GraphcError:
 
 
 def _refuse(what: str, help: str | None = None) -> NoReturn:
-    raise ConcretizationError(
+    error = ConcretizationError(
         f"{what} of a traced array is known only when the graph runs", help=help
     ).at(call_site()[0])
+    trace = active_trace()
+    if isinstance(trace, Trace):
+        # NumPy replaces some of these by errors of its own.
+        trace.refused = error
+    raise error
 
 
 def _refuse_write(message: str, help: str) -> NoReturn:

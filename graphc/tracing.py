@@ -13,10 +13,11 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DType, Type, bool_, dtype, f64, i64
-from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
+from graphc.errors import ArgumentError, ConcretizationError, GraphcError, SignatureError, TypeMismatch
 from graphc.interpret import interpret
 from graphc.ir import Graph, Loc
 from graphc.opdef import active_trace, tracing_with
+from graphc.provenance import raised_at
 from graphc.tracer import Trace, Tracer, as_tracer
 
 WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
@@ -112,14 +113,14 @@ def bind(
     try:
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise SignatureError(f"{function_name(fn)}: {error}") from None
+        raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
     static = (static,) if isinstance(static, str) else tuple(static)
     unknown = [name for name in static if name not in signature.parameters]
     if unknown:
         raise ArgumentError(
             f"static= names {unknown[0]}, which is no parameter of {function_name(fn)}",
             values=[("parameters", ", ".join(signature.parameters))],
-        )
+        ).at(definition(fn))
     # A tuple, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
@@ -241,14 +242,30 @@ def run_traced(
     Raises TypeMismatch for a result that is no array, ArgumentError for a draw from NumPy's
     global random generator.
     """
-    with tracing_with(trace), _random_state_watched():
-        leaves, tree = optree.tree_flatten(call())
+    with tracing_with(trace), _random_state_watched(fn):
+        leaves, tree = optree.tree_flatten(_called(trace, call))
         if not leaves:
             raise TypeMismatch(
                 f"{function_name(fn)} returns no array", help="return what it computes"
-            ).at(_definition(fn))
+            ).at(definition(fn))
         outputs = [_output(trace, leaf, fn) for leaf in leaves]
     return outputs, tree
+
+
+def _called(trace: Trace, call: Callable[[], Any]) -> Any:
+    """What `call()` returns; what libraries raise at the sight of a traced value, in our form."""
+    try:
+        return call()
+    except GraphcError:
+        raise
+    except TypeError as error:
+        loc, refused = raised_at(error), trace.refused
+        if refused is not None and refused.loc == loc:
+            # NumPy asked a traced value for its number and replaced the answer by its own error.
+            raise refused from None
+        if Tracer.__name__ in str(error):
+            raise ConcretizationError(f"a traced array is of no use here: {error}").at(loc) from error
+        raise
 
 
 def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
@@ -260,15 +277,17 @@ def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
 
 def _output(trace: Trace, leaf: Any, fn: Callable[..., Any]) -> Tracer:
     try:
-        return as_tracer(trace, leaf)
+        output = as_tracer(trace, leaf)
     except TypeMismatch:
         raise TypeMismatch(
             f"{function_name(fn)} returns a {type(leaf).__name__}, which is no array",
             help="return arrays, numbers, and containers of them",
-        ).at(_definition(fn)) from None
+        ).at(definition(fn)) from None
+    # A number that met no array becomes an input of its own dtype here.
+    return output.snapshot()
 
 
-def _definition(fn: Callable[..., Any]) -> Loc | None:
+def definition(fn: Callable[..., Any]) -> Loc | None:
     """The line on which `fn` is defined."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
     if code is None:
@@ -299,6 +318,9 @@ def sources_of(
 class _random_state_watched:
     """Raise if the block draws from NumPy's global generator: the draw would be a constant."""
 
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+
     def __enter__(self) -> None:
         self.before = np.random.get_state(legacy=False)
 
@@ -309,10 +331,10 @@ class _random_state_watched:
         np.random.set_state(self.before)
         if kind is None:
             raise ArgumentError(
-                "the function draws from NumPy's global random generator while it is traced; "
-                "the numbers would be the same in every call",
+                f"{function_name(self.fn)} draws from NumPy's global random generator, which "
+                "would give the same numbers in every call",
                 help="pass random arrays as arguments (graphc.random is not built yet)",
-            )
+            ).at(definition(self.fn))
 
 
 def _equal_state(a: Any, b: Any) -> bool:

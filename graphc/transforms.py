@@ -16,7 +16,7 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DType, Type, f64
-from graphc.errors import ArgumentError, NotDifferentiable, SignatureError, TypeMismatch
+from graphc.errors import ArgumentError, GraphcError, NotDifferentiable, SignatureError, TypeMismatch
 from graphc.functions import promote
 from graphc.ir import Graph
 from graphc.opdef import active_trace
@@ -26,6 +26,7 @@ from graphc.tracer import Trace, Tracer, as_tracer, leaked
 from graphc.tracing import (
     Source,
     cast_number,
+    definition,
     function_name,
     identifier,
     leaf_type,
@@ -93,7 +94,9 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     leaves, tree = optree.tree_flatten(out)
     graph = call.graph
     # The cotangents of aux do not exist: a graph of the outputs alone has no inputs for them.
-    graph = Graph(graph.name, graph.inputs, graph.nodes, graph.outputs[: len(leaves)], graph.meta)
+    graph = Graph(
+        graph.name, graph.inputs, graph.nodes, graph.outputs[: len(leaves)], graph.meta
+    )
     backward = passes_grad.vjp(graph, call.inputs_of_chosen())
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
@@ -110,7 +113,9 @@ def stop_gradient(x: Any) -> Any:
         trace = active_trace()
         if not isinstance(trace, Trace) or not isinstance(leaf, Tracer):
             return leaf
-        return trace.enter("stop_gradient", lambda v: stop_gradient_op(promote.array(v)), (leaf,), {})
+        return trace.enter(
+            "stop_gradient", lambda v: stop_gradient_op(promote.array(v)), (leaf,), {}
+        )
 
     return optree.tree_map(stop, x)
 
@@ -182,7 +187,7 @@ class _Call:
                 f"the gradient of {function_name(self.fn)} needs one float scalar result, not a "
                 "container",
                 help=None if has_aux else "return (scalar, others) and set has_aux=True",
-            )
+            ).at(definition(self.fn))
 
 
 def _traced(
@@ -194,7 +199,7 @@ def _traced(
             raise SignatureError(
                 f"argnums names argument {number} of {function_name(fn)}, which is called with "
                 f"{len(args)} positional arguments"
-            )
+            ).at(definition(fn))
     wanted = tuple(number % len(args) for number in chosen)
     trace = Trace(function_name(fn))
     names = _argument_names(fn, args, kwargs)
@@ -210,7 +215,9 @@ def _traced(
             kind = types[-1]
             own = None if kind is None else new_argument(trace, kind, name)
             arguments.append((name, own))
-    traced = [leaf if own is None else own for leaf, (_, own) in zip(values, arguments, strict=True)]
+    traced = [
+        leaf if own is None else own for leaf, (_, own) in zip(values, arguments, strict=True)
+    ]
     given = [
         optree.tree_unflatten(tree, [traced[i] for i in place])
         for tree, place in zip(trees, places, strict=True)
@@ -254,7 +261,7 @@ def _argument_names(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any])
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise SignatureError(f"{function_name(fn)}: {error}") from None
+        raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
     names: list[str] = []
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -308,8 +315,10 @@ def _split_aux(fn: Function, results: Any) -> tuple[Any, Any]:
     return results[0], results[1]
 
 
-def _no_pair(fn: Function) -> TypeMismatch:
-    return TypeMismatch(f"with has_aux=True, {function_name(fn)} must return a pair (result, aux)")
+def _no_pair(fn: Function) -> GraphcError:
+    return TypeMismatch(
+        f"with has_aux=True, {function_name(fn)} must return a pair (result, aux)"
+    ).at(definition(fn))
 
 
 def _unwrapped(fun: Function) -> tuple[Function, Callable[[Function], Function]]:

@@ -8,7 +8,7 @@ from typing import Any
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.passes.dce import EFFECTS
 from graphc.passes.rewrite import Report, graph_pass
-from graphc.passes.rules import is_commutative
+from graphc.passes.matching import is_commutative
 
 
 @graph_pass

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.dtypes import Type
 from graphc.functions.promote import full
 from graphc.interpret import interpret
-from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.opdef import Op
 from graphc.ops.creation import Constant, constant
 from graphc.passes.dce import EFFECTS

@@ -209,11 +209,19 @@ class _State:
         """Merge two groups if that is legal."""
         if producer.sandwich or consumer.sandwich or self._path(producer, consumer):
             return False
-        if consumer.product is not None:
+        product = consumer.product
+        if product is not None and self._feeds(producer, product):
             return self._sandwich(producer, consumer)
+        if producer.product is not None and product is not None:
+            return False
         if self._append(producer, consumer) or self._combine(producer, consumer):
             return True
         return False
+
+    def _feeds(self, producer: Group, product: Node) -> bool:
+        """Whether a product reads what a group computes, directly or through views."""
+        unit = self.unit_of[product]
+        return any(self.group_at(v.node) is producer for n in unit.nodes for v in n.values)
 
     def _append(self, producer: Group, consumer: Group) -> bool:
         """The quick way: one more unit on a group where all values have all axes."""

@@ -11,22 +11,14 @@ from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.opdef import Op
 from graphc.passes.dce import dce
 from graphc.passes.rewrite import GraphPass, Report, emitting, graph_pass, with_numbers
-from graphc.passes.rules import (
-    EXACT,
-    Contract,
-    Match,
-    Rule,
-    Table,
-    cost,
-    matches,
-    operand_kinds,
-    replace,
-)
+from graphc.passes.matching import Match, cost, matches, operand_kinds, replace
+from graphc.passes.rules import EXACT, Contract, Rule, Table
 from graphc.passes.simplify_algebra import ALGEBRA
 from graphc.passes.simplify_logic import LOGIC
+from graphc.passes.simplify_sums import SUMS
 from graphc.passes.simplify_views import VIEWS
 
-TABLES: tuple[Table, ...] = (*ALGEBRA, *LOGIC, *VIEWS)
+TABLES: tuple[Table, ...] = (*ALGEBRA, *LOGIC, *VIEWS, *SUMS)
 SWEEPS = 4
 """How often a graph is gone through: later sweeps catch what sharing had held back."""
 

@@ -145,12 +145,6 @@ def conversions(x: Array, *, p: Attr, q: Attr) -> Rows:
         cast(cast(x, dtype=p), dtype=q),
         lambda x, p, q: cast(x, dtype=q) if _passes_through(x.type.dtype, p, q) else None,
     )
-    yield (
-        "ne-zero-cast",
-        EXACT,
-        ne(cast(x, dtype=p), 0),
-        lambda x, p: x if x.type.dtype is bool_ else None,
-    )
 
 
 LOGIC = (

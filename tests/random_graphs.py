@@ -7,9 +7,8 @@ of its ops, to finite numbers, and to ops that are continuous.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +20,11 @@ from graphc.errors import GraphcError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
 from graphc.opdef import REGISTRY, Op
-from graphc.ops.creation import Constant
 from graphc.ops.elementwise import add, maximum, minimum
-from graphc.ops.products import contract, split_spec
 from graphc.ops.views import reduce_sum
 from graphc.passes.grad import value_and_grad
 from graphc.passes.rules import AttrVar, Rule
+from tests.random_parts import domains, propose, special_values
 
 KINDS = "elementwise view reduction contraction gather scatter iota constant composite".split()
 DTYPES = (f32, f32, f32, f64, f64, i64, i32, u8, bool_)
@@ -68,7 +66,7 @@ def random_graph(
     """
     maker = Maker(np.random.default_rng(seed), tame, dtypes)
     maker.input(Type(maker.pick(dtypes), maker.shape()))
-    maker.input(Type(f32 if f32 in dtypes else dtypes[0], maker.shape()))
+    maker.input(Type(maker.float, maker.shape()))
     for _ in range(20 * nodes):
         if len(maker.builder.nodes) >= nodes:
             break
@@ -109,6 +107,7 @@ class Maker:
         self.rng = rng
         self.tame = tame
         self.dtypes = dtypes
+        self.float = next(d for d in dtypes if d.is_float)
         self.largest = LARGEST
         self.builder = Builder("random")
         self.arrays: dict[Value, Any] = {}
@@ -228,11 +227,13 @@ class Maker:
         operands = [self._within(self._any(lambda t: True), domain) for _ in op.operands]
         if op.kind == "reduction" and operands[0].type.dtype.kind not in op.kinds:
             return None
+        if op.kind == "composite" and any(o.type.size == 0 for o in operands):
+            return None  # an expansion may take a maximum, which nothing has
         return self.attributed(op, operands)
 
     def _any(self, fits: Callable[[Type], bool]) -> Value:
         found = [v for v in self.arrays if fits(v.type)]
-        return self.pick(found) if found else self.input(Type(f32, self.shape()))
+        return self.pick(found) if found else self.input(Type(self.float, self.shape()))
 
     def _elementwise(self, op: Op) -> list[Operand] | None:
         takes = op.signature.split("->")[0]
@@ -266,7 +267,7 @@ class Maker:
 
     def _sampled(self, op: Op, sample: Mapping[str, Any]) -> Value | None:
         """A node of the types that a sample of the record states."""
-        dtype = self.pick([d for d in self.dtypes if d.is_float] or [f32])
+        dtype = self.pick([d for d in self.dtypes if d.is_float])
         ranges = sample.get("integers", {})
         ordered = sample.get("domains", domains(op))
         operands: list[Operand] = []
@@ -302,7 +303,7 @@ class Maker:
         kinds = rule.kinds[generic[0]] if generic else "b"
         for variable in generic:
             kinds = "".join(k for k in kinds if k in rule.kinds[variable])
-        common = dtype or self.pick([d for d in self.dtypes if d.kind in kinds] or [f32])
+        common = dtype or self.pick([d for d in self.dtypes if d.kind in kinds] or [self.float])
         shape = self._any(lambda t: t.dtype is common).type.static_shape
         if self.chance(0.3):
             shape = self.shape()
@@ -357,230 +358,3 @@ def instance(
         attrs.update({n: made.node.attrs[k] for k, n in names.items()})
         bound[Value(node)] = made
     return made
-
-
-# --- attributes -----------------------------------------------------------------------------
-
-
-def domains(op: Op) -> list[tuple[float, float]]:
-    """The domain of each operand, as the record states it."""
-    given = op.domain
-    if given and isinstance(given[0], tuple):
-        return list(given)  # type: ignore[arg-type]
-    return [given] * len(op.operands)  # type: ignore[list-item]
-
-
-def propose(maker: Maker, op: Op, types: Sequence[Type]) -> dict[str, Any]:
-    """Attributes for an op, by what they are called; whether they fit, its type rule says."""
-    sample = maker.pick(op.samples) if op.samples else {}
-    if not op.attrs:
-        return {}
-    made = _PROPOSALS.get(tuple(sorted(op.attrs)), lambda maker, types: {})(maker, types)
-    return {name: made.get(name, sample.get(name)) for name in op.attrs}
-
-
-def _broadcast(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    (x,) = types
-    shape, dims = list(x.shape), list(range(x.ndim))
-    for _ in range(int(maker.pick((0, 1, 1, 2)))):
-        at = int(maker.rng.integers(len(shape) + 1))
-        shape.insert(at, int(maker.pick((1, 2, 3))))
-        dims = [d + (d >= at) for d in dims]
-    return {"shape": tuple(shape), "dims": tuple(dims)}
-
-
-def _reshape(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    (x,) = types
-    shape = list(x.static_shape)
-    match maker.pick(("same", "flat", "one", "split", "merge")):
-        case "flat":
-            shape = [x.size]
-        case "one":
-            shape.insert(int(maker.rng.integers(len(shape) + 1)), 1)
-        case "split" if shape:
-            at = int(maker.rng.integers(len(shape)))
-            half = next((n for n in (2, 3) if shape[at] % n == 0), 1)
-            shape[at : at + 1] = [half, shape[at] // half]
-        case "merge" if len(shape) > 1:
-            shape[:2] = [shape[0] * shape[1]]
-    return {"shape": tuple(shape)}
-
-
-def _transpose(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    n = types[0].ndim
-    return {"perm": tuple(range(n)) if maker.chance(0.2) else tuple(map(int, maker.rng.permutation(n)))}
-
-
-def _slice(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    start, stop, step = [], [], []
-    idle = maker.chance(0.2)
-    for n in types[0].static_shape:
-        a, b = sorted(int(maker.rng.integers(n + 1)) for _ in range(2))
-        a, b = (0, n) if idle or maker.chance(0.3) else (a, b)
-        start.append(a)
-        stop.append(b)
-        step.append(1 if idle else int(maker.pick((1, 1, 2, 3))))
-    return {"start": tuple(start), "stop": tuple(stop), "step": tuple(step)}
-
-
-def _pad(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    (x,) = types
-    idle = maker.chance(0.2)
-    widths = ((0,) if idle else (0, 0, 1, 2), (0,) if idle or maker.chance(0.6) else (0, 1))
-    low, high = (tuple(int(maker.pick(widths[0])) for _ in x.shape) for _ in range(2))
-    interior = tuple(int(maker.pick(widths[1])) for _ in x.shape)
-    value = maker.pick((0, 1)) if not x.dtype.is_float else maker.pick((0.0, 0.5, -0.0))
-    return {"low": low, "high": high, "interior": interior, "value": value}
-
-
-def _axes(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    axes = range(types[0].ndim)
-    if maker.chance(0.3):  # the longest run of axes of size 1
-        return {"axes": tuple(a for a in axes if types[0].shape[a] == 1)}
-    chosen = tuple(a for a in axes if maker.chance(0.5))
-    return {"axes": chosen if maker.chance(0.8) else chosen[::-1]}
-
-
-def _spec(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    x, y = types
-    free = iter("abcdefgh")
-    left = [next(free) for _ in x.shape]
-    right: list[str] = []
-    for size in y.shape:
-        same = [a for a, n in zip(left, x.shape) if n == size and a not in right]
-        right.append(maker.pick(same) if same and maker.chance(0.8) else next(free))
-    both = set(left) & set(right)
-    kept = [a for a in dict.fromkeys(left + right) if a not in both or maker.chance(0.4)]
-    maker.rng.shuffle(kept)
-    return {"spec": f"{''.join(left)},{''.join(right)}->{''.join(kept)}"}
-
-
-def _iota(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    shape = maker.shape() or (3,)
-    numeric = [d for d in maker.dtypes if d.kind != "b"]
-    axis = int(maker.rng.integers(len(shape)))
-    return {"dtype": maker.pick(numeric), "shape": shape, "axis": axis}
-
-
-def _constant(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    type = Type(maker.pick(maker.dtypes), maker.shape())
-    array = maker.numbers(type)
-    if maker.chance(0.3) and array.size:
-        array = np.full_like(array, array.reshape(-1)[0])
-    return {"value": Constant(array)}
-
-
-def _cast(maker: Maker, types: Sequence[Type]) -> dict[str, Any]:
-    floats = [d for d in maker.dtypes if d.is_float]
-    return {"dtype": maker.pick(floats if maker.tame else maker.dtypes)}
-
-
-_PROPOSALS: dict[tuple[str, ...], Callable[[Maker, Sequence[Type]], dict[str, Any]]] = {
-    ("dims", "shape"): _broadcast,
-    ("shape",): _reshape,
-    ("perm",): _transpose,
-    ("start", "step", "stop"): _slice,
-    ("high", "interior", "low", "value"): _pad,
-    ("axes",): _axes,
-    ("spec",): _spec,
-    ("axis", "dtype", "shape"): _iota,
-    ("value",): _constant,
-    ("dtype",): _cast,
-}
-
-
-def special_values(dtype: DType) -> Any:
-    """Numbers at which an identity of real numbers may fail: zeros, infinities, nan, extremes."""
-    if dtype.kind == "b":
-        return np.array([False, True])
-    if dtype.is_integer:
-        info = np.iinfo(dtype.numpy)
-        numbers = {int(info.min), int(info.max), 0, 1, 2, 3, 7, int(info.max) // 2 + 1}
-        numbers |= {-1, -2, -5} if dtype.kind == "i" else set()
-        return np.array(sorted(numbers), dtype.numpy)
-    info = np.finfo(dtype.numpy)
-    halves = [0.0, 1.0, 0.5, 2.5, 3.0, float(info.max), float(info.smallest_subnormal)]
-    halves += [float(info.tiny), float(info.max) / 2, np.inf, 1e-3, 88.0, 0.1, 7.7]
-    return np.array([*halves, *(-h for h in halves), np.nan], dtype.numpy)
-
-
-# --- equality -------------------------------------------------------------------------------
-
-
-def difference(a: Any, b: Any) -> int:
-    """0 if arrays are bit for bit equal (nan is nan), 1 if but for signs of zero, 2 otherwise."""
-    assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
-    if a.dtype.kind != "f":
-        return 0 if np.array_equal(a, b) else 2
-    if not np.array_equal(a, b, equal_nan=True):
-        return 2
-    numbers = ~np.isnan(a)
-    return int(np.any(np.signbit(a[numbers]) != np.signbit(b[numbers])))
-
-
-# --- shrinking ------------------------------------------------------------------------------
-
-
-def shrink(case: Case, fails: Callable[[Case], bool]) -> Case:
-    """The smallest case found that still fails: fewer outputs, nodes made inputs, one by one."""
-    progress = True
-    while progress:
-        progress = False
-        for smaller in _smaller(case):
-            if fails(smaller):
-                case, progress = smaller, True
-                break
-    return case
-
-
-def _smaller(case: Case) -> Iterator[Case]:
-    graph = case.graph
-    if len(graph.outputs) > 1:
-        for i in range(len(graph.outputs)):
-            yield _cut(case, (graph.outputs[i],), frozenset())
-    last = graph.outputs[0].node
-    operands = tuple(v for v in last.values if not v.is_input)
-    if len(graph.outputs) == 1:
-        for value in operands:
-            yield _cut(case, (value,), frozenset())
-        for value in operands:
-            yield _cut(case, graph.outputs, frozenset((value,)))
-        for node in graph.nodes[:-1]:
-            yield _cut(case, graph.outputs, frozenset(node.results))
-
-
-def _cut(case: Case, outputs: tuple[Value, ...], inputs: frozenset[Value]) -> Case:
-    """The case with these outputs, and with new inputs in the place of the values `inputs`."""
-    known: dict[Value, Any] = dict(zip(case.graph.inputs, case.arrays))
-    interpret(
-        case.graph,
-        case.arrays,
-        observe=lambda node, results: known.update(zip(node.results, results)),
-    )
-    builder = Builder(case.graph.name)
-    new: dict[Value, Operand] = {}
-    needed = _needed(outputs, inputs)
-    arrays = []
-    for value in itertools.chain(case.graph.inputs, inputs):
-        if value in needed:
-            new[value] = builder.parameter(value.type, value.name)
-            arrays.append(known[value])
-    for node in case.graph.nodes:
-        if needed.isdisjoint(node.results) or inputs.intersection(node.results):
-            continue
-        operands = [new[o] if isinstance(o, Value) else o for o in node.operands]
-        new.update(zip(node.results, builder.rebuild(node, operands), strict=True))
-    ends = [builder.value(new[v], v) for v in outputs]
-    return Case(builder.graph(ends), tuple(arrays))
-
-
-def _needed(outputs: Sequence[Value], inputs: frozenset[Value]) -> set[Value]:
-    needed: set[Value] = set()
-    stack = list(outputs)
-    while stack:
-        value = stack.pop()
-        if value not in needed:
-            needed.add(value)
-            if value not in inputs:
-                stack.extend(value.node.values)
-    return needed

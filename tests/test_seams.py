@@ -460,6 +460,21 @@ def test_ptx_keeps_what_was_written(ptx):
     assert "mul.f32" not in text and "add.f32" not in text, "ptxas might contract these"
 
 
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_votes_of_a_block_under_the_checker(order):
+    """Two warps; the block takes the branch together, and no helper disturbs the next one."""
+    pytest.importorskip("numba_cuda")
+    kernel = load_kernels(CUDA, "<cuda votes>")["votes"]
+    x, y = np.abs(normal(64)) * np.float32(0.01), np.zeros(64, "f4")
+    simt = load("graphc.codegen.simt")
+    simt.check(kernel, 1, [x, y], order=order)
+    np.testing.assert_array_equal(y, x)
+    x[40], x[3] = 1.5, -0.5
+    simt.check(kernel, 1, [x, y], order=order)
+    expected = x.astype("f8").prod() + x.min()
+    np.testing.assert_allclose(y, np.full(64, expected), rtol=1e-6)
+
+
 def test_ptx_is_reproducible(ptx):
     seam = load("graphc.codegen.numba_cuda")
     again = load_kernels(CUDA, "<cuda kernels>")["softmax"]

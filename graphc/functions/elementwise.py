@@ -101,8 +101,31 @@ def reciprocal(x: Any) -> Any:
     """1 / x of floats."""
     x = array(x)
     if not x.type.dtype.is_float:
-        raise TypeMismatch("reciprocal takes floats", values=[("x", x.type)], help="write 1 / x")
+        raise TypeMismatch(
+            "reciprocal takes floats", values=[("x", x.type)], help="write 1 / x"
+        )
     return elementwise(ew.div, 1, x)
+
+
+def _whole(op: Op, x: Any) -> Any:
+    """Rounded by `op`; integers and booleans are whole already."""
+    x = array(x)
+    return elementwise(op, x) if x.type.dtype.is_float else x.snapshot()
+
+
+def floor(x: Any) -> Any:
+    """Largest integer not above x, in the dtype of x."""
+    return _whole(ew.floor, x)
+
+
+def ceil(x: Any) -> Any:
+    """Smallest integer not below x, in the dtype of x."""
+    return _whole(ew.ceil, x)
+
+
+def trunc(x: Any) -> Any:
+    """x without its fraction, in the dtype of x."""
+    return _whole(ew.trunc, x)
 
 
 def positive(x: Any) -> Any:
@@ -194,7 +217,9 @@ def log10(x: Any) -> Any:
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow."""
     high, low = maximum(x, y), elementwise(ew.minimum, x, y)
-    gap = elementwise(ew.where, elementwise(ew.eq, high, low), 0, elementwise(ew.sub, low, high))
+    gap = elementwise(
+        ew.where, elementwise(ew.eq, high, low), 0, elementwise(ew.sub, low, high)
+    )
     return add(high, elementwise(ew.log1p, elementwise(ew.exp, gap)))
 
 
@@ -208,7 +233,9 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return elementwise(ew.where, _truth(condition), x, y)
 
 
-def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+def clip(
+    a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None
+) -> Any:
     """Elements below the least or above the greatest bound replaced by it."""
     a = array(a)
     result = a
@@ -222,11 +249,15 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 def _below_all(a: Any, bound: Any) -> bool:
     """Whether a Python int is below everything that the dtype of `a` holds."""
-    return type(bound) is int and a.type.dtype.is_integer and bound < extreme(a.type.dtype, False)
+    return (
+        type(bound) is int and a.type.dtype.is_integer and bound < extreme(a.type.dtype, False)
+    )
 
 
 def _above_all(a: Any, bound: Any) -> bool:
-    return type(bound) is int and a.type.dtype.is_integer and bound > extreme(a.type.dtype, True)
+    return (
+        type(bound) is int and a.type.dtype.is_integer and bound > extreme(a.type.dtype, True)
+    )
 
 
 def round(a: Any, decimals: int = 0) -> Any:
@@ -234,7 +265,9 @@ def round(a: Any, decimals: int = 0) -> Any:
     a = array(a)
     if a.type.dtype.is_integer:
         if decimals < 0:
-            raise ArgumentError("round of integers to tens is not built yet", values=[("a", a.type)])
+            raise ArgumentError(
+                "round of integers to tens is not built yet", values=[("a", a.type)]
+            )
         return a.snapshot()
     if decimals == 0:
         return elementwise(ew.rint, a)

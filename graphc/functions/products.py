@@ -52,9 +52,7 @@ def matmul(a: Any, b: Any) -> Any:
     lead_a, lead_b = a.shape[: max(a.ndim - 2, 0)], b.shape[: max(b.ndim - 2, 0)]
     a, b, left, right = _align_batch(a, b, lead_a, lead_b)
     both = left if len(left) > len(right) else right
-    return contract(
-        a, b, spec=f"{left}{row}k,{right}k{column}->{both}{row}{column}"
-    )
+    return contract(a, b, spec=f"{left}{row}k,{right}k{column}->{both}{row}{column}")
 
 
 def _align_batch(a: Any, b: Any, lead_a: Any, lead_b: Any) -> tuple[Any, Any, str, str]:
@@ -63,7 +61,9 @@ def _align_batch(a: Any, b: Any, lead_a: Any, lead_b: Any) -> tuple[Any, Any, st
     letters = string.ascii_uppercase[:n]
     wide_a, wide_b = list(lead_a), list(lead_b)
     for i in range(1, min(len(lead_a), len(lead_b)) + 1):
-        wide_a[-i] = max(lead_a[-i], lead_b[-i]) if 1 in (lead_a[-i], lead_b[-i]) else lead_a[-i]
+        wide_a[-i] = (
+            max(lead_a[-i], lead_b[-i]) if 1 in (lead_a[-i], lead_b[-i]) else lead_a[-i]
+        )
         wide_b[-i] = wide_a[-i]
         if 0 in (lead_a[-i], lead_b[-i]):
             wide_a[-i] = wide_b[-i] = 0
@@ -113,7 +113,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         )
     letters = iter(string.ascii_letters)
     left = [next(letters) for _ in range(a.ndim)]
-    right = [left[first[second.index(i)]] if i in second else next(letters) for i in range(b.ndim)]
+    right = [
+        left[first[second.index(i)]] if i in second else next(letters) for i in range(b.ndim)
+    ]
     result = [c for c in left if c not in right] + [c for c in right if c not in left]
     return contract(a, b, spec=f"{''.join(left)},{''.join(right)}->{''.join(result)}")
 
@@ -145,7 +147,9 @@ def vdot(a: Any, b: Any) -> Any:
 def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     """Einstein summation of one or two operands; `optimize` changes nothing for two."""
     if not isinstance(subscripts, str) or not set(subscripts) <= _SUBSCRIPTS:
-        raise UnsupportedFunction(f"einsum: subscripts {subscripts!r} are not built; write letters")
+        raise UnsupportedFunction(
+            f"einsum: subscripts {subscripts!r} are not built; write letters"
+        )
     spec = subscripts.replace(" ", "")
     parts, arrow, result = spec.partition("->")
     terms = parts.split(",")

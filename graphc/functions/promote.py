@@ -129,9 +129,7 @@ def _standing_alone(operand: Any) -> Any:
 def _converted(operand: Any, to: DType, shape: Shape) -> Any:
     if is_traced(operand):
         return broadcast_to(astype(operand, to), shape)
-    return fitting_literal(
-        operand.value if isinstance(operand, Literal) else operand, to
-    )
+    return fitting_literal(operand.value if isinstance(operand, Literal) else operand, to)
 
 
 def _beyond(operand: Any, to: DType) -> int:

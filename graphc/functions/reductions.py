@@ -97,7 +97,13 @@ def min(
 
 
 def _count(a: Any, axis: Axes) -> int:
-    return math.prod(a.shape[i] for i in as_axes(axis, a.ndim))
+    sizes = [a.shape[i] for i in as_axes(axis, a.ndim)]
+    if [n for n in sizes if not isinstance(n, int)]:
+        raise UnsupportedFunction(
+            "the number of elements along a symbolic axis is not built yet",
+            values=[(label(a, "a"), a.type)],
+        )
+    return math.prod(sizes)
 
 
 def _floating(a: Any, to: Any) -> Any:
@@ -160,8 +166,10 @@ def any(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> A
     """Whether any element along axes is true."""
     _plain(None, None, out)
     a = _truth(a)
-    return _reduce(views.reduce_max, a, axis, keepdims) if _count(a, axis) else _empty(
-        a, axis, keepdims, False
+    return (
+        _reduce(views.reduce_max, a, axis, keepdims)
+        if _count(a, axis)
+        else _empty(a, axis, keepdims, False)
     )
 
 
@@ -169,8 +177,10 @@ def all(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> A
     """Whether all elements along axes are true."""
     _plain(None, None, out)
     a = _truth(a)
-    return _reduce(views.reduce_min, a, axis, keepdims) if _count(a, axis) else _empty(
-        a, axis, keepdims, True
+    return (
+        _reduce(views.reduce_min, a, axis, keepdims)
+        if _count(a, axis)
+        else _empty(a, axis, keepdims, True)
     )
 
 
@@ -198,7 +208,9 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
     index = views.reduce_min(ew.where(hit, place, flat.shape[at[0]]), axes=at)
     if not keepdims:
         return index
-    shape = [1] * a.ndim if axis is None else [1 if i in at else n for i, n in enumerate(a.shape)]
+    shape = (
+        [1] * a.ndim if axis is None else [1 if i in at else n for i, n in enumerate(a.shape)]
+    )
     return reshape(index, tuple(shape))
 
 

@@ -35,9 +35,6 @@ ONE_OP: dict[str, Function] = {
     "sin": call(ew.sin),
     "cos": call(ew.cos),
     "sqrt": call(ew.sqrt),
-    "floor": call(ew.floor),
-    "ceil": call(ew.ceil),
-    "trunc": call(ew.trunc),
     "rint": call(ew.rint),
     "minimum": call(ew.minimum),
     "equal": call(ew.eq),
@@ -164,7 +161,7 @@ def array_function(function: Function) -> Function:
 
 def nearest(name: str) -> str | None:
     """A help line with the function whose name is most like `name`, if any is."""
-    close = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.81)
     return f"graphc.numpy has {close[0]}" if close else None
 
 
@@ -244,7 +241,8 @@ def _operator(name: str, swapped: bool = False) -> Function:
         if not known and hasattr(type(other), "__array_ufunc__"):
             return NotImplemented
         args = (other, self) if swapped else (self, other)
-        if not self.weak or not (isinstance(other, Number) or getattr(other, "weak", False)):
+        # NumPy's float64 is a Python float, too, and a strong one.
+        if not self.weak or not (type(other) in Number or getattr(other, "weak", False)):
             return self.guard(name, FUNCTIONS[name], *args)
         if name == "power":
             args = _python_power(*args)

@@ -48,7 +48,12 @@ class NativeKernel(Protocol):
 
 def compile_kernels(plan: Plan) -> dict[str, NativeKernel]:
     """The kernels of a CPU plan by `Launch.key`: each distinct one once, all in one go."""
-    launches = {s.launch.key: s.launch for s in plan.steps if s.launch is not None}
+    launches = {
+        launch.key: launch
+        for step in plan.steps
+        for launch in (step.launch, *step.others)
+        if launch is not None
+    }
     if not launches:
         return {}
     numba_cpu = _lazy.load("graphc.codegen.numba_cpu")

@@ -14,6 +14,7 @@ from graphc.runtime.native import call_kernel, cblas_gemm, move_bytes, word
 from graphc.runtime.rows import (
     GEMM_A,
     GEMM_B,
+    GEMM_BLOCK,
     GEMM_BY_COLUMNS,
     GEMM_C,
     GEMM_EPILOGUE,
@@ -27,6 +28,7 @@ from graphc.runtime.rows import (
     GEMM_TRANS_A,
     GEMM_TRANS_B,
     GEMM_WORDS,
+    SEVERAL_WORDS,
 )
 
 _native = cfunc("void(int64, int64, int64)", nopython=True, error_model="numpy", _nrt=False)
@@ -95,6 +97,36 @@ def gemm(itemsize: int, index_bits: int) -> Any:
             )
             at += rows
         if word(data, GEMM_EPILOGUE) != 0:
-            call_kernel(word(data, GEMM_EPILOGUE), data + 8 * GEMM_WORDS, lo, hi)
+            block = word(data, GEMM_BLOCK)
+            last = (hi + block - 1) // block
+            call_kernel(word(data, GEMM_EPILOGUE), data + 8 * GEMM_WORDS, lo // block, last)
 
     return product
+
+
+@cache
+def several() -> Any:
+    """The compiled run of pieces lo..hi of several kernels, their pieces numbered through.
+
+    Word 0 is their number; SEVERAL_WORDS words follow for each: its address, where its own words
+    begin (counted from here), the size of a piece, its extent, and the number of its first piece.
+    """
+
+    @_native
+    def pieces_of_several(data, lo, hi):
+        at = lo
+        for entry in range(word(data, 0)):
+            own = data + 8 * (1 + SEVERAL_WORDS * entry)
+            size, extent, first = word(own, 2), word(own, 3), word(own, 4)
+            end = first + (extent + size - 1) // size
+            if at < hi and first <= at and at < end:
+                stop = min(hi, end)
+                call_kernel(
+                    word(own, 0),
+                    data + 8 * word(own, 1),
+                    (at - first) * size,
+                    min((stop - first) * size, extent),
+                )
+                at = stop
+
+    return pieces_of_several

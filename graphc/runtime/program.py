@@ -6,7 +6,7 @@ address. One program serves any number of tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,7 +139,10 @@ class _Assembler:
         match step.kind:
             case StepKind.KERNEL:
                 assert step.launch is not None
-                self.kernel(step.launch)
+                if step.others:
+                    self.several((step.launch, *step.others))
+                else:
+                    self.kernel(step.launch)
             case StepKind.GEMM:
                 self.gemm(step)
             case StepKind.COPY:
@@ -190,6 +193,23 @@ class _Assembler:
         at = self.arguments(launch)
         self.native(rows.KERNEL, self.kernels(launch), at, launch.extent, launch.grain)
 
+    def several(self, launches: Sequence[Launch]) -> None:
+        """One row for kernels that do not depend on each other, their pieces numbered through."""
+        at = self.value(len(launches))
+        first = 0
+        places = []
+        for launch in launches:
+            size, _ = pieces(launch.extent, launch.grain)
+            self.value(self.kernels(launch))
+            places.append(self.value(0))
+            for word in (size, launch.extent, first):
+                self.value(word)
+            first += -(-launch.extent // size)
+        for place, launch in zip(places, launches, strict=True):
+            self.words[place] = self.arguments(launch) - at
+        function = _lazy.load("graphc.runtime.leaves").several().address
+        self.native(rows.KERNEL, function, at, first, 1)
+
     def copy(self, source: int, target: int) -> None:
         at = self.buffer(target)
         self.buffer(source)
@@ -213,11 +233,16 @@ class _Assembler:
             self.leave(rows.LIBRARY, product)
         else:
             grain, columns = gemm_grain(gemm, self.cores)
+            if columns and epilogue and epilogue.block > 1:
+                grain, columns = max(gemm.batch * gemm.m, 1), False
             inside = None if columns else epilogue
-            at = self.gemm_words(gemm, columns, self.kernels(inside) if inside else 0)
+            block = inside.block if inside else 1
+            at = self.gemm_words(gemm, columns, self.kernels(inside) if inside else 0, block)
             if inside:
                 self.arguments(inside)
-                grain, epilogue = max(grain, inside.grain), None
+                # Whole chunks of the epilogue, and no fewer rows than it wants.
+                grain, epilogue = max(grain, inside.grain * block), None
+                grain = -(-grain // block) * block
             leaves = _lazy.load("graphc.runtime.leaves")
             function = leaves.gemm(gemm.dtype.itemsize, self.blas.index_bits).address
             extent = gemm.n if columns else gemm.batch * gemm.m
@@ -225,7 +250,7 @@ class _Assembler:
         if epilogue:
             self.kernel(epilogue)
 
-    def gemm_words(self, gemm: Gemm, columns: bool, epilogue: int) -> int:
+    def gemm_words(self, gemm: Gemm, columns: bool, epilogue: int, block: int) -> int:
         """The words of a product, in the order of `rows.GEMM_A` and its fellows."""
         assert self.blas is not None
         at = len(self.words)
@@ -235,7 +260,7 @@ class _Assembler:
         for value in (
             *(gemm.m, gemm.n, gemm.k, int(gemm.trans_a), int(gemm.trans_b)),
             *(stride * gemm.dtype.itemsize for stride in strides),
-            *(int(columns), self.blas.gemm[gemm.dtype.name], epilogue),
+            *(int(columns), self.blas.gemm[gemm.dtype.name], epilogue, block),
         ):
             self.value(value)
         return at

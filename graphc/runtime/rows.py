@@ -47,5 +47,9 @@ REFUSED = -2
     GEMM_BY_COLUMNS,
     GEMM_FUNCTION,
     GEMM_EPILOGUE,
+    GEMM_BLOCK,
     GEMM_WORDS,
-) = range(15)
+) = range(16)
+
+SEVERAL_WORDS = 5
+"""Words of one of several kernels that run in one row."""

@@ -1,0 +1,393 @@
+"""From a graph of groups to a plan: steps in order, buffers with lifetimes, one arena."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graphc.codegen.kernel import Check, Kernel, Statement, map_body
+from graphc.codegen.plan import Buffer, Extent, Gemm, Launch, Place, Plan, Step, StepKind
+from graphc.codegen.product import linear
+from graphc.codegen.schedule import Schedule, Task, schedules
+from graphc.device import Device
+from graphc.dtypes import Type, i64
+from graphc.errors import OutOfBounds
+from graphc.index import Axis, apply_view, axis_index
+from graphc.ir import Graph, Literal, Node, Value
+from graphc.space import is_free, op_of
+
+ALIGNMENT = 64
+
+Spell = Callable[[Kernel], str]
+Choose = Callable[[Graph, Device], Schedule]
+
+
+def first_candidate(region: Graph, device: Device) -> Schedule:
+    """The default schedule of a group."""
+    return next(schedules(region, device))
+
+
+def make_plan(
+    graph: Graph, device: Device, spell: Spell, *, choose: Choose = first_candidate
+) -> Plan:
+    """The plan of a graph whose computed nodes are all in groups.
+
+    `spell` prints a kernel for the device's target, `choose` picks a group's schedule.
+    """
+    planner = _Planner(graph, device, spell, choose)
+    for node in graph.nodes:
+        planner.node(node)
+    return planner.finish()
+
+
+@dataclass
+class _Draft:
+    """A buffer before it has a place."""
+
+    name: str
+    type: Type
+    place: Place
+    index: int = -1
+    first: int = -1
+    last: int = -1
+    home: int = -1
+
+
+@dataclass(eq=False)
+class _Planner:
+    graph: Graph
+    device: Device
+    spell: Spell
+    choose: Choose
+    buffers: list[_Draft] = field(default_factory=list)
+    number: dict[Value, int] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    faults: dict[int, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    status: int | None = None
+
+    def __post_init__(self) -> None:
+        for i, value in enumerate(self.graph.inputs):
+            self.number[value] = self._buffer(value.name or f"arg{i}", value.type, Place.INPUT, i)
+        self.output_values = set(self.graph.outputs)
+
+    def _buffer(self, name: str, type: Type, place: Place, index: int = -1) -> int:
+        self.buffers.append(_Draft(name, type, place, index))
+        return len(self.buffers) - 1
+
+    # --- nodes --------------------------------------------------------------------------
+
+    def node(self, node: Node) -> None:
+        """Plan one node of the graph."""
+        kind = op_of(node).kind
+        if kind == "constant":
+            array = node.attrs["value"].array
+            self.number[Value(node)] = self._buffer(
+                Value(node).name or "constant",
+                node.types[0],
+                Place.CONSTANT,
+                len(self.constants),
+            )
+            self.constants.append(array)
+        elif kind == "group":
+            self._group(node)
+        else:
+            raise TypeError(f"{node!r} is in no group")
+
+    def _group(self, node: Node) -> None:
+        (region,) = node.regions
+        inner = {v: self.number[o] for v, o in zip(region.inputs, node.values, strict=True)}
+        alias = _same_elements(region)
+        if alias is not None:
+            self.number[Value(node)] = self._view(inner[alias], node.types[0])
+            return
+        outputs = dict(zip(region.outputs, node.results, strict=True))
+        schedule = self.choose(region, self.device)
+        for task in schedule.tasks:
+            self._task(task, inner, outputs)
+        for value, result in outputs.items():
+            self.number[result] = inner[value]
+
+    def _view(self, number: int, type: Type) -> int:
+        """The same memory under another type."""
+        made = self._buffer(self.buffers[number].name, type, self.buffers[number].place)
+        home = self.buffers[number].home
+        self.buffers[made].home = number if home < 0 else home
+        return made
+
+    # --- tasks --------------------------------------------------------------------------
+
+    def _task(self, task: Task, inner: dict[Value, int], outputs: dict[Value, Value]) -> None:
+        def place(value: Value) -> int:
+            if value not in inner:
+                result = outputs.get(value)
+                final = result in self.output_values
+                name = (result or value).name or "temp"
+                where = Place.OUTPUT if final else Place.ARENA
+                inner[value] = self._buffer(name, value.type, where)
+            return inner[value]
+
+        gemm = None
+        reads: list[int] = []
+        writes: list[int] = []
+        if task.product is not None:
+            assert task.result is not None
+            in_place = self._in_place(task, inner, outputs, place)
+            c = place(task.result) if in_place is None else inner.setdefault(task.result, in_place)
+            gemm = _gemm(task, place(task.product.a), place(task.product.b), c)
+            reads, writes = [gemm.a, gemm.b], [c]
+        launch = None
+        if task.kernel is not None:
+            launch, more_reads, more_writes = self._launch(task, place)
+            reads += [b for b in more_reads if b not in writes]
+            writes += more_writes
+        kind = StepKind.KERNEL if gemm is None else StepKind.GEMM
+        name = task.kernel.name if task.kernel is not None else "product"
+        locs = tuple(
+            f"{loc.file}:{loc.line}" for loc in (task.kernel.locs if task.kernel else ())
+        )
+        self._add(
+            Step(
+                kind,
+                name,
+                tuple(dict.fromkeys(reads)),
+                tuple(dict.fromkeys(writes)),
+                launch=launch,
+                gemm=gemm,
+                locs=locs,
+            )
+        )
+
+    def _in_place(
+        self,
+        task: Task,
+        inner: dict[Value, int],
+        outputs: dict[Value, Value],
+        place: Callable[[Value], int],
+    ) -> int | None:
+        """The epilogue's result that may lie where the product does."""
+        kernel, result = task.kernel, task.result
+        assert result is not None
+        if kernel is None or result in outputs or result in inner or not kernel.in_place:
+            return None
+        by_name = task.binding
+        for source, target in kernel.in_place:
+            if by_name[source] == result and by_name[target].type == result.type:
+                return place(by_name[target])
+        return None
+
+    def _launch(
+        self, task: Task, place: Callable[[Value], int]
+    ) -> tuple[Launch, list[int], list[int]]:
+        kernel = task.kernel
+        assert kernel is not None
+        if task.faults:
+            kernel = self._with_codes(kernel, task.faults)
+        numbers = {p: place(v) for p, v in task.binding.items()}
+        kernel = _aliased(kernel, numbers)
+        args: list[int | Extent] = []
+        for param in kernel.params:
+            args.append(self._status() if param.role == "status" else numbers[param.name])
+        args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
+        key = kernel.key(self.device.target)
+        source = self.sources.setdefault(key, self.spell(kernel))
+        launch = Launch(
+            _entry(source, kernel.name),
+            source,
+            key,
+            tuple(args),
+            kernel.extent,
+            kernel.grain,
+            kernel.threads,
+            task.block,
+        )
+        reads = [numbers[p.name] for p in kernel.params if p.role == "input"]
+        writes = [
+            numbers[p.name] for p in kernel.params if p.role not in ("input", "status")
+        ]
+        return launch, reads, writes
+
+    def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
+        """The kernel with codes of its checks that no other kernel of the plan has."""
+        base = len(self.faults)
+        for code, node in faults.items():
+            self.faults[base + code] = OutOfBounds(
+                f"an index of {op_of(node).name} is out of bounds",
+                values=[("array", node.operands[0].type), ("indices", node.operands[1].type)],
+                loc=node.loc,
+            )
+
+        def change(s: Statement) -> Statement:
+            return replace(s, code=base + s.code) if isinstance(s, Check) else s
+
+        return replace(kernel, body=map_body(kernel.body, change))
+
+    def _status(self) -> int:
+        if self.status is None:
+            self.status = self._buffer("status", Type(i64, (1,)), Place.ARENA)
+        return self.status
+
+    # --- steps --------------------------------------------------------------------------
+
+    def _add(self, step: Step) -> None:
+        """Append a step, or let it run in an earlier one that it does not depend on."""
+        at = self._partner(step)
+        if at is None:
+            self.steps.append(step)
+            return
+        mate = self.steps[at]
+        assert step.launch is not None
+        self.steps[at] = replace(
+            mate,
+            reads=tuple(dict.fromkeys((*mate.reads, *step.reads))),
+            writes=tuple(dict.fromkeys((*mate.writes, *step.writes))),
+            others=(*mate.others, step.launch),
+            locs=tuple(dict.fromkeys((*mate.locs, *step.locs))),
+        )
+
+    def _partner(self, step: Step) -> int | None:
+        """The last step with the same kernel that this one may run beside."""
+        if step.kind is not StepKind.KERNEL or step.launch is None:
+            return None
+        for at in range(len(self.steps) - 1, -1, -1):
+            mate = self.steps[at]
+            same = mate.kind is StepKind.KERNEL and mate.launch is not None
+            depends = set(step.reads) & set(mate.writes)
+            if same and not depends and mate.launch.key == step.launch.key:  # type: ignore[union-attr]
+                return at
+            if depends:
+                return None
+        return None
+
+    # --- the arena ----------------------------------------------------------------------
+
+    def finish(self) -> Plan:
+        """The plan, every temporary at an offset of the arena."""
+        outputs = [self.number[v] for v in self.graph.outputs]
+        self._number_outputs(outputs)
+        self._lifetimes()
+        arena_bytes = self._place_temporaries()
+        buffers = []
+        for draft in self.buffers:
+            home = self.buffers[draft.home] if draft.home >= 0 else draft
+            buffers.append(Buffer(draft.name, draft.type, home.place, home.index))
+        return Plan(
+            self.graph.name,
+            self.device.target,
+            tuple(buffers),
+            tuple(self.steps),
+            tuple(self.number[v] for v in self.graph.inputs),
+            tuple(outputs),
+            arena_bytes,
+            tuple(self.constants),
+            self.status,
+            self.faults,
+        )
+
+    def _home(self, number: int) -> _Draft:
+        draft = self.buffers[number]
+        return self.buffers[draft.home] if draft.home >= 0 else draft
+
+    def _number_outputs(self, outputs: Sequence[int]) -> None:
+        """Number the outputs; one that is a view of something else is copied out later."""
+        next_index = 0
+        for draft in self.buffers:
+            if draft.place is Place.OUTPUT and draft.home < 0:
+                draft.index = next_index
+                next_index += 1
+
+    def _lifetimes(self) -> None:
+        for at, step in enumerate(self.steps):
+            for number in (*step.reads, *step.writes):
+                draft = self._home(number)
+                draft.first = at if draft.first < 0 else draft.first
+                draft.last = at
+        for value in self.graph.outputs:
+            self._home(self.number[value]).last = len(self.steps)
+        if self.status is not None:
+            draft = self.buffers[self.status]
+            draft.first, draft.last = 0, len(self.steps)
+
+    def _place_temporaries(self) -> int:
+        """Offsets by first fit, the largest first, where lifetimes overlap."""
+        waiting = [d for d in self.buffers if d.place is Place.ARENA and d.home < 0]
+        placed: list[_Draft] = []
+        end = 0
+        for draft in sorted(waiting, key=lambda d: (-d.type.nbytes, d.first)):
+            size = _aligned(draft.type.nbytes)
+            offset = 0
+            rivals = [p for p in placed if p.first <= draft.last and draft.first <= p.last]
+            for rival in sorted(rivals, key=lambda p: p.index):
+                if offset + size <= rival.index:
+                    break
+                offset = max(offset, rival.index + _aligned(rival.type.nbytes))
+            draft.index = offset
+            placed.append(draft)
+            end = max(end, offset + size)
+        return end
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+
+
+def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:
+    form = task.product
+    assert form is not None and task.result is not None
+    return Gemm(
+        task.result.type.dtype,
+        form.m,
+        form.n,
+        form.k,
+        a,
+        b,
+        c,
+        form.trans_a,
+        form.trans_b,
+        form.batch,
+        form.stride_a,
+        form.stride_b,
+        form.m * form.n,
+    )
+
+
+def _aliased(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+    """Parameters that are one buffer share an alias slot."""
+    seen: dict[int, str] = {}
+    pairs = []
+    for param in kernel.params:
+        number = numbers.get(param.name, -1)
+        if number >= 0 and number in seen:
+            pairs.append((seen[number], param.name))
+        seen.setdefault(number, param.name)
+    return replace(kernel, alias=tuple(pairs)) if pairs else kernel
+
+
+def _entry(source: str, name: str) -> str:
+    """The kernel's name in the source that stands for all kernels of its key."""
+    marker = source.index("\ndef ", source.index("@kernel"))
+    return source[marker + 5 : source.index("(", marker)]
+
+
+def _same_elements(region: Graph) -> Value | None:
+    """The input whose elements, in the same order, are all that the region gives; or None."""
+    if len(region.outputs) != 1 or any(not is_free(n) for n in region.nodes):
+        return None
+    (output,) = region.outputs
+    axes = [Axis(i, n) for i, n in enumerate(output.type.static_shape)]
+    at = tuple(axis_index(a) for a in axes)
+    wanted = linear(at, output.type)
+    value: Value | Literal = output
+    while isinstance(value, Value) and value not in region.inputs:
+        if not value.node.operands:
+            return None
+        source = value.node.operands[0]
+        at, mask, _ = apply_view(op_of(value.node), value.node.attrs, source.type, at)
+        if mask:
+            return None
+        value = source
+    if isinstance(value, Literal) or value.type.size != output.type.size:
+        return None
+    return value if linear(at, value.type) == wanted else None

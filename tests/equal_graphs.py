@@ -1,0 +1,158 @@
+"""Graphs that are equal by the rules: the rule tables read backwards make simple ones complex."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import Type, bool_
+from graphc.interpret import interpret
+from graphc.ir import Builder, Literal, Node, Operand, Value
+from graphc.passes.matching import Match, matches, replace
+from graphc.passes.rules import EXACT, Rule
+from tests.random_graphs import Case, Maker
+
+NEAR_ONE = (0.3, 3.0)
+"""Where rules of real numbers hold: no overflow, no pole, no branch cut."""
+
+
+def difference(a: Any, b: Any) -> int:
+    """0 if arrays are bit for bit equal (nan is nan), 1 if but for signs of zero, 2 otherwise."""
+    assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
+    if a.dtype.kind != "f":
+        return 0 if np.array_equal(a, b) else 2
+    if not np.array_equal(a, b, equal_nan=True):
+        return 2
+    numbers = ~np.isnan(a)
+    return int(np.any(np.signbit(a[numbers]) != np.signbit(b[numbers])))
+
+
+def reversible(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules that can be read backwards, turned around: both sides are expressions."""
+    return [
+        dataclasses.replace(rule, pattern=rule.replacement, replacement=rule.pattern)
+        for rule in rules
+        if isinstance(rule.replacement, Value) and not rule.numbers
+    ]
+
+
+def complicate(case: Case, seed: int, rules: Sequence[Rule], times: int) -> Case:
+    """An equal graph that costs more: `times` rules of `reversible` applied where they fit.
+
+    A rule that is not EXACT is applied only where all its variables are near 1.
+    """
+    maker = Maker(np.random.default_rng(seed), tame=True)
+    for _ in range(times):
+        for _ in range(10):
+            grown = _backwards(case, maker, maker.pick(rules))
+            if grown is not None:
+                case = grown
+                break
+    return case
+
+
+def _backwards(case: Case, maker: Maker, rule: Rule) -> Case | None:
+    """The case with the rule applied to one random node; None if it does not fit there."""
+    graph = case.graph
+    if not graph.nodes:
+        return None
+    target: Node = maker.pick(graph.nodes)
+    known = _observed(case)
+    done = []
+
+    def visit(
+        builder: Builder, node: Node, operands: tuple[Operand, ...]
+    ) -> Sequence[Operand] | None:
+        if node is not target:
+            return None
+        results = builder.rebuild(node, operands)
+        match = _fit(rule, results, builder, maker, known)
+        made = None if match is None else replace(rule, match)
+        if made is None:
+            return results
+        nodes, result = made
+        assert len(results) == 1
+        builder.nodes.extend(nodes)
+        done.append(rule)
+        return (result,)
+
+    grown = graph.map(visit)
+    return Case(grown, case.arrays) if done else None
+
+
+def _observed(case: Case) -> dict[Value, Any]:
+    known = dict(zip(case.graph.inputs, case.arrays))
+    interpret(
+        case.graph,
+        case.arrays,
+        observe=lambda node, results: known.update(zip(node.results, results)),
+    )
+    return known
+
+
+def _fit(
+    rule: Rule,
+    results: Sequence[Value],
+    builder: Builder,
+    maker: Maker,
+    known: dict[Value, Any],
+) -> Match | None:
+    """What the rule's variables stand for at the node made last, chosen freely where unbound."""
+    if len(results) != 1 or results[0].type.dtype.kind not in _kinds(rule):
+        return None
+    node = results[0].node
+    if rule.pattern.is_input:
+        match: Match | None = Match({rule.pattern: results[0]}, {}, (node,))
+    elif node.op is rule.pattern.node.op:
+        match = next(matches(rule, node), None)
+    else:
+        match = None
+    if match is None:
+        return None
+    values = dict(match.values)
+    generic = [o for v, o in values.items() if rule.kinds[v] != "b"]
+    model = generic[0].type.dtype if generic else bool_
+    for variable in rule.variables.values():
+        if variable not in values:
+            kind = bool_ if rule.kinds[variable] == "b" else model
+            wanted = Type(kind, results[0].type.shape)
+            values[variable] = _free(wanted, builder, maker, node)
+    used = _read(rule.replacement)
+    if rule.contract is not EXACT:
+        if not all(_near_one(values[v], known) for v in used if rule.kinds[v] != "b"):
+            return None
+    return Match(values, match.attrs, match.nodes)
+
+
+def _kinds(rule: Rule) -> str:
+    return rule.kinds[rule.pattern] if rule.pattern.is_input else "fiub"
+
+
+def _read(root: Operand | Any) -> set[Value]:
+    """The variables in an expression."""
+    if isinstance(root, Literal):
+        return set()
+    if root.is_input:
+        return {root}
+    return set().union(*map(_read, root.node.operands))
+
+
+def _free(type: Type, builder: Builder, maker: Maker, node: Node) -> Operand:
+    """A value made before the node, or a literal."""
+    before = [*builder.inputs, *(v for n in builder.nodes if n is not node for v in n.results)]
+    fitting = [v for v in before if v.type == type]
+    return maker.pick(fitting) if fitting else maker.number(type.dtype, NEAR_ONE)
+
+
+def _near_one(operand: Operand, known: dict[Value, Any]) -> bool:
+    if isinstance(operand, Literal):
+        array = np.asarray(operand.value)
+    elif operand in known:
+        array = known[operand]
+    else:
+        return False
+    low, high = NEAR_ONE
+    return bool(np.all((array >= low) & (array <= high)))
