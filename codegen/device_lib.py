@@ -298,4 +298,4 @@ def block_all(v):  # type: ignore[no-untyped-def]
 BLOCK_HELPERS = MappingProxyType(
     {"+": "block_sum", "*": "block_prod", "maximum": "block_max", "minimum": "block_min"}
 )
-"""The helper that combines over a block what a kernel accumulates by an operator or function."""
+"""The helper that combines over a block what a kernel accumulates by operator or function."""

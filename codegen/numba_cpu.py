@@ -48,11 +48,11 @@ _PASSES = (
 )
 
 
-class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+class _Pipeline(compiler.CompilerBase):
     """The short pipeline."""
 
     def define_pipelines(self) -> list[PassManager]:
-        manager = PassManager("graphc")
+        manager: Any = PassManager("graphc")  # type: ignore[no-untyped-call]
         for step in _PASSES:
             manager.add_pass(step, step.__name__)
         manager.finalize()
@@ -166,7 +166,7 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
     inner = context.declare_function(module, result.fndesc)
     outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 3), symbol)
     if has_feature("avx512vbmi2"):
-        # LLVM prefers 256 bits since Skylake slowed down at 512; from Ice Lake on 512 is faster.
+        # LLVM prefers 256 bits since Skylake slowed down at 512; from Ice Lake on, 512 wins.
         # llvmlite's own `add` knows no attribute with a value.
         set.add(outer.attributes, '"prefer-vector-width"="512"')
     builder = ir.IRBuilder(outer.append_basic_block())

@@ -3,5 +3,40 @@
 from __future__ import annotations
 
 from graphc import _checkout as _checkout
+from graphc.api import Compiled, compile
+from graphc.dtypes import DTYPES, DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
+from graphc.errors import GraphcError
+from graphc.ir import Graph
+from graphc.lowered import Lowered
+from graphc.options import Options
+from graphc.text import parse
+from graphc.tracing import trace
+from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DTYPES",
+    "Compiled",
+    "DType",
+    "Graph",
+    "GraphcError",
+    "Lowered",
+    "Options",
+    "Type",
+    "bf16",
+    "bool_",
+    "compile",
+    "f16",
+    "f32",
+    "f64",
+    "grad",
+    "i32",
+    "i64",
+    "parse",
+    "stop_gradient",
+    "trace",
+    "u8",
+    "value_and_grad",
+    "vjp",
+]

@@ -340,7 +340,7 @@ class Tracer(promote.TracedArray):
 
     def snapshot(self) -> Tracer:
         """A strong value that later writes to this one do not change."""
-        return self if self._value is None else Tracer(self.trace, self._value)
+        return Tracer(self.trace, self.value)
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -372,10 +372,10 @@ class Tracer(promote.TracedArray):
         return f"Tracer<{self.type}>"
 
     def __copy__(self) -> Tracer:
-        return self.snapshot()
+        return self if self.weak else self.snapshot()
 
     def __deepcopy__(self, memo: Any) -> Tracer:
-        return self.snapshot()
+        return self.__copy__()
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
@@ -436,7 +436,8 @@ class Tracer(promote.TracedArray):
 
     def __float__(self) -> NoReturn:
         _refuse(
-            "the float value", "use graphc.numpy's functions instead of those of math and float()"
+            "the float value",
+            "use graphc.numpy's functions instead of those of math and float()",
         )
 
     def __int__(self) -> NoReturn:
@@ -503,7 +504,9 @@ class Tracer(promote.TracedArray):
     def _check_writable(self, what: str) -> None:
         help = "write x = x + y instead of x += y"
         if self.trace is not active_trace():
-            _refuse_write(f"{what} in place would change an array of an enclosing function", help)
+            _refuse_write(
+                f"{what} in place would change an array of an enclosing function", help
+            )
         if self.argument:
             _refuse_write(
                 f"{what} in place would change an argument, which the caller still holds", help

@@ -13,7 +13,13 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DType, Type, bool_, dtype, f64, i64
-from graphc.errors import ArgumentError, ConcretizationError, GraphcError, SignatureError, TypeMismatch
+from graphc.errors import (
+    ArgumentError,
+    ConcretizationError,
+    GraphcError,
+    SignatureError,
+    TypeMismatch,
+)
 from graphc.interpret import interpret
 from graphc.ir import Graph, Loc
 from graphc.opdef import active_trace, tracing_with
@@ -264,7 +270,9 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
             # NumPy asked a traced value for its number and replaced the answer by its own error.
             raise refused from None
         if Tracer.__name__ in str(error):
-            raise ConcretizationError(f"a traced array is of no use here: {error}").at(loc) from error
+            raise ConcretizationError(f"a traced array is of no use here: {error}").at(
+                loc
+            ) from error
         raise
 
 

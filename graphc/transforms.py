@@ -9,14 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import optree
 
 from graphc.dtypes import DType, Type, f64
-from graphc.errors import ArgumentError, GraphcError, NotDifferentiable, SignatureError, TypeMismatch
+from graphc.errors import (
+    ArgumentError,
+    GraphcError,
+    NotDifferentiable,
+    SignatureError,
+    TypeMismatch,
+)
 from graphc.functions import promote
 from graphc.ir import Graph
 from graphc.opdef import active_trace
@@ -89,6 +95,7 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     """
     inner, _ = _unwrapped(fun)
     call = _traced(inner, primals, {}, tuple(range(len(primals))))
+    call = replace(call, values=tuple(map(_snapshot, call.values)))
     results = optree.tree_unflatten(call.out_tree, call.run(call.graph))
     out, aux = _split_aux(inner, results) if has_aux else (results, None)
     leaves, tree = optree.tree_flatten(out)
@@ -229,7 +236,7 @@ def _traced(
         fn,
         trace.finish(outputs),
         sources,
-        (*(_snapshot(v) for v in values), *captures),
+        (*values, *captures),
         tuple(name for name, _ in arguments),
         tuple(types),
         tuple(places[i] for i in wanted),
@@ -276,8 +283,10 @@ def _argument_names(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _snapshot(value: Any) -> Any:
-    """A value as it is now, whatever is written to it before the pullback is called."""
-    return value.snapshot() if isinstance(value, Tracer) and not value.weak else value
+    """A value as it is now, whatever is written to it before a pullback is called."""
+    if isinstance(value, Tracer):
+        return value if value.weak else value.snapshot()
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _cotangents(graph: Graph, cotangent: Any, tree: optree.PyTreeSpec) -> list[Any]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.dtypes import DType
-from graphc.ir import Builder, Literal, Node, Operand, Value, literal
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
 from graphc.opdef import Op
 from graphc.passes.rewrite import emitting
 from graphc.passes.rules import AttrVar, Rule
@@ -144,11 +145,11 @@ def replace(rule: Rule, match: Match) -> tuple[list[Node], Operand] | None:
         result = _called(rule, rule.replacement, match, builder)
     else:
         result = _copied(rule, rule.replacement, match, builder)
-    if result is None or result.type.dtype != root.types[0].dtype:
+    if result is None:
         return None
-    if isinstance(result, Value) and result.type != root.types[0]:
-        # An expression of nothing but literals is 0-d whatever the shape: not for rules.
-        return None
+    made, wanted = result.type, root.types[0]
+    if made.dtype != wanted.dtype or (isinstance(result, Value) and made.shape != wanted.shape):
+        raise TypeError(f"{rule!r} puts {made} in the place of {wanted}")
     return builder.nodes, result
 
 
@@ -183,9 +184,20 @@ def _copied(
         return new[o]
 
     for node in rule.replacement_nodes:
-        made = builder.emit(node.op, map(operand, node.operands), node.attrs)
+        operands = [operand(o) for o in node.operands]
+        made: Sequence[Operand] = builder.emit(node.op, operands, node.attrs)
+        if all(isinstance(o, Literal) for o in operands):
+            # Nothing but literals has no shape: it is a number, and known.
+            builder.nodes.pop()
+            made = [_number(made[0].node)]
         new.update(zip(node.results, made, strict=True))
     return operand(replacement)
+
+
+def _number(node: Node) -> Literal:
+    """The result of an elementwise node of literals."""
+    (array,) = interpret(Graph("number", (), (node,), node.results), [])
+    return literal(array.item(), node.types[0].dtype)
 
 
 def _dtypes(rule: Rule, match: Match) -> tuple[DType, DType]:

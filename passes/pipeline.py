@@ -11,6 +11,7 @@ from graphc.passes.cse import cse
 from graphc.passes.dce import dce
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold
+from graphc.passes.fuse import fuse
 from graphc.passes.rewrite import GraphPass, Report
 from graphc.passes.settle import settle
 from graphc.passes.simplify import simplify, simplify_fast
@@ -44,7 +45,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("fold", fold, 1),
     Stage("cse", cse, 1),
     Stage("dce", dce, 0),
-    # Fusion comes here, last: it marks the groups that become kernels.
+    Stage("fuse", fuse, 0),
 )
 
 

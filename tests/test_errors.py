@@ -641,7 +641,9 @@ def test_error(name, golden):
 
 
 def test_every_golden_file_has_its_case():
-    files = {p.stem for p in Path(__file__).with_name("golden").joinpath("errors").glob("*.txt")}
+    files = {
+        p.stem for p in Path(__file__).with_name("golden").joinpath("errors").glob("*.txt")
+    }
     assert files == set(cases())
     assert len(files) >= 30
 
@@ -663,7 +665,9 @@ def test_underline_is_under_the_expression(name):
     lines = str(raised(cases()[name])).splitlines()
     for source, carets in zip(lines, lines[1:], strict=False):
         if carets.strip() and set(carets.strip()) == {"^"}:
-            cells = "".join(c * (2 if unicodedata.east_asian_width(c) == "W" else 1) for c in source)
+            cells = "".join(
+                c * (2 if unicodedata.east_asian_width(c) == "W" else 1) for c in source
+            )
             under = cells[carets.index("^") : len(carets)]
             assert under and under.strip() == under
             assert len(carets) <= len(cells)

@@ -160,7 +160,7 @@ CALLS = """
 m.add(X, V) | m.subtract(X, 2) | m.multiply(B, B) | m.divide(I, 2) | m.true_divide(V, M)
 m.floor_divide(X, 0.7) | m.remainder(X, 0.7) | m.mod(I, 2) | m.power(V, 2) | m.power(m.abs(X), 1.5)
 m.power(I, 3) | V**2 | m.abs(V)**0.5 | V**-1 | V**1 | V**3 | 2**V | m.negative(V) | m.positive(V)
-m.abs(X) | m.absolute(B) | m.sign(S) | m.square(I) | m.reciprocal(V) | m.exp(V) | m.exp2(V)
+m.abs(X) | m.absolute(B) | m.sign(S) | m.square(I) | m.reciprocal(V) | m.pow(V, 2) | m.bitwise_not(I) | m.bitwise_invert(B) | m.exp(V) | m.exp2(V)
 m.expm1(V) | m.log(m.abs(V)) | m.log2(m.abs(V)) | m.log10(m.abs(V)) | m.log1p(m.abs(V)) | m.sqrt(S)
 m.sin(X) | m.cos(X) | m.tan(X) | m.sinh(X) | m.cosh(X) | m.tanh(S) | m.logaddexp(V, 1.0)
 m.logaddexp(S, S) | m.floor(X) | m.ceil(X) | m.trunc(X) | m.floor(I) | m.rint(X) | m.round(X, 1)
@@ -232,3 +232,143 @@ def check(expected, result):
     assert np.asarray(result).dtype == expected.dtype
     assert np.shape(result) == expected.shape
     np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-15)
+
+
+# --- graphc.numpy by itself ---------------------------------------------------------------
+
+CREATION = """
+m.zeros(3) | m.zeros((2, 3), dtype=np.float32) | m.ones(()) | m.ones((2, 1), np.int32) | m.full(3, 2)
+m.full((2, 2), 1.5, dtype=np.float32) | m.full((2, 4), V) | m.arange(5) | m.arange(2, 9, 3)
+m.arange(0, 1, 0.1) | m.arange(5, 0, -2) | m.arange(2.5) | m.arange(3, dtype=np.float32) | m.arange(0)
+m.arange(1, 5, dtype=np.uint8) | m.arange(np.float32(3)) | m.eye(3) | m.eye(2, 4, k=1, dtype=np.int32)
+m.identity(2) | m.array([1, 2]) | m.array([[1.5], [2]], dtype=np.float32) | m.asarray(V)
+m.array(3) | m.array([V, V]) | m.array(True) | m.zeros_like(I, dtype=float) | m.ones_like(V, shape=(2,))
+m.full_like(I, 2.7) | m.full_like(V, 3, dtype=np.int64) | m.stack([V, V]) | m.where(B, V, 0)
+"""
+CREATIONS = [c.strip() for line in CREATION.strip().splitlines() for c in line.split(" | ")]
+
+
+@pytest.mark.parametrize("call", CREATIONS)
+def test_creation(call):
+    expected = np.asarray(evaluate(call, np, ARRAYS))
+    check(expected, evaluate(call, gnp, ARRAYS))
+    check(expected, run(lambda v: evaluate(call, gnp, {**ARRAYS, "V": v}), V))
+
+
+def test_empty_is_zeros():
+    check(np.zeros((2, 3), np.float32), gnp.empty((2, 3), np.float32))
+    check(np.zeros_like(V), gnp.empty_like(V))
+
+
+def test_arrays_of_traced_values():
+    def f(a, b):
+        return gnp.array([[a[0], 1], [b[1], a[2]]]), gnp.stack([a, b])[[b[0] * 0 == 0, 1][1:]]
+
+    traced = trace_call(f, bind(f, (V, V * 2), {}))
+    result = interpret(traced.graph, [V, V * 2])[0]
+    np.testing.assert_array_equal(result, [[V[0], 1], [2 * V[1], V[2]]])
+    with pytest.raises(GraphcError, match="one shape"):
+        run(lambda a: gnp.array([[a[0]], [a[0], 2]]), V)
+    with pytest.raises(GraphcError, match="do not make an array"):
+        gnp.array([[1], [1, 2]])
+
+
+def test_every_function_is_tested_here():
+    tested = " ".join(CALLS + CREATIONS) + " m.empty( m.empty_like( m.shape( m.ndim( m.size("
+    assert [n for n in tables.FUNCTIONS if f"m.{n}(" not in tested] == []
+
+
+def test_names_are_numpys():
+    for name in tables.FUNCTIONS:
+        assert hasattr(np, name), name
+        assert callable(getattr(gnp, name)) and getattr(gnp, name).__doc__
+
+
+# NumPy calls them by other names, or they are NumPy's positional-only ones.
+RENAMED = {"asarray", "zeros", "einsum", "max", "amax", "min", "amin", "concatenate", "concat"}
+
+
+def test_parameters_are_numpys():
+    for name, function in tables.FUNCTIONS.items():
+        numpys = getattr(np, name)
+        if isinstance(numpys, np.ufunc) or name in RENAMED:
+            continue
+        try:
+            known = inspect.signature(numpys).parameters
+        except ValueError:
+            continue
+        ours = inspect.signature(function).parameters
+        given = [p for p in ours if ours[p].kind is not inspect.Parameter.VAR_POSITIONAL]
+        assert [p for p in given if p not in known] == [], name
+
+
+def test_constants_and_dtypes():
+    assert (gnp.pi, gnp.e, gnp.inf, gnp.newaxis) == (np.pi, np.e, np.inf, None)
+    assert np.isnan(gnp.nan)
+    for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64"):
+        assert gnp.dtype(getattr(gnp, name)) == np.dtype(name)
+    assert gnp.dtype(gnp.bfloat16) == DTYPES["bf16"].numpy
+    assert gnp.finfo(gnp.bfloat16).bits == 16
+    assert gnp.__array_api_version__
+
+
+def test_namespace_of_a_traced_array():
+    found = []
+    run(lambda x: found.append(x.__array_namespace__()) or x, V)
+    assert found == [gnp]
+
+
+def test_what_is_missing_says_so():
+    with pytest.raises(UnsupportedFunction, match="graphc.numpy.vstack is not built yet"):
+        gnp.vstack([V, V])
+    assert not hasattr(gnp, "cumsum")
+    with pytest.raises(AttributeError):
+        gnp.no_such_thing
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda m: m.sum(V, keepdims=True, dtype="text"),
+        lambda m: m.reshape(V, "ab"),
+        lambda m: m.transpose(V, 1.5),
+        lambda m: m.zeros(-1),
+        lambda m: m.arange(0, 1, 0),
+        lambda m: m.expand_dims(V, 5),
+        lambda m: m.concatenate([]),
+        lambda m: m.concatenate(3),
+        lambda m: m.concatenate([1, 2]),
+        lambda m: m.stack([]),
+        lambda m: m.pad(V, (1, 2, 3)),
+        lambda m: m.pad(V, -1),
+        lambda m: m.take(V, 1.5),
+        lambda m: m.take(V, [4]),
+        lambda m: m.matmul(V, I),
+        lambda m: m.tensordot(M, M, 3),
+        lambda m: m.tensordot(M, M, "a"),
+        lambda m: m.einsum("ij", V),
+        lambda m: m.where(B, V, "a"),
+        lambda m: m.add(V),
+        lambda m: m.add(V, None),
+        lambda m: m.add(V, {"a": 1}),
+        lambda m: m.full_like(I, float("nan")),
+        lambda m: m.argmax(V, axis=(0, 0)),
+        lambda m: m.max(np.zeros((0, 2))),
+        lambda m: m.tril(V),
+        lambda m: m.moveaxis(M, (0, 1), 0),
+        lambda m: m.moveaxis(M, (0, 0), (0, 1)),
+        lambda m: m.clip(V, "a", 1),
+        lambda m: m.round(V, "a"),
+        lambda m: m.eye(1.5),
+        lambda m: m.array(V, dtype="c8"),
+        lambda m: m.power(I, -I),
+        lambda m: m.squeeze(V, 0),
+        lambda m: m.swapaxes(V, 0, 1),
+        lambda m: m.broadcast_to(V, (3, 3)),
+        lambda m: m.var(V, ddof="a"),
+    ],
+)
+def test_no_exception_of_numpys_reaches_the_user(f):
+    with pytest.raises(GraphcError) as caught:
+        f(gnp)
+    assert "Tracer" not in str(caught.value)

@@ -117,7 +117,8 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     if step == 0:
         raise ArgumentError("arange: the step must not be zero")
     count = max(math.ceil((stop - start) / step), 0)
-    to = _dtype(dtype, _default(start + stop + step))
+    common = np.result_type(*(np.asarray(v).dtype for v in (start, stop, step)))
+    to = _dtype(dtype, _default(common.type()))
     wide = to if to in (i32, i64, f32, f64) else f32 if to.is_float else i64
     index = iota(dtype=wide, shape=(count,), axis=0)
     if (start, step) == (0, 1):

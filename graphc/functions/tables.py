@@ -65,13 +65,11 @@ ALIASES: dict[str, str] = {
 
 
 def _public(module: Any) -> dict[str, Function]:
+    """The functions that a module defines under names of NumPy's."""
     return {
         name: f
         for name, f in vars(module).items()
-        if callable(f)
-        and not name.startswith(("_", "as_"))
-        and getattr(f, "__module__", None) == module.__name__
-        and not isinstance(f, type)
+        if getattr(f, "__module__", None) == module.__name__ and hasattr(np, name)
     }
 
 
@@ -84,7 +82,6 @@ FUNCTIONS: dict[str, Function] = {
     **ONE_OP,
 }
 FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
-del FUNCTIONS["call"], FUNCTIONS["getitem"]
 
 
 def function(name: str) -> Function:
@@ -210,7 +207,7 @@ _COMPARISONS = {
 }
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
 _METHODS = (
-    "sum prod max min mean var std any all argmax argmin reshape ravel flatten transpose "
+    "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
     "squeeze swapaxes dot astype copy clip round take"
 )
 
@@ -228,6 +225,7 @@ def install_methods(cls: Any) -> None:
         setattr(cls, f"__{name}__", _unary(target))
     for name in _METHODS.split():
         setattr(cls, name, _method(name, FUNCTIONS[name]))
+    cls.flatten = _method("flatten", shapes.flatten)
     cls.__getitem__ = _method("indexing", shapes.getitem)
     cls.T = property(_method("transpose", shapes.transpose))
     cls.mT = property(_method("matrix_transpose", shapes.matrix_transpose))

@@ -1,0 +1,214 @@
+"""`@compile`: a Python function that runs as fused kernels, traced once for each signature."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optree
+
+from graphc import _lazy
+from graphc.device import Device
+from graphc.dtypes import Type
+from graphc.errors import ArgumentError, SignatureError, TargetError
+from graphc.lowered import Lowered, lower_graph
+from graphc.opdef import active_trace
+from graphc.options import Options
+from graphc.tracing import Traced, bind, leaf_type, trace_call
+
+LOG = logging.getLogger("graphc")
+SIGNATURES = 64
+"""Signatures that a compiled function remembers; the least recently used is forgotten."""
+RETRACES = 8
+"""Signatures from which a warning says which argument keeps changing."""
+
+Key = tuple[Any, ...]
+
+
+def compile(  # noqa: A001 - the name users know
+    fn: Callable[..., Any] | None = None,
+    *,
+    target: str = "auto",
+    static: Sequence[str] | str = (),
+    options: Options | None = None,
+    device: Device | None = None,
+) -> Any:
+    """Compile `fn` for a target: `cpu`, `cuda`, or `auto` (CUDA where there is a device).
+
+    Bare or with options, as a decorator or a call. Arguments may be pytrees of arrays and Python
+    numbers; those named in `static` are constants and must be hashable. Every new signature
+    (shapes, dtypes, structure, static values) is traced and compiled once. Raises TargetError if
+    the target cannot be had; it is never replaced by another.
+    """
+    if fn is None:
+        return functools.partial(
+            compile, target=target, static=static, options=options, device=device
+        )
+    return Compiled(fn, target=target, static=static, options=options, device=device)
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One signature, compiled."""
+
+    traced: Traced
+    executable: Any
+    lowered: Lowered
+    direct: bool
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
+        return optree.tree_unflatten(self.traced.out_tree, self.executable(inputs))
+
+
+class Compiled:
+    """A function that compiles itself for every signature it is called with.
+
+    Within a trace it is the plain function. Calls from several threads are right. `target` is
+    the one that was taken.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        target: str = "auto",
+        static: Sequence[str] | str = (),
+        options: Options | None = None,
+        device: Device | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise ArgumentError(f"compile needs a function, not {type(fn).__name__}")
+        functools.update_wrapper(self, fn)
+        self.function = fn
+        self.options = options or Options()
+        self.static = (static,) if isinstance(static, str) else tuple(static)
+        self.device = device or device_for(target)
+        self.requested = target
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._last: tuple[optree.PyTreeSpec, _Entry] | None = None
+        self._lock = threading.Lock()
+        self._warned = False
+
+    @property
+    def target(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.target
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A compiled function in a class is a method."""
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's result for these arguments, as NumPy (or device) arrays."""
+        if active_trace() is not None:
+            return self.function(*args, **kwargs)
+        last = self._last
+        if last is not None and not kwargs:
+            leaves, tree = optree.tree_flatten(args)
+            if tree == last[0]:
+                try:
+                    return last[1].run(leaves)
+                except SignatureError:
+                    pass  # another signature: look it up below
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = bind(self.function, args, kwargs, self.static)
+        types = tuple(map(leaf_type, arguments.names, arguments.leaves))
+        key = (arguments.tree, arguments.static, types)
+        entry = self._entries.get(key)
+        if entry is None:
+            with self._lock:
+                entry = self._entries.get(key) or self._compile(key, arguments)
+        else:
+            self._touch(key)
+        if not kwargs and not self.static and entry.direct:
+            self._last = (optree.tree_structure(args), entry)
+        return entry.run(arguments.leaves)
+
+    def _touch(self, key: Key) -> None:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+
+    def _compile(self, key: Key, arguments: Any) -> _Entry:
+        traced = trace_call(self.function, arguments)
+        lowered = lower_graph(traced.graph, self.device, self.options)
+        direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
+        direct = direct and len(traced.sources) == len(arguments.leaves)
+        entry = _Entry(traced, lowered.compile(), lowered, direct)
+        LOG.info(
+            "%s: compiled for %s, %d steps", traced.graph.name, self.target, len(lowered.plan.steps)
+        )
+        self._entries[key] = entry
+        self._warn_of_retracing(arguments.names)
+        while len(self._entries) > SIGNATURES:
+            self._entries.popitem(last=False)
+            self._last = None
+        return entry
+
+    def _warn_of_retracing(self, names: Sequence[str]) -> None:
+        """Say once which argument makes for ever new signatures."""
+        if self._warned or len(self._entries) < RETRACES:
+            return
+        self._warned = True
+        what = _difference([key[2] for key in self._entries], names)
+        warnings.warn(
+            f"{self.__name__} was traced for {len(self._entries)} signatures{what}; "  # type: ignore[attr-defined]
+            "pad to fewer sizes, or compile once for each on purpose",
+            stacklevel=5,
+        )
+
+    def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
+        """Every stage of the compilation for arguments of these types (specs or arrays)."""
+        arguments = bind(self.function, specs, kwargs, self.static)
+        traced = trace_call(self.function, arguments)
+        return lower_graph(traced.graph, self.device, self.options)
+
+    def with_function(self, fn: Callable[..., Any]) -> Compiled:
+        """Another function compiled in the same way."""
+        return Compiled(fn, options=self.options, device=self.device, static=self.static)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__name__} for {self.target}>"  # type: ignore[attr-defined]
+
+
+def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:
+    """The argument and axis in which signatures differ, in words."""
+    for place, name in enumerate(names):
+        found = [s[place] for s in signatures if place < len(s)]
+        if len(set(found)) < 2:
+            continue
+        shapes = [t.shape for t in found if isinstance(t, Type)]
+        for axis in range(min(map(len, shapes), default=0)):
+            if len({s[axis] for s in shapes}) > 1:
+                return f": axis {axis} of {name} keeps changing"
+        return f": the type of {name} keeps changing"
+    return ""
+
+
+def device_for(target: str) -> Device:
+    """The device record of a target; raises TargetError or ArgumentError."""
+    if target == "cpu":
+        return _lazy.load("graphc.runtime.devices").cpu()  # type: ignore[no-any-return]
+    if target not in ("auto", "cuda"):
+        raise ArgumentError(f"there is no target {target!r}", help="targets: auto, cpu, cuda")
+    devices = _lazy.load("graphc.runtime.devices").cuda_devices()
+    if devices:
+        return devices[0]  # type: ignore[no-any-return]
+    if target == "cuda":
+        raise TargetError(
+            "no CUDA device can be used on this machine",
+            help='install a driver and pip install "graphc[cuda]", or use target="cpu"; '
+            "graphc compile --target cuda writes kernels without a device",
+        )
+    return _lazy.load("graphc.runtime.devices").cpu()  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,185 @@
+"""A function at one signature, lowered: every stage of its compilation, to read or to go on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from graphc import _lazy
+from graphc.codegen.cpu import print_cpu
+from graphc.codegen.cuda import print_cuda
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.plan import Launch, Plan, Step
+from graphc.codegen.planner import make_plan
+from graphc.device import Device
+from graphc.errors import ArgumentError
+from graphc.ir import Graph
+from graphc.options import Options
+from graphc.passes.pipeline import Step as Stage
+from graphc.passes.pipeline import run_pipeline
+from graphc.space import op_of
+
+
+@dataclass(frozen=True)
+class EmittedKernel:
+    """A kernel as emitted: `source` is a file that runs alone."""
+
+    name: str
+    key: str
+    target: str
+    source: str
+
+    def ptx(self, cc: tuple[int, int]) -> str:
+        """The kernel assembled for a compute capability; raises TargetError without the tools."""
+        if self.target != "cuda":
+            raise ArgumentError(f"{self.name} is a {self.target} kernel and has no PTX")
+        device_lib = _lazy.load("graphc.codegen.device_lib")
+        seam = _lazy.load("graphc.codegen.numba_cuda")
+        found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
+        ptx: str = seam.compile_ptx(found[self.name], [cc])[cc]
+        return ptx
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan moves and computes, counted: bytes and floating-point operations."""
+
+    steps: int
+    kernels: int
+    bytes_moved: int
+    least_bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a call holds, in bytes: arguments, results, constants, and the arena's peak."""
+
+    inputs: int
+    outputs: int
+    constants: int
+    arena: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A graph lowered for a device.
+
+    `graph` is as traced. `passes` holds the graph after every pass, in order; `stages` what each
+    did besides.
+    """
+
+    graph: Graph
+    device: Device
+    options: Options
+    stages: tuple[Stage, ...]
+    root: str = field(default="")
+
+    @property
+    def passes(self) -> dict[str, Graph]:
+        """The graph after every pass, by name, in order; a repeated name gets a number."""
+        found: dict[str, Graph] = {}
+        for stage in self.stages:
+            name, number = stage.name, 2
+            while name in found:
+                name, number = f"{stage.name}_{number}", number + 1
+            found[name] = stage.graph
+        return found
+
+    @property
+    def final(self) -> Graph:
+        """The graph whose groups are the kernels."""
+        return self.stages[-1].graph
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The steps and buffers."""
+        return make_plan(self.final, self.device, self.spell)
+
+    def spell(self, kernel: Kernel) -> str:
+        """The emitted file of a kernel."""
+        printer = print_cuda if self.device.is_cuda else print_cpu
+        return printer(kernel, root=self.root)
+
+    @cached_property
+    def kernels(self) -> tuple[EmittedKernel, ...]:
+        """The distinct kernels, in the order of the plan."""
+        found = {
+            launch.key: EmittedKernel(launch.entry, launch.key, self.device.target, launch.source)
+            for step in self.plan.steps
+            for launch in launches_of(step)
+        }
+        return tuple(found.values())
+
+    def cost(self) -> Cost:
+        """Bytes and flops of one call."""
+        return Cost(
+            len(self.plan.steps),
+            len(self.kernels),
+            self.plan.bytes_moved,
+            self.plan.least_bytes,
+            _flops(self.final),
+        )
+
+    def memory(self) -> Memory:
+        """Bytes held during a call."""
+        buffers = self.plan.buffers
+        return Memory(
+            sum(buffers[b].type.nbytes for b in self.plan.inputs),
+            sum(buffers[b].type.nbytes for b in self.plan.outputs),
+            sum(c.nbytes for c in self.plan.constants),
+            self.plan.arena_bytes,
+        )
+
+    def compile(self, *, threads: int | None = None) -> Any:
+        """An executable: called with the graph's input arrays it returns the list of outputs."""
+        if self.device.is_cuda:
+            runtime = _lazy.load("graphc.runtime.cuda")
+            ptx = {k.key: k.ptx(self.device.cc) for k in self.kernels}
+            return runtime.CudaExecutable(self.plan, ptx)
+        return _lazy.load("graphc.runtime.execute").Executable(self.plan, threads=threads)
+
+
+def launches_of(step: Step) -> tuple[Launch, ...]:
+    """The kernels of a step."""
+    return (() if step.launch is None else (step.launch,)) + step.others
+
+
+def lower_graph(
+    graph: Graph, device: Device, options: Options, *, verify: bool = False, root: str = ""
+) -> Lowered:
+    """Run the passes that the options ask for; the plan and the kernels are made on demand."""
+    stages: list[Stage] = []
+    run_pipeline(graph, options, verify=verify, observe=stages.append)
+    return Lowered(graph, device, options, tuple(stages), root or str(Path.cwd()))
+
+
+def _flops(graph: Graph) -> int:
+    total = 0
+    for node in graph.nodes:
+        total += sum(_flops(r) for r in node.regions)
+        op = op_of(node)
+        if op.kind == "contraction":
+            total += 2 * _product_size(node)
+        elif op.kind in ("elementwise", "reduction"):
+            source = node.types[0] if op.kind == "elementwise" else node.operands[0].type
+            total += op.flops * source.size
+    return total
+
+
+def _product_size(node: Any) -> int:
+    letters = dict(
+        pair
+        for spec, operand in zip(_operand_letters(node), node.operands)
+        for pair in zip(spec, operand.type.static_shape)
+    )
+    return math.prod(letters.values())
+
+
+def _operand_letters(node: Any) -> Sequence[str]:
+    inputs: str = node.attrs["spec"].partition("->")[0]
+    return inputs.split(",")
