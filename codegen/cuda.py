@@ -17,6 +17,9 @@ class _Cuda:
         if loop.role == "chunk":
             printer.line(f"{axis} = cuda.blockIdx.x")
             printer.body(loop.body)
+        elif loop.role == "thread":
+            printer.line(f"{axis} = lane")
+            printer.body(loop.body)
         elif loop.role == "flat":
             bound = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
             printer.line(f"{axis} = cuda.blockIdx.x * {threads} + cuda.threadIdx.x")
@@ -57,7 +60,7 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     """The kernel as a Python file for Numba's CUDA target."""
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cuda(), literals, root)
-    if any(isinstance(s, Once) or getattr(s, "role", "") == "lane" for s in walk(kernel.body)):
+    if any(isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread") for s in walk(kernel.body)):
         printer.line("lane = cuda.threadIdx.x")
     printer.body(kernel.body)
     types = {p.type.dtype.name if p.type.dtype.kind != "b" else "bool_" for p in kernel.params}

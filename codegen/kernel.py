@@ -190,7 +190,7 @@ class Loop:
     """A loop over `axis`.
 
     roles: `chunk` is dealt out to workers, `flat` to workers and their lanes at once, `lane` runs
-    over the lanes of a worker, `serial` in order. `start` and `stop` bound a serial loop over a
+    over the lanes of a worker, `thread` is the lane itself, `serial` in order. `start` and `stop` bound a serial loop over a
     part of the axis.
     """
 

@@ -308,7 +308,7 @@ class NestBuilder:
         raw = self.names.fresh("at")
         home.body.append(Let(raw, convert(number, i64)))
         wrapped = self.names.fresh(f"{raw}_wrapped")
-        home.body.append(Let(wrapped, _wrap(Var(raw, i64), size)))
+        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
         place = Index(((Loaded(wrapped, (), size), 1),))
         code = len(self.faults) + 1
         self.faults[code] = node
@@ -483,7 +483,7 @@ def _start(op: Any, node: Node, expr: Expr) -> Const:
     return Const(float(value) if expr.dtype.is_float else value, expr.dtype)
 
 
-def _wrap(raw: Var, size: int) -> Expr:
+def wrap_negative(raw: Var, size: int) -> Expr:
     """A negative index counts from the end."""
     place = Index(((Loaded(raw.name, (), size), 1),))
     below = Condition(place, ">=", 0)

@@ -105,6 +105,11 @@ def _is_pure(value: Value) -> bool:
     return all(v.node.op is PARAMETER or _is_pure(v) for v in node.values)
 
 
+def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
+    """The nodes by themselves, with one output."""
+    return Graph(region.name, _outside(nodes), tuple(nodes), (output,))
+
+
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     """A node with the views that it reads, and everything else with its result as an input."""
     own = {node}
@@ -113,7 +118,7 @@ def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
             own.update(v.node for v in other.values if v.node in region.nodes and is_free(v.node))
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
-    rest = _needed(rest, region.outputs)
+    rest = needed(rest, region.outputs)
     results = tuple(v for v in node.results)
     first = Graph(region.name, _outside(alone), tuple(alone), results)
     outputs = tuple(v for v in region.outputs if v.node is not node)
@@ -126,7 +131,8 @@ def _outside(nodes: Iterable[Node]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(v for n in nodes for v in n.values if v.node not in own))
 
 
-def _needed(nodes: Sequence[Node], outputs: Iterable[Value]) -> list[Node]:
+def needed(nodes: Sequence[Node], outputs: Iterable[Value]) -> list[Node]:
+    """The nodes that these outputs depend on, in order."""
     live = {v.node for v in outputs}
     for node in reversed(nodes):
         if node in live:
@@ -180,7 +186,7 @@ def _components(
     """Outputs that share computed nodes, with the nodes that they need."""
     parts: list[tuple[set[Node], list[Value]]] = []
     for output in outputs:
-        need = set(_needed(nodes, [output]))
+        need = set(needed(nodes, [output]))
         mine = [output]
         for part in list(parts):
             if any(not is_free(n) for n in need & part[0]):

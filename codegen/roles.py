@@ -47,6 +47,7 @@ from graphc.codegen.nest import Accumulator, Nest
 from graphc.device import Device
 from graphc.dtypes import Dim, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
+from graphc.ir import Loc
 
 INNER, WORKER = -1, -2
 """Numbers of the stand-in for the inner axes, and of the axis over workers."""
@@ -404,9 +405,6 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
     if nest.faults:
         params += (Param("status", Type(i64, (1,)), "status"),)
     names, sizes = _axis_names(body, device)
-    locs = dict.fromkeys(
-        s.loc for s in walk(body) if isinstance(s, Let | Store | Update) and s.loc is not None
-    )
     grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
     extents = {
         sizes[s.axis.number]: int(str(s.axis.extent))
@@ -415,8 +413,14 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
     }
     return Kernel(
         name, params, body, names, draft.extent, grain, draft.threads, draft.form, sizes, extents,
-        locs=tuple(sorted(locs, key=lambda loc: (loc.file, loc.line, loc.column))),
+        locs=locs_of(body),
     )
+
+
+def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
+    """The user's expressions that statements compute, in the order of the source."""
+    found = {s.loc for s in walk(body) if isinstance(s, Let | Store | Update)} - {None}
+    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))  # type: ignore[union-attr,type-var,arg-type]
 
 
 GRAIN = 8192

@@ -14,7 +14,16 @@ from graphc.codegen import access, roles
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
-from graphc.codegen.region import cut, late_regions, temporary, without
+from graphc.codegen.region import (
+    cut,
+    late_regions,
+    needed,
+    piece_for,
+    temporary,
+    without,
+)
+from graphc.codegen.scatter import is_scatter, scatter_kernel
+from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.index import Axis
 from graphc.ir import Graph, Node, Value
@@ -64,9 +73,25 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
     if product is not None:
         yield from _product_schedules(region, product, device)
         return
-    if any(op_of(n).kind == "scatter" for n in region.nodes):
-        raise NotImplementedError("scatter")
+    scatter = next((n for n in region.nodes if is_scatter(n)), None)
+    if scatter is not None:
+        yield from _scatter_schedule(region, scatter, device)
+        return
     yield from _loop_schedules(region, device)
+
+
+def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Iterator[Schedule]:
+    """What a scatter reads through views is stored first; the scatter has its own kernel."""
+    before = [n for n in region.nodes if n is not scatter]
+    tasks: list[Task] = []
+    if before:
+        operands = tuple(v for v in scatter.values if v not in region.inputs)
+        for value in operands:
+            need = needed(before, [value])
+            tasks += next(schedules(piece_for(region, need, value), device)).tasks
+    kernel, binding = scatter_kernel(scatter, region.name, device)
+    tasks.append(Task(kernel, binding, faults={1: scatter}))
+    yield Schedule(tuple(tasks), "scatter")
 
 
 # --- loops --------------------------------------------------------------------------------
@@ -269,6 +294,8 @@ CHUNK_WORK = 16384
 def _product_schedules(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
     """A library product with a fused epilogue where there is one, or loops."""
     form = None if device.is_cuda else blas_form(product, set(region.inputs))
+    if device.is_cuda and worth_tiling(product):
+        yield from _tiled(region, product, device)
     loops = list(_product_loops(region, product, device))
     tiny = form is not None and form.m * form.n * form.k * form.batch <= TINY_PRODUCT
     if form is not None:
@@ -283,6 +310,19 @@ def _product_schedules(region: Graph, product: Node, device: Device) -> Iterator
     for first in schedules(alone, device):
         second = next(schedules(rest, device))
         yield Schedule((*first.tasks, *second.tasks), first.form)
+
+
+def _tiled(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
+    """Tiles with the whole epilogue, or with none where it is not elementwise."""
+    try:
+        kernel, binding = tiled_product(region, product)
+    except Illegal:
+        alone, rest = without(region, product)
+        kernel, binding = tiled_product(alone, product)
+        for second in schedules(rest, device):
+            yield Schedule((Task(kernel, binding), *second.tasks), "tiles")
+        return
+    yield Schedule((Task(kernel, binding),), "tiles")
 
 
 def _product_loops(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:

@@ -69,7 +69,7 @@ def silu(x: Any) -> Any:
 
 @_exported
 def gelu(x: Any, approximate: str = "none") -> Any:
-    """x times the normal distribution's cumulative function; by tanh if `approximate` says so."""
+    """x times the normal distribution's cumulative function; `approximate` may be "tanh"."""
     forms = {"none": composite.gelu, "tanh": composite.gelu_tanh}
     if approximate not in forms:
         raise ArgumentError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
@@ -117,7 +117,7 @@ def log_softmax(x: Any, axis: Axes = -1) -> Any:
 
 @_exported
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
-    """Logarithm of the sum of exp(x) along `axis` (all of them by default), without overflow."""
+    """Logarithm of the sum of exp(x) along `axis` (by default all), without overflow."""
     x, axes = _with_axes("logsumexp", x, axis)
     result = composite.logsumexp(x, axes=axes)
     if not keepdims:
@@ -187,8 +187,8 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
     """Minus log of the probability that softmax over the last axis gives to each label.
 
-    Logits are floats [..., classes], labels integers [...]; so is the result, in the dtype of the
-    logits. A label outside the classes counts as none of them.
+    Logits are floats [..., classes], labels integers [...]; the result has the shape of the
+    labels and the dtype of the logits. A label outside the classes counts as none of them.
     """
     x, y = _floating("softmax_cross_entropy", logits), array(labels)
     shown = [(label(x, "logits"), x.type), (label(y, "labels"), y.type)]

@@ -1,7 +1,7 @@
 """NumPy's functions under NumPy's names, with its promotion: traced, or at once on arrays.
 
-Outside a trace the functions run by the interpreter and return NumPy arrays. `ndim`, `shape` and
-`size` return Python's numbers in either case.
+Outside a trace the functions run by the interpreter and return NumPy arrays. `ndim`, `shape`
+and `size` return Python's numbers in either case.
 """
 
 from __future__ import annotations

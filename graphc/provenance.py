@@ -141,7 +141,7 @@ def _moved(this: dis.Instruction, above: int) -> int:
 
 
 def _effect(this: dis.Instruction) -> tuple[int, int]:
-    """(values popped, values pushed); what is neither a load nor a store pushes one at least."""
+    """(values popped, values pushed); what is no load and no store pushes one at least."""
     net = dis.stack_effect(this.opcode, this.arg, jump=False)
     if this.opname == "STORE_FAST_LOAD_FAST":
         return 1, 1

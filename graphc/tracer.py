@@ -130,10 +130,10 @@ class Trace:
         if len(results) != len(names):
             return
         made = {id(node) for node in self.builder.nodes[before:]}
-        for value, name in zip(results, names):
-            if name and isinstance(value, Tracer) and value._value is not None:
-                if id(value.value.node) in made:
-                    self.builder.name_value(value.value, name)
+        for result, name in zip(results, names, strict=True):
+            value = result._value if isinstance(result, Tracer) else None
+            if name and value is not None and id(value.node) in made:
+                self.builder.name_value(value, name)
 
     def warn(self, message: str) -> None:
         """Warn at the user's line, once for each line."""
@@ -197,7 +197,7 @@ class Trace:
         common = next(
             (
                 o.type.dtype
-                for o, letter in zip(lifted, letters)
+                for o, letter in zip(lifted, letters, strict=True)
                 if isinstance(o, Tracer) and letter == "T"
             ),
             None,
@@ -225,8 +225,8 @@ class Trace:
             return Tracer(self, known[2])
         if native.nbytes > LARGE_CONSTANT:
             self.warn(
-                f"a constant of {native.nbytes / 2**20:.1f} MB, {kind}{list(array.shape)}, becomes "
-                "part of the graph; pass large arrays as arguments"
+                f"a constant of {native.nbytes / 2**20:.1f} MB, {kind}{list(array.shape)}, "
+                "becomes part of the graph; pass large arrays as arguments"
             )
         loc = self._location()
         (value,) = self.builder.emit(constant, (), {"value": Constant(native)}, loc=loc)
@@ -238,7 +238,7 @@ class Trace:
         values = [as_tracer(self, a).value for a in arguments]
         return [
             Tracer(self, self.builder.value(o, v))
-            for o, v in zip(self.builder.inline(graph, values), graph.outputs)
+            for o, v in zip(self.builder.inline(graph, values), graph.outputs, strict=True)
         ]
 
     def finish(self, outputs: Sequence[Tracer]) -> Graph:
@@ -431,7 +431,8 @@ class Tracer(promote.TracedArray):
     def __bool__(self) -> NoReturn:
         _refuse(
             "the truth value",
-            "use graphc.numpy.where, maximum, minimum, any or all; or name the argument in static=",
+            "use graphc.numpy.where, maximum, minimum, any or all; or name the argument in "
+            "static=",
         )
 
     def __float__(self) -> NoReturn:

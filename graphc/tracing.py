@@ -32,8 +32,9 @@ WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
 
 @dataclass(frozen=True)
 class Source:
-    """Where a graph input comes from: leaf number `leaf`, cast to `cast` if it is a weak number;
-    leaves beyond the function's own are captures.
+    """Where a graph input comes from: leaf number `leaf`, cast if it is a weak number.
+
+    Leaves beyond the function's own are captures.
     """
 
     leaf: int
@@ -130,7 +131,8 @@ def bind(
     # A tuple, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
-    paths, leaves, tree = optree.tree_flatten_with_path(tuple(bound[name] for name in dynamic))
+    values: Any = tuple(bound[name] for name in dynamic)
+    paths, leaves, tree = optree.tree_flatten_with_path(values)
     names = tuple(_leaf_name(signature, dynamic[path[0]], path[1:]) for path in paths)
     return Arguments(tuple(leaves), names, tree, dynamic, fixed)
 
@@ -219,7 +221,7 @@ def trace_call(
     leaves = [new_argument(trace, t, n) for t, n in zip(types, arguments.names, strict=True)]
     dynamic = optree.tree_unflatten(arguments.tree, leaves)
     values = dict(arguments.static)
-    values.update(zip(arguments.dynamic, dynamic, strict=True))  # type: ignore[call-overload]
+    values.update(zip(arguments.dynamic, dynamic, strict=True))
     outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
     sources, captures = sources_of(trace, leaves)
     return Traced(
@@ -267,7 +269,7 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
     except TypeError as error:
         loc, refused = raised_at(error), trace.refused
         if refused is not None and refused.loc == loc:
-            # NumPy asked a traced value for its number and replaced the answer by its own error.
+            # NumPy asked a traced value for its number, and replaced its error by one of its own.
             raise refused from None
         if Tracer.__name__ in str(error):
             raise ConcretizationError(f"a traced array is of no use here: {error}").at(
@@ -279,7 +281,7 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
 def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
     signature = signature_of(fn)
     in_order = {name: values[name] for name in signature.parameters if name in values}
-    bound = inspect.BoundArguments(signature, in_order)  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(signature, in_order)
     return fn(*bound.args, **bound.kwargs)
 
 

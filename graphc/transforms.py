@@ -1,7 +1,8 @@
 """Gradients as wrappers of functions: grad, value_and_grad, vjp, stop_gradient.
 
-Within a trace they trace the function by itself, transform its graph, and inline it; called with
-concrete arrays they trace and interpret. A compiled function gives a compiled function.
+Within a trace they trace the function by itself, transform its graph, and inline it; called
+with concrete arrays they trace and interpret. What they make of a compiled function, one with a
+method `with_function(fn)` and the function as its `__wrapped__`, is compiled in the same way.
 """
 
 from __future__ import annotations
@@ -210,7 +211,8 @@ def _traced(
     wanted = tuple(number % len(args) for number in chosen)
     trace = Trace(function_name(fn))
     names = _argument_names(fn, args, kwargs)
-    values, arguments, trees, places, types = [], [], [], [], []
+    values: list[Any] = []
+    arguments, trees, places, types = [], [], [], []
     for number, argument in enumerate((*args, *kwargs.values())):
         paths, leaves, tree = optree.tree_flatten_with_path(argument)
         labels = [identifier((names[number], *path)) for path in paths]

@@ -46,8 +46,9 @@ class Case:
         """The outputs, by the interpreter."""
         return interpret(self.graph, self.arrays)
 
-    def __repr__(self) -> str:
-        return f"Case({self.graph!r})"
+    def of(self, graph: Graph) -> Case:
+        """Another graph on the same arrays."""
+        return Case(graph, self.arrays)
 
 
 def random_graph(
@@ -71,7 +72,8 @@ def random_graph(
         if len(maker.builder.nodes) >= nodes:
             break
         if rules and maker.rng.random() < 0.3:
-            maker.rule(maker.pick(rules))
+            rule = maker.pick(rules)
+            _ = maker.rule(rule) or maker.rule(rule) or maker.rule(rule)
         else:
             maker.node(maker.pick(maker.ops))
     case = maker.finish(f"random_{seed}")
@@ -305,8 +307,8 @@ class Maker:
             kinds = "".join(k for k in kinds if k in rule.kinds[variable])
         common = dtype or self.pick([d for d in self.dtypes if d.kind in kinds] or [self.float])
         shape = self._any(lambda t: t.dtype is common).type.static_shape
-        if self.chance(0.3):
-            shape = self.shape()
+        if self.chance(0.5):
+            shape = max(self.shape(), self.shape(), key=len)
         bound: dict[Value, Operand] = {}
         for variable in rule.variables.values():
             kind = bool_ if rule.kinds[variable] == "b" else common

@@ -1,4 +1,4 @@
-"""NumPy code traces unchanged: NumPy's dtypes to the letter, NumPy's values, NumPy's refusals."""
+"""NumPy code traces unchanged: NumPy's dtypes to the letter, its values, its refusals."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def test_dtypes_of_array_and_number(op, dtype):
         if op == "where" and dtype == "u8" and number in (-1, 300):
             # NumPy wraps them around without a word.
             with pytest.raises(ArgumentError, match="out of the range of u8"):
-                run(lambda x: np.where(x > 1, x, number), sample(dtype))
+                run(lambda x, n=number: np.where(x > 1, x, n), sample(dtype))
         elif not is_half_float_quirk(op, dtype, number):
-            agree(lambda x: BINARY[op](x, number), sample(dtype))
-            agree(lambda x: BINARY[op](number, x), sample(dtype))
+            agree(lambda x, n=number: BINARY[op](x, n), sample(dtype))
+            agree(lambda x, n=number: BINARY[op](n, x), sample(dtype))
 
 
 @pytest.mark.parametrize("op", BINARY)
@@ -116,7 +116,7 @@ def test_dtypes_of_array_and_number(op, dtype):
 def test_dtypes_of_array_and_scalar(op, dtype):
     for name, scalar in SCALARS.items():
         if not is_half_float_quirk(op, dtype, name):
-            agree(lambda x: BINARY[op](x, scalar), sample(dtype))
+            agree(lambda x, s=scalar: BINARY[op](x, s), sample(dtype))
 
 
 @pytest.mark.parametrize("op", BINARY)
@@ -150,7 +150,7 @@ def test_float_beside_bfloat16_keeps_it():
 X = np.linspace(-2.0, 2.0, 24).reshape(2, 3, 4)
 M = np.arange(12.0).reshape(3, 4) % 5 - 2
 V = np.array([0.5, -1.5, 2.0, 3.25])
-I = np.array([[3, 1, 2], [0, 2, 1]])
+I = np.array([[3, 1, 2], [0, 2, 1]])  # noqa: E741
 B = np.array([True, False, True, True])
 S = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0])
 
@@ -158,51 +158,57 @@ S = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0])
 # graphc.numpy on both.
 CALLS = """
 m.add(X, V) | m.subtract(X, 2) | m.multiply(B, B) | m.divide(I, 2) | m.true_divide(V, M)
-m.floor_divide(X, 0.7) | m.remainder(X, 0.7) | m.mod(I, 2) | m.power(V, 2) | m.power(m.abs(X), 1.5)
-m.power(I, 3) | V**2 | m.abs(V)**0.5 | V**-1 | V**1 | V**3 | 2**V | m.negative(V) | m.positive(V)
-m.abs(X) | m.absolute(B) | m.sign(S) | m.square(I) | m.reciprocal(V) | m.pow(V, 2) | m.bitwise_not(I) | m.bitwise_invert(B) | m.exp(V) | m.exp2(V)
-m.expm1(V) | m.log(m.abs(V)) | m.log2(m.abs(V)) | m.log10(m.abs(V)) | m.log1p(m.abs(V)) | m.sqrt(S)
-m.sin(X) | m.cos(X) | m.tan(X) | m.sinh(X) | m.cosh(X) | m.tanh(S) | m.logaddexp(V, 1.0)
-m.logaddexp(S, S) | m.floor(X) | m.ceil(X) | m.trunc(X) | m.floor(I) | m.rint(X) | m.round(X, 1)
-m.round(X * 100, -1) | m.round(I) | m.around(X) | m.maximum(S, 0) | m.minimum(S, M[0, 0])
-m.equal(I, 2) | m.not_equal(V, V) | m.less(V, 0) | m.less_equal(I, 300) | m.greater(S, S)
-m.greater_equal(V, 0.5) | m.logical_and(I, B[:3]) | m.logical_or(V, 0) | m.logical_xor(B, V > 0)
-m.logical_not(I) | m.isnan(S) | m.isinf(S) | m.isfinite(S) | m.isnan(I) | m.bitwise_and(I, 1)
-m.bitwise_or(I, 4) | m.bitwise_xor(I, 3) | m.invert(I) | m.invert(B) | ~B
-m.where(B, V, 0) | m.where(V > 0, V, -V) | m.where(I, 1, 0) | m.where(B, 1.5, V.astype(np.float32))
-m.clip(X, -1, 1) | m.clip(I, 1, None) | m.clip(X, M[0], 1.5) | X.clip(0.0) | X.clip(max=0.5)
-m.sum(X) | m.sum(X, axis=1) | m.sum(X, (0, 2), keepdims=True) | m.sum(B) | m.sum(I, -1)
-m.sum(X, axis=0, dtype=np.float32) | X.sum() | X.sum(axis=-1) | m.prod(V) | m.prod(I, axis=0)
-m.max(X, 1) | m.min(I) | m.max(S) | m.amax(B) | m.amin(X, axis=(0, 1)) | m.mean(X) | m.mean(I, axis=0)
-m.mean(B) | m.var(X, axis=1) | m.var(X, ddof=1) | m.std(I, axis=1, keepdims=True) | X.std(axis=0)
-m.any(I > 2, axis=1) | m.all(B) | m.any(V) | m.all(I, axis=0, keepdims=True) | m.argmax(X, axis=2)
-m.argmax(I) | m.argmin(M, 1) | m.argmax(S) | m.argmin(I, axis=0, keepdims=True) | m.argmax(B)
-m.reshape(X, (4, 6)) | m.reshape(X, -1) | X.reshape(3, -1, 2) | X.reshape((24,)) | m.ravel(I)
-I.flatten() | m.expand_dims(V, 0) | m.expand_dims(V, (0, 2)) | m.squeeze(V[None, :, None])
-m.squeeze(V[None, :, None], axis=2) | m.transpose(X) | m.transpose(X, (2, 0, 1)) | X.T | M.T @ M
-X.transpose(1, 0, 2) | X.swapaxes(0, 1) | m.swapaxes(X, -1, 0) | m.moveaxis(X, 0, -1) | X.mT
-m.moveaxis(X, (0, 1), (2, 0)) | m.permute_dims(X, (1, 2, 0)) | m.matrix_transpose(X) | m.flip(X)
-m.flip(X, (0, 2)) | m.concatenate([V, V]) | m.concatenate([M, X[0]], axis=1) | m.concat([I, I], 0)
+m.floor_divide(X, 0.7) | m.remainder(X, 0.7) | m.mod(I, 2) | m.power(V, 2)
+m.power(m.abs(X), 1.5) | m.power(I, 3) | V**2 | m.abs(V)**0.5 | V**-1 | V**1 | V**3 | 2**V
+m.negative(V) | m.positive(V) | m.abs(X) | m.absolute(B) | m.sign(S) | m.square(I)
+m.reciprocal(V) | m.pow(V, 2) | m.bitwise_not(I) | m.bitwise_invert(B) | m.exp(V)
+m.exp2(V) | m.expm1(V) | m.log(m.abs(V)) | m.log2(m.abs(V)) | m.log10(m.abs(V))
+m.log1p(m.abs(V)) | m.sqrt(S) | m.sin(X) | m.cos(X) | m.tan(X) | m.sinh(X) | m.cosh(X)
+m.tanh(S) | m.logaddexp(V, 1.0) | m.logaddexp(S, S) | m.floor(X) | m.ceil(X) | m.trunc(X)
+m.floor(I) | m.rint(X) | m.round(X, 1) | m.round(X * 100, -1) | m.round(I) | m.around(X)
+m.maximum(S, 0) | m.minimum(S, M[0, 0]) | m.equal(I, 2) | m.not_equal(V, V) | m.less(V, 0)
+m.less_equal(I, 300) | m.greater(S, S) | m.greater_equal(V, 0.5) | m.logical_and(I, B[:3])
+m.logical_or(V, 0) | m.logical_xor(B, V > 0) | m.logical_not(I) | m.isnan(S) | m.isinf(S)
+m.isfinite(S) | m.isnan(I) | m.bitwise_and(I, 1) | m.bitwise_or(I, 4) | m.bitwise_xor(I, 3)
+m.invert(I) | m.invert(B) | ~B | m.where(B, V, 0) | m.where(V > 0, V, -V) | m.where(I, 1, 0)
+m.where(B, 1.5, V.astype(np.float32)) | m.clip(X, -1, 1) | m.clip(I, 1, None)
+m.clip(X, M[0], 1.5) | X.clip(0.0) | X.clip(max=0.5) | m.sum(X) | m.sum(X, axis=1)
+m.sum(X, (0, 2), keepdims=True) | m.sum(B) | m.sum(I, -1)
+m.sum(X, axis=0, dtype=np.float32) | X.sum() | X.sum(axis=-1) | m.prod(V)
+m.prod(I, axis=0) | m.max(X, 1) | m.min(I) | m.max(S) | m.amax(B) | m.amin(X, axis=(0, 1))
+m.mean(X) | m.mean(I, axis=0) | m.mean(B) | m.var(X, axis=1) | m.var(X, ddof=1)
+m.std(I, axis=1, keepdims=True) | X.std(axis=0) | m.any(I > 2, axis=1) | m.all(B) | m.any(V)
+m.all(I, axis=0, keepdims=True) | m.argmax(X, axis=2) | m.argmax(I) | m.argmin(M, 1)
+m.argmax(S) | m.argmin(I, axis=0, keepdims=True) | m.argmax(B) | m.reshape(X, (4, 6))
+m.reshape(X, -1) | X.reshape(3, -1, 2) | X.reshape((24,)) | m.ravel(I) | I.flatten()
+m.expand_dims(V, 0) | m.expand_dims(V, (0, 2)) | m.squeeze(V[None, :, None])
+m.squeeze(V[None, :, None], axis=2) | m.transpose(X) | m.transpose(X, (2, 0, 1)) | X.T
+M.T @ M | X.transpose(1, 0, 2) | X.swapaxes(0, 1) | m.swapaxes(X, -1, 0)
+m.moveaxis(X, 0, -1) | X.mT | m.moveaxis(X, (0, 1), (2, 0)) | m.permute_dims(X, (1, 2, 0))
+m.matrix_transpose(X) | m.flip(X) | m.flip(X, (0, 2)) | m.concatenate([V, V])
+m.concatenate([M, X[0]], axis=1) | m.concat([I, I], 0)
 m.concatenate((I, X[0, :2, :3]), axis=None) | m.concatenate([B, V]) | m.stack([V, V + 1])
 m.stack([V, V, M[0]], axis=1) | m.pad(M, 1) | m.pad(M, ((0, 2), (1, 0)), constant_values=7)
-m.take(V, I) | m.take(X, [2, 0], axis=1) | m.take(M, -1, axis=0) | V.take(I) | V[I] | M[:, [0, -1]]
-m.matmul(M, M.T) | M @ V | V @ V | X @ V | X @ M.T | m.matmul(X, X.swapaxes(1, 2)) | I @ I.T
-m.matmul(X[:, None], M.T[None, None]) | m.dot(M, V) | m.dot(V, 2) | m.dot(X, M.T) | V.dot(M.T)
-m.tensordot(X, M, 2) | m.tensordot(X, M, ((1,), (0,))) | m.tensordot(X, M, (-1, 1)) | m.outer(V, I)
-m.inner(V, M) | m.vdot(M, M) | m.einsum("ij,kj->ik", M, M) | m.einsum("ij->ji", M) | m.einsum("ij->", M)
-m.einsum("ii->i", M[:, :3]) | m.einsum("ii", M[:, :3]) | m.einsum("ij,j", M, V) | m.einsum("i,i", V, V)
-m.einsum("bij,bkj->bik", X, X, optimize=True) | m.einsum("ij,jk->ik", M[:, :1], M) | m.outer(V, V)
-m.einsum("ij,kl->k", M, M) | m.einsum("ii,i->i", M[:, :3], V[:3]) | m.einsum("i,j->ji", V, V)
-m.zeros_like(I) | m.ones_like(V, dtype=np.float32) | m.full_like(V, 3) | m.broadcast_to(V, (2, 4))
-m.copy(V) | V.copy() | V.astype(np.int64) | V.astype("float32", copy=False) | I.astype(bool) | m.astype(I, float)
-m.tril(M) | m.triu(M, 1) | m.tril(X, -1)
-m.add.reduce(X) | m.maximum.reduce(X, axis=1) | m.multiply.outer(V, I) | m.divmod(V, 0.7)[0]
-X[0] | X[-1, 1] | X[0, 1, 2] | X[..., 1] | X[:, 1:, ::2] | X[::-1] | X[:, ::-2] | X[None, 0] | X[1:1]
-X[..., None] | X[:, None, 0] | X[0, ..., 1:3] | X[5:] | X[:, 2:0:-1] | X[np.int64(1)] | X[[1, 0]]
-X[:, I % 3] | X[0, I % 3] | X[I % 2, 0] | X[0, I % 3, ..., None] | X[:, [0], 1] | V[I][:, None] | X[:, None, [1, 0]]
-X[0, :, 1] | X[...] | V[-1] | V[3:0:-2] | V[[]] | M[np.array(1)] | len(X) * V | abs(V) | divmod(I, 2)[1]
--V + +V | V > 0 | 1 - V | 2 / V | V // 2 | 7 % V | 3 // V | V % 2 | B & (V > 0)
-B ^ True
+m.take(V, I) | m.take(X, [2, 0], axis=1) | m.take(M, -1, axis=0) | V.take(I) | V[I]
+M[:, [0, -1]] | m.matmul(M, M.T) | M @ V | V @ V | X @ V | X @ M.T
+m.matmul(X, X.swapaxes(1, 2)) | I @ I.T | m.matmul(X[:, None], M.T[None, None])
+m.dot(M, V) | m.dot(V, 2) | m.dot(X, M.T) | V.dot(M.T) | m.tensordot(X, M, 2)
+m.tensordot(X, M, ((1,), (0,))) | m.tensordot(X, M, (-1, 1)) | m.outer(V, I) | m.inner(V, M)
+m.vdot(M, M) | m.einsum("ij,kj->ik", M, M) | m.einsum("ij->ji", M) | m.einsum("ij->", M)
+m.einsum("ii->i", M[:, :3]) | m.einsum("ii", M[:, :3]) | m.einsum("ij,j", M, V)
+m.einsum("i,i", V, V) | m.einsum("bij,bkj->bik", X, X, optimize=True)
+m.einsum("ij,jk->ik", M[:, :1], M) | m.outer(V, V) | m.einsum("ij,kl->k", M, M)
+m.einsum("ii,i->i", M[:, :3], V[:3]) | m.einsum("i,j->ji", V, V) | m.zeros_like(I)
+m.ones_like(V, dtype=np.float32) | m.full_like(V, 3) | m.broadcast_to(V, (2, 4)) | m.copy(V)
+V.copy() | V.astype(np.int64) | V.astype("float32", copy=False) | I.astype(bool)
+m.astype(I, float) | m.tril(M) | m.triu(M, 1) | m.tril(X, -1) | m.add.reduce(X)
+m.maximum.reduce(X, axis=1) | m.multiply.outer(V, I) | m.divmod(V, 0.7)[0] | X[0] | X[-1, 1]
+X[0, 1, 2] | X[..., 1] | X[:, 1:, ::2] | X[::-1] | X[:, ::-2] | X[None, 0] | X[1:1]
+X[..., None] | X[:, None, 0] | X[0, ..., 1:3] | X[5:] | X[:, 2:0:-1] | X[np.int64(1)]
+X[[1, 0]] | X[:, I % 3] | X[0, I % 3] | X[I % 2, 0] | X[0, I % 3, ..., None] | X[:, [0], 1]
+V[I][:, None] | X[:, None, [1, 0]] | X[0, :, 1] | X[...] | V[-1] | V[3:0:-2] | V[[]]
+M[np.array(1)] | len(X) * V | abs(V) | divmod(I, 2)[1] | -V + +V | V > 0 | 1 - V | 2 / V
+V // 2 | 7 % V | 3 // V | V % 2 | B & (V > 0) | B ^ True
 """
 CALLS = [c.strip() for line in CALLS.strip().splitlines() for c in line.split(" | ")]
 ARRAYS = {"X": X, "M": M, "V": V, "I": I, "B": B, "S": S}
@@ -237,12 +243,13 @@ def check(expected, result):
 # --- graphc.numpy by itself ---------------------------------------------------------------
 
 CREATION = """
-m.zeros(3) | m.zeros((2, 3), dtype=np.float32) | m.ones(()) | m.ones((2, 1), np.int32) | m.full(3, 2)
-m.full((2, 2), 1.5, dtype=np.float32) | m.full((2, 4), V) | m.arange(5) | m.arange(2, 9, 3)
-m.arange(0, 1, 0.1) | m.arange(5, 0, -2) | m.arange(2.5) | m.arange(3, dtype=np.float32) | m.arange(0)
-m.arange(1, 5, dtype=np.uint8) | m.arange(np.float32(3)) | m.eye(3) | m.eye(2, 4, k=1, dtype=np.int32)
-m.identity(2) | m.array([1, 2]) | m.array([[1.5], [2]], dtype=np.float32) | m.asarray(V)
-m.array(3) | m.array([V, V]) | m.array(True) | m.zeros_like(I, dtype=float) | m.ones_like(V, shape=(2,))
+m.zeros(3) | m.zeros((2, 3), dtype=np.float32) | m.ones(()) | m.ones((2, 1), np.int32)
+m.full(3, 2) | m.full((2, 2), 1.5, dtype=np.float32) | m.full((2, 4), V) | m.arange(5)
+m.arange(2, 9, 3) | m.arange(0, 1, 0.1) | m.arange(5, 0, -2) | m.arange(2.5)
+m.arange(3, dtype=np.float32) | m.arange(0) | m.arange(1, 5, dtype=np.uint8)
+m.arange(np.float32(3)) | m.eye(3) | m.eye(2, 4, k=1, dtype=np.int32) | m.identity(2)
+m.array([1, 2]) | m.array([[1.5], [2]], dtype=np.float32) | m.asarray(V) | m.array(3)
+m.array([V, V]) | m.array(True) | m.zeros_like(I, dtype=float) | m.ones_like(V, shape=(2,))
 m.full_like(I, 2.7) | m.full_like(V, 3, dtype=np.int64) | m.stack([V, V]) | m.where(B, V, 0)
 """
 CREATIONS = [c.strip() for line in CREATION.strip().splitlines() for c in line.split(" | ")]
@@ -285,7 +292,7 @@ def test_names_are_numpys():
 
 
 # NumPy calls them by other names, or they are NumPy's positional-only ones.
-RENAMED = {"asarray", "zeros", "einsum", "max", "amax", "min", "amin", "concatenate", "concat"}
+RENAMED = {"concatenate", "concat", "einsum", "matrix_transpose"}
 
 
 def test_parameters_are_numpys():
@@ -323,7 +330,7 @@ def test_what_is_missing_says_so():
         gnp.vstack([V, V])
     assert not hasattr(gnp, "cumsum")
     with pytest.raises(AttributeError):
-        gnp.no_such_thing
+        _ = gnp.no_such_thing
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_operators_functions_and_methods():
 def test_a_call_of_several_nodes_names_the_last():
     def f(x, y):
         spread = np.var(x)
-        return spread
+        return [spread]
 
     nodes = seen(f)
     assert {n[-1] for n in nodes} == {"np.var(x)"}
@@ -167,13 +167,12 @@ def attribute(x, y):
 def items(x, y):
     found = {}
     found["a"] = x + y
-    pair = [x - y, found["a"]]
-    return pair
+    return [x - y, found["a"]]
 
 
 def conditional(x, y):
     a = x + y if len(x) == 3 else x
-    return a
+    return [a]
 
 
 def closure(x, y):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from graphc.dtypes import bool_, f64, i64
-from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.options import Options
 from graphc.passes.cse import cse
@@ -25,7 +24,7 @@ from graphc.passes.rules import EXACT, Rule
 from graphc.passes.simplify import all_rules, simplify, simplify_fast
 from graphc.text import constants, equal, parse, print_graph, save_graph
 from graphc.verify import verify
-from tests.equal_graphs import complicate, difference, reversible
+from tests.equal_graphs import complicate, difference, evaluate, reversible
 from tests.random_graphs import Case, Maker, random_graph
 from tests.shrinking import shrink
 
@@ -53,7 +52,7 @@ def check_exact(case: Case) -> None:
     before = None
     for step in steps(case, Options()):
         check_round_trip(step.graph)
-        now = interpret(step.graph, case.arrays)
+        now = evaluate(case.of(step.graph))
         if before is not None:
             found = max(map(difference, before, now), default=0)
             assert found == 0, f"{step.name} changes the numbers"
@@ -62,20 +61,20 @@ def check_exact(case: Case) -> None:
 
 def check_fast(case: Case) -> None:
     """All passes of the fast pipeline give the numbers of a tame graph, up to rounding."""
-    before = case.run()
+    before = evaluate(case)
     for step in steps(case, Options(fast=True)):
-        for a, b in zip(before, interpret(step.graph, case.arrays), strict=True):
+        for a, b in zip(before, evaluate(case.of(step.graph)), strict=True):
             assert a.dtype == b.dtype and a.shape == b.shape
             np.testing.assert_allclose(b, a, TOLERANCE, TOLERANCE, err_msg=step.name)
 
 
 def check_passes_alone(case: Case) -> None:
     """Each pass that keeps bits does so on the graph as it was made."""
-    before = case.run()
+    before = evaluate(case)
     for run in (cse, dce, fold, remat, simplify):
         graph = run(case.graph)
         verify(graph, after=run.__name__)
-        found = max(map(difference, before, interpret(graph, case.arrays)), default=0)
+        found = max(map(difference, before, evaluate(case.of(graph))), default=0)
         assert found == 0, f"{run.__name__} changes the numbers"
 
 
@@ -88,9 +87,9 @@ def check_equals(case: Case, seed: int) -> None:
 def check_same_bits(case: Case, other: Case, run: GraphPass) -> None:
     """Two cases give the same bits, as they are and after a pass."""
     verify(other.graph)
-    expected = case.run()
+    expected = evaluate(case)
     for graph in (other.graph, run(other.graph), run(case.graph)):
-        found = max(map(difference, expected, interpret(graph, case.arrays)), default=0)
+        found = max(map(difference, expected, evaluate(case.of(graph))), default=0)
         assert found == 0, "equal graphs give other numbers"
 
 
@@ -98,9 +97,9 @@ def check_real_equals(case: Case, seed: int) -> None:
     """The same with all rules, on a tame graph: equal up to rounding."""
     other = complicate(case, seed, _reversible(max(r.contract for r in all_rules())), times=6)
     verify(other.graph)
-    expected = case.run()
+    expected = evaluate(case)
     for graph in (other.graph, simplify_fast(other.graph), simplify_fast(case.graph)):
-        for a, b in zip(expected, interpret(graph, case.arrays), strict=True):
+        for a, b in zip(expected, evaluate(case.of(graph)), strict=True):
             np.testing.assert_allclose(b, a, TOLERANCE, TOLERANCE)
 
 

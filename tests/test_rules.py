@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
-from graphc.interpret import interpret
 from graphc.ir import Graph, Literal, Operand, Value
 from graphc.passes.matching import cost
 from graphc.passes.rewrite import Report
 from graphc.passes.rules import EXACT, REAL, Contract, Rule
 from graphc.passes.simplify import all_rules, simplify, simplify_by, simplify_fast
 from graphc.verify import verify
-from tests.equal_graphs import difference
+from tests.equal_graphs import difference, evaluate
 from tests.random_graphs import Case, Maker, instance
 from tests.random_parts import special_values
 
@@ -138,7 +137,7 @@ def check_contract(rule: Rule) -> None:
                 continue
             fired += 1
             verify(other)
-            found = difference(case.run()[0], interpret(other, case.arrays)[0])
+            found = difference(evaluate(case)[0], evaluate(case.of(other))[0])
             worst = max(worst, found)
             assert found <= rule.contract, (
                 f"{rule.name} is not {rule.contract.name} for {dtype}: {case.arrays}"
@@ -161,8 +160,8 @@ def check_real(rule: Rule, rng: np.random.Generator) -> None:
                 fired += 1
                 tolerance = 200 * float(np.finfo(dtype.numpy).eps)
                 np.testing.assert_allclose(
-                    interpret(other, case.arrays)[0],
-                    case.run()[0],
+                    evaluate(case.of(other))[0],
+                    evaluate(case)[0],
                     rtol=tolerance,
                     atol=tolerance,
                     err_msg=rule.name,

@@ -23,7 +23,7 @@ from graphc.ops.products import contract
 
 def _named(a: Any, b: Any) -> list[tuple[str, object]]:
     """The operands as an error shows them."""
-    return list(zip(labels((a, b), "ab"), (a.type, b.type)))
+    return list(zip(labels((a, b), "ab"), (a.type, b.type), strict=True))
 
 
 def _pair(name: str, a: Any, b: Any) -> tuple[Any, Any]:
@@ -166,7 +166,7 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     for c in result:
         if c not in parts or result.count(c) > 1:
             raise ArgumentError(
-                f"einsum: the output of {subscripts!r} must name {c!r}, an index of an input, once"
+                f"einsum: the output of {subscripts!r} must name {c!r} once, and an input too"
             )
     if len(operands) == 1:
         x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)

@@ -57,7 +57,7 @@ def fitting_literal(number: Any, dtype: DType) -> Literal:
 
 def describe(value: Any) -> str:
     """A traced value's type, or a Python number, for error messages."""
-    return str(value.type) if isinstance(value, (TracedArray, Literal)) else repr(value)
+    return str(value.type) if is_traced(value) or isinstance(value, Literal) else repr(value)
 
 
 def label(value: Any, otherwise: str) -> str:
@@ -68,7 +68,7 @@ def label(value: Any, otherwise: str) -> str:
 
 def labels(values: Sequence[Any], otherwise: Sequence[str]) -> list[str]:
     """The names of several values; the ones of the function's own if two are the same."""
-    names = [label(v, o) for v, o in zip(values, otherwise)]
+    names = [label(v, o) for v, o in zip(values, otherwise, strict=True)]
     return names if len(set(names)) == len(names) else list(otherwise)
 
 
@@ -107,16 +107,16 @@ def elementwise(op: Op, *args: Any) -> Any:
         return elementwise(op, *(_standing_alone(o) for o in operands))
     shape = _common_shape(op, operands)
     if op.signature == "TT->b":
-        beyond = [_beyond(o, d) for o, d in zip(operands, dtypes)]
+        beyond = [_beyond(o, d) for o, d in zip(operands, dtypes, strict=True)]
         if any(beyond):
             return full(shape, bool(op.numpy(*beyond)), bool_)
-    return op(*(_converted(o, d, shape) for o, d in zip(operands, dtypes)))
+    return op(*(_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)))
 
 
 def _operand(value: Any) -> Any:
     """A traced value, a Python number, or the literal of a NumPy scalar."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
-        return literal(value[()], dtype(value.dtype))
+        return literal(value.item(), dtype(value.dtype))
     return lift(value)
 
 
@@ -133,7 +133,7 @@ def _converted(operand: Any, to: DType, shape: Shape) -> Any:
 
 
 def _beyond(operand: Any, to: DType) -> int:
-    """On which side of the range of `to` a Python int lies: comparing it, NumPy compares ints."""
+    """On which side of the range of `to` a Python int lies; NumPy compares them as ints."""
     if type(operand) is not int or not to.is_integer:
         return 0
     info = np.iinfo(to.numpy)
@@ -144,10 +144,10 @@ def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
     try:
         return broadcast_shapes(*(o.shape for o in operands if is_traced(o)))
     except ShapeError as error:
-        names = op.operands if len(operands) == len(op.operands) else "xyz"
+        names = op.operands if len(operands) == len(op.operands) else "xyz"[: len(operands)]
         raise ShapeError(
             f"{op.name}: the shapes do not broadcast to one shape",
-            values=zip(labels(operands, names), map(describe, operands)),
+            values=zip(labels(operands, names), map(describe, operands), strict=True),
         ) from error
 
 
@@ -157,7 +157,7 @@ def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
 def resolve(op: Op, operands: Sequence[Any]) -> list[DType]:
     """The dtype that each operand is converted to, by NumPy 2's rules."""
     takes = op.signature.split("->")[0] or "T" * len(operands)
-    common = [o for o, letter in zip(operands, takes) if letter == "T"]
+    common = [o for o, letter in zip(operands, takes, strict=True) if letter == "T"]
     if isinstance(op.numpy, np.ufunc) and len(common) == len(takes):
         found = _by_ufunc(op, common)
     else:
@@ -178,8 +178,8 @@ def common_dtype(values: Sequence[Any]) -> DType:
 def _parts(values: Sequence[Any]) -> list[DType | bool | int | float]:
     """The dtypes, and a number for every weak value.
 
-    A float dtype wins over numbers anyway; to leave them out makes bfloat16 do so too, for which
-    `ml_dtypes` gives NumPy no such rule.
+    A float dtype wins over numbers anyway; to leave them out makes bfloat16 do so too, for
+    which `ml_dtypes` gives NumPy no such rule.
     """
     strong = [v.type.dtype for v in values if _is_strong(v)]
     weak = [_number(v) for v in values if not _is_strong(v)]
@@ -194,7 +194,7 @@ def _is_strong(value: Any) -> bool:
 
 def _number(value: Any) -> bool | int | float:
     if not is_traced(value):
-        return value  # type: ignore[no-any-return]
+        return value
     return 1.0 if value.type.dtype.is_float else 1
 
 
@@ -209,14 +209,14 @@ def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
         other = strong[0].numpy if len(strong) == 1 else None
         parts = [p if isinstance(p, np.dtype) else other or np.dtype(p) for p in parts]
     parts = [np.dtype(bool) if p is bool else p for p in parts]
-    ufunc: np.ufunc = op.numpy
+    ufunc: Any = op.numpy
     try:
         loop = ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))
         return dtype(loop[0])
     except (TypeError, GraphcError) as error:
         raise TypeMismatch(
             f"{op.name} does not take these dtypes",
-            values=zip(labels(operands, op.operands), map(describe, operands)),
+            values=zip(labels(operands, op.operands), map(describe, operands), strict=True),
             help="convert an operand with .astype(...)",
         ) from error
 

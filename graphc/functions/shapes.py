@@ -202,7 +202,7 @@ def moveaxis(a: Any, source: Axes, destination: Axes) -> Any:
     if len(pairs[0]) != len(pairs[1]) or any(len(set(p)) != len(p) for p in pairs):
         raise ArgumentError(f"moveaxis: {source} and {destination} do not pair up axes")
     order = [i for i in range(a.ndim) if i not in pairs[0]]
-    for to, origin in sorted(zip(pairs[1], pairs[0])):
+    for to, origin in sorted(zip(pairs[1], pairs[0], strict=True)):
         order.insert(to, origin)
     return transpose(a, order)
 
@@ -233,6 +233,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
             values=zip(
                 labels(parts, [f"arrays[{i}]" for i in range(len(parts))]),
                 (p.type for p in parts),
+                strict=True,
             ),
         )
     common = common_dtype(parts)
@@ -267,6 +268,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
             values=zip(
                 labels(arrays, [f"arrays[{i}]" for i in range(len(arrays))]),
                 (a.type for a in arrays),
+                strict=True,
             ),
         )
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
@@ -338,8 +340,8 @@ def _index(
 ) -> Any:
     """Slice, flip, drop, gather and insert axes, in this order."""
     result = x
-    if any(w != (0, size, 1) for w, size in zip(window, x.shape)):
-        start, stop, step = zip(*window)
+    if any(w != (0, size, 1) for w, size in zip(window, x.shape, strict=True)):
+        start, stop, step = zip(*window, strict=True)
         result = views.slice_(x, start=start, stop=stop, step=step).is_view_of(x)
     if flips:
         result = views.flip(result, axes=tuple(flips)).is_view_of(x)

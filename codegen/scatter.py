@@ -1,0 +1,142 @@
+"""Scatter-add: zeros, and updates added in order.
+
+Every worker owns a range of the scattered axis, clears it, and runs through all updates, taking
+those that fall into its range: no atomics, and the same bits however many workers there are.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphc.codegen.kernel import (
+    Check,
+    Const,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Param,
+    Statement,
+    Store,
+    Update,
+    Var,
+    When,
+    convert,
+)
+from graphc.codegen.nest import Names, wrap_negative
+from graphc.device import Device
+from graphc.dtypes import DType, Type, i64
+from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index
+from graphc.ir import Node, Value
+from graphc.space import op_of
+
+RANGES = 64
+"""The most ranges that the scattered axis is cut into."""
+
+
+def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[str, Value]]:
+    """The kernel of a scatter whose operands are buffers, and its parameters' values.
+
+    The half types accumulate in their storage dtype.
+    """
+    indices, updates = node.operands
+    assert isinstance(indices, Value) and isinstance(updates, Value)
+    axis, shape = node.attrs["axis"], node.types[0].static_shape
+    before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
+    count = indices.type.size
+    width = -(-size // min(RANGES, max(size, 1))) if size else 1
+    chunk, place = Axis(0, -(-size // width)), Axis(1, size)
+    update, outer = Axis(2, count), Axis(3, math.prod(before))
+    lane = Axis(4, math.prod(after))
+    names = Names()
+    i_name, x_name = (names.fresh(v.name, f) for v, f in ((indices, "at"), (updates, "x")))
+    out = names.fresh(Value(node).name, "out")
+    dtype = node.types[0].dtype
+    types = {
+        i_name: indices.type.with_shape((count,)),
+        x_name: updates.type.with_shape((outer.extent, count, lane.extent)),
+        out: Type(dtype, (outer.extent, size, lane.extent)),
+    }
+    start = axis_index(chunk) * width
+    body = (
+        _clear(out, (outer, place, lane), start, width, dtype),
+        _add(
+            (i_name, x_name, out), types, (outer, update, lane), size, start, width, node, names
+        ),
+    )
+    loop = Loop(chunk, "chunk", body)
+    roles = {i_name: "input", x_name: "input", out: "output"}
+    params = [Param(n, types[n], roles[n]) for n in types]
+    params.append(Param("status", Type(i64, (1,)), "status"))
+    axis_names = {0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"}
+    sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
+    extents = {sizes[a.number]: int(str(a.extent)) for a in (place, update, outer, lane) if sizes}
+    kernel = Kernel(
+        name,
+        tuple(params),
+        (loop,),
+        axis_names,
+        int(str(chunk.extent)),
+        1,
+        min(256, max(32, 1 << (int(str(lane.extent)) - 1).bit_length())),
+        "scatter",
+        sizes,
+        extents,
+        locs=(node.loc,) if node.loc else (),
+    )
+    return kernel, {i_name: indices, x_name: updates, out: Value(node)}
+
+
+def _clear(
+    out: str, axes: tuple[Axis, ...], start: Index, width: int, dtype: DType
+) -> Statement:
+    outer, place, lane = axes
+    at = (axis_index(outer), as_index(place), axis_index(lane))
+    zero = Const(0.0 if dtype.is_float else 0, dtype.compute)
+    store = Store(out, at, zero)
+    rows = Loop(place, "serial", (Loop(lane, "lane", (store,)),), start, start + width)
+    return Loop(outer, "serial", (rows,))
+
+
+def _add(
+    buffers: tuple[str, str, str],
+    types: dict[str, Type],
+    axes: tuple[Axis, ...],
+    size: int,
+    start: Index,
+    width: int,
+    node: Node,
+    names: Names,
+) -> Statement:
+    """All updates in order; those whose index lies in the worker's range are added."""
+    i_name, x_name, out = buffers
+    outer, update, lane = axes
+    raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
+    index = convert(
+        Load(i_name, (axis_index(update),), types[i_name].dtype), i64
+    )
+    place = Index(((Loaded(wrapped, (), size), 1),))
+    mine = (
+        Condition(place - start, ">=", 0),
+        Condition(place - start, "<", width),
+        Condition(place, "<", size),
+    )
+    value = Load(
+        x_name, (axis_index(outer), axis_index(update), axis_index(lane)), types[x_name].dtype.compute
+    )
+    target = Load(out, (axis_index(outer), place, axis_index(lane)), types[out].dtype.compute)
+    step = Update(target, "+", value, node.loc)
+    adding = Loop(outer, "serial", (Loop(lane, "lane", (step,)),))
+    in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
+    body = (
+        Let(raw, index),
+        Let(wrapped, wrap_negative(Var(raw, i64), size)),
+        Check(in_range, 1),
+        When(mine, (adding,)),
+    )
+    return Loop(update, "serial", body)
+
+
+def is_scatter(node: Node) -> bool:
+    """Whether a node is a scatter."""
+    return op_of(node).kind == "scatter"
