@@ -363,9 +363,13 @@ def map_exprs(statement: Statement, change: Any) -> Statement:
 def canonical(kernel: Kernel) -> str:
     """A text that is equal for kernels that compute the same in the same way."""
     numbers: dict[str, str] = {}
+    axes: dict[int, str] = {}
 
     def number(name: str) -> str:
         return numbers.setdefault(name, f"v{len(numbers)}")
+
+    def axis_name(axis: int) -> str:
+        return axes.setdefault(axis, f"a{len(axes)}")
 
     def plain(statement: Statement) -> str:
         match statement:
@@ -374,10 +378,13 @@ def canonical(kernel: Kernel) -> str:
             case Let(name=name, expr=expr):
                 return f"{number(name)} = {text(expr)}"
             case Loop(axis=axis, role=role, body=body, start=start, stop=stop):
-                extent = "n" if axis.number in kernel.sizes else axis.extent
+                # The extent of a dealt-out axis is the launch's, not the kernel's.
+                given = axis.number in kernel.sizes or role in ("chunk", "flat")
+                extent = "n" if given else axis.extent
+                head = f"{role} {axis_name(axis.number)}:{extent}"
                 inside = "; ".join(map(plain, body))
                 bounds = ":".join(at((i,)) for i in (start, stop) if i is not None)
-                return f"{role} {axis.number}:{extent} {bounds} [{inside}]"
+                return f"{head} {bounds} [{inside}]"
             case Store(buffer=buffer, index=index, expr=expr):
                 return f"{number(buffer)}[{at(index)}] := {text(expr)}"
             case Update(target=target, function=function, expr=expr):
@@ -411,11 +418,11 @@ def canonical(kernel: Kernel) -> str:
                 return f"{dtype}({value!r})"
 
     def at(index: tuple[Index, ...]) -> str:
-        return ", ".join(index_text(i, str) for i in index)
+        return ", ".join(index_text(i, axis_name) for i in index)
 
     def mask(conditions: tuple[Condition, ...]) -> str:
         return " & ".join(
-            f"{index_text(c.index, str)} {c.relation} {c.bound}" for c in conditions
+            f"{index_text(c.index, axis_name)} {c.relation} {c.bound}" for c in conditions
         )
 
     head = "; ".join(f"{number(p.name)}: {p.type} {p.role}" for p in kernel.params)

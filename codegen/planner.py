@@ -18,6 +18,8 @@ from graphc.ir import Graph, Literal, Node, Value
 from graphc.space import is_free, op_of
 
 ALIGNMENT = 64
+WINDOW = 256
+"""How many steps back a step looks for one of the same kernel."""
 
 Spell = Callable[[Kernel], str]
 Choose = Callable[[Graph, Device], Schedule]
@@ -232,34 +234,64 @@ class _Planner:
     # --- steps --------------------------------------------------------------------------
 
     def _add(self, step: Step) -> None:
-        """Append a step, or let it run in an earlier one that it does not depend on."""
+        """Append a step, together with an earlier one of the same kernel where that is possible."""
         at = self._partner(step)
         if at is None:
             self.steps.append(step)
             return
         mate = self.steps[at]
         assert step.launch is not None
-        self.steps[at] = replace(
+        both = replace(
             mate,
             reads=tuple(dict.fromkeys((*mate.reads, *step.reads))),
             writes=tuple(dict.fromkeys((*mate.writes, *step.writes))),
             others=(*mate.others, step.launch),
             locs=tuple(dict.fromkeys((*mate.locs, *step.locs))),
         )
+        if self._independent(step, at):
+            self.steps[at] = both
+        else:
+            del self.steps[at]
+            self.steps.append(both)
 
     def _partner(self, step: Step) -> int | None:
-        """The last step with the same kernel that this one may run beside."""
+        """A step of the same kernel that this one can join, or that can wait for this one."""
         if step.kind is not StepKind.KERNEL or step.launch is None:
             return None
-        for at in range(len(self.steps) - 1, -1, -1):
+        second = None
+        for at in range(len(self.steps) - 1, max(len(self.steps) - WINDOW, 0) - 1, -1):
             mate = self.steps[at]
-            same = mate.kind is StepKind.KERNEL and mate.launch is not None
-            depends = set(step.reads) & set(mate.writes)
-            if same and not depends and mate.launch.key == step.launch.key:  # type: ignore[union-attr]
+            if mate.kind is not StepKind.KERNEL or mate.launch is None:
+                continue
+            if not self._independent(step, at) and not self._can_wait(step, at):
+                continue
+            if mate.launch.key == step.launch.key:
                 return at
-            if depends:
-                return None
-        return None
+            if second is None and self._goes_along(step.launch, mate):
+                second = at
+        return second
+
+    def _goes_along(self, launch: Launch, mate: Step) -> bool:
+        """Whether a kernel too small to be dealt out runs beside others (on the CPU it can)."""
+        others = [x for x in (mate.launch, *mate.others) if x is not None]
+        small = launch.extent <= launch.grain or all(x.extent <= x.grain for x in others)
+        return small and not self.device.is_cuda
+
+    def _independent(self, step: Step, at: int) -> bool:
+        """Whether a step reads nothing that the steps from `at` on write."""
+        written = {b for s in self.steps[at:] for b in s.writes}
+        return not written & self._memory(step.reads)
+
+    def _can_wait(self, step: Step, at: int) -> bool:
+        """Whether nothing after step `at`, nor `step`, reads what it writes."""
+        after = (*self.steps[at + 1 :], step)
+        read = {b for s in after for b in self._memory(s.reads)}
+        return not read & set(self.steps[at].writes)
+
+    def _memory(self, numbers: Sequence[int]) -> set[int]:
+        """Buffers and those whose memory they are views of."""
+        homes = {self.buffers[n].home for n in numbers}
+        return {*numbers, *(h for h in homes if h >= 0)}
 
     # --- the arena ----------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ def late_regions(
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:
-        if node in roles.late or _is_pure_of(node, roles):
+        if node in roles.late or node in roles.again or _is_pure_of(node, roles):
             operands = tuple(o if isinstance(o, Literal) else new.get(o, o) for o in node.operands)
             made = Node(
                 node.op, operands, node.attrs, node.types, loc=node.loc, names=node.names

@@ -292,7 +292,8 @@ class Partition:
     """The roles of axes in a nest: `outer` are dealt out, `inner` are run through in phases.
 
     A reduction over exactly `inner` is local; one over all of `outer` is split: it leaves a
-    partial for each chunk, and what depends on it (`late`) is computed in a second step.
+    partial for each chunk, and what depends on it (`late`) is computed in a second step, with
+    what else that needs (`again`: work on outside values, which the first step may do as well).
     """
 
     space: Space
@@ -300,6 +301,7 @@ class Partition:
     inner: frozenset[int]
     split: tuple[Node, ...]
     late: frozenset[Node]
+    again: frozenset[Node] = frozenset()
 
 
 def partition(
@@ -354,14 +356,14 @@ def assign(
     outer = domain - inner
     split: list[Node] = []
     late: set[Node] = set()
+    again: set[Node] = set()
     for node in space.nodes:
-        if node is product:
-            continue
-        _place(space, node, inner, outer, split, late)
+        if node is not product:
+            _place(space, node, inner, outer, split, late, again)
     _check_costs(space, outer, inner, late | set(split))
     for value in outputs & space.axes.keys():
         _check_storable(space, value, outer, inner, late | set(split))
-    return Partition(space, outer, inner, tuple(split), frozenset(late))
+    return Partition(space, outer, inner, tuple(split), frozenset(late), frozenset(again))
 
 
 def _place(
@@ -371,17 +373,16 @@ def _place(
     outer: frozenset[int],
     split: list[Node],
     late: set[Node],
+    again: set[Node],
 ) -> None:
     """Decide whether a node belongs to the first step, splits, or is late."""
-    after = [o.node for o in node.values if o.node in late or o.node in split]
+    after = {o.node for o in node.values if o.node in late or o.node in split}
     if after:
-        early = [
-            o
-            for o in node.values
-            if o in space.axes and o not in space.pure and o.node not in after
-        ]
-        if early or node in space.reduced or space.set_of(Value(node)) & outer:
+        if node in space.reduced or space.set_of(Value(node)) & outer:
             raise Illegal("a split reduction's result is needed again inside")
+        for operand in node.values:
+            if operand.node not in after:
+                _repeat(space, operand, outer, again)
         late.add(node)
     elif node in space.reduced:
         over = space.reduced_set(node)
@@ -390,6 +391,20 @@ def _place(
         if not outer or not outer <= over:
             raise Illegal("reductions over different axes")
         split.append(node)
+
+
+def _repeat(space: Space, value: Value, outer: frozenset[int], again: set[Node]) -> None:
+    """Note what the second step has to do itself; raises Illegal for more than outside work."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if value not in space.axes or value in space.pure or value.node in again:
+            continue
+        node = value.node
+        if node in space.reduced or space.set_of(value) & outer:
+            raise Illegal("the second step would need what the first one computes")
+        again.add(node)
+        stack.extend(node.values)
 
 
 def _check_costs(

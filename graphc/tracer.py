@@ -518,7 +518,7 @@ class Tracer(promote.TracedArray):
             )
         if any(view() is not None for view in self.views):
             _refuse_write(
-                f"{what} in place would be seen through a view of the array that is still in use",
+                f"{what} in place would be seen through a view of the array, still in use",
                 f"{help}, or copy the view",
             )
 

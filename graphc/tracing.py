@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import linecache
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,7 @@ def function_name(fn: Callable[..., Any]) -> str:
 class Arguments:
     """A call's arguments bound to the signature: static values apart, the rest as leaves.
 
+    `tree` is that of an OrderedDict by parameter, `dynamic` the parameters in it.
     Parameters that the call leaves out keep their defaults, as constants of the function.
     """
 
@@ -128,12 +130,12 @@ def bind(
             f"static= names {unknown[0]}, which is no parameter of {function_name(fn)}",
             values=[("parameters", ", ".join(signature.parameters))],
         ).at(definition(fn))
-    # A tuple, since optree sorts the keys of a dict.
+    # Ordered, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
-    values: Any = tuple(bound[name] for name in dynamic)
+    values: Any = OrderedDict((name, bound[name]) for name in dynamic)
     paths, leaves, tree = optree.tree_flatten_with_path(values)
-    names = tuple(_leaf_name(signature, dynamic[path[0]], path[1:]) for path in paths)
+    names = tuple(_leaf_name(signature, path[0], path[1:]) for path in paths)
     return Arguments(tuple(leaves), names, tree, dynamic, fixed)
 
 
@@ -219,9 +221,8 @@ def trace_call(
     types = tuple(map(leaf_type, arguments.names, arguments.leaves))
     trace = Trace(name or function_name(fn))
     leaves = [new_argument(trace, t, n) for t, n in zip(types, arguments.names, strict=True)]
-    dynamic = optree.tree_unflatten(arguments.tree, leaves)
-    values = dict(arguments.static)
-    values.update(zip(arguments.dynamic, dynamic, strict=True))
+    dynamic: Any = optree.tree_unflatten(arguments.tree, leaves)
+    values = {**dict(arguments.static), **dynamic}
     outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
     sources, captures = sources_of(trace, leaves)
     return Traced(
@@ -261,7 +262,7 @@ def run_traced(
 
 
 def _called(trace: Trace, call: Callable[[], Any]) -> Any:
-    """What `call()` returns; what libraries raise at the sight of a traced value, in our form."""
+    """What `call()` returns; what libraries raise about a traced value comes in our form."""
     try:
         return call()
     except GraphcError:
@@ -269,7 +270,7 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
     except TypeError as error:
         loc, refused = raised_at(error), trace.refused
         if refused is not None and refused.loc == loc:
-            # NumPy asked a traced value for its number, and replaced its error by one of its own.
+            # NumPy asked a traced value for its number, and replaced our error by its own.
             raise refused from None
         if Tracer.__name__ in str(error):
             raise ConcretizationError(f"a traced array is of no use here: {error}").at(
@@ -381,7 +382,7 @@ class Immediate(Trace):
 
 
 def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as users call it, `what` to them: in a trace, or at once on concrete arrays."""
+    """`function` as users call it, `what` to them: in a trace, or at once on arrays."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

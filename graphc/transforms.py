@@ -91,8 +91,8 @@ def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -
 def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     """`(fun(*primals), pullback)`: the pullback maps a cotangent of the result to the primals'.
 
-    It returns a tuple with a cotangent for each primal. With `has_aux`, `fun` returns (out, aux)
-    and the result is (out, pullback, aux).
+    It returns a tuple with a cotangent for each primal. With `has_aux`, `fun` returns
+    (out, aux) and the result is (out, pullback, aux).
     """
     inner, _ = _unwrapped(fun)
     call = _traced(inner, primals, {}, tuple(range(len(primals))))
@@ -184,7 +184,7 @@ class _Call:
         )
 
     def check_scalar(self, has_aux: bool) -> None:
-        """Raise unless the result is one array, or with `has_aux` a pair that begins with it."""
+        """Raise unless the result is one array, or with `has_aux` a pair that begins so."""
         tree = self.out_tree
         if has_aux:
             if tree.num_children != 2:
@@ -192,8 +192,8 @@ class _Call:
             tree = tree.child(0)
         if not tree.is_leaf():
             raise NotDifferentiable(
-                f"the gradient of {function_name(self.fn)} needs one float scalar result, not a "
-                "container",
+                f"the gradient of {function_name(self.fn)} needs one float scalar result, "
+                "not a container",
                 help=None if has_aux else "return (scalar, others) and set has_aux=True",
             ).at(definition(self.fn))
 

@@ -69,6 +69,18 @@ def fuse(graph: Graph, report: Report) -> Graph:
     return _rebuild(graph, state, outputs, kept)
 
 
+@graph_pass
+def separate(graph: Graph, report: Report) -> Graph:
+    """A kernel for every computed node: the groups without fusion."""
+    if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
+        return graph
+    units, outputs, kept = _units(graph)
+    state = _State(units, outputs, report)
+    for unit in units:
+        state.group_of[unit] = state.alone(unit)
+    return _rebuild(graph, state, outputs, kept)
+
+
 # --- units --------------------------------------------------------------------------------
 
 
@@ -176,15 +188,9 @@ class _State:
 
     def place(self, unit: Unit) -> None:
         """Make a group of a unit, and merge into it the producers that fit."""
-        group = Group([unit], Space(), simple=False)
+        group = self.alone(unit)
         self.group_of[unit] = group
-        read: dict[Group, int] = {}
-        for node in unit.nodes:
-            for value in node.values:
-                if self.unit_of.get(value.node) not in (None, unit):
-                    source = self.find(self.group_of[self.unit_of[value.node]])
-                    read[source] = read.get(source, 0) + _bytes(value)
-        group.sources = set(read)
+        read = self._bytes_read(unit)
         try:
             for node in unit.nodes:
                 group.space.add(node)
@@ -195,6 +201,20 @@ class _State:
             source, group = self.find(source), self.find(group)
             if source is not group and self._joins(source, group):
                 self.report.note("producer", unit.main)
+
+    def alone(self, unit: Unit) -> Group:
+        """A group of one unit, with the groups that it reads from."""
+        return Group([unit], Space(), simple=False, sources=set(self._bytes_read(unit)))
+
+    def _bytes_read(self, unit: Unit) -> dict[Group, int]:
+        """How many bytes a unit reads from each group made before."""
+        read: dict[Group, int] = {}
+        for node in unit.nodes:
+            for value in node.values:
+                if self.unit_of.get(value.node) not in (None, unit):
+                    source = self.find(self.group_of[self.unit_of[value.node]])
+                    read[source] = read.get(source, 0) + _bytes(value)
+        return read
 
     def _is_simple(self, group: Group) -> bool:
         """Whether all computed values live on all axes and nothing is reduced."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.ir import Graph
-from graphc.options import Options
+from graphc.options import LEVELS, Options
 from graphc.passes.cse import cse
 from graphc.passes.dce import dce
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold
-from graphc.passes.fuse import fuse
+from graphc.passes.fuse import fuse, separate
 from graphc.passes.rewrite import GraphPass, Report
 from graphc.passes.settle import settle
 from graphc.passes.simplify import simplify, simplify_fast
@@ -20,7 +20,7 @@ from graphc.verify import verify as verify_graph
 
 @dataclass(frozen=True)
 class Stage:
-    """A pass in its place: it runs from optimization level `level` on.
+    """A pass in its place: it runs from optimization level `level` on, and up to `until`.
 
     `fast`, if given, is the pass that runs instead where the user asks for speed.
     """
@@ -29,6 +29,7 @@ class Stage:
     run: GraphPass
     level: int
     fast: GraphPass | None = None
+    until: int = max(LEVELS)
 
     def chosen(self, options: Options) -> GraphPass:
         """The pass that these options ask for."""
@@ -45,7 +46,8 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("fold", fold, 1),
     Stage("cse", cse, 1),
     Stage("dce", dce, 0),
-    Stage("fuse", fuse, 0),
+    Stage("separate", separate, 0, until=0),
+    Stage("fuse", fuse, 1),
 )
 
 
@@ -88,4 +90,4 @@ def run_pipeline(
 
 def stages(options: Options) -> tuple[Stage, ...]:
     """The stages that run at this level."""
-    return tuple(stage for stage in PIPELINE if stage.level <= options.level)
+    return tuple(stage for stage in PIPELINE if stage.level <= options.level <= stage.until)

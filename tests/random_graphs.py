@@ -71,7 +71,7 @@ def random_graph(
     for _ in range(20 * nodes):
         if len(maker.builder.nodes) >= nodes:
             break
-        if rules and maker.rng.random() < 0.3:
+        if rules and maker.chance(0.5):
             rule = maker.pick(rules)
             _ = maker.rule(rule) or maker.rule(rule) or maker.rule(rule)
         else:

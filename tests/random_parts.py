@@ -49,7 +49,7 @@ def _broadcast(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
     shape, dims = list(x.shape), list(range(x.ndim))
     for _ in range(int(maker.pick((0, 1, 1, 2)))):
         at = int(maker.rng.integers(len(shape) + 1))
-        shape.insert(at, int(maker.pick((1, 2, 3, 7))))
+        shape.insert(at, int(maker.pick((1, 2, 3, 4, 5, 7))))
         dims = [d + (d >= at) for d in dims]
     return {"shape": tuple(shape), "dims": tuple(dims)}
 
@@ -115,7 +115,7 @@ def _spec(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
         same = [a for a, n in zip(left, x.shape) if n == size and a not in right]
         right.append(maker.pick(same) if same and maker.chance(0.8) else next(free))
     both = set(left) & set(right)
-    kept = [a for a in dict.fromkeys(left + right) if a not in both or maker.chance(0.4)]
+    kept = [a for a in dict.fromkeys(left + right) if a not in both or maker.chance(0.5)]
     maker.rng.shuffle(kept)
     return {"spec": f"{''.join(left)},{''.join(right)}->{''.join(kept)}"}
 

@@ -482,7 +482,7 @@ trace(f, f32[6])
 # random_draw
 def f(x):
     return x + np.random.normal(size=3)
-trace(f, f32[3])
+trace(f, f64[3])
 
 # leaked
 KEPT = []

@@ -172,7 +172,7 @@ def test_every_rule_fires_in_the_random_run() -> None:
     fired: Counter[str] = Counter()
     for seed in range(2000):
         report = Report()
-        simplify_fast(random_graph(seed, rules=all_rules(), nodes=16).graph, report)
+        simplify_fast(random_graph(seed, rules=all_rules(), nodes=40).graph, report)
         for (name, _), times in report.events.items():
             fired[name] += times
     assert [r.name for r in all_rules() if not fired[r.name]] == []

@@ -88,9 +88,9 @@ def ones_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
     return full_like(a, 1, dtype, shape)
 
 
-def empty_like(a: Any, dtype: Any = None, shape: Any = None) -> Any:
-    """An array of zeros of the shape and dtype of `a`."""
-    return full_like(a, 0, dtype, shape)
+def empty_like(prototype: Any, dtype: Any = None, shape: Any = None) -> Any:
+    """An array of zeros of the shape and dtype of `prototype`."""
+    return full_like(prototype, 0, dtype, shape)
 
 
 def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> Any:

@@ -175,9 +175,9 @@ def permute_dims(a: Any, axes: Any) -> Any:
     return transpose(a, axes)
 
 
-def matrix_transpose(a: Any) -> Any:
+def matrix_transpose(x: Any) -> Any:
     """The last two axes exchanged."""
-    return swapaxes(a, -1, -2)
+    return swapaxes(x, -1, -2)
 
 
 def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
@@ -274,11 +274,11 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
 
 
-def pad(a: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
     """A constant before and after every axis."""
     if mode != "constant":
         raise UnsupportedFunction(f"pad: mode {mode!r} is not built yet, only 'constant'")
-    a = array(a)
+    a = promote.array(array)
     try:
         widths = np.broadcast_to(np.asarray(pad_width), (a.ndim, 2))
         low, high = (tuple(as_int(w, "a width") for w in side) for side in widths.T)
@@ -438,8 +438,8 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
         size = a.shape[along]
         if known.size and not (-size <= known.min() and known.max() < size):
             raise OutOfBounds(
-                f"index {known.flat[np.argmax(_outside(known, size))]} is out of bounds for axis "
-                f"{along} of size {size}",
+                f"index {known.flat[np.argmax(_outside(known, size))]} is out of bounds for "
+                f"axis {along} of size {size}",
                 values=[(label(a, "a"), a.type)],
             )
         indices = (
