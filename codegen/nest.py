@@ -69,7 +69,7 @@ class Nest:
     """The abstract nest of a group.
 
     `local` accumulators start anew at the outer level, before the phase of their number; `split`
-    ones live as long as a chunk. `kept` names the scratch arrays over the inner axes.
+    ones live as long as a chunk, and are elements of a buffer of their name. `kept` names the scratch arrays over the inner axes.
     """
 
     outer: tuple[Axis, ...]
@@ -419,13 +419,15 @@ class NestBuilder:
         made = Accumulator(name, function, type, start, node)
         wide = self._reads_inner(node)
         home = scope if wide else self.outer_scope
+        target: Var | Load = Var(name, expr.dtype)
         if node in self.roles.split:
             self.split[node] = made
+            self.buffers[name] = type
+            target = Load(name, self.own_index(value), expr.dtype)
         else:
             local.append((number, made))
-            final = convert(Var(name, expr.dtype), value.type.dtype)
-            self.outer_scope.known[value] = final
-        home.body.append(Update(Var(name, expr.dtype), function, expr, node.loc))
+            self.outer_scope.known[value] = convert(target, value.type.dtype)
+        home.body.append(Update(target, function, expr, node.loc))
 
     def _reads_inner(self, node: Node) -> bool:
         axes = {self.space.find(a) for a in self.space.reduced[node] if a is not None}

@@ -37,6 +37,7 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
+    map_body,
     map_expr,
     map_exprs,
     subexpressions,
@@ -45,7 +46,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.kernel import parts as expressions
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.device import Device
-from graphc.dtypes import Dim, Type, i64
+from graphc.dtypes import Dim, DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
 from graphc.ir import Loc
 
@@ -53,6 +54,8 @@ INNER, WORKER = -1, -2
 """Numbers of the stand-in for the inner axes, and of the axis over workers."""
 LANES = 64
 """Columns that a worker of a CPU `columns` kernel holds in scratch."""
+SHORT_ROW = 24
+"""The longest row whose lanes, on the CPU, are better those of other rows."""
 THREADS = 256
 
 
@@ -228,25 +231,44 @@ def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     if not others:
         whole, new, block = blocks, {}, axis_index(blocks)
     start = block * LANES
-    segments = _segments(substitute(body.statements, {a: i for a, i in new.items() if a != blocks}))
+    new = {a: i for a, i in new.items() if a != blocks}
     buffers = dict(body.buffers)
+    inside = _lane_segments(
+        substitute(body.statements, new), lane, start, body.inner, buffers
+    )
+    extent = int(str(whole.extent))
+    work = math.prod(int(str(a.extent)) for a in (*body.outer, *body.inner))
+    return Draft((Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work)
+
+
+def _lane_segments(
+    body: Sequence[Statement],
+    lane: Axis,
+    start: Index,
+    inner: Sequence[Axis],
+    buffers: dict[str, Type],
+) -> list[Statement]:
+    """Outer statements in loops over LANES elements of `lane`, inner loops around such loops.
+
+    Outer variables that cross from one loop to another become scratch arrays over the lanes,
+    which are added to `buffers`.
+    """
+    segments = _segments(body)
     private = _crossing(segments)
     at = (as_index(lane) - start,)
-    inside: list[Statement] = []
+    result: list[Statement] = []
     for name, dtype in private.items():
-        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, size),))
-        inside.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
+        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, int(str(lane.extent))),))
+        result.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
     for segment in segments:
         made = tuple(_privatize(s, private, at) for s in segment)
         (loop,) = made if len(made) == 1 else (None,)
         if isinstance(loop, Loop) and loop.role == "inner":
             lanes = Loop(lane, "lane", loop.body, start, start + LANES)
-            inside.append(_inner_loops(body.inner, (lanes,), "serial"))
+            result.append(_inner_loops(inner, (lanes,), "serial"))
         else:
-            inside.append(Loop(lane, "lane", made, start, start + LANES))
-    extent = int(str(whole.extent))
-    work = math.prod(int(str(a.extent)) for a in (*body.outer, *body.inner))
-    return Draft((Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work)
+            result.append(Loop(lane, "lane", made, start, start + LANES))
+    return result
 
 
 def _segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
@@ -260,10 +282,10 @@ def _segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
     return [tuple(s) for s in result]
 
 
-def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, object]:
+def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, DType]:
     """Outer variables that are used beyond the segment that defines them, with their dtypes."""
     home: dict[str, int] = {}
-    found: dict[str, object] = {}
+    found: dict[str, DType] = {}
     for number, segment in enumerate(segments):
         for statement in walk(segment):
             if isinstance(statement, Update) and isinstance(statement.target, Var):
@@ -279,7 +301,7 @@ def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, object]:
 
 
 def _privatize(
-    statement: Statement, private: dict[str, object], at: tuple[Index, ...]
+    statement: Statement, private: dict[str, DType], at: tuple[Index, ...]
 ) -> Statement:
     """Variables in `private` become elements of arrays over the lanes."""
 
@@ -309,90 +331,96 @@ def split_rows(
 ) -> Draft:
     """Chunks of rows, each leaving a partial of every split reduction.
 
-    `parts` names the partial buffer of each split accumulator.
+    `parts` names the partial buffer of each split accumulator. On the CPU lanes run over rows
+    where those are short.
     """
     whole, new = flatten(body.outer, WORKER)
     total = int(str(whole.extent))
-    size = -(-total // chunks)
+    width = math.prod(int(str(a.extent)) for a in body.inner)
+    short = not device.is_cuda and bool(body.inner) and is_short(total, width)
+    unit = LANES if short else 1
+    size = -(-total // (chunks * unit)) * unit
     chunk = Axis(WORKER - 1, -(-total // size))
-    buffers = dict(body.buffers)
     statements = substitute(body.statements, new)
-    before: list[Statement] = [Scratch(n, buffers[n]) for n, _ in nest.kept]
-    behind: list[Statement] = []
-    row_lanes = not body.inner
-    for acc in nest.split:
-        name = parts[acc.name]
-        kept = _kept_index(acc, statements, body)
-        buffers[name] = Type(acc.type.dtype, (int(str(chunk.extent)), *_sizes(kept)))
-        at = (axis_index(chunk), *kept)
-        if kept:
-            before.append(_clear(name, at, acc.start, kept, body))
-            statements = _into_buffer(statements, acc.name, name, at)
-            continue
-        before.append(Let(acc.name, acc.start))
-        if row_lanes or _fed_inside(statements, acc.name):
-            behind.append(Combine(acc.name, acc.function, acc.type.dtype))
-        behind.append(Once((Store(name, at, Var(acc.name, acc.type.dtype)),)))
-    local = [a for _, a in nest.local]
-    inside = _expand_inner(statements, body.inner, "lane", local) if body.inner else list(statements)
-    if not row_lanes:
-        inside = [_once_at_outer(s, device) for s in inside]
+    plan = _Partials(nest, body, chunk, parts, statements)
     start = axis_index(chunk) * size
-    row_loop = Loop(whole, "lane" if row_lanes else "serial", tuple(inside), start, start + size)
-    loop = Loop(chunk, "chunk", (*before, row_loop, *behind))
-    width = size if row_lanes else int(str(body.inner[-1].extent))
-    work = total * math.prod(int(str(a.extent)) for a in body.inner)
-    return Draft(
-        (loop,), buffers, int(str(chunk.extent)), _threads(width), "split", work, size
-    )
+    local = [a for _, a in nest.local]
+    if not body.inner:
+        rows_loop: Statement = Loop(whole, "lane", plan.statements, start, start + size)
+    elif short:
+        block = Axis(WORKER - 2, size // LANES)
+        first = start + axis_index(block) * LANES
+        inside = _lane_segments(plan.statements, whole, first, body.inner, plan.buffers)
+        rows_loop = Loop(block, "serial", tuple(inside))
+    else:
+        inside = _expand_inner(plan.statements, body.inner, "lane", local)
+        inside = [_once_at_outer(s, device) for s in inside]
+        rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
+    scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
+    loop = Loop(chunk, "chunk", (*scratch, *plan.before, rows_loop, *plan.behind))
+    threads = _threads(int(str(body.inner[-1].extent)) if body.inner else size)
+    extent = int(str(chunk.extent))
+    return Draft((loop,), plan.buffers, extent, threads, "split", total * width, size)
+
+
+def is_short(rows: int, width: int) -> bool:
+    """Whether rows are so short, and so many, that lanes had better run over them (CPU)."""
+    return width <= SHORT_ROW and rows >= LANES // 2
+
+
+class _Partials:
+    """Where the split accumulators of a nest live: chunk variables, or rows of buffers."""
+
+    def __init__(
+        self,
+        nest: Nest,
+        body: Body,
+        chunk: Axis,
+        parts: dict[str, str],
+        statements: tuple[Statement, ...],
+    ) -> None:
+        self.buffers = dict(body.buffers)
+        self.before: list[Statement] = []
+        self.behind: list[Statement] = []
+        index = {
+            s.target.buffer: s.target.index
+            for s in walk(statements)
+            if isinstance(s, Update) and isinstance(s.target, Load)
+        }
+        self.targets: dict[str, Var | Load] = {}
+        for acc in nest.split:
+            kept = [a for i in index[acc.name] for a in i.axes()]
+            shape = self.buffers.pop(acc.name).static_shape if kept else ()
+            part, dtype = parts[acc.name], acc.type.dtype
+            self.buffers[part] = Type(dtype, (int(str(chunk.extent)), *shape))
+            at = (axis_index(chunk), *(index[acc.name] if kept else ()))
+            if kept:
+                self.targets[acc.name] = Load(part, at, dtype)
+                store = Store(part, at, acc.start)
+                self.before.append(_inner_loops(kept, (store,), "lane"))
+                continue
+            variable = Var(acc.name, dtype)
+            self.targets[acc.name] = variable
+            self.before.append(Let(acc.name, acc.start))
+            if not body.inner or _fed_inside(statements, acc.name):
+                self.behind.append(Combine(acc.name, acc.function, dtype))
+            self.behind.append(Once((Store(part, at, variable),)))
+        self.statements = map_body(statements, self._retarget)
+
+    def _retarget(self, s: Statement) -> Statement:
+        if isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer in self.targets:
+            return replace(s, target=self.targets[s.target.buffer])
+        return s
 
 
 def _fed_inside(body: Sequence[Statement], name: str) -> bool:
-    """Whether a variable is accumulated within a loop over the inner axes."""
+    """Whether an accumulator is fed within a loop over the inner axes."""
     return any(
-        isinstance(s, Update) and s.target == Var(name, s.target.dtype)
+        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
         for loop in body
         if isinstance(loop, Loop)
         for s in walk(loop.body)
     )
-
-
-def _kept_index(
-    acc: Accumulator, body: Sequence[Statement], source: Body
-) -> tuple[Index, ...]:
-    """The inner axes that a split reduction keeps, as an index: those of its result."""
-    if not acc.type.shape or all(n == 1 for n in acc.type.shape):
-        return ()
-    size = math.prod(acc.type.static_shape)
-    kept: list[Axis] = []
-    for axis in reversed(source.inner):
-        if math.prod(int(str(a.extent)) for a in kept) < size:
-            kept.insert(0, axis)
-    return tuple(as_index(a) for a in kept)
-
-
-def _sizes(index: tuple[Index, ...]) -> tuple[int, ...]:
-    return tuple(int(str(i.axis.extent)) for i in index if i.axis is not None)
-
-
-def _clear(
-    name: str, at: tuple[Index, ...], start: Const, kept: tuple[Index, ...], body: Body
-) -> Statement:
-    axes = [i.axis for i in kept if i.axis is not None]
-    return _inner_loops(axes, (Store(name, at, start),), "lane")
-
-
-def _into_buffer(
-    body: Sequence[Statement], name: str, buffer: str, at: tuple[Index, ...]
-) -> tuple[Statement, ...]:
-    def change(s: Statement) -> Statement:
-        if isinstance(s, Loop):
-            return replace(s, body=tuple(change(x) for x in s.body))
-        if isinstance(s, Update) and isinstance(s.target, Var) and s.target.name == name:
-            return replace(s, target=Load(buffer, at, s.target.dtype))
-        return s
-
-    return tuple(change(s) for s in body)
 
 
 # --- finishing ----------------------------------------------------------------------------
@@ -443,6 +471,8 @@ def _axis_names(
         base = wanted[loop.role]
         if loop.role == "chunk" and chunked:
             base = "chunk"
+        elif number < WORKER - 1:
+            base = "block"
         elif loop.start is not None:
             base = "row" if loop.role == "serial" or "col" in names.values() else "col"
         name, i = base, 2

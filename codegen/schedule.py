@@ -26,6 +26,7 @@ from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.index import Axis
+from graphc.dtypes import Type
 from graphc.ir import Graph, Node, Value
 from graphc.space import Illegal, Partition, Space, assign, op_of, partition
 
@@ -191,6 +192,9 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
         as_threads = _Form(False, lambda n, b: roles.threads_of(n, b, device))
         wide = lane in chosen.inner and width > 32
         return [as_rows, as_threads] if wide else [as_threads, as_rows]
+    if roles.is_short(_size(chosen.space, chosen.outer), width):
+        short = _Form(False, lambda n, b: roles.columns(n, b, device, b.outer[-1]))
+        return [short, as_rows]
     if lane is None or lane in chosen.inner or not chosen.outer:
         return [as_rows]
     as_columns = _Form(False, lambda n, b: _columns(n, b, device, lane))
@@ -261,10 +265,11 @@ def _late_tasks(
 def _split_task(
     region: Graph, chosen: Partition, device: Device, chunks: int | None = None
 ) -> tuple[Task, dict[Node, Value], str]:
-    builder = NestBuilder(region, chosen, keep=_fits(chosen, device))
+    total = _size(chosen.space, chosen.outer)
+    short = not device.is_cuda and roles.is_short(total, _size(chosen.space, chosen.inner))
+    builder = NestBuilder(region, chosen, keep=not short and _fits(chosen, device))
     nest = builder.build()
     body = roles.assemble(nest)
-    total = _size(chosen.space, chosen.outer)
     work = total * _size(chosen.space, chosen.inner)
     chunks = chunks or max(1, min(MAX_CHUNKS, work // CHUNK_WORK, total))
     parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
@@ -272,7 +277,10 @@ def _split_task(
     inputs = dict(zip(nest.inputs, region.inputs))
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in access.accesses(draft.body)}
-    partials = {a.node: temporary(draft.buffers[parts[a.name]], parts[a.name]) for a in nest.split}
+    partials = {}
+    for a in nest.split:
+        count = draft.buffers[parts[a.name]].shape[0]
+        partials[a.node] = temporary(Type(a.type.dtype, (count, *a.type.shape)), parts[a.name])
     temps = {parts[a.name]: partials[a.node] for a in nest.split}
     params = (
         {b: "input" for b in inputs if b in used}

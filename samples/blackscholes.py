@@ -35,7 +35,7 @@ def greeks(spot, strike, years, rate, volatility):
 def specs():
     """The shapes for which `graphc compile samples/blackscholes.py` compiles, by function."""
     row = graphc.f32[1_000_000]
-    return {"greeks": (row, row, row, 0.02, row)}
+    return {"greeks": (row, row, row, graphc.f32[()], row)}
 
 
 def main(options, target):
@@ -44,7 +44,7 @@ def main(options, target):
     years = rng.uniform(0.1, 2, options).astype(np.float32)
     volatility = rng.uniform(0.1, 0.5, options).astype(np.float32)
     compiled = graphc.compile(greeks, target=target)
-    book = spot, strike, years, 0.02, volatility
+    book = spot, strike, years, np.float32(0.02), volatility
     compiled(*book)  # compiles
     start = time.perf_counter()
     results = [np.asarray(a) for a in compiled(*book)]

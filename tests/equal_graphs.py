@@ -11,6 +11,7 @@ import numpy as np
 from graphc.dtypes import Type, bool_
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
+from graphc.ops.products import split_spec
 from graphc.passes.matching import Match, matches, replace
 from graphc.passes.rules import EXACT, Rule
 from tests.random_graphs import Case, Maker
@@ -24,6 +25,7 @@ def evaluate(case: Case) -> list[Any]:
 
     NumPy's bits depend on strides: a sum follows the order in memory, and some functions have a
     loop of their own for contiguous arrays. Here an array is contiguous, or one number repeated.
+    In which order a contraction adds is its own affair: here, in that of its letters.
     """
     known = dict(zip(case.graph.inputs, map(laid_out, case.arrays), strict=True))
     for node in case.graph.nodes:
@@ -31,11 +33,28 @@ def evaluate(case: Case) -> list[Any]:
         if node.regions:
             (region,) = node.regions
             arrays = evaluate(Case(region, tuple(known[v] for v in node.values)))
+        elif node.op.kind == "contraction":
+            arrays = [contracted(*(known[v] for v in node.values), node.attrs["spec"])]
         else:
             one = Graph(node.op.name, reads, (node,), node.results)
             arrays = interpret(one, [known[v] for v in reads])
         known.update(zip(node.results, map(laid_out, arrays), strict=True))
     return [known[v] for v in case.graph.outputs]
+
+
+def contracted(x: Any, y: Any, spec: str) -> Any:
+    """The sum of products over the letters that the result lacks, in alphabetical order."""
+    left, right, result = split_spec(spec)
+    letters = result + "".join(sorted(set(left + right) - set(result)))
+    factors = []
+    for array, own in ((x, left), (y, right)):
+        ordered = np.transpose(array, [own.index(a) for a in letters if a in own])
+        sizes = iter(ordered.shape)
+        factors.append(ordered.reshape([next(sizes) if a in own else 1 for a in letters]))
+    with np.errstate(all="ignore"):
+        product = np.array(factors[0] * factors[1], order="C")
+        rows = product.reshape(*product.shape[: len(result)], -1)
+        return np.asarray(rows.sum(axis=-1, dtype=x.dtype))
 
 
 def laid_out(array: Any) -> Any:

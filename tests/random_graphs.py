@@ -66,6 +66,7 @@ def random_graph(
     `value_and_grad` of the sum of its float outputs by its float inputs (if it has both).
     """
     maker = Maker(np.random.default_rng(seed), tame, dtypes)
+    rules = [r for r in rules if all(maker.allows(n.op) for n in r.pattern_nodes)]
     maker.input(Type(maker.pick(dtypes), maker.shape()))
     maker.input(Type(maker.float, maker.shape()))
     for _ in range(20 * nodes):
@@ -113,9 +114,10 @@ class Maker:
         self.largest = LARGEST
         self.builder = Builder("random")
         self.arrays: dict[Value, Any] = {}
-        self.ops = [op for op in REGISTRY if op.kind in KINDS and self._allowed(op)]
+        self.ops = [op for op in REGISTRY if op.kind in KINDS and self.allows(op)]
 
-    def _allowed(self, op: Op) -> bool:
+    def allows(self, op: Any) -> bool:
+        """Whether the graph may have this op: a tame graph is continuous."""
         return op.differentiable or not self.tame or op.kind in ("iota", "constant")
 
     # --- choices --------------------------------------------------------------------------

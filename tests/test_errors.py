@@ -288,7 +288,10 @@ trace(f, f32[3])
 
 # iteration
 def f(x):
-    return sum(row * 2 for row in x)
+    total = 0.0
+    for row in x:
+        total = total + row
+    return total
 trace(f, f32[3, 4])
 
 # range_of_traced
@@ -600,8 +603,8 @@ trace(f, f32[3])
 
 # format
 def f(x):
-    print(f"{x.sum():.3f}")
-    return x
+    text = format(x.sum(), ".3f")
+    return x, text
 trace(f, f32[3])
 
 # large_size_symbolic

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import warnings
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import graphc.numpy as gnp
 from graphc.dtypes import DTYPES
@@ -242,6 +245,64 @@ def check(expected, result):
     assert np.asarray(result).dtype == expected.dtype
     assert np.shape(result) == expected.shape
     np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-15)
+
+
+# --- random indices and products ----------------------------------------------------------
+
+SIZES = st.integers(0, 4)
+PLACES = st.none() | st.integers(-5, 5)
+KEYS = st.lists(
+    st.one_of(
+        st.integers(-4, 3),
+        st.builds(slice, PLACES, PLACES, st.none() | st.sampled_from([-2, -1, 1, 2])),
+        st.just(None),
+        st.just(...),
+        st.lists(st.integers(-3, 2), max_size=3),
+        st.just(np.array([[0, 1], [1, 0]])),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(SIZES, max_size=3), KEYS)
+@settings(max_examples=400)
+def test_indexing_is_numpys(shape, keys):
+    x = np.arange(math.prod(shape), dtype=float).reshape(shape)
+    key = tuple(keys)
+    expected, error = by_numpy(lambda a: a[key], x)
+    try:
+        result = run(lambda a: a[key], x)
+    except UnsupportedFunction:
+        return
+    except GraphcError:
+        assert error is not None
+        return
+    assert error is None
+    assert result.shape == expected.shape
+    np.testing.assert_array_equal(result, expected)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_einsum_is_numpys(data):
+    size = {c: data.draw(st.integers(1, 3), c) for c in "abcd"}
+    terms = [data.draw(st.text("abcd", max_size=3)) for _ in range(data.draw(st.integers(1, 2)))]
+    letters = sorted(set("".join(terms)))
+    result = data.draw(st.permutations(letters))[: data.draw(st.integers(0, len(letters)))]
+    spec = ",".join(terms) + data.draw(st.sampled_from(["", "->" + "".join(result)]))
+    operands = [
+        np.random.default_rng(0).integers(-3, 4, [size[c] for c in term]).astype(float)
+        for term in terms
+    ]
+    agree(lambda *given: np.einsum(spec, *given), *operands)
+
+
+@given(st.lists(SIZES, max_size=4), st.lists(SIZES, max_size=4))
+@settings(max_examples=200)
+def test_shapes_of_products_are_numpys(left, right):
+    a, b = np.ones(left), np.ones(right)
+    for f in (np.matmul, np.dot, np.inner, np.outer, np.add):
+        agree(f, a, b)
 
 
 # --- graphc.numpy by itself ---------------------------------------------------------------

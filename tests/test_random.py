@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from graphc.dtypes import bool_, f64, i64
+from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.options import Options
 from graphc.passes.cse import cse
@@ -60,12 +61,28 @@ def check_exact(case: Case) -> None:
 
 
 def check_fast(case: Case) -> None:
-    """All passes of the fast pipeline give the numbers of a tame graph, up to rounding."""
+    """All passes of the fast pipeline give the numbers of a tame graph, up to rounding.
+
+    A gradient may leave the domains that its function keeps to: where it does, nothing is said.
+    """
     before = evaluate(case)
+    if not is_finite(case):
+        return
     for step in steps(case, Options(fast=True)):
         for a, b in zip(before, evaluate(case.of(step.graph)), strict=True):
             assert a.dtype == b.dtype and a.shape == b.shape
             np.testing.assert_allclose(b, a, TOLERANCE, TOLERANCE, err_msg=step.name)
+
+
+def is_finite(case: Case) -> bool:
+    """Whether every number that the graph computes is finite."""
+    found: list[bool] = []
+    interpret(
+        case.graph,
+        case.arrays,
+        observe=lambda node, arrays: found.extend(bool(np.isfinite(a).all()) for a in arrays),
+    )
+    return all(found)
 
 
 def check_passes_alone(case: Case) -> None:
@@ -182,6 +199,11 @@ def test_generator_makes_the_same_graph_again() -> None:
     first, second = (random_graph(7, gradient=True) for _ in range(2))
     assert print_graph(first.graph) == print_graph(second.graph)
     assert all(map(lambda a, b: np.array_equal(a, b, equal_nan=True), first.arrays, second.arrays))
+
+
+def test_most_tame_graphs_are_finite() -> None:
+    cases = [random_graph(s, gradient=True, tame=True, dtypes=DOUBLE) for s in range(50)]
+    assert sum(map(is_finite, cases)) > 40
 
 
 def test_generator_uses_every_op() -> None:

@@ -1,0 +1,381 @@
+"""Run graphs as compiled, on either target, and say how near that must be to the interpreter.
+
+The meaning of a graph is the interpreter's run of it after `expand` (every pass after that keeps
+each bit). A compiled result must have the same bits, except where a node may round differently:
+a scalar function that states more than half an ulp, or a sum, product or matrix product, whose
+order is free. There the interpreter is run again with such nodes off by as much as they may be,
+and the compiled result must lie within a few times of what that changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen import simt
+from graphc.codegen.device_lib import KernelSource, load_kernels
+from graphc.codegen.kernel import Apply, Const, spell, subexpressions
+from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind
+from graphc.codegen.planner import first_candidate, make_plan
+from graphc.codegen.scalar import SCALARS
+from graphc.device import CPU, H100, Device
+from graphc.dtypes import Type, f32, f64
+from graphc.interpret import interpret
+from graphc.ir import Graph, Literal, Node, Value
+from graphc.lowered import Lowered, launches_of, lower_graph
+from graphc.opdef import Op
+from graphc.options import Options
+from graphc.passes.expand import expand
+from graphc.runtime.execute import Executable
+
+Arrays = Sequence[Any]
+SLACK = 4.0
+"""How many times the change of a perturbed run a compiled result may be off."""
+SIGNS = (1.0, -1.0, None, None, None, None)
+"""Perturbed runs: all nodes up, all down, and with random signs."""
+DEFAULTS = Options()
+
+
+# --- running ------------------------------------------------------------------------------
+
+
+def run_cpu(
+    graph: Graph, arrays: Arrays, *, options: Options = DEFAULTS, threads: int = 1
+) -> list[Any]:
+    """The outputs of the compiled graph."""
+    return compiled_cpu(graph, options=options, threads=threads)(list(arrays))
+
+
+def compiled_cpu(
+    graph: Graph, *, options: Options = DEFAULTS, threads: int = 1, device: Device = CPU
+) -> Executable:
+    """The graph compiled for this machine's CPU, every pass verified."""
+    lowered = lower_graph(graph, device, options, verify=True)
+    return Executable(lowered.plan, threads=threads)
+
+
+def candidate_plan(lowered: Lowered, number: int) -> Plan | None:
+    """The plan where each group has its candidate `number`; None where no group has one."""
+    from itertools import islice
+
+    from graphc.codegen.schedule import schedules
+
+    found = False
+
+    def choose(region: Graph, device: Device) -> Any:
+        nonlocal found
+        made = next(islice(schedules(region, device), number, None), None)
+        found |= made is not None
+        return made or first_candidate(region, device)
+
+    plan = make_plan(lowered.final, lowered.device, lowered.spell, choose=choose)
+    return plan if found else None
+
+
+def run_cuda_checked(
+    graph: Graph, arrays: Arrays, *, device: Device = H100, options: Options = DEFAULTS
+) -> list[Any]:
+    """The outputs of the graph's CUDA kernels, run in the SIMT checker; raises its faults."""
+    lowered = lower_graph(graph, device, options, verify=True)
+    return run_plan_checked(lowered.plan, arrays)
+
+
+def run_plan_checked(plan: Plan, arrays: Arrays) -> list[Any]:
+    """Run a CUDA plan in the SIMT checker, step by step, on one arena as it is laid out."""
+    memory = _Memory(plan, arrays)
+    programs: dict[str, tuple[KernelSource, Any]] = {}
+    for step in plan.steps:
+        assert step.kind is StepKind.KERNEL, step
+        memory.spoil(step.writes, step.reads)
+        for launch in launches_of(step):
+            if launch.key not in programs:
+                found = load_kernels(launch.source, f"<checked {launch.key}>")[launch.entry]
+                programs[launch.key] = found, simt.load(found)
+            _launch(launch, *programs[launch.key], memory, step.reads, step.writes)
+    assert plan.status is None or not memory.of(plan.status).any()
+    return [memory.of(b).copy() for b in plan.outputs]
+
+
+class _Memory:
+    """The arrays of a plan's buffers: inputs, outputs, constants, and views of one arena."""
+
+    def __init__(self, plan: Plan, arrays: Arrays) -> None:
+        self.plan = plan
+        self.inputs = [np.array(a, order="C") for a in arrays]
+        for array in self.inputs:
+            array.flags.writeable = False
+        self.arena = np.full(plan.arena_bytes, 0xA5, np.uint8)
+        self.outputs: dict[int, Any] = {}
+        if plan.status is not None:
+            self.of(plan.status)[...] = 0
+
+    def of(self, number: int) -> Any:
+        buffer = self.plan.buffers[number]
+        dtype, shape = buffer.type.dtype.numpy, buffer.type.static_shape
+        if buffer.place is Place.ARENA:
+            raw = self.arena[buffer.index : buffer.index + buffer.type.nbytes]
+            return raw.view(dtype).reshape(shape)
+        if buffer.place is Place.OUTPUT:
+            return self.outputs.setdefault(buffer.index, np.zeros(shape, dtype)).reshape(shape)
+        if buffer.place is Place.CONSTANT:
+            return np.ascontiguousarray(self.plan.constants[buffer.index]).reshape(shape)
+        return self.inputs[buffer.index].reshape(shape)
+
+    def spoil(self, writes: Sequence[int], reads: Sequence[int]) -> None:
+        """Fill what a step is to write, so that what it leaves out shows."""
+        for number in set(writes) - set(reads):
+            array = self.of(number)
+            array.view(np.uint8 if array.dtype.itemsize == 1 else array.dtype)[...] = (
+                array.dtype.type(77)
+            )
+
+
+def _launch(
+    launch: Launch,
+    kernel: KernelSource,
+    program: Any,
+    memory: _Memory,
+    reads: Sequence[int],
+    writes: Sequence[int],
+) -> None:
+    args: list[Any] = []
+    blank: list[str | int] = []
+    for (name, type), arg in zip(kernel.params, launch.args, strict=True):
+        if isinstance(arg, Extent):
+            args.append(arg.value)
+            continue
+        assert isinstance(type, Type)
+        array = memory.of(arg)
+        args.append(array.reshape(type.shape if type.is_static else (-1,)))
+        if arg in writes and arg not in reads:
+            blank.append(name)
+    if launch.extent == 0:
+        return
+    report = simt.check(
+        kernel, launch.extent, args, uninitialized=blank, program=program
+    )
+    left = {name: count for name, count in report.unwritten.items() if count}
+    assert not left, f"{launch.entry} leaves elements unwritten: {left}\n{launch.source}"
+
+
+# --- the reference ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The interpreter's outputs, which of them keep each bit, and perturbed runs of it."""
+
+    outputs: list[Any]
+    exact: list[bool]
+    perturbed: list[list[Any]]
+
+
+def reference(graph: Graph, arrays: Arrays) -> Reference:
+    """What a compiled run of the graph is to be compared with."""
+    meaning = expand(graph)
+    outputs = interpret(meaning, arrays)
+    rounded = _rounded(meaning)
+    exact = [v not in rounded for v in meaning.outputs]
+    perturbed = [
+        _perturbed(meaning, arrays, sign, np.random.default_rng(number))
+        for number, sign in enumerate(SIGNS)
+        if not all(exact)
+    ]
+    return Reference(outputs, exact, perturbed)
+
+
+def in_float64(graph: Graph, arrays: Arrays) -> list[Any]:
+    """The interpreter's outputs with every f32 of the graph as f64."""
+    wide = {f32: f64}
+
+    def widen(type: Type) -> Type:
+        return type.with_dtype(wide.get(type.dtype, type.dtype))
+
+    return interpret(
+        retyped(expand(graph), widen), [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+    )
+
+
+def retyped(graph: Graph, change: Callable[[Type], Type]) -> Graph:
+    """The graph with other types of its inputs, literals and attributes."""
+    from graphc.dtypes import DType
+    from graphc.ir import Builder
+
+    builder = Builder(graph.name)
+    values: dict[Value, Value] = {
+        v: builder.parameter(change(v.type), v.name) for v in graph.inputs
+    }
+
+    def literal(o: Literal) -> Literal:
+        return Literal(o.value, change(Type(o.dtype, ())).dtype)
+
+    for node in graph.nodes:
+        assert isinstance(node.op, Op)
+        operands = [values[o] if isinstance(o, Value) else literal(o) for o in node.operands]
+        attrs = {
+            k: change(Type(a, ())).dtype if isinstance(a, DType) else a
+            for k, a in node.attrs.items()
+        }
+        values.update(zip(node.results, builder.emit(node.op, operands, attrs), strict=True))
+    return builder.graph([values[v] for v in graph.outputs])
+
+
+def ulp_of(op: Op, dtype: Any) -> float:
+    """How many ulp a compiled elementwise op may be off: the bounds of its functions added."""
+    if op.kind != "elementwise":
+        return 0.0
+    at = 1 if dtype is f64 else 0
+    total = 0.0
+    for code in op.code:
+        names = {name: Const(1, f64) for name in (*op.operands, "D")}
+        try:
+            expr = spell(code, names, f64)
+        except (KeyError, TypeError):
+            continue
+        for part in subexpressions(expr):
+            if isinstance(part, Apply) and part.function in SCALARS:
+                bound = SCALARS[part.function].ulp[at]
+                total += bound if bound > 0.5 else 0.0
+    return total
+
+
+def _free_order(node: Node) -> bool:
+    """Whether a node accumulates floats in an order that is free."""
+    op, dtype = node.op, node.types[0].dtype
+    assert isinstance(op, Op)
+    if not dtype.is_float:
+        return False
+    return op.kind == "contraction" or (op.kind == "reduction" and op.step[4:5] in "+*")
+
+
+def _rounded(graph: Graph) -> set[Value]:
+    """The values that may differ in bits from the interpreter's."""
+    found: set[Value] = set()
+    for node in graph.nodes:
+        assert isinstance(node.op, Op)
+        loose = ulp_of(node.op, node.types[0].dtype) and node.types[0].dtype.is_float
+        if loose or _free_order(node) or any(v in found for v in node.values):
+            found.update(node.results)
+    return found
+
+
+def _perturbed(
+    graph: Graph, arrays: Arrays, sign: float | None, rng: np.random.Generator
+) -> list[Any]:
+    """An interpreter's run with every node that may round differently off by its bound."""
+    values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            args = [
+                values[o] if isinstance(o, Value) else o.dtype.numpy.type(o.value)
+                for o in node.operands
+            ]
+            assert isinstance(node.op, Op)
+            made = node.op.numpy(*args, **node.attrs)
+            results = made if isinstance(made, tuple) else (made,)
+            for value, array in zip(node.results, results, strict=True):
+                array = np.asarray(array).astype(value.type.dtype.numpy, copy=False)
+                values[value] = _moved(node, args, array, sign, rng)
+    return [values[v] for v in graph.outputs]
+
+
+def _moved(
+    node: Node, args: Sequence[Any], array: Any, sign: float | None, rng: np.random.Generator
+) -> Any:
+    if array.dtype.kind not in "fV" or not node.types[0].dtype.is_float:
+        return array
+    bound = bound_of(node, args, array)
+    if bound is None:
+        return array
+    signs = rng.choice((-1.0, 1.0), array.shape) if sign is None else sign
+    moved = array.astype(np.float64) + signs * bound
+    keep = ~np.isfinite(array.astype(np.float64))
+    return np.where(keep, array, moved.astype(array.dtype))
+
+
+def bound_of(node: Node, args: Sequence[Any], array: Any) -> Any:
+    """How far a compiled node may be from the interpreter's, elementwise; None if not at all."""
+    op, dtype = node.op, node.types[0].dtype
+    assert isinstance(op, Op)
+    eps = float(_eps(dtype))
+    size = np.abs(array.astype(np.float64))
+    if not _free_order(node):
+        ulp = ulp_of(op, dtype)
+        # The interpreter's own function is not exact either.
+        return (ulp + 0.5) * eps * np.maximum(size, _tiny(dtype)) if ulp else None
+    length = _length(node)
+    if op.kind == "reduction" and "*" in op.step[4:5]:
+        return length * eps * size
+    wide = [np.abs(np.asarray(a).astype(np.float64)) for a in args]
+    total = np.asarray(op.numpy(*wide, **node.attrs), np.float64)
+    return length * eps * total
+
+
+def _length(node: Node) -> int:
+    sizes = [o.type.size for o in node.operands]
+    return max(1, int(np.prod(sizes)) // max(1, node.types[0].size))
+
+
+def _eps(dtype: Any) -> float:
+    return {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}[dtype.name]
+
+
+def _tiny(dtype: Any) -> float:
+    return {"f64": 2.0**-1022, "f32": 2.0**-126, "f16": 2.0**-14, "bf16": 2.0**-126}[dtype.name]
+
+
+# --- comparing ----------------------------------------------------------------------------
+
+
+def same_bits(a: Any, b: Any) -> Any:
+    """Elementwise: the same number; any NaN equals any NaN, and zeros have signs."""
+    if a.dtype.kind in "biu":
+        return a == b
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
+
+
+def check(outputs: Sequence[Any], expected: Reference) -> None:
+    """The outputs are the interpreter's, as near as their nodes allow."""
+    assert len(outputs) == len(expected.outputs)
+    for number, (got, want) in enumerate(zip(outputs, expected.outputs, strict=True)):
+        assert got.dtype == want.dtype and got.shape == want.shape, (got.dtype, got.shape)
+        runs = [run[number] for run in expected.perturbed]
+        good = same_bits(got, want) if expected.exact[number] else _near(got, want, runs)
+        if not np.all(good):
+            raise AssertionError(_message(number, got, want, good, expected.exact[number]))
+
+
+def _near(got: Any, want: Any, runs: Sequence[Any]) -> Any:
+    """Within a few times of what perturbed runs changed; no matter where they disagree."""
+    if want.dtype.kind in "biu":
+        vague = ~np.logical_and.reduce([run == want for run in runs])
+        return (got == want) | vague
+    wide = want.astype(np.float64)
+    with np.errstate(all="ignore"):
+        changes = [np.abs(run.astype(np.float64) - wide) for run in runs]
+        spread = np.max([np.nan_to_num(c, nan=0.0, posinf=0.0) for c in changes], axis=0)
+        vague = np.logical_or.reduce([np.isfinite(run) != np.isfinite(want) for run in runs])
+        off = np.abs(got.astype(np.float64) - wide)
+        equal = (got == want) | (np.isnan(got) & np.isnan(want))
+        return equal | vague | (off <= SLACK * spread)
+
+
+def _message(number: int, got: Any, want: Any, good: Any, exact: bool) -> str:
+    at = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
+    count = int(np.sum(~np.asarray(good)))
+    return (
+        f"output {number} ({'exact' if exact else 'rounded'}): {count} of {got.size} are wrong; "
+        f"at {at} {got[at]!r} instead of {want[at]!r}"
+    )
+
+
+def nodes_of(graph: Graph) -> Iterator[Node]:
+    """All nodes of a graph, those of regions after the node that holds them."""
+    for node in graph.nodes:
+        yield node
+        for region in node.regions:
+            yield from nodes_of(region)
