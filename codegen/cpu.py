@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.codegen.device_lib import LESSER
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once
 from graphc.codegen.printing import Printer, header, literal_dtype, signature, spec
 
@@ -21,8 +22,8 @@ class _Cpu:
             printer.block(f"for {axis} in range({size}):", loop.body)
             return
         start, stop = printer.index(loop.start), printer.index(loop.stop)
-        printer.used.add("minimum")
-        printer.block(f"for {axis} in range({start}, minimum({stop}, {size})):", loop.body)
+        printer.used.add(LESSER)
+        printer.block(f"for {axis} in range({start}, {LESSER}({stop}, {size})):", loop.body)
 
     def combine(self, printer: Printer, statement: Combine) -> None:
         """One lane holds everything already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.codegen.device_lib import BLOCK_HELPERS
+from graphc.codegen.device_lib import BLOCK_HELPERS, LESSER
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once, walk
 from graphc.codegen.printing import Printer, header, literal_dtype, signature, spec
 
@@ -30,9 +30,9 @@ class _Cuda:
     def _range(self, printer: Printer, loop: Loop) -> str:
         first, last = "0", str(loop.axis.extent)
         if loop.start is not None and loop.stop is not None:
-            printer.used.add("minimum")
+            printer.used.add(LESSER)
             first = printer.index(loop.start)
-            last = f"minimum({printer.index(loop.stop)}, {last})"
+            last = f"{LESSER}({printer.index(loop.stop)}, {last})"
         if loop.role == "lane":
             first = "lane" if first == "0" else f"{first} + lane"
             return f"{first}, {last}, {printer.kernel.threads}"
@@ -50,12 +50,6 @@ class _Cuda:
         printer.line("cuda.syncthreads()")
 
 
-def grid_of(kernel: Kernel) -> int:
-    """The blocks of a launch."""
-    flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(kernel.body))
-    return -(-kernel.extent // kernel.threads) if flat else kernel.extent
-
-
 def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     """The kernel as a Python file for Numba's CUDA target."""
     literals = literal_dtype(kernel)
@@ -69,7 +63,7 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     params += [f"{s}: i64" for s in sizes]
     names = {*types, *printer.used, literals.name, "kernel"} | ({"i64"} if sizes else set())
     alias = f", alias={kernel.alias!r}" if kernel.alias else ""
-    launch = f"{kernel.name}[{grid_of(kernel)}, {kernel.threads}]"
+    launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
     return "\n".join(
         [
             header(kernel, launch, root),

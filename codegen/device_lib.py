@@ -295,6 +295,8 @@ def block_all(v):  # type: ignore[no-untyped-def]
     return cuda.syncthreads_and(i32(v)) != 0
 
 
+LESSER = "minimum"
+"""The function that bounds the range of a loop over a part of an axis."""
 BLOCK_HELPERS = MappingProxyType(
     {"+": "block_sum", "*": "block_prod", "maximum": "block_max", "minimum": "block_min"}
 )

@@ -293,6 +293,12 @@ class Kernel:
     in_place: tuple[tuple[str, str], ...] = ()
     locs: tuple[Loc, ...] = ()
 
+    @property
+    def blocks(self) -> int:
+        """The blocks of a launch on CUDA: workers, or as many as it takes for all elements."""
+        flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(self.body))
+        return -(-self.extent // self.threads) if flat else self.extent
+
     def key(self, salt: str = "") -> str:
         """The content hash: names of values, locations and comments play no part."""
         text = canonical(self)

@@ -8,6 +8,7 @@ they are outputs, and kept in scratch otherwise. Roles of axes are not decided h
 
 from __future__ import annotations
 
+import builtins
 import keyword
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,12 @@ class Names:
 
 
 def _is_builtin(name: str) -> bool:
-    return hasattr(device_lib, name) or name in ("range", "min", "max")
+    return hasattr(device_lib, name) or hasattr(builtins, name)
+
+
+def entry_name(name: str) -> str:
+    """A kernel's name in its file: `name`, or a variation where that means something there."""
+    return f"{name}_kernel" if keyword.iskeyword(name) or _is_builtin(name) else name
 
 
 class NestBuilder:

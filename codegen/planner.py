@@ -200,7 +200,7 @@ class _Planner:
             source,
             key,
             tuple(args),
-            kernel.extent,
+            kernel.blocks if self.device.is_cuda else kernel.extent,
             kernel.grain,
             kernel.threads,
             task.block,

@@ -44,7 +44,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.kernel import parts as expressions
-from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.nest import Accumulator, Nest, entry_name
 from graphc.device import Device
 from graphc.dtypes import Dim, DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
@@ -200,8 +200,8 @@ def rows(nest: Nest, body: Body, device: Device) -> Draft:
     width = int(str(body.inner[-1].extent))
     extent = int(str(whole.extent))
     work = extent * math.prod(int(str(a.extent)) for a in body.inner)
-    loop = Loop(whole, "chunk", (*scratch, *inside))
-    return Draft((loop,), body.buffers, extent, _threads(width), "rows", work)
+    loop = Loop(whole, "chunk", tuple(inside))
+    return Draft((*scratch, loop), body.buffers, extent, _threads(width), "rows", work)
 
 
 def _once_at_outer(statement: Statement, device: Device) -> Statement:
@@ -357,10 +357,10 @@ def split_rows(
         inside = [_once_at_outer(s, device) for s in inside]
         rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
     scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
-    loop = Loop(chunk, "chunk", (*scratch, *plan.before, rows_loop, *plan.behind))
+    loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
     threads = _threads(int(str(body.inner[-1].extent)) if body.inner else size)
     extent = int(str(chunk.extent))
-    return Draft((loop,), plan.buffers, extent, threads, "split", total * width, size)
+    return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
 
 
 def is_short(rows: int, width: int) -> bool:
@@ -440,7 +440,7 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
         if isinstance(s, Loop) and s.axis.number in sizes
     }
     return Kernel(
-        name, params, body, names, draft.extent, grain, draft.threads, draft.form, sizes, extents,
+        entry_name(name), params, body, names, draft.extent, grain, draft.threads, draft.form, sizes, extents,
         locs=locs_of(body),
     )
 

@@ -23,7 +23,7 @@ from graphc.codegen.kernel import (
     When,
     convert,
 )
-from graphc.codegen.nest import Names, wrap_negative
+from graphc.codegen.nest import Names, entry_name, wrap_negative
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index
@@ -72,7 +72,7 @@ def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[
     sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
     extents = {sizes[a.number]: int(str(a.extent)) for a in (place, update, outer, lane) if sizes}
     kernel = Kernel(
-        name,
+        entry_name(name),
         tuple(params),
         (loop,),
         axis_names,

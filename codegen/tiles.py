@@ -35,7 +35,7 @@ from graphc.codegen.kernel import (
     map_expr,
     map_exprs,
 )
-from graphc.codegen.nest import NestBuilder, Scope
+from graphc.codegen.nest import NestBuilder, Scope, entry_name
 from graphc.codegen.region import without
 from graphc.codegen.roles import inline, locs_of
 from graphc.dtypes import DType, Type
@@ -122,7 +122,7 @@ class _Tiling:
         self.builder = self._build()
         fresh = self.builder.names.fresh
         self.tiles = [fresh(f"{s}_tile") for s in ("left", "right")]
-        self.own = fresh("sum_tile")
+        self.own = fresh("result_tile")
         m, n = (self.letters.size(g) for g in (self.letters.rows, self.letters.columns))
         across = -(-n // SIDE)
         down = -(-m // SIDE)
@@ -248,7 +248,7 @@ class _Tiling:
         steps = -(-self.letters.size(self.letters.inner) // DEPTH)
         step = Axis(STEP, steps)
         zero = Const(0.0 if self.compute.is_float else 0, self.compute)
-        names = [[f"sum{i}{j}" for j in range(MICRO)] for i in range(MICRO)]
+        names = [[f"acc{i}{j}" for j in range(MICRO)] for i in range(MICRO)]
         walk = Loop(
             step,
             "serial",
@@ -279,14 +279,14 @@ class _Tiling:
         block = Loop(
             tile,
             "chunk",
-            (*scratch, Loop(thread, "thread", (*sums, walk, *finished)), Barrier(), self.epilogue()),
+            (Loop(thread, "thread", (*sums, walk, *finished)), Barrier(), self.epilogue()),
         )
         inputs = {builder.buffer_of[v]: v for v in self.inputs}
-        body = inline((block,), set(inputs))
+        body = inline((*scratch, block), set(inputs))
         params = [Param(n, builder.buffers[n], "input") for n in inputs]
         params += [Param(n, builder.buffers[n], "output") for n in outputs]
         kernel = Kernel(
-            self.region.name,
+            entry_name(self.region.name),
             tuple(params),
             body,
             _NAMES,

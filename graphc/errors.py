@@ -56,7 +56,9 @@ def _quote(loc: Loc) -> list[str]:
         lines.append(f"    {source}")
         start, stop = loc.underline()
         if stop > start:
-            lines.append("    " + " " * _cells(source[:start]) + "^" * _cells(source[start:stop]))
+            lines.append(
+                "    " + " " * _cells(source[:start]) + "^" * _cells(source[start:stop])
+            )
     return lines
 
 

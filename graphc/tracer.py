@@ -346,6 +346,10 @@ class Tracer(promote.TracedArray):
     def shape(self) -> tuple[Any, ...]:
         return self.type.shape
 
+    @shape.setter
+    def shape(self, shape: Any) -> NoReturn:
+        _refuse_write("the shape of a traced array cannot be set", "write x = x.reshape(shape)")
+
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.type.dtype.numpy
@@ -527,6 +531,9 @@ class Tracer(promote.TracedArray):
             "an assignment to elements of a traced array is not built yet",
             _ELEMENTS,
         )
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        _refuse_write("elements of an array cannot be deleted", "concatenate the others")
 
     def is_view_of(self, base: Tracer) -> Tracer:
         """Note that NumPy would let this array share its memory with `base`."""

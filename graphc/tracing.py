@@ -192,7 +192,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
     if isinstance(leaf, Tracer):
         return leaf.type
     shape, kind = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-    if shape is None or kind is None:
+    if shape is None or kind is None or isinstance(leaf, type):
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__}, neither an array nor a number",
             help="name it in static= if it is a constant of the computation",

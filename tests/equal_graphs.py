@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,20 +21,43 @@ NEAR_ONE = (0.3, 3.0)
 """Where rules of real numbers hold: no overflow, no pole, no branch cut."""
 
 
-def evaluate(case: Case) -> list[Any]:
+def changes(case: Case, graph: Graph) -> int:
+    """How far `graph` gives other outputs than the case's own, as `difference` counts it.
+
+    In which order a contraction adds is its own affair: if the two agree where it adds in the
+    order of its letters, they are the same.
+    """
+    found = 0
+    for by_letters in (False, True):
+        before, after = (evaluate(c, by_letters) for c in (case, case.of(graph)))
+        found = max(map(difference, before, after), default=0)
+        if found == 0 or not has_contraction(graph):
+            break
+    return found
+
+
+def has_contraction(graph: Graph) -> bool:
+    """Whether there is a contraction in the graph or its regions."""
+    return any(
+        n.op.kind == "contraction" or any(map(has_contraction, n.regions)) for n in graph.nodes
+    )
+
+
+def evaluate(case: Case, by_letters: bool = False) -> list[Any]:
     """The outputs by the interpreter, with every array laid out alike.
 
     NumPy's bits depend on strides: a sum follows the order in memory, and some functions have a
     loop of their own for contiguous arrays. Here an array is contiguous, or one number repeated.
-    In which order a contraction adds is its own affair: here, in that of its letters.
+    With `by_letters`, contractions add in the alphabetical order of their letters.
     """
     known = dict(zip(case.graph.inputs, map(laid_out, case.arrays), strict=True))
     for node in case.graph.nodes:
         reads = tuple(dict.fromkeys(node.values))
         if node.regions:
             (region,) = node.regions
-            arrays = evaluate(Case(region, tuple(known[v] for v in node.values)))
-        elif node.op.kind == "contraction":
+            inner = Case(region, tuple(known[v] for v in node.values))
+            arrays = evaluate(inner, by_letters)
+        elif by_letters and node.op.kind == "contraction":
             arrays = [contracted(*(known[v] for v in node.values), node.attrs["spec"])]
         else:
             one = Graph(node.op.name, reads, (node,), node.results)
@@ -53,7 +77,8 @@ def contracted(x: Any, y: Any, spec: str) -> Any:
         factors.append(ordered.reshape([next(sizes) if a in own else 1 for a in letters]))
     with np.errstate(all="ignore"):
         product = np.array(factors[0] * factors[1], order="C")
-        rows = product.reshape(*product.shape[: len(result)], -1)
+        kept, summed = product.shape[: len(result)], product.shape[len(result) :]
+        rows = product.reshape(*kept, math.prod(summed))
         return np.asarray(rows.sum(axis=-1, dtype=x.dtype))
 
 

@@ -19,6 +19,7 @@ from graphc.errors import ArgumentError, GraphcError, UnsupportedFunction
 from graphc.functions import tables
 from graphc.interpret import interpret
 from graphc.tracing import bind, trace_call
+from graphc.transforms import grad
 
 # --- promotion ----------------------------------------------------------------------------
 
@@ -286,7 +287,9 @@ def test_indexing_is_numpys(shape, keys):
 @settings(max_examples=200)
 def test_einsum_is_numpys(data):
     size = {c: data.draw(st.integers(1, 3), c) for c in "abcd"}
-    terms = [data.draw(st.text("abcd", max_size=3)) for _ in range(data.draw(st.integers(1, 2)))]
+    terms = [
+        data.draw(st.text("abcd", max_size=3)) for _ in range(data.draw(st.integers(1, 2)))
+    ]
     letters = sorted(set("".join(terms)))
     result = data.draw(st.permutations(letters))[: data.draw(st.integers(0, len(letters)))]
     spec = ",".join(terms) + data.draw(st.sampled_from(["", "->" + "".join(result)]))
@@ -448,3 +451,32 @@ def test_no_exception_of_numpys_reaches_the_user(f):
     with pytest.raises(GraphcError) as caught:
         f(gnp)
     assert "Tracer" not in str(caught.value)
+
+
+# --- gradients ----------------------------------------------------------------------------
+
+SMOOTH = [
+    c for c in CALLS + CREATIONS if "S" not in c and "reduce" not in c and "outer" not in c
+]
+
+
+@pytest.mark.parametrize("call", SMOOTH)
+def test_gradients_of_compositions(call, rng):
+    """Along a random direction, those of central differences; at points of no kink."""
+    names = ("X", "M", "V")
+    values = {k: a + 0.01 * rng.normal(size=a.shape) for k, a in ARRAYS.items() if k in names}
+    out = np.asarray(evaluate(call, np, {**ARRAYS, **values}))
+    if out.dtype != np.float64:
+        return
+    weight = rng.normal(size=out.shape)
+    direction = {k: rng.normal(size=a.shape) for k, a in values.items()}
+
+    def total(m, arrays):
+        return m.sum(m.multiply(evaluate(call, m, {**ARRAYS, **arrays}), weight))
+
+    grads = grad(lambda arrays: total(gnp, arrays))(values)
+    ahead, behind = (
+        total(np, {k: values[k] + step * direction[k] for k in names}) for step in (1e-6, -1e-6)
+    )
+    along = sum(np.sum(grads[k] * direction[k]) for k in names)
+    np.testing.assert_allclose(along, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-7)

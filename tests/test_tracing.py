@@ -158,7 +158,9 @@ def test_static_arguments_are_python_values():
         bind(f, (X, [3, 2]), {}, ("size",))
 
 
-@pytest.mark.parametrize("bad", ["text", object(), np.zeros(2, complex), np.array(["a"])])
+@pytest.mark.parametrize(
+    "bad", ["text", np.float32, object(), np.zeros(2, complex), np.array(["a"])]
+)
 def test_arguments_that_are_no_arrays(bad):
     with pytest.raises(SignatureError, match="argument x"):
         trace(lambda x: x, bad)
@@ -414,6 +416,8 @@ WRITES = {
     "setitem": lambda t: np.zeros((2, 3)).__setitem__(0, t),
     "argument": lambda t: t.__iadd__(1),
     "elements": lambda t: (t * 1).__setitem__(0, 1),
+    "deletion": lambda t: (t * 1).__delitem__(0),
+    "shape": lambda t: setattr(t, "shape", (3, 1)),
     "out of argument": lambda t: np.add(t, 1, out=t),
     "broadcast": lambda t: np.broadcast_to(t * 1, (3,)).__iadd__(1),
 }

@@ -200,6 +200,16 @@ def test_a_weak_number_captured_stays_weak():
     np.testing.assert_allclose(traced(f, np.ones(3, np.float32), 0.5), 0.75)
 
 
+def test_arithmetic_of_a_captured_number_stays_weak():
+    def f(x, rate):
+        double = rate * 2
+        return grad(lambda w: np.sum(w * double * (double + rate)))(x)
+
+    graph = trace(f, f32[3], 0.5)
+    assert {v.type.dtype.name for v in graph.outputs} == {"f32"}
+    np.testing.assert_allclose(traced(f, np.ones(3, np.float32), 0.5), 1.5)
+
+
 def test_orders_are_on_the_nodes():
     f = lambda x: np.sum(np.sin(x) ** 2)  # noqa: E731
     assert {n.order for n in trace(grad(f), f64[3]).nodes} == {0, 1}

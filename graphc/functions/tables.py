@@ -32,6 +32,7 @@ ONE_OP: dict[str, Function] = {
     "log": call(ew.log),
     "log1p": call(ew.log1p),
     "tanh": call(ew.tanh),
+    "erf": call(ew.erf),
     "sin": call(ew.sin),
     "cos": call(ew.cos),
     "sqrt": call(ew.sqrt),
@@ -119,7 +120,8 @@ def ufunc(ufunc: np.ufunc, method: str) -> Function:
         return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
     if method != "__call__" or not found:
         spelled = name if method == "__call__" else f"{name}.{method}"
-        raise UnsupportedFunction(f"numpy.{spelled} is not built yet", help=nearest(name))
+        help = nearest(name) if method == "__call__" else None
+        raise UnsupportedFunction(f"numpy.{spelled} is not built yet", help=help)
     return FUNCTIONS[name]
 
 
