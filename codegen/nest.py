@@ -158,11 +158,11 @@ class NestBuilder:
 
     def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
         """Outer and inner axes, in the order in which the widest reads and values have them."""
-        order: list[int] = []
+        order: dict[int, None] = {}
         reads = [tuple(None if a is None else self.space.find(a) for a in r) for _, r in self.space.reads]
         wide = [self.space.of(v) for v in self.space.axes] + reads
         for axes in sorted(wide, key=lambda axes: -sum(a is not None for a in axes)):
-            order += [a for a in axes if a is not None and a not in order]
+            order |= dict.fromkeys(a for a in axes if a is not None)
         return (
             [self.axis(a) for a in order if a in self.roles.outer],
             [self.axis(a) for a in order if a in self.roles.inner],

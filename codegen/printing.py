@@ -8,6 +8,7 @@ from typing import Protocol
 
 from graphc.codegen.kernel import (
     COMPARISONS,
+    UNARY,
     Apply,
     Barrier,
     Check,
@@ -115,7 +116,7 @@ class Printer:
                 return self._apply(function, args)
 
     def _apply(self, function: str, args: tuple[Expr, ...]) -> tuple[str, int]:
-        if function.startswith("u"):
+        if function in UNARY.values():
             return f"{function[1:]}{self.expr(args[0], _UNARY)}", _UNARY
         if function in COMPARISONS:
             left, right = (self.expr(a, 1) for a in args)

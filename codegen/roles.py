@@ -97,10 +97,10 @@ def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis
     """One axis over all of `axes`, and what each of them is in terms of it."""
     if len(axes) == 1:
         return axes[0], {}
-    whole = Axis(number, math.prod(int(str(a.extent)) for a in axes))
+    whole = Axis(number, math.prod(a.size for a in axes))
     rest, new = axis_index(whole), {}
     for axis in reversed(axes[1:]):
-        size = max(int(str(axis.extent)), 1)
+        size = max(axis.size, 1)
         new[axis] = rest % size
         rest = rest // size
     if axes:
@@ -157,19 +157,19 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
     if len(body.outer) <= 1:
         axis = body.outer[0] if body.outer else Axis(WORKER, 1)
         loop = Loop(axis, "flat", body.statements)
-        extent = int(str(axis.extent)) if isinstance(axis.extent, int) else 0
+        extent = axis.size if isinstance(axis.extent, int) else 0
         return Draft((loop,), _sizeless(body, axis), extent, THREADS, "flat", extent)
     *rest, last = body.outer
-    narrow = device.is_cuda and int(str(last.extent)) < THREADS // 4
+    narrow = device.is_cuda and last.size < THREADS // 4
     axes = body.outer if narrow else rest
     whole, new = flatten(axes)
     inside = substitute(body.statements, new)
-    extent = int(str(whole.extent))
-    total = math.prod(int(str(a.extent)) for a in body.outer)
+    extent = whole.size
+    total = math.prod(a.size for a in body.outer)
     if narrow:
         return Draft((Loop(whole, "flat", inside),), body.buffers, extent, THREADS, "flat", total)
     loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
-    threads = _threads(int(str(last.extent)))
+    threads = _threads(last.size)
     return Draft((loop,), body.buffers, extent, threads, "plane", total)
 
 
@@ -197,9 +197,9 @@ def rows(nest: Nest, body: Body, device: Device) -> Draft:
     statements = substitute(body.statements, new)
     inside = _expand_inner(statements, body.inner, "lane", combine)
     inside = [_once_at_outer(s, device) for s in inside]
-    width = int(str(body.inner[-1].extent))
-    extent = int(str(whole.extent))
-    work = extent * math.prod(int(str(a.extent)) for a in body.inner)
+    width = body.inner[-1].size
+    extent = whole.size
+    work = extent * math.prod(a.size for a in body.inner)
     loop = Loop(whole, "chunk", tuple(inside))
     return Draft((*scratch, loop), body.buffers, extent, _threads(width), "rows", work)
 
@@ -214,8 +214,8 @@ def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
     whole, new = flatten(body.outer)
     statements = substitute(body.statements, new)
     inside = _expand_inner(statements, body.inner, "serial", ())
-    extent = int(str(whole.extent))
-    work = extent * math.prod(int(str(a.extent)) for a in body.inner)
+    extent = whole.size
+    work = extent * math.prod(a.size for a in body.inner)
     return Draft(
         (Loop(whole, "flat", tuple(inside)),), body.buffers, extent, THREADS, "columns", work
     )
@@ -223,7 +223,7 @@ def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
 
 def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     """Lanes run over a block of an outer axis, inner axes are serial (CPU)."""
-    size = int(str(lane.extent))
+    size = lane.size
     blocks = Axis(WORKER - 1, -(-size // LANES))
     others = [a for a in body.outer if a != lane]
     whole, new = flatten([*others, blocks])
@@ -236,8 +236,8 @@ def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     inside = _lane_segments(
         substitute(body.statements, new), lane, start, body.inner, buffers
     )
-    extent = int(str(whole.extent))
-    work = math.prod(int(str(a.extent)) for a in (*body.outer, *body.inner))
+    extent = whole.size
+    work = math.prod(a.size for a in (*body.outer, *body.inner))
     return Draft((Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work)
 
 
@@ -258,7 +258,7 @@ def _lane_segments(
     at = (as_index(lane) - start,)
     result: list[Statement] = []
     for name, dtype in private.items():
-        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, int(str(lane.extent))),))
+        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, lane.size),))
         result.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
     for segment in segments:
         made = tuple(_privatize(s, private, at) for s in segment)
@@ -335,8 +335,8 @@ def split_rows(
     where those are short.
     """
     whole, new = flatten(body.outer, WORKER)
-    total = int(str(whole.extent))
-    width = math.prod(int(str(a.extent)) for a in body.inner)
+    total = whole.size
+    width = math.prod(a.size for a in body.inner)
     short = not device.is_cuda and bool(body.inner) and is_short(total, width)
     unit = LANES if short else 1
     size = -(-total // (chunks * unit)) * unit
@@ -358,8 +358,8 @@ def split_rows(
         rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
     scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
     loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
-    threads = _threads(int(str(body.inner[-1].extent)) if body.inner else size)
-    extent = int(str(chunk.extent))
+    threads = _threads(body.inner[-1].size if body.inner else size)
+    extent = chunk.size
     return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
 
 
@@ -392,7 +392,7 @@ class _Partials:
             kept = [a for i in index[acc.name] for a in i.axes()]
             shape = self.buffers.pop(acc.name).static_shape if kept else ()
             part, dtype = parts[acc.name], acc.type.dtype
-            self.buffers[part] = Type(dtype, (int(str(chunk.extent)), *shape))
+            self.buffers[part] = Type(dtype, (chunk.size, *shape))
             at = (axis_index(chunk), *(index[acc.name] if kept else ()))
             if kept:
                 self.targets[acc.name] = Load(part, at, dtype)
@@ -435,7 +435,7 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
     names, sizes = _axis_names(body, device)
     grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
     extents = {
-        sizes[s.axis.number]: int(str(s.axis.extent))
+        sizes[s.axis.number]: s.axis.size
         for s in walk(body)
         if isinstance(s, Loop) and s.axis.number in sizes
     }

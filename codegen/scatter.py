@@ -70,15 +70,15 @@ def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[
     params.append(Param("status", Type(i64, (1,)), "status"))
     axis_names = {0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"}
     sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
-    extents = {sizes[a.number]: int(str(a.extent)) for a in (place, update, outer, lane) if sizes}
+    extents = {sizes[a.number]: a.size for a in (place, update, outer, lane) if sizes}
     kernel = Kernel(
         entry_name(name),
         tuple(params),
         (loop,),
         axis_names,
-        int(str(chunk.extent)),
+        chunk.size,
         1,
-        min(256, max(32, 1 << (int(str(lane.extent)) - 1).bit_length())),
+        min(256, max(32, 1 << (lane.size - 1).bit_length())),
         "scatter",
         sizes,
         extents,

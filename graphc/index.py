@@ -21,6 +21,13 @@ class Axis:
     extent: Size
 
     @property
+    def size(self) -> int:
+        """The extent; raises TypeError where it is symbolic."""
+        if not isinstance(self.extent, int):
+            raise TypeError(f"the size {self.extent} is not known")
+        return self.extent
+
+    @property
     def bounds(self) -> tuple[int, int | None]:
         """Least and greatest value (None where the extent is symbolic)."""
         return 0, self.extent - 1 if isinstance(self.extent, int) else None

@@ -426,9 +426,9 @@ def _check_costs(
 
 def _nest_order(space: Space, outer: frozenset[int], inner: frozenset[int]) -> list[int]:
     """The axes from the outermost loop in, as the widest values have them."""
-    order: list[int] = []
+    order: dict[int, None] = {}
     for value in sorted(space.axes, key=lambda v: -len(space.set_of(v))):
-        order += [a for a in space.of(value) if a is not None and a not in order]
+        order |= dict.fromkeys(a for a in space.of(value) if a is not None)
     return [a for a in order if a in outer] + [a for a in order if a in inner]
 
 

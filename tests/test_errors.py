@@ -288,10 +288,7 @@ trace(f, f32[3])
 
 # iteration
 def f(x):
-    total = 0.0
-    for row in x:
-        total = total + row
-    return total
+    return sum(x)
 trace(f, f32[3, 4])
 
 # range_of_traced

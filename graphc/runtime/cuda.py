@@ -221,7 +221,8 @@ class CudaExecutable:
         match step.kind:
             case StepKind.KERNEL:
                 assert step.launch is not None
-                self._launch(step.launch, addresses)
+                for launch in (step.launch, *step.others):
+                    self._launch(launch, addresses)
             case StepKind.COPY:
                 source, target = step.reads[0], step.writes[0]
                 if self.plan.buffers[target].type.nbytes:

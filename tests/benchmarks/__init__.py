@@ -1,0 +1,1 @@
+"""Times of graphc beside NumPy, torch and JAX: `python -m tests.benchmarks`."""

@@ -1,0 +1,123 @@
+"""graphc beside NumPy, torch, torch.compile and JAX: the same work, in turns, checked.
+
+Each peer has its own process and, by --python, its own interpreter (JAX's newest release may
+need another than torch). Nothing is installed; a peer that is missing is left out. The table
+gives medians; the last column is the best peer's time over graphc's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.peers import PEERS, Peer
+from tests.benchmarks.table import markdown
+from tests.benchmarks.oracle import worst_error
+from tests.benchmarks.workloads import WORKLOADS, Workload
+
+OURS = "graphc"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what the command line asks for; 1 if graphc failed or was wrong somewhere."""
+    args = arguments().parse_args(argv)
+    chosen = [w for w in WORKLOADS if not args.only or any(o in w.name for o in args.only)]
+    if args.list:
+        print(*(f"{w.name:16} {w.title}" for w in chosen), sep="\n")
+        return 0
+    interpreters = dict(choice.split("=", 1) for choice in args.python)
+    report = run(chosen, interpreters, args.quick)
+    print(markdown(report))
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1), "utf-8")
+    return int(any(OURS in row["failed"] for row in report["rows"]))
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tests.benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="only say which workloads there are")
+    parser.add_argument("--quick", action="store_true", help="small inputs, few rounds")
+    parser.add_argument("--only", action="append", metavar="NAME", help="(part of) a name")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PEER=PATH",
+        help="the interpreter of a peer: jax=/path/to/python",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every round's times there, too")
+    return parser
+
+
+def run(chosen: list[Workload], interpreters: dict[str, str], quick: bool) -> dict[str, Any]:
+    """Every workload by every peer that is there, as plain data."""
+    peers = [peer for name in PEERS if (peer := start(name, interpreters))]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            rows = [measure(w, peers, quick, Path(folder)) for w in chosen]
+            report = {
+                "when": datetime.date.today().isoformat(),
+                "machine": machine(),
+                "peers": {p.name: p.version for p in peers},
+                "rows": rows,
+            }
+        finally:
+            for peer in peers:
+                peer.close()
+        if any(w.name == "mlp_step" for w in chosen):
+            report["cold"] = cold(interpreters, list(report["peers"]), quick, Path(folder))
+    return report
+
+
+def start(name: str, interpreters: dict[str, str], folder: Path | None = None) -> Peer | None:
+    """A peer's process, or None after a line that says why not."""
+    try:
+        return Peer(name, interpreters, folder)
+    except RuntimeError as missing:
+        say(f"{name}: left out: {missing}")
+        return None
+
+
+def measure(workload: Workload, peers: list[Peer], quick: bool, folder: Path) -> dict[str, Any]:
+    """Build everywhere, check, then take turns; a peer that fails or is wrong is left out."""
+    say(workload.title)
+    failed: dict[str, str] = {}
+    first: dict[str, float] = {}
+    oracle = Oracle(workload, quick)
+    for peer in peers:
+        results = folder / f"{peer.name}.npz"
+        reply = peer.ask(do="build", workload=workload.name, quick=quick, results=str(results))
+        problem = reply.get("error") or oracle.problem(results)
+        if problem:
+            failed[peer.name] = problem
+            say(f"  {peer.name}: left out: {problem}")
+        else:
+            first[peer.name] = reply["first"]
+    rounds = take_turns([p for p in peers if p.name in first], quick)
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "seconds": {name: statistics.median(times) for name, times in rounds.items()},
+        "rounds": rounds,
+        "first": first,
+        "failed": failed,
+    }
+
+
+def take_turns(peers: list[Peer], quick: bool) -> dict[str, list[float]]:
+    """Times of each round, in which every peer has its turn; who begins changes."""
+    times: dict[str, list[float]] = {p.name: [] for p in peers}
+    for number in range(3 if quick else 9):
+        for k in range(len(peers)):
+            peer = peers[(number + k) % len(peers)]
+            times[peer.name].append(peer.ask(do="time", seconds=0.005 if quick else 0.05)["call"])
+    return times

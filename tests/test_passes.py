@@ -1,0 +1,308 @@
+"""The passes one by one: golden graphs, what they guarantee, and that their work is linear."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphc.dtypes import f32, f64, i64
+from graphc.errors import ArgumentError, VerifyError
+from graphc.interpret import interpret
+from graphc.ir import Builder, Graph, Value, literal
+from graphc.opdef import REGISTRY
+from graphc.options import Options
+from graphc.passes import pipeline
+from graphc.passes.cse import cse
+from graphc.passes.dce import EFFECTS, dce
+from graphc.passes.expand import expand
+from graphc.passes.fold import fold
+from graphc.passes.grad import value_and_grad
+from graphc.passes.pipeline import PIPELINE, Step, run_pipeline, stages
+from graphc.passes.remat import remat, residuals
+from graphc.passes.rewrite import GraphPass, Report, graph_pass
+from graphc.passes.settle import settle
+from graphc.passes.simplify import all_rules, simplify, simplify_fast
+from graphc.text import parse, print_graph
+from graphc.verify import verify
+from tests.equal_graphs import changes
+from tests.random_graphs import Case, Maker
+
+PASSES: dict[str, GraphPass] = {
+    p.__name__: p for p in (cse, dce, expand, fold, remat, settle, simplify, simplify_fast)
+}
+FOLDER = Path(__file__).with_name("golden") / "passes"
+INPUTS = sorted(p.stem for p in FOLDER.glob("*.ir") if not p.stem.endswith(".out"))
+ROUNDED = ("expand", "simplify_fast")
+"""The passes that may round otherwise than the graph did."""
+
+
+def read(name: str) -> Graph:
+    return parse((FOLDER / f"{name}.ir").read_text("utf-8"))
+
+
+def case_of(graph: Graph) -> Case:
+    """The graph with random arrays for its inputs."""
+    maker = Maker(np.random.default_rng(0))
+    return Case(graph, tuple(maker.numbers(t) for t in graph.input_types))
+
+
+# --- golden graphs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
+    """NAME.ir, or NAME-case.ir, after pass NAME is NAME.out.ir."""
+    run = PASSES[name.partition("-")[0]]
+    graph = read(name)
+    verify(graph)
+    result = run(graph)
+    verify(result, after=name)
+    golden(f"passes/{name}.out.ir", print_graph(result))
+    if run.__name__ not in ROUNDED:
+        assert changes(case_of(graph), result) == 0
+
+
+def test_every_pass_has_a_golden_graph() -> None:
+    assert {name.partition("-")[0] for name in INPUTS} == set(PASSES)
+
+
+# --- fold -------------------------------------------------------------------------------------
+
+
+def test_fold_of_a_division_by_zero_is_silent() -> None:
+    builder = Builder("zero")
+    (c,) = builder.emit(REGISTRY["broadcast"], [literal(0, i64)], {"shape": (3,), "dims": ()})
+    (d,) = builder.emit(REGISTRY["floordiv"], [literal(1, i64), c])
+    graph = fold(builder.graph([d]))
+    assert [n.op.name for n in dce(graph).nodes] == ["broadcast"]
+    np.testing.assert_array_equal(interpret(graph, [])[0], [0, 0, 0])
+
+
+def test_fold_leaves_what_has_no_value_to_the_run() -> None:
+    builder = Builder("negative")
+    (c,) = builder.emit(REGISTRY["broadcast"], [literal(2, i64)], {"shape": (3,), "dims": ()})
+    (d,) = builder.emit(REGISTRY["pow"], [c, literal(-1, i64)])
+    report = Report()
+    assert fold(builder.graph([d]), report).nodes[-1].op.name == "pow"
+    assert report.total == 0
+
+
+def test_fold_keeps_large_results_to_the_kernels_but_numbers_of_any_size() -> None:
+    builder = Builder("large")
+    shape = (1000, 1000)
+    (half,) = builder.emit(REGISTRY["broadcast"], [literal(0.5, f32)], {"shape": shape, "dims": ()})
+    (wave,) = builder.emit(REGISTRY["sin"], [half])
+    (count,) = builder.emit(REGISTRY["iota"], [], {"dtype": f32, "shape": (8,), "axis": 0})
+    graph = dce(fold(builder.graph([wave, count])))
+    assert [n.op.name for n in graph.nodes] == ["broadcast", "iota"]
+    assert graph.nodes[0].operands[0] == literal(np.sin(np.float32(0.5)), f32)
+
+
+# --- cse and dce ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", EFFECTS)
+def test_effects_stay_and_stay_apart(kind: str) -> None:
+    """Neither dropped though nobody reads them, nor merged though they are equal."""
+    effect = dataclasses.replace(REGISTRY["neg"], name="effect", kind=kind)
+    builder = Builder("effects")
+    x = builder.parameter(f32[4])
+    for _ in range(2):
+        builder.emit(effect, [x])
+    graph = builder.graph([x])
+    assert len(dce(cse(graph)).nodes) == 2
+
+
+def test_cse_tells_attributes_of_other_bits_apart() -> None:
+    builder = Builder("zeros")
+    x = builder.parameter(f32[2])
+    widths = {"low": (1,), "high": (0,), "interior": (0,)}
+    made = [
+        builder.emit(REGISTRY["pad"], [x], {**widths, "value": v})[0]
+        for v in (0.0, -0.0, float("nan"), float("nan"), 1.0)
+    ]
+    assert len(cse(builder.graph(made)).nodes) == 4
+
+
+# --- remat ------------------------------------------------------------------------------------
+
+
+def gradient() -> Graph:
+    """A loss and its gradient, optimized: the gradient reads what the loss has computed."""
+    builder = Builder("loss")
+    x, w = builder.parameter(f64[4, 3], "x"), builder.parameter(f64[4, 3], "w")
+    value = x
+    for name in ("mul", "add", "sub"):
+        (value,) = builder.emit(REGISTRY[name], [value, w])
+        (value,) = builder.emit(REGISTRY["mul"], [value, value])
+        (value,) = builder.emit(REGISTRY["tanh"], [value])
+    (total,) = builder.emit(REGISTRY["sum"], [value], {"axes": (0, 1)})
+    graph = value_and_grad(builder.graph([total]), [0, 1])
+    return dce(cse(simplify(fold(graph))))
+
+
+def test_remat_shortens_the_residuals_and_cse_does_not_undo_it() -> None:
+    before = gradient()
+    after = remat(before)
+    verify(after, after="remat")
+    assert len(residuals(after)) < len(residuals(before))
+    assert len(residuals(cse(after))) == len(residuals(after))
+    assert len(cse(after).nodes) == len(after.nodes)
+    assert changes(case_of(before), after) == 0
+
+
+def test_without_the_tag_cse_undoes_remat() -> None:
+    """The tag is what keeps the clones: the test above would notice if it were lost."""
+    before = gradient()
+
+    def untagged(builder, node, operands):
+        return builder.rebuild(node, operands, tag="")
+
+    after = cse(remat(before).map(untagged))
+    assert len(residuals(after)) == len(residuals(before))
+
+
+# --- simplify ---------------------------------------------------------------------------------
+
+
+def test_there_are_many_rules_and_their_names_differ() -> None:
+    names = [rule.name for rule in all_rules()]
+    assert len(set(names)) == len(names) >= 25
+
+
+def test_report_says_which_rule_fired_where() -> None:
+    report = Report()
+    simplify(parse(LOCATED), report)
+    assert report.events == {("neg-neg", "model.py:7"): 1}
+
+
+LOCATED = """graphc ir 1
+graph f(x: f32[4]) -> f32[4]:
+    # model.py:7:4-9: y = --x
+    a = neg x : f32[4]
+    y = neg a : f32[4]
+    z = exp y : f32[4]
+    return z
+"""
+
+
+def test_replacements_bear_the_name_and_the_place_of_what_they_replace() -> None:
+    graph = simplify(parse(LOCATED.replace("z = exp y : f32[4]", "z = add y, a : f32[4]")))
+    node = graph.nodes[-1]
+    assert (node.op.name, node.names) == ("sub", ("z",))
+    assert node.loc is not None and node.loc.line == 7
+
+
+def test_inputs_may_become_outputs() -> None:
+    graph = simplify(parse(LOCATED.replace("return z", "return y")))
+    assert graph.outputs == graph.inputs and not graph.nodes
+
+
+def chain(length: int) -> Graph:
+    """Alternating operations that rules look at, most of which fit nowhere."""
+    builder = Builder("chain")
+    x = builder.parameter(f64[2])
+    value: Value = x
+    for i in range(length // 8):
+        for name, number in (("add", 0.5), ("mul", 1.0), ("sub", 0.0), ("div", 3.0)):
+            (value,) = builder.emit(REGISTRY[name], [value, literal(number, f64)])
+        for name in ("neg", "neg", "abs"):
+            (value,) = builder.emit(REGISTRY[name], [value])
+        (value,) = builder.emit(REGISTRY["add" if i % 2 else "maximum"], [value, x])
+    return builder.graph([value])
+
+
+def shared(length: int) -> Graph:
+    """Every product of exponentials shares one with the next: rules are held back."""
+    builder = Builder("shared")
+    x = builder.parameter(f64[2])
+    made = [x]
+    for _ in range(length // 2):
+        (e,) = builder.emit(REGISTRY["exp"], [made[-1]])
+        (p,) = builder.emit(REGISTRY["mul"], [e, made[-1]])
+        made.append(p)
+    return builder.graph([made[-1]])
+
+
+@pytest.mark.parametrize("run", [simplify, simplify_fast], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("make", [chain, shared], ids=lambda f: f.__name__)
+def test_rule_attempts_are_linear_in_nodes(
+    run: GraphPass, make: Callable[[int], Graph]
+) -> None:
+    attempts = {}
+    for size in (100, 1000, 10_000):
+        report = Report()
+        run(make(size), report)
+        attempts[size] = report.attempts
+        assert report.attempts <= 12 * size
+    assert attempts[10_000] <= 11 * attempts[1000]
+
+
+def test_a_chain_of_one_rule_collapses_in_one_go() -> None:
+    builder = Builder("negations")
+    value = builder.parameter(f32[2])
+    for _ in range(10_000):
+        (value,) = builder.emit(REGISTRY["neg"], [value])
+    report = Report()
+    assert simplify(builder.graph([value]), report).nodes == ()
+    assert report.total == 5000 and report.attempts <= 4 * 10_000
+
+
+@pytest.mark.parametrize("run", [cse, dce, fold, settle, expand, remat], ids=lambda p: p.__name__)
+def test_passes_take_ten_thousand_nodes(run: GraphPass) -> None:
+    """None recurses over the graph."""
+    graph = chain(10_000)
+    verify(run(graph), after=run.__name__)
+
+
+# --- the pipeline -------------------------------------------------------------------------------
+
+
+def test_level_0_computes_op_by_op() -> None:
+    at_0, at_1 = ({s.name for s in stages(Options(level=n))} for n in (0, 1))
+    assert {"expand", "dce"} <= at_0 and not at_0 & {"simplify", "cse", "fold", "fuse"}
+    assert {"simplify", "cse", "fold", "fuse", "expand", "dce"} <= at_1
+
+
+def test_options_refuse_a_level_that_does_not_exist() -> None:
+    with pytest.raises(ArgumentError, match="level 7"):
+        Options(level=7)
+
+
+def test_only_fast_applies_rules_that_change_bits() -> None:
+    graph = read("simplify_fast-shared")
+    events: dict[bool, set[str]] = {}
+    for fast in (False, True):
+        steps: list[Step] = []
+        run_pipeline(graph, Options(fast=fast), verify=True, observe=steps.append)
+        events[fast] = {rule for s in steps if s.name == "simplify" for rule, _ in s.report.events}
+    assert events == {False: set(), True: {"exp-mul"}}
+
+
+def test_observer_sees_every_stage_and_the_last_graph() -> None:
+    steps: list[Step] = []
+    result = run_pipeline(gradient(), observe=steps.append)
+    assert [s.name for s in steps] == [s.name for s in stages(Options())]
+    assert steps[-1].graph is result
+
+
+def test_verifier_names_the_pass_that_broke_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    @graph_pass
+    def broken(graph: Graph, report: Report) -> Graph:
+        return dataclasses.replace(graph, nodes=graph.nodes[1:])
+
+    stage = dataclasses.replace(PIPELINE[0], name="broken", run=broken)
+    monkeypatch.setattr(pipeline, "PIPELINE", (stage,))
+    with pytest.raises(VerifyError, match="after broken"):
+        run_pipeline(gradient(), verify=True)
+
+
+def test_passes_work_on_regions_too() -> None:
+    graph = read("cse-regions")
+    assert [len(n.regions[0].nodes) for n in cse(graph).nodes] == [2, 2]
+    dead = parse(print_graph(graph).replace("return d", "return b", 1))
+    assert [len(n.regions[0].nodes) for n in dce(dead).nodes] == [1, 2, 2]
