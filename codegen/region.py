@@ -40,6 +40,14 @@ def cut(region: Graph, limit: int) -> list[Graph]:
     return [first, *cut(second, limit)]
 
 
+def halves(region: Graph) -> tuple[Graph, Graph]:
+    """The region cut in the middle of its computed nodes; raises ValueError if it has but one."""
+    computed = [i for i, n in enumerate(region.nodes) if not is_free(n)]
+    if len(computed) < 2:
+        raise ValueError(f"{region.name} is one node and fits no nest")
+    return _split(region, region.nodes[: computed[len(computed) // 2 - 1] + 1])
+
+
 def _before(region: Graph, product: Node) -> tuple[Graph, Graph]:
     """What the product (and what follows from it) needs, and the rest."""
     after = {product}

@@ -7,7 +7,7 @@ The first candidate is the default; every candidate computes the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen import access, roles
@@ -16,6 +16,7 @@ from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
 from graphc.codegen.region import (
     cut,
+    halves,
     late_regions,
     needed,
     piece_for,
@@ -66,9 +67,7 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
     """Ranked candidates for a group; at least one."""
     pieces = cut(region, STATEMENTS)
     if len(pieces) > 1:
-        made = [next(schedules(p, device)) for p in pieces]
-        tasks = tuple(t for s in made for t in s.tasks)
-        yield Schedule(tasks, "+".join(dict.fromkeys(s.form for s in made)))
+        yield _together([next(schedules(p, device)) for p in pieces])
         return
     product = next((n for n in region.nodes if op_of(n).kind == "contraction"), None)
     if product is not None:
@@ -78,7 +77,18 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
     if scatter is not None:
         yield from _scatter_schedule(region, scatter, device)
         return
-    yield from _loop_schedules(region, device)
+    try:
+        first = partition(space_of(region), region.outputs)
+    except Illegal:
+        # A piece of a nest may be none: its outputs are values that the nest never stored.
+        yield _together([next(schedules(p, device)) for p in halves(region)])
+        return
+    yield from _nests(region, first, device)
+
+
+def _together(parts: Sequence[Schedule]) -> Schedule:
+    tasks = tuple(t for s in parts for t in s.tasks)
+    return Schedule(tasks, "+".join(dict.fromkeys(s.form for s in parts)))
 
 
 def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Iterator[Schedule]:
@@ -107,8 +117,12 @@ def space_of(region: Graph) -> Space:
 
 
 def _loop_schedules(region: Graph, device: Device) -> Iterator[Schedule]:
-    space = space_of(region)
-    first = partition(space, region.outputs)
+    """One nest, or raises Illegal."""
+    first = partition(space_of(region), region.outputs)
+    yield from _nests(region, first, device)
+
+
+def _nests(region: Graph, first: Partition, device: Device) -> Iterator[Schedule]:
     for chosen in _repartitions(first, region, device):
         yield from _forms(region, chosen, device)
 
@@ -316,8 +330,30 @@ def _product_schedules(region: Graph, product: Node, device: Device) -> Iterator
     # The epilogue has its own axes: the product by itself, then the rest.
     alone, rest = without(region, product)
     for first in schedules(alone, device):
-        second = next(schedules(rest, device))
+        second = next(_rest_schedules(region, rest, Value(product), device))
         yield Schedule((*first.tasks, *second.tasks), first.form)
+
+
+def _rest_schedules(
+    region: Graph, rest: Graph, result: Value, device: Device
+) -> Iterator[Schedule]:
+    """What a product's kernel leaves over, in the axes that the whole region has."""
+    for find in (partition, lambda space, outputs: _by_rows(space, outputs, result)):
+        try:
+            first = find(_tied(rest, region), rest.outputs)
+        except Illegal:
+            continue
+        yield from _nests(rest, first, device)
+        return
+    yield from schedules(rest, device)
+
+
+def _tied(rest: Graph, region: Graph) -> Space:
+    """The space of a part of the region, axes identified as in the whole; raises Illegal."""
+    space, whole = space_of(rest), space_of(region)
+    whole.identify_reads()
+    space.identify_as(whole)
+    return space
 
 
 def _tiled(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
@@ -327,7 +363,7 @@ def _tiled(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
     except Illegal:
         alone, rest = without(region, product)
         kernel, binding = tiled_product(alone, product)
-        for second in schedules(rest, device):
+        for second in _rest_schedules(region, rest, Value(product), device):
             yield Schedule((Task(kernel, binding), *second.tasks), "tiles")
         return
     yield Schedule((Task(kernel, binding),), "tiles")
@@ -351,9 +387,9 @@ def _library_product(
         yield Schedule((plain,), "library")
         return
     try:
-        chosen = _epilogue_roles(rest, result)
+        chosen = _by_rows(_tied(rest, region), rest.outputs, result)
     except Illegal:
-        for second in schedules(rest, device):
+        for second in _rest_schedules(region, rest, result, device):
             yield Schedule((plain, *second.tasks), "library")
         return
     if not chosen.split:
@@ -365,19 +401,21 @@ def _library_product(
     yield Schedule((replace(task, product=form, result=result), *late), "library")
 
 
-def _epilogue_roles(rest: Graph, result: Value) -> Partition:
-    """Rows of the product are dealt out, its last axis is inner; raises Illegal."""
-    space = space_of(rest)
+def _by_rows(space: Space, outputs: Iterable[Value], result: Value) -> Partition:
+    """Rows of a product are dealt out, its last axis is inner; raises Illegal."""
     space.identify_reads()
     axes = next(
-        tuple(None if a is None else space.find(a) for a in read)
-        for value, read in space.reads
-        if value == result
+        (
+            tuple(None if a is None else space.find(a) for a in read)
+            for value, read in space.reads
+            if value == result
+        ),
+        (),
     )
     if not space.domain() <= {a for a in axes if a is not None}:
         raise Illegal("the epilogue has axes that the product lacks")
     inner = frozenset(a for a in axes[-1:] if a is not None)
-    return assign(space, inner, set(rest.outputs))
+    return assign(space, inner, set(outputs))
 
 
 def _row_task(rest: Graph, chosen: Partition, device: Device) -> Task:

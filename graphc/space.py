@@ -264,6 +264,18 @@ class Space:
                 if self.find(known) != self.find(axis):
                     self._try_unify(known, axis)
 
+    def identify_as(self, whole: Space) -> None:
+        """Identify what `whole`, the space of more nodes, identifies; raises Illegal."""
+        shared = [(axes, v) for v, axes in self.axes.items()]
+        shared += [(axes, v) for v, axes in self.reads]
+        first: dict[int, int] = {}
+        for axes, value in shared:
+            if value not in whole.axes:
+                continue
+            for own, known in zip(axes, whole.of(value)):
+                if own is not None and known is not None:
+                    self._unify((first.setdefault(known, own),), (own,))
+
     def _try_unify(self, a: int, b: int) -> None:
         mark = self.mark()
         try:

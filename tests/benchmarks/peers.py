@@ -1,0 +1,86 @@
+"""The peers' processes, as the parent sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PEERS = {
+    "graphc": "graphc",
+    "numpy": "NumPy",
+    "torch": "torch",
+    "inductor": "torch.compile",
+    "jax": "JAX",
+}
+"""Every peer, by the name of its module `with_NAME`, as the table calls it."""
+
+SAME_AS = {"inductor": "torch"}
+"""Whose interpreter a peer has if none is given for itself."""
+
+CACHES = ("GRAPHC_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
+
+
+class Peer:
+    """A process that builds workloads and times them on request.
+
+    `cache` is an empty folder if nothing compiled before may be found. Raises RuntimeError if
+    the interpreter or the library is missing.
+    """
+
+    def __init__(self, name: str, interpreters: dict[str, str], cache: Path | None = None) -> None:
+        self.name = name
+        python = interpreters.get(name) or interpreters.get(SAME_AS.get(name, "")) or sys.executable
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if cache is not None:
+            environment |= {variable: str(cache / variable) for variable in CACHES}
+        try:
+            self.process = subprocess.Popen(
+                [python, "-m", "tests.benchmarks.worker", name],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        except OSError as error:
+            raise RuntimeError(str(error)) from None
+        greeting = self._read()
+        if "version" not in greeting:
+            self.close()
+            raise RuntimeError(greeting.get("missing") or greeting["error"])
+        self.version: str = greeting["version"]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to a request; one with `error` if it failed or the process died."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            return {"error": f"the process ended with code {self.process.wait()}"}
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            return {"error": f"the process ended with code {self.process.wait()}"}
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
