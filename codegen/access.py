@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernel import (
+    Check,
     Expr,
     IndexValue,
     Kernel,
@@ -15,6 +16,7 @@ from graphc.codegen.kernel import (
     Statement,
     Store,
     Update,
+    When,
     map_body,
     map_expr,
     map_exprs,
@@ -164,8 +166,8 @@ def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[State
         if isinstance(s, Update) and isinstance(s.target, Load):
             at = tuple(i.substitute(new) for i in s.target.index)
             return replace(s, target=replace(s.target, index=at))
-        if hasattr(s, "conditions"):
-            return replace(s, conditions=tuple(map(condition, s.conditions)))  # type: ignore[union-attr,type-var]
+        if isinstance(s, When | Check):
+            return replace(s, conditions=tuple(map(condition, s.conditions)))
         if isinstance(s, Loop) and (s.start is not None or s.stop is not None):
             bounds = [None if i is None else i.substitute(new) for i in (s.start, s.stop)]
             return replace(s, start=bounds[0], stop=bounds[1])

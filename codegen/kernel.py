@@ -110,7 +110,7 @@ def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
     match tree:
         case ast.Name(id=name):
             return names[name]
-        case ast.Constant(value=value):
+        case ast.Constant(value=bool() | int() | float() as value):
             return Const(value, dtype)
         case ast.BinOp(left=left, op=op, right=right):
             args = (_expression(left, names, dtype), _expression(right, names, dtype))
@@ -122,8 +122,8 @@ def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
             arg = _expression(operand, names, dtype)
             return Apply(UNARY[type(op)], (arg,), arg.dtype)
         case ast.Call(func=ast.Name(id=function), args=parts):
-            args = tuple(_expression(p, names, dtype) for p in parts)
-            return Apply(function, args, _result(function, args))
+            operands = tuple(_expression(p, names, dtype) for p in parts)
+            return Apply(function, operands, _result(function, operands))
     raise TypeError(f"{ast.dump(tree)} is not part of the spelling of an op")
 
 

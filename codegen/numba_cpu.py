@@ -52,7 +52,7 @@ class _Pipeline(compiler.CompilerBase):
     """The short pipeline."""
 
     def define_pipelines(self) -> list[PassManager]:
-        manager: Any = PassManager("graphc")  # type: ignore[no-untyped-call]
+        manager: Any = PassManager("graphc")
         for step in _PASSES:
             manager.add_pass(step, step.__name__)
         manager.finalize()
@@ -140,7 +140,7 @@ def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
 
 def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout) -> str:
     """Add a kernel to the library under its symbol; returns the name of Numba's function."""
-    flags: Any = compiler.Flags()  # type: ignore[no-untyped-call]
+    flags: Any = compiler.Flags()
     flags.error_model = "numpy"
     flags.nrt = False
     flags.no_cpython_wrapper = True
@@ -149,7 +149,7 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
     arguments = (types.int64, types.int64, types.int64)
     context = cpu_target.target_context
     try:
-        result = compiler.compile_extra(  # type: ignore[no-untyped-call]
+        result = compiler.compile_extra(
             cpu_target.typing_context,
             context,
             _rewritten(kernel, plan),

@@ -68,7 +68,7 @@ def _functions() -> Mapping[str, Any]:
     target.typing_context.refresh()
     target.target_context.refresh()
     arith = load("graphc.codegen.scalar_llvm").CudaArith
-    return names.install(  # type: ignore[no-any-return]
+    return names.install(
         names.Toolkit(
             templates=load("numba.cuda.typing.templates"),
             lowering=load("numba.cuda.core.imputils"),

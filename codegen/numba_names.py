@@ -93,7 +93,7 @@ class _Installer:
         base = self.kit.templates.AbstractTemplate
         members = {"key": key, "generic": generic, "prefer_literal": True}
         self.rule(key, type(f"{name}_template", (base,), members))
-        self.lowering.lower(key, types.VarArg(types.Any))(lower)  # type: ignore[no-untyped-call]
+        self.lowering.lower(key, types.VarArg(types.Any))(lower)
         return key
 
     def rule(self, key: Any, template: type) -> None:
@@ -120,7 +120,7 @@ class _Installer:
         """Model and access of the typed buffer."""
         kit, buffer_type = self.kit, Buffer
 
-        class Model(kit.primitive_model):  # type: ignore[name-defined, misc]
+        class Model(kit.primitive_model):  # type: ignore[name-defined]
             def __init__(self, manager: Any, type: Buffer) -> None:
                 super().__init__(manager, type, type.storage.as_pointer())
 
@@ -212,7 +212,7 @@ def _is_tuple(kind: Any) -> bool:
 
 def _plain(kind: Any) -> Any:
     """The type without the value of a literal."""
-    return types.unliteral(kind)  # type: ignore[no-untyped-call]
+    return types.unliteral(kind)
 
 
 def _check_index(kit: Toolkit, buffer: Buffer, index: Any) -> None:

@@ -14,7 +14,6 @@ from graphc.codegen.kernel import (
     Check,
     Combine,
     Comment,
-    Condition,
     Const,
     Expr,
     IndexValue,
@@ -36,7 +35,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.dtypes import DType, Type, f32, f64
-from graphc.index import Index
+from graphc.index import Condition, Index
 from graphc.ir import Loc
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}

@@ -447,8 +447,9 @@ def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: D
 
 def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
     """The user's expressions that statements compute, in the order of the source."""
-    found = {s.loc for s in walk(body) if isinstance(s, Let | Store | Update)} - {None}
-    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))  # type: ignore[union-attr,type-var,arg-type]
+    made = (s.loc for s in walk(body) if isinstance(s, Let | Store | Update))
+    found = {loc for loc in made if loc is not None}
+    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
 
 
 GRAIN = 8192

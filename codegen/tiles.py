@@ -153,8 +153,8 @@ class _Tiling:
         for group, index in zip(groups, (first, second)):
             at |= found.spread(group, index)
         spec = split_spec(self.product.attrs["spec"])[which]
-        index = tuple(at[c] if found.sizes[c] != 1 else Index() for c in spec)
-        element = self.builder.element(self.product.operands[which], index, Scope(), 0, True)
+        place = tuple(at[c] if found.sizes[c] != 1 else Index() for c in spec)
+        element = self.builder.element(self.product.operands[which], place, Scope(), 0, True)
         bounds = (
             first < found.size(groups[0]),
             second < found.size(groups[1]),

@@ -127,7 +127,7 @@ class _Rewriter(ast.NodeTransformer):
             return node
         number = self.number(node)
         if number is not None:
-            return self.visit(ast.Constant(number))  # type: ignore[no-any-return]
+            return self.visit(ast.Constant(number))
         if node.id in self.names.modules:
             self.globals[node.id] = self.names.modules[node.id]
             return node
@@ -149,7 +149,7 @@ class _Rewriter(ast.NodeTransformer):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         number = self.number(node)
         if number is not None and isinstance(node.op, ast.USub):
-            return self.visit(ast.Constant(number))  # type: ignore[no-any-return]
+            return self.visit(ast.Constant(number))
         operand = self.visit(node.operand)
         match node.op:
             case ast.USub():
@@ -158,7 +158,7 @@ class _Rewriter(ast.NodeTransformer):
                 return self.call("invert", operand)
             case ast.Not():
                 return ast.UnaryOp(node.op, operand)
-        return operand  # type: ignore[no-any-return]
+        return operand
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         operands = [self.visit(node.left), *map(self.visit, node.comparators)]
@@ -178,7 +178,7 @@ class _Rewriter(ast.NodeTransformer):
         outer, self.in_index = self.in_index, True
         result = self.visit(node)
         self.in_index = outer
-        return result  # type: ignore[no-any-return]
+        return result
 
     # Calls.
 
@@ -398,4 +398,4 @@ def _build(
     ast.fix_missing_locations(tree)
     namespace: dict[str, Any] = dict(given)
     exec(builtins.compile(tree, filename, "exec", dont_inherit=True), namespace)
-    return namespace[name]  # type: ignore[no-any-return]
+    return namespace[name]

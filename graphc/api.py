@@ -74,6 +74,8 @@ class Compiled:
     the one that was taken.
     """
 
+    __name__: str
+
     def __init__(
         self,
         fn: Callable[..., Any],
@@ -111,7 +113,7 @@ class Compiled:
             return self.function(*args, **kwargs)
         last = self._last
         if last is not None and not kwargs:
-            leaves, tree = optree.tree_flatten(args)
+            leaves, tree = _flatten(args)
             if tree == last[0]:
                 try:
                     return last[1].run(leaves)
@@ -130,7 +132,7 @@ class Compiled:
         else:
             self._touch(key)
         if not kwargs and not self.static and entry.direct:
-            self._last = (optree.tree_structure(args), entry)
+            self._last = (_flatten(args)[1], entry)
         return entry.run(arguments.leaves)
 
     def _touch(self, key: Key) -> None:
@@ -161,7 +163,7 @@ class Compiled:
         self._warned = True
         what = _difference([key[2] for key in self._entries], names)
         warnings.warn(
-            f"{self.__name__} was traced for {len(self._entries)} signatures{what}; "  # type: ignore[attr-defined]
+            f"{self.__name__} was traced for {len(self._entries)} signatures{what}; "
             "pad to fewer sizes, or compile once for each on purpose",
             stacklevel=5,
         )
@@ -177,7 +179,12 @@ class Compiled:
         return Compiled(fn, options=self.options, device=self.device, static=self.static)
 
     def __repr__(self) -> str:
-        return f"<compiled {self.__name__} for {self.target}>"  # type: ignore[attr-defined]
+        return f"<compiled {self.__name__} for {self.target}>"
+
+
+def _flatten(args: Any) -> tuple[list[Any], optree.PyTreeSpec]:
+    """A pytree's leaves and structure (optree's own types know no plain tuple)."""
+    return optree.tree_flatten(args)
 
 
 def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:
@@ -197,18 +204,18 @@ def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> 
 def device_for(target: str) -> Device:
     """The device record of a target; raises TargetError or ArgumentError."""
     if target == "cpu":
-        return _lazy.load("graphc.runtime.devices").cpu()  # type: ignore[no-any-return]
+        return _lazy.load("graphc.runtime.devices").cpu()
     if target not in ("auto", "cuda"):
         raise ArgumentError(f"there is no target {target!r}", help="targets: auto, cpu, cuda")
     devices = _lazy.load("graphc.runtime.devices").cuda_devices()
     if devices:
-        return devices[0]  # type: ignore[no-any-return]
+        return devices[0]
     if target == "cuda":
         raise TargetError(
             "no CUDA device can be used on this machine",
             help='install a driver and pip install "graphc[cuda]", or use target="cpu"; '
             "graphc compile --target cuda writes kernels without a device",
         )
-    return _lazy.load("graphc.runtime.devices").cpu()  # type: ignore[no-any-return]
+    return _lazy.load("graphc.runtime.devices").cpu()
 
 

@@ -52,7 +52,7 @@ def _attr_key(value: Any) -> Hashable:
         return tuple(map(_attr_key, value))
     if isinstance(value, (bool, int, float)):
         return type(value).__name__, repr(value)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _region_key(region: Graph) -> Hashable:

@@ -134,7 +134,8 @@ def _distribute(
 def _add(
     emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, share: Tracer
 ) -> None:
-    cotangents[value] = cotangents[value] + share if value in cotangents else share
+    known: Any = cotangents.get(value)
+    cotangents[value] = share if known is None else known + share
 
 
 def _total(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc.ir import Value
 from graphc.opdef import REGISTRY
 from graphc.ops.elementwise import gt
 from graphc.passes import cse, dce, fold, remat, simplify_logic, simplify_sums, simplify_views
@@ -44,6 +45,20 @@ def changed(thing: Any, name: str, change: Callable[[Any], Any]) -> Iterator[Non
         object.__setattr__(thing, name, before)
 
 
+@contextmanager
+def edited(name: str, **fields: Any) -> Iterator[None]:
+    """Within the block, the rule of this name has these fields (and nothing cached)."""
+    rule = find_rule(name)
+    before = dict(vars(rule))
+    try:
+        vars(rule).clear()
+        vars(rule).update({f.name: before[f.name] for f in dataclasses.fields(rule)} | fields)
+        yield
+    finally:
+        vars(rule).clear()
+        vars(rule).update(before)
+
+
 def instead(thing: Any, name: str, value: Any) -> Plant:
     """Plant `value` for the attribute."""
     return lambda: changed(thing, name, lambda before: value)
@@ -56,13 +71,21 @@ def scaled(vjp: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def rule(name: str) -> Rule:
+def find_rule(name: str) -> Rule:
     return next(r for r in all_rules() if r.name == name)
 
 
 def relabelled(name: str, contract: Any) -> Plant:
     """Another contract on a rule."""
-    return lambda: changed(rule(name), "contract", lambda before: contract)
+    return lambda: edited(name, contract=contract)
+
+
+def flipped(name: str) -> Plant:
+    """Another comparison in the replacement of a rule."""
+    value = find_rule(name).replacement
+    assert isinstance(value, Value)
+    node = dataclasses.replace(value.node, op=gt)
+    return lambda: edited(name, replacement=Value(node))
 
 
 # --- the checks as functions of nothing -----------------------------------------------------
@@ -79,16 +102,11 @@ def code(name: str) -> Check:
 
 
 def contract(name: str) -> Check:
-    return lambda: check_contract(rule(name))
+    return lambda: check_contract(find_rule(name))
 
 
 def cost(name: str) -> Check:
-    return lambda: check_cost(rule(name))
-
-
-def random_passes() -> None:
-    for seed in range(1, 60, 2):
-        test_random.check_exact(random_graph(seed, rules=all_rules()))
+    return lambda: check_cost(find_rule(name))
 
 
 def random_gradients_in_small_pieces() -> None:
@@ -100,12 +118,6 @@ def random_gradients_in_small_pieces() -> None:
 
 
 TANH, MUL, LT = REGISTRY["tanh"], REGISTRY["mul"], REGISTRY["lt"]
-
-
-def flipped(before: Any) -> Any:
-    """The replacement of "int-not-lt" with > for >=."""
-    node = dataclasses.replace(before.node, op=gt)
-    return dataclasses.replace(before, node=node)
 
 
 FAULTS: list[tuple[str, Plant, Check]] = [
@@ -123,7 +135,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ("a spelling with <= for <", instead(LT, "code", ("x <= y",)), code("lt")),
     (
         "a flipped comparison in a rule",
-        lambda: changed(rule("int-not-lt"), "replacement", flipped),
+        flipped("int-not-lt"),
         contract("int-not-lt"),
     ),
     ("a label too strong: zeros", relabelled("add-zero", EXACT), contract("add-zero")),
@@ -133,7 +145,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ("a label much too weak", relabelled("where-not", REAL), contract("where-not")),
     (
         "a rule that raises the cost",
-        lambda: changed(rule("neg-neg"), "replacement", lambda x: rule("neg-neg").pattern),
+        lambda: edited("neg-neg", replacement=find_rule("neg-neg").pattern),
         cost("neg-neg"),
     ),
     (
@@ -160,7 +172,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
         contract("contract-transpose-left"),
     ),
     (
-        "the maximum of an empty broadcast",
+        "the axes of a second reduction taken for those of the first",
         lambda: changed(
             simplify_sums,
             "_both_axes",
@@ -184,29 +196,29 @@ FAULTS: list[tuple[str, Plant, Check]] = [
         lambda: [test_passes.test_effects_stay_and_stay_apart(k) for k in dce.EFFECTS][0],
     ),
     (
-        "remat without its tag",
-        instead(remat, "residuals", lambda graph: ()),
+        "cse that merges what a tag keeps apart",
+        lambda: changed(cse, "_key", lambda key: lambda *node: key(*node)[:-1]),
         test_passes.test_remat_shortens_the_residuals_and_cse_does_not_undo_it,
     ),
     (
         "fold that takes almost one number for one",
         instead(fold, "_one_number", lambda a: a.reshape(-1)[0].item() if a.size else None),
-        random_passes,
+        lambda: test_passes.check_numbers("fold"),
     ),
     (
         "fold that fills a padded number",
         instead(fold, "_fills", lambda node: False),
-        lambda: [
-            test_random.check_exact(random_graph(s, nodes=30)) for s in range(0, 400, 2)
-        ][0],
+        lambda: test_passes.check_numbers("fold"),
     ),
 ]
 
 
 @pytest.mark.parametrize(("plant", "check"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
 def test_planted_fault_is_caught(plant: Plant, check: Check) -> None:
-    with plant(), pytest.raises((Exception, pytest.fail.Exception)):
+    with plant(), pytest.raises((AssertionError, TypeError)) as caught:
         check()
+    # The rule engine itself refuses a replacement of another type.
+    assert isinstance(caught.value, AssertionError) or "in the place of" in str(caught.value)
 
 
 @pytest.mark.parametrize("check", dict.fromkeys(f[2] for f in FAULTS))

@@ -55,7 +55,7 @@ constant = operation(
     rule=_constant_rule,
     numpy=lambda value: value.array,
     attrs=("value",),
-    samples=({"value": Constant(np.float32([1.0, 2.5, -3.0]))},),
+    samples=({"value": Constant(np.array([1.0, 2.5, -3.0], np.float32))},),
 )
 
 

@@ -27,7 +27,7 @@ def _broadcast_rule(x: Type, shape: Shape, dims: Ints) -> Type:
     return x.with_shape(shape)
 
 
-def _numpy_broadcast(x: Any, shape: Shape, dims: Ints) -> Any:
+def _numpy_broadcast(x: Any, shape: Ints, dims: Ints) -> Any:
     x = np.asarray(x)
     apart = [1] * len(shape)
     for d, size in zip(dims, x.shape):
@@ -136,7 +136,8 @@ def regroup(shape: Ints, other: Ints) -> list[tuple[Ints, Ints]]:
     pairs: list[tuple[Ints, Ints]] = []
     i = j = 0
     while i < len(shape) or j < len(other):
-        a, b = [], []
+        a: list[int] = []
+        b: list[int] = []
         size_a = size_b = 1
         if i < len(shape) and shape[i] == 1:
             pairs.append(((i,), ()))
