@@ -160,6 +160,12 @@ def shared_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     return builder.gep(generic, [zero, zero], inbounds=True)
 
 
+def global_pointer(builder: ir.IRBuilder, buffer: Buffer, address: ir.Value) -> ir.Value:
+    """An address of CUDA's global memory; accesses through it need not ask which memory it is."""
+    pointer = builder.inttoptr(address, buffer.storage.as_pointer(1))
+    return builder.addrspacecast(pointer, buffer.storage.as_pointer(), "generic")
+
+
 POINTERS: dict[str, Callable[[ir.IRBuilder, Buffer], ir.Value]] = {
     "stack": stack_pointer,
     "shared": shared_pointer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.codegen.device_lib import LESSER
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once
-from graphc.codegen.printing import Printer, header, literal_dtype, signature, spec
+from graphc.codegen.printing import Printer, element, header, literal_dtype, signature, spec
 
 
 class _Cpu:
@@ -40,7 +40,7 @@ def print_cpu(kernel: Kernel, *, root: str = "") -> str:
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cpu(), literals, root)
     printer.body(kernel.body)
-    types = {p.type.dtype.name if p.type.dtype.kind != "b" else "bool_" for p in kernel.params}
+    types = {element(p.type) for p in kernel.params}
     sizes = dict.fromkeys(kernel.sizes.values())
     params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
     params += [f"{s}: i64" for s in (*sizes, "lo", "hi")]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from graphc.codegen.device_lib import BLOCK_HELPERS, LESSER
-from graphc.codegen.kernel import Combine, Kernel, Loop, Once, walk
-from graphc.codegen.printing import Printer, header, literal_dtype, signature, spec
+from graphc.codegen.kernel import Combine, Kernel, Let, Loop, Once, walk
+from graphc.codegen.printing import Printer, element, header, literal_dtype, signature, spec
+
+FIRST_BUFFER = 2
+"""The column of a table's first buffer, behind the first block and the number of elements."""
 
 
 class _Cuda:
@@ -21,8 +24,12 @@ class _Cuda:
             printer.line(f"{axis} = lane")
             printer.body(loop.body)
         elif loop.role == "flat":
-            bound = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
-            printer.line(f"{axis} = cuda.blockIdx.x * {threads} + cuda.threadIdx.x")
+            block: str = "cuda.blockIdx.x"
+            bound: object = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
+            if printer.kernel.table:
+                table, row = _table_names(printer.kernel)
+                block, bound = f"({block} - {table}[{row}, 0])", f"{table}[{row}, 1]"
+            printer.line(f"{axis} = {block} * {threads} + cuda.threadIdx.x")
             printer.block(f"if {axis} < {bound}:", loop.body)
         else:
             printer.block(f"for {axis} in range({self._range(printer, loop)}):", loop.body)
@@ -50,20 +57,48 @@ class _Cuda:
         printer.line("cuda.syncthreads()")
 
 
+def _table_names(kernel: Kernel) -> tuple[str, str]:
+    """What the table and its row are called: as nothing else in the kernel is."""
+    taken = {p.name for p in kernel.params} | set(kernel.axis_names.values())
+    taken |= {s.name for s in walk(kernel.body) if isinstance(s, Let)}
+    table, row = "table", "row"
+    while table in taken:
+        table += "_"
+    while row in taken:
+        row += "_"
+    return table, row
+
+
+def _find_buffers(printer: Printer) -> list[str]:
+    """The parameters of a kernel over a table, whose buffers its first lines look up."""
+    kernel = printer.kernel
+    table, row = _table_names(kernel)
+    rows = len(kernel.table)
+    printer.used |= {"buffer_at", "find_row", "i64"}
+    printer.line(f"{row} = find_row({table}, {rows}, cuda.blockIdx.x)")
+    for column, param in enumerate(kernel.params, FIRST_BUFFER):
+        printer.line(f"{param.name} = buffer_at({table}[{row}, {column}], {spec(param.type)})")
+    return [f"{table}: i64[{rows}, {FIRST_BUFFER + len(kernel.params)}]"]
+
+
 def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     """The kernel as a Python file for Numba's CUDA target."""
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cuda(), literals, root)
-    if any(isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread") for s in walk(kernel.body)):
-        printer.line("lane = cuda.threadIdx.x")
-    printer.body(kernel.body)
-    types = {p.type.dtype.name if p.type.dtype.kind != "b" else "bool_" for p in kernel.params}
     sizes = dict.fromkeys(kernel.sizes.values())
     params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
     params += [f"{s}: i64" for s in sizes]
+    if kernel.table:
+        params = _find_buffers(printer)
+    if any(isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread") for s in walk(kernel.body)):
+        printer.line("lane = cuda.threadIdx.x")
+    printer.body(kernel.body)
+    types = {element(p.type) for p in kernel.params}
     names = {*types, *printer.used, literals.name, "kernel"} | ({"i64"} if sizes else set())
     alias = f", alias={kernel.alias!r}" if kernel.alias else ""
     launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
+    if kernel.table:
+        launch += f" over {len(kernel.table)} rows: first block, elements, address of each buffer"
     return "\n".join(
         [
             header(kernel, launch, root),

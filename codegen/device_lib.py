@@ -6,13 +6,13 @@ nothing. The scalar functions here are plain Python functions that run the NumPy
 `scalar.py`, so a CPU kernel can be called as `softmax.function(x, y, ...)` on NumPy arrays; in
 compiled code their names stand for the target's own code.
 
-A block helper (`block_sum` ...) is a `DeviceHelper`: a record that carries its Python function,
+A helper (`block_sum` ...) is a `DeviceHelper`: a record that carries its Python function,
 whose body is written in the dialect of kernels plus `cuda.shfl_xor_sync`, `cuda.syncthreads`,
 `cuda.shared.array(n, dtype_of(v))` and `like(v, n)` (the number n in the dtype of v). The CUDA
 seam compiles that body into the kernel, and a checker may interpret it from its source. Every
-helper is called by all threads of a block of one dimension, of 32 to 1024 threads and a
-multiple of 32; every thread gets the same bits. A helper ends with a barrier, so it may be used
-any number of times.
+block helper is called by all threads of a block of one dimension, of 32 to 1024 threads and a
+multiple of 32; every thread gets the same bits. It ends with a barrier, so it may be used any
+number of times.
 
 Importing this module imports NumPy and nothing heavier.
 """
@@ -144,7 +144,7 @@ def load_kernels(source: str, filename: str) -> dict[str, KernelSource]:
 
 @dataclass(frozen=True)
 class DeviceHelper:
-    """A function of a whole CUDA block, known by its Python body."""
+    """A function of CUDA kernels, known by its Python body."""
 
     name: str
     function: FunctionType
@@ -154,13 +154,22 @@ class DeviceHelper:
 
 
 def device_helper(function: Any) -> DeviceHelper:
-    """Mark a function as a block helper."""
+    """Mark a function as a helper of CUDA kernels."""
     return DeviceHelper(function.__name__, function)
 
 
 def scratch(type: Type) -> np.ndarray[Any, Any]:
     """Uninitialized storage: the stack on the CPU, shared memory of the block on CUDA."""
     return np.empty(type.static_shape, type.dtype.numpy)
+
+
+def buffer_at(address: Any, type: Type) -> Any:
+    """The buffer at an address of device memory; in a CUDA kernel, as `name = buffer_at(...)`.
+
+    The kernel may take for granted that it overlaps no other buffer that it writes, unless
+    `alias` says so.
+    """
+    raise TypeError("buffer_at needs device memory: use the checker or a GPU")
 
 
 def check(condition: Any, code: int) -> None:
@@ -293,6 +302,20 @@ def block_any(v):  # type: ignore[no-untyped-def]
 def block_all(v):  # type: ignore[no-untyped-def]
     """Whether the bool v is true in every thread of the block."""
     return cuda.syncthreads_and(i32(v)) != 0
+
+
+@device_helper
+def find_row(table, rows, block):  # type: ignore[no-untyped-def]
+    """The last of the table's rows whose first word, which never falls, is not above `block`."""
+    row = 0
+    end = rows
+    while end - row > 1:
+        middle = (row + end) >> 1
+        if table[middle, 0] <= block:
+            row = middle
+        else:
+            end = middle
+    return row
 
 
 LESSER = "minimum"

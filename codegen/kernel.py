@@ -277,6 +277,8 @@ class Kernel:
     pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the parameters
     that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the assignment of roles.
+    `table` makes one launch of several of a flat kernel: it holds the extent of each, and the
+    buffers are found in a table of as many rows.
     """
 
     name: str
@@ -292,12 +294,21 @@ class Kernel:
     alias: tuple[tuple[str, str], ...] = ()
     in_place: tuple[tuple[str, str], ...] = ()
     locs: tuple[Loc, ...] = ()
+    table: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> int:
         """The blocks of a launch on CUDA: workers, or as many as it takes for all elements."""
+        if self.table:
+            return sum(-(-extent // self.threads) for extent in self.table)
         flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(self.body))
         return -(-self.extent // self.threads) if flat else self.extent
+
+    @property
+    def fits_table(self) -> bool:
+        """Whether several launches on CUDA can be one: each block looks for its own elements."""
+        flat = [isinstance(s, Loop) and s.role == "flat" for s in self.body]
+        return flat == [True] and all(p.role != "status" for p in self.params)
 
     def key(self, salt: str = "") -> str:
         """The content hash: names of values, locations and comments play no part."""
@@ -434,7 +445,8 @@ def canonical(kernel: Kernel) -> str:
     head = "; ".join(f"{number(p.name)}: {p.type} {p.role}" for p in kernel.params)
     alias = [number(name) for pair in kernel.alias for name in pair]
     body = "; ".join(map(plain, kernel.body))
-    return f"{head} | {kernel.threads} {alias} | {body}"
+    rows = f" | {len(kernel.table)} rows" if kernel.table else ""
+    return f"{head} | {kernel.threads} {alias} | {body}{rows}"
 
 
 def index_text(index: Index, name: Callable[[int], str]) -> str:

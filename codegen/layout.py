@@ -45,18 +45,20 @@ def compile_error(kernel: KernelSource, error: Exception) -> ParseError:
 class Layout:
     """What a seam must know of a kernel before it rewrites it.
 
-    `slots` gives the alias slot of every buffer parameter, scratch buffers take the slots after
-    them up to `slot_count`; `written` are the names whose elements the kernel stores to.
+    `located` are the buffers that the kernel finds by their addresses. `slots` gives the alias
+    slot of every buffer parameter and located buffer, scratch buffers take the slots after them
+    up to `slot_count`; `written` are the names whose elements the kernel stores to.
     """
 
     tree: ast.FunctionDef
     filename: str
+    located: Mapping[str, Type]
     slots: Mapping[str, int]
     slot_count: int
     written: frozenset[str]
 
     def constant(self, name: str) -> bool:
-        """Nothing in the kernel writes the parameter, nor one that may overlap it."""
+        """Nothing in the kernel writes the buffer, nor one that may overlap it."""
         slot = self.slots[name]
         return not any(n in self.written for n, s in self.slots.items() if s == slot)
 
@@ -70,7 +72,8 @@ class Layout:
 def layout(kernel: KernelSource) -> Layout:
     """Read a kernel; raises ParseError where its source is not known."""
     tree, filename = function_tree(kernel.function, kernel.source)
-    slots = _alias_slots(kernel)
+    located = _located(kernel, tree)
+    slots = _alias_slots(kernel, located)
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
     named = [getattr(n.func, "id", "") for n in calls]
     written = {
@@ -83,16 +86,28 @@ def layout(kernel: KernelSource) -> Layout:
     if "check" in named:
         written.add("status")
     count = max(slots.values(), default=-1) + 1 + named.count("scratch")
-    return Layout(tree, filename, slots, count, frozenset(written))
+    return Layout(tree, filename, located, slots, count, frozenset(written))
 
 
-def _alias_slots(kernel: KernelSource) -> dict[str, int]:
-    """The alias slot of every buffer parameter; members of a group share one."""
+def _located(kernel: KernelSource, tree: ast.FunctionDef) -> dict[str, Type]:
+    """The types of the buffers that statements `name = buffer_at(address, type)` make."""
+    found: dict[str, Type] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Call(func=ast.Name(id="buffer_at"), args=[_, spec]),
+            ):
+                found[name] = eval(ast.unparse(spec), dict(kernel.function.__globals__))
+    return found
+
+
+def _alias_slots(kernel: KernelSource, located: Mapping[str, Type]) -> dict[str, int]:
+    """The alias slot of every buffer that is not scratch; members of a group share one."""
     slots: dict[str, int] = {}
     fresh = 0
-    for name, kind in kernel.params:
-        if not isinstance(kind, Type):
-            continue
+    params = [name for name, kind in kernel.params if isinstance(kind, Type)]
+    for name in (*params, *located):
         group = next((g for g in kernel.alias if name in g), ())
         known = next((slots[n] for n in group if n in slots), None)
         slots[name] = fresh if known is None else known

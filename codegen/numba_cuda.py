@@ -82,7 +82,7 @@ def _functions() -> Mapping[str, Any]:
     )
 
 
-def _names(kernel: KernelSource, cuda: Any) -> Names:
+def _names(kernel: KernelSource, plan: Layout, cuda: Any) -> Names:
     buffers = load("graphc.codegen.buffers")
     used = 0
 
@@ -97,24 +97,30 @@ def _names(kernel: KernelSource, cuda: Any) -> Names:
     def helper(record: DeviceHelper) -> Any:
         return cuda.jit(device=True, inline="always")(rewrite_helper(record, names))
 
+    def located(name: str) -> Any:
+        return _global_buffer(plan, name, plan.located[name])
+
     kinds = [kind for _, kind in kernel.params if isinstance(kind, Type)]
-    counter = i32 if all(map(buffers.is_small, kinds)) else i64
-    names = Names(_functions(), scratch, helper, {"cuda": cuda}, counter)
+    counter = i32 if all(map(buffers.is_small, (*kinds, *plan.located.values()))) else i64
+    names = Names(_functions(), scratch, helper, {"cuda": cuda}, counter, located)
     return names
 
 
+def _global_buffer(plan: Layout, name: str, kind: Type) -> Any:
+    """The Numba type of a buffer in global memory; indices are 32 bits wide in small ones."""
+    buffers = load("graphc.codegen.buffers")
+    slot, constant = plan.slots[name], plan.constant(name)
+    access = buffers.Access("global", slot, plan.slot_count, constant, narrow=True)
+    return buffers.Buffer(kind, access)
+
+
 def _arguments(kernel: KernelSource, plan: Layout) -> list[Any]:
-    """Numba types of the kernel's parameters; indices are 32 bits wide in small buffers."""
-    buffers, types = load("graphc.codegen.buffers"), load("numba.cuda.types")
-    found: list[Any] = []
-    for name, kind in kernel.params:
-        if isinstance(kind, Type):
-            slot, constant = plan.slots[name], plan.constant(name)
-            access = buffers.Access("global", slot, plan.slot_count, constant, narrow=True)
-            found.append(buffers.Buffer(kind, access))
-        else:
-            found.append(types.int64)
-    return found
+    """Numba types of the kernel's parameters."""
+    types = load("numba.cuda.types")
+    return [
+        _global_buffer(plan, name, kind) if isinstance(kind, Type) else types.int64
+        for name, kind in kernel.params
+    ]
 
 
 def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
@@ -127,7 +133,7 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     nvvm = load("numba.cuda.cudadrv.nvvm")
     plan = layout(kernel)
     names = [name for name, _ in kernel.params]
-    function = rewrite(kernel, plan, _names(kernel, cuda), names)
+    function = rewrite(kernel, plan, _names(kernel, plan, cuda), names)
     try:
         result = compiler.compile_cuda(
             function,

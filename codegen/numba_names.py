@@ -157,7 +157,8 @@ class _Installer:
         self.lowering.lower(operator.setitem, Buffer, types.Any, types.Any)(lower_setitem)
 
     def places(self) -> dict[str, Any]:
-        """`argument(t, table, k)`, `word(table, k)`, `scratch(t)`, `scratch_like(v, t)`."""
+        """`argument(t, table, k)`, `word(table, k)`, `buffer_at(address, t)`, `scratch(t)`,
+        `scratch_like(v, t)`."""
         make = self.kit.templates.signature
 
         def type_argument(spec: Any, table: Any, position: Any) -> Any:
@@ -172,6 +173,12 @@ class _Installer:
 
         def lower_word(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return _word(builder, args[0], args[1])
+
+        def type_buffer_at(address: Any, spec: Any) -> Any:
+            return make(spec.instance_type, types.int64, spec)
+
+        def lower_buffer_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return buffers.global_pointer(builder, sig.return_type, args[0])
 
         def type_scratch(spec: Any) -> Any:
             return make(spec.instance_type, spec)
@@ -188,6 +195,7 @@ class _Installer:
         return {
             "argument": self.function("argument", type_argument, lower_argument),
             "word": self.function("word", type_word, lower_word),
+            "buffer_at": self.function("buffer_at", type_buffer_at, lower_buffer_at),
             "scratch": self.function("scratch", type_scratch, lower_scratch),
             "scratch_like": self.function("scratch_like", type_scratch_like, lower_scratch),
         }

@@ -56,7 +56,7 @@ class Launch:
     """A kernel and what it is called with.
 
     As the epilogue of a product, each of its chunks takes `block` rows of the result. `source` is the emitted file and `entry` the kernel's name in it. `args` follow the kernel's
-    parameters: a buffer's number in the plan, or `Extent(n)` for an integer. On the CPU the kernel
+    parameters: a buffer's number in the plan, `Extent(n)` for an integer, or a `Table` (CUDA). On the CPU the kernel
     is called on pieces of `range(extent)`, none smaller than `grain`; on CUDA `extent` blocks of
     `threads` threads run it. `key` is the content hash of the canonical kernel.
     """
@@ -64,7 +64,7 @@ class Launch:
     entry: str
     source: str
     key: str
-    args: tuple[int | Extent, ...]
+    args: tuple[int | Extent | Table, ...]
     extent: int
     grain: int = 1
     threads: int = 0
@@ -76,6 +76,17 @@ class Extent:
     """An integer argument of a kernel."""
 
     value: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """An argument that is a table of integers: numbers, and the addresses of buffers.
+
+    A row is one launch of a flat kernel: its first block, how many elements it has, and its
+    buffers in the order of the kernel's. The first blocks never fall.
+    """
+
+    rows: tuple[tuple[int | Extent, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Step:
     """One row of the plan, with the buffers it reads and writes.
 
     KERNEL has `launch`, and perhaps `others`: launches that depend on none of each other and run
-    in the same step. GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
+    in the same step (on CUDA they are one launch over a table). GEMM has `gemm` and perhaps `launch`, an epilogue that is run on the same
     rows (`extent` = batch × m) as soon as they are there. COPY copies `reads[0]` to `writes[0]`.
     LOOP has `count`, and END `bumps`: (buffer, bytes) pairs whose addresses advance each turn.
     BRANCH goes on at step `target` if the boolean `reads[0]` is false, or always if it reads

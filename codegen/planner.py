@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.codegen.kernel import Check, Kernel, Statement, map_body
-from graphc.codegen.plan import Buffer, Extent, Gemm, Launch, Place, Plan, Step, StepKind
+from graphc.codegen.plan import (
+    Buffer,
+    Extent,
+    Gemm,
+    Launch,
+    Place,
+    Plan,
+    Step,
+    StepKind,
+    Table,
+)
 from graphc.codegen.product import linear
 from graphc.codegen.schedule import Schedule, Task, schedules
 from graphc.device import Device
@@ -68,6 +78,7 @@ class _Planner:
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, Kernel] = field(default_factory=dict)
     status: int | None = None
 
     def __post_init__(self) -> None:
@@ -193,23 +204,30 @@ class _Planner:
         for param in kernel.params:
             args.append(self._status() if param.role == "status" else numbers[param.name])
         args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
-        key = kernel.key(self.device.target)
-        source = self.sources.setdefault(key, self.spell(kernel))
-        launch = Launch(
-            _entry(source, kernel.name),
-            source,
-            key,
-            tuple(args),
-            kernel.blocks if self.device.is_cuda else kernel.extent,
-            kernel.grain,
-            kernel.threads,
-            task.block,
-        )
+        launch = self._called(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role == "input"]
         writes = [
             numbers[p.name] for p in kernel.params if p.role not in ("input", "status")
         ]
         return launch, reads, writes
+
+    def _called(
+        self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
+    ) -> Launch:
+        """The launch of a kernel, by the source of the first one of its key."""
+        key = kernel.key(self.device.target)
+        source = self.sources.setdefault(key, self.spell(kernel))
+        self.kernels.setdefault(key, kernel)
+        return Launch(
+            _entry(source, kernel.name),
+            source,
+            key,
+            args,
+            kernel.blocks if self.device.is_cuda else kernel.extent,
+            kernel.grain,
+            kernel.threads,
+            block,
+        )
 
     def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
         """The kernel with codes of its checks that no other kernel of the plan has."""
@@ -258,6 +276,8 @@ class _Planner:
         """A step of the same kernel that this one can join, or that can wait for this one."""
         if step.kind is not StepKind.KERNEL or step.launch is None:
             return None
+        if self.device.is_cuda and not self.kernels[step.launch.key].fits_table:
+            return None
         second = None
         for at in range(len(self.steps) - 1, max(len(self.steps) - WINDOW, 0) - 1, -1):
             mate = self.steps[at]
@@ -276,6 +296,22 @@ class _Planner:
         others = [x for x in (mate.launch, *mate.others) if x is not None]
         small = launch.extent <= launch.grain or all(x.extent <= x.grain for x in others)
         return small and not self.device.is_cuda
+
+    def _over_table(self, step: Step) -> Step:
+        """On CUDA the launches of a step become one, over a table of a row for each."""
+        if not (step.others and self.device.is_cuda):
+            return step
+        assert step.launch is not None
+        kernel = self.kernels[step.launch.key]
+        rows, extents, first = [], [], 0
+        for launch in (step.launch, *step.others):
+            *buffers, extent = launch.args
+            assert isinstance(extent, Extent)
+            rows.append((Extent(first), extent, *buffers))
+            extents.append(extent.value)
+            first += launch.extent
+        kernel = replace(kernel, table=tuple(extents))
+        return replace(step, launch=self._called(kernel, (Table(tuple(rows)),)), others=())
 
     def _independent(self, step: Step, at: int) -> bool:
         """Whether a step reads nothing that the steps from `at` on write."""
@@ -309,7 +345,7 @@ class _Planner:
             self.graph.name,
             self.device.target,
             tuple(buffers),
-            tuple(self.steps),
+            tuple(map(self._over_table, self.steps)),
             tuple(self.number[v] for v in self.graph.inputs),
             tuple(outputs),
             arena_bytes,

@@ -156,7 +156,7 @@ class Printer:
             case Loop():
                 self.target.loop(self, statement)
             case Scratch(name=name, type=type):
-                self.used |= {"scratch", type.dtype.name}
+                self.used |= {"scratch", element(type)}
                 self.line(f"{name} = scratch({spec(type)})")
             case Once():
                 self.target.once(self, statement)
@@ -222,7 +222,12 @@ def spec(type: Type) -> str:
     """A type as an annotation."""
     sizes = [str(n) if isinstance(n, int) else "None" for n in type.shape]
     inside = ", ".join(sizes) if sizes else "()"
-    return f"{type.dtype.name if type.dtype.kind != 'b' else 'bool_'}[{inside}]"
+    return f"{element(type)}[{inside}]"
+
+
+def element(type: Type) -> str:
+    """The name of a type's dtype in an annotation."""
+    return "bool_" if type.dtype.kind == "b" else type.dtype.name
 
 
 def literal_dtype(kernel: Kernel) -> DType:

@@ -24,14 +24,11 @@ from graphc.codegen.access import (
 )
 from graphc.codegen.kernel import (
     Combine,
-    Const,
     Expr,
-    Kernel,
     Let,
     Load,
     Loop,
     Once,
-    Param,
     Scratch,
     Statement,
     Store,
@@ -44,11 +41,10 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.kernel import parts as expressions
-from graphc.codegen.nest import Accumulator, Nest, entry_name
+from graphc.codegen.nest import Accumulator, Nest
 from graphc.device import Device
-from graphc.dtypes import Dim, DType, Type, i64
+from graphc.dtypes import Dim, DType, Type
 from graphc.index import Axis, Index, as_index, axis_index
-from graphc.ir import Loc
 
 INNER, WORKER = -1, -2
 """Numbers of the stand-in for the inner axes, and of the axis over workers."""
@@ -156,6 +152,8 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
     """Every element by itself."""
     if len(body.outer) <= 1:
         axis = body.outer[0] if body.outer else Axis(WORKER, 1)
+        if device.is_cuda and axis.extent == 1:
+            body = _as_vectors(body, axis)
         loop = Loop(axis, "flat", body.statements)
         extent = axis.size if isinstance(axis.extent, int) else 0
         return Draft((loop,), _sizeless(body, axis), extent, THREADS, "flat", extent)
@@ -171,6 +169,17 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
     loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
     threads = _threads(last.size)
     return Draft((loop,), body.buffers, extent, threads, "plane", total)
+
+
+def _as_vectors(body: Body, axis: Axis) -> Body:
+    """Vectors of one element read along the axis of one element, as those of any other size."""
+    if any(t.ndim == 1 and t.shape != (1,) for t in body.buffers.values()):
+        return body
+    along = (Index(((axis, 1),)),)
+    return replace(
+        body,
+        statements=map_indices(body.statements, lambda at: along if at == (Index(),) else at),
+    )
 
 
 def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
@@ -339,8 +348,8 @@ def split_rows(
     width = math.prod(a.size for a in body.inner)
     short = not device.is_cuda and bool(body.inner) and is_short(total, width)
     unit = LANES if short else 1
-    size = -(-total // (chunks * unit)) * unit
-    chunk = Axis(WORKER - 1, -(-total // size))
+    size = max(-(-total // (chunks * unit)), 1) * unit
+    chunk = Axis(WORKER - 1, max(-(-total // size), 1))
     statements = substitute(body.statements, new)
     plan = _Partials(nest, body, chunk, parts, statements)
     start = axis_index(chunk) * size
@@ -421,130 +430,3 @@ def _fed_inside(body: Sequence[Statement], name: str) -> bool:
         if isinstance(loop, Loop)
         for s in walk(loop.body)
     )
-
-
-# --- finishing ----------------------------------------------------------------------------
-
-
-def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device) -> Kernel:
-    """The kernel: parameters in order, small values inlined, extents as parameters."""
-    body = inline(draft.body, {b for b, r in roles.items() if r == "input"})
-    params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
-    if nest.faults:
-        params += (Param("status", Type(i64, (1,)), "status"),)
-    names, sizes = _axis_names(body, device)
-    grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
-    extents = {
-        sizes[s.axis.number]: s.axis.size
-        for s in walk(body)
-        if isinstance(s, Loop) and s.axis.number in sizes
-    }
-    return Kernel(
-        entry_name(name), params, body, names, draft.extent, grain, draft.threads, draft.form, sizes, extents,
-        locs=locs_of(body),
-    )
-
-
-def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
-    """The user's expressions that statements compute, in the order of the source."""
-    made = (s.loc for s in walk(body) if isinstance(s, Let | Store | Update))
-    found = {loc for loc in made if loc is not None}
-    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
-
-
-GRAIN = 8192
-"""Elements that are worth a piece of work of their own."""
-
-
-def _axis_names(
-    body: Sequence[Statement], device: Device
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Names of axes by role, and of the parameters that hold the extents of loops (CPU)."""
-    names: dict[int, str] = {}
-    sizes: dict[int, str] = {}
-    wanted = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
-    loops = [s for s in walk(body) if isinstance(s, Loop)]
-    chunked = any(s.start is not None for s in loops)
-    for loop in loops:
-        number = loop.axis.number
-        if number in names:
-            continue
-        base = wanted[loop.role]
-        if loop.role == "chunk" and chunked:
-            base = "chunk"
-        elif number < WORKER - 1:
-            base = "block"
-        elif loop.start is not None:
-            base = "row" if loop.role == "serial" or "col" in names.values() else "col"
-        name, i = base, 2
-        while name in names.values():
-            name, i = f"{base}{i}", i + 1
-        names[number] = name
-        if loop.role in ("lane", "serial") and not device.is_cuda:
-            sizes[number] = f"{name}s"
-        elif loop.role == "flat" and device.is_cuda:
-            sizes[number] = "n"
-    return names, sizes
-
-
-def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
-    """Put unnamed values that are used once where they are used.
-
-    Loads move only from buffers that the kernel does not write.
-    """
-    uses: dict[str, int] = {}
-    depth: dict[str, int] = {}
-    for level, statement in _with_depth(body, 0):
-        for expr in expressions(statement):
-            for part in subexpressions(expr):
-                if isinstance(part, Var):
-                    uses[part.name] = uses.get(part.name, 0) + 1
-                    depth[part.name] = level
-    updated = {
-        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
-    }
-    combined = {s.name for s in walk(body) if isinstance(s, Combine)}
-    moved: dict[str, Expr] = {}
-
-    def expression(expr: Expr) -> Expr:
-        return moved.get(expr.name, expr) if isinstance(expr, Var) else expr
-
-    def visit(statements: Sequence[Statement], level: int) -> tuple[Statement, ...]:
-        result: list[Statement] = []
-        for s in statements:
-            s = map_exprs(s, lambda e: map_expr(e, expression))
-            if isinstance(s, Loop | Once):
-                s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
-            if isinstance(s, Let) and s.name not in updated | combined:
-                once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
-                if once and not s.user and _movable(s.expr, constant) and _small(s.expr):
-                    moved[s.name] = s.expr
-                    continue
-            result.append(s)
-        return tuple(result)
-
-    return visit(body, 0)
-
-
-def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statement]]:
-    result: list[tuple[int, Statement]] = []
-    for s in body:
-        result.append((level, s))
-        if isinstance(s, Loop):
-            result += _with_depth(s.body, level + 1)
-        elif isinstance(s, Once):
-            result += _with_depth(s.body, level)
-    return result
-
-
-def _movable(expr: Expr, constant: set[str]) -> bool:
-    """Whether an expression has the same value wherever it is put."""
-    return all(
-        not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr)
-    )
-
-
-def _small(expr: Expr) -> bool:
-    return sum(1 for _ in subexpressions(expr)) <= 7
-
-

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen import access, roles
+from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
@@ -26,8 +27,8 @@ from graphc.codegen.region import (
 from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
-from graphc.index import Axis
 from graphc.dtypes import Type
+from graphc.index import Axis
 from graphc.ir import Graph, Node, Value
 from graphc.space import Illegal, Partition, Space, assign, op_of, partition
 
@@ -246,7 +247,7 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in access.accesses(draft.body)}
     params = {b: "input" for b in inputs if b in used} | {b: "output" for b in outputs}
-    kernel = roles.finish(region.name, draft, params, nest, device)
+    kernel = finish(region.name, draft, params, nest, device)
     if len(nest.phases) == 1:
         kernel = replace(kernel, in_place=access.in_place(kernel))
     binding = {b: v for b, v in (inputs | outputs).items() if b in params}
@@ -301,7 +302,7 @@ def _split_task(
         | {b: "output" for b in outputs}
         | {b: "temp" for b in temps}
     )
-    kernel = roles.finish(region.name, draft, params, nest, device)
+    kernel = finish(region.name, draft, params, nest, device)
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
     return Task(kernel, binding, block=draft.block, faults=nest.faults), partials, draft.form
 

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.simt_arguments import INPUT, OUTPUT, STATUS, TEMP, bind, make_up, numbers
+from graphc.codegen.simt_arguments import (
+    INPUT,
+    OUTPUT,
+    STATUS,
+    TEMP,
+    Buffers,
+    bind,
+    locate,
+    make_up,
+    numbers,
+)
 from graphc.codegen.simt_block import Block, Order, permutation
 from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeller, positions
 from graphc.codegen.simt_memory import Machine, Memory
@@ -42,21 +53,28 @@ def run(
     blocks: Sequence[int] | None = None,
     program: Program | None = None,
     limit: int = STATEMENT_LIMIT,
+    buffers: Buffers = MappingProxyType({}),
 ) -> Report:
     """Launch `kernel` on `grid` blocks in the checker; arrays are written in place.
 
     `uninitialized` and `read_only` name parameters (or number them); `blocks` picks flat block
     numbers to run instead of all; `order` is that of threads and blocks; `program` is `load`'s
-    result for a kernel that runs often. Raises ArgumentError if `args` do not fit `kernel`.
+    result for a kernel that runs often. `buffers` are the arrays that the kernel finds by the
+    addresses in a table, row by row, by its names for them; `uninitialized` and `read_only` may
+    name them too. Raises ArgumentError if `args` do not fit `kernel`.
     """
     program = program or load(kernel)
     faults = Faults(program)
     machine = Machine(kernel_file(kernel.function.__name__), faults)
     block_axes = _axes(threads if threads is not None else kernel.threads)
     grid_axes = _axes(grid)
-    blank = numbers(kernel, uninitialized)
-    fixed = numbers(kernel, {*read_only, *program.only_read})
+    blank = numbers(kernel, set(uninitialized) - set(buffers))
+    fixed = numbers(kernel, {*read_only, *program.only_read} - set(buffers))
     bound = bind(machine, kernel, args, blank, fixed)
+    located = locate(
+        machine, kernel, buffers, set(buffers) & set(uninitialized), set(buffers) & set(read_only)
+    )
+    machine.located = {(one.name, one.address): one.memory for one in located}
     cuda = Cuda(grid_axes, block_axes)
     start = program.unit.bind(
         hooks(machine, cuda, kernel.literals, limit), modeller(kernel.literals)
@@ -72,20 +90,33 @@ def run(
             count = block_axes.x * block_axes.y * block_axes.z
             running = [start(*bound) for _ in range(count)]
             Block(machine, cuda, running, permutation(count, order, seed + number)).run()
-    memories = {n: memory for n, memory in enumerate(bound) if isinstance(memory, Memory)}
-    for n, memory in memories.items():
+    memories = [
+        (name, arg, memory)
+        for (name, _), arg, memory in zip(kernel.params, args, bound, strict=True)
+        if isinstance(memory, Memory)
+    ]
+    memories += located
+    for _, array, memory in memories:
         if not memory.read_only:
-            memory.copy_to(np.asarray(args[n]))
+            memory.copy_to(np.asarray(array))
+    given_blank = {kernel.params[n][0] for n in blank} | set(uninitialized)
     return Report(
         kernel.name,
         program.file,
         faults.found(),
         machine.statements[0],
         machine.barriers,
-        {m.name: m.loads * m.dtype.itemsize for m in memories.values()},
-        {m.name: m.stores * m.dtype.itemsize for m in memories.values()},
-        {m.name: m.holes() for n, m in memories.items() if n in blank},
+        _sums((name, m.loads * m.dtype.itemsize) for name, _, m in memories),
+        _sums((name, m.stores * m.dtype.itemsize) for name, _, m in memories),
+        _sums((name, m.holes()) for name, _, m in memories if name in given_blank),
     )
+
+
+def _sums(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, count in counts:
+        found[name] = found.get(name, 0) + count
+    return found
 
 
 def check(

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphc.codegen.device_lib import KernelSource
+from graphc.codegen.layout import layout
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.dtypes import Type
 from graphc.errors import ArgumentError
 
 INPUT, OUTPUT, TEMP = "input", "output", "temp"
 STATUS = "status"  # the word that `check` writes; it is 0 at first, whatever its role
+
+Buffers = Mapping[str, Sequence[np.ndarray[Any, Any]]]
+
+
+class Located(NamedTuple):
+    """An array that a kernel finds by its address, by the kernel's name for it."""
+
+    name: str
+    array: np.ndarray[Any, Any]
+    memory: Memory
+
+    @property
+    def address(self) -> int:
+        return _place(self.array)[0]
 
 
 def bind(
@@ -75,6 +90,69 @@ def _twins(
             raise ArgumentError(f"{kernel.name}: {first} and {second} overlap in part")
         twins.append(m)
     return twins
+
+
+def locate(
+    machine: Machine,
+    kernel: KernelSource,
+    buffers: Buffers,
+    blank: Collection[str],
+    fixed: Collection[str],
+) -> list[Located]:
+    """The arrays that the kernel finds by their addresses, behind checks.
+
+    `buffers` has those of every row of the table by the kernel's name for them; arrays at one
+    address are one memory. Raises ArgumentError for arrays that do not fit, that overlap in part,
+    and for those of one row that are one, one of them written, which the kernel does not declare.
+    """
+    plan = layout(kernel)
+    if set(buffers) != set(plan.located):
+        wanted = ", ".join(plan.located) or "no buffer"
+        raise ArgumentError(
+            f"{kernel.name} finds {wanted} by address, not {', '.join(buffers) or 'none'}"
+        )
+    found = [(name, row, a) for name, arrays in buffers.items() for row, a in enumerate(arrays)]
+    for name, _, array in found:
+        _fits(kernel, name, plan.located[name], array)
+    # An empty array has no element, and perhaps the address of another.
+    found = [one for one in found if one[2].size]
+    only_read = {n for n in buffers if n in fixed or plan.constant(n)}
+    _check_overlaps(kernel, found, only_read)
+    needed = {_place(array) for name, _, array in found if name not in blank}
+    made: dict[tuple[int, int], Memory] = {}
+    result = []
+    for name, row, array in sorted(found, key=lambda one: one[0] in only_read):
+        place = _place(array)
+        memory = Memory(
+            machine,
+            f"row {row}'s {name}",
+            plan.located[name].dtype,
+            array.shape,
+            "global",
+            values=array if place in needed else None,
+            read_only=name in only_read and name not in blank,
+            shares=made.get(place),
+        )
+        made.setdefault(place, memory)
+        result.append(Located(name, array, memory))
+    return result
+
+
+def _check_overlaps(
+    kernel: KernelSource,
+    found: Sequence[tuple[str, int, np.ndarray[Any, Any]]],
+    only_read: Collection[str],
+) -> None:
+    for number, (name, row, array) in enumerate(found):
+        for other, other_row, twin in found[:number]:
+            if {name, other} <= set(only_read) or not np.may_share_memory(array, twin):
+                continue
+            both = f"{kernel.name}: row {other_row}'s {other} and row {row}'s {name}"
+            if _place(array) != _place(twin):
+                raise ArgumentError(f"{both} overlap in part")
+            declared = any(name in group and other in group for group in kernel.alias)
+            if row == other_row and not declared:
+                raise ArgumentError(f"{both} share memory, which it does not declare")
 
 
 def _place(array: np.ndarray[Any, Any]) -> tuple[int, int]:

@@ -135,7 +135,7 @@ def element_type(given: Any) -> DType:
 
 
 def _allocators(machine: Machine) -> dict[str, Any]:
-    """What makes arrays in a kernel; `place` is the variable and the site of the call."""
+    """What gives arrays in a kernel; `place` is the variable and the site of the call."""
 
     def shared(place: tuple[str, str], shape: Any, dtype: Any) -> Memory:
         element, sizes = element_type(dtype), _sizes(shape)
@@ -157,7 +157,19 @@ def _allocators(machine: Machine) -> dict[str, Any]:
     def scratch(place: tuple[str, str], type: Type) -> Memory:
         return shared(place, type.static_shape, type.dtype)
 
-    return {"_simt_shared": shared, "_simt_local": local, "_simt_scratch": scratch}
+    def buffer(place: tuple[str, str], address: Any, type: Type) -> Memory:
+        found = machine.located.get((place[0], int(address)))
+        if found is None:
+            what = f"takes {address} for the address of {place[0]}, of which the launch knows nothing"
+            raise KernelStop("unknown-address", what)
+        return found
+
+    return {
+        "_simt_shared": shared,
+        "_simt_local": local,
+        "_simt_scratch": scratch,
+        "_simt_buffer": buffer,
+    }
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:

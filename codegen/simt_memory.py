@@ -32,12 +32,13 @@ class Machine:
 
     `me` is the moving thread's stamp (the tick of its last barrier or `syncwarp`, and itself),
     `fence` the least stamp of the block's barrier interval, `born` the least of the block.
+    `located` holds the memories that the kernel finds by its name for them and their address.
     `report` takes `(kind, message, kernel line or None, block, thread)` of everything found.
     """
 
     __slots__ = (
         "me", "fence", "born", "tick", "thread", "block", "kernel_file", "report",
-        "statements", "barriers", "shared",
+        "statements", "barriers", "shared", "located",
     )  # fmt: skip
 
     def __init__(self, kernel_file: str, report: Callable[..., None]) -> None:
@@ -47,6 +48,7 @@ class Machine:
         self.barriers = self.tick = self.me = self.fence = self.born = self.thread = 0
         self.block: tuple[int, int, int] = (0, 0, 0)
         self.shared: dict[Any, Memory] = {}
+        self.located: dict[tuple[str, int], Memory] = {}
 
     def advance(self) -> int:
         """Start a new interval; returns the least stamp that belongs to it."""

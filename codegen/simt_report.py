@@ -15,6 +15,7 @@ KINDS = {
     "negative-index": "an index below 0, which wraps nowhere",
     "float-index": "an index that is no integer",
     "index-rank": "more or fewer indices than axes",
+    "unknown-address": "an address where the launch has no buffer of that name",
     "misaligned": "a vector access off its own size",
     "uninitialized-read": "a read of memory nobody has written",
     "read-only-write": "a write to a buffer that the launch only reads",
@@ -64,7 +65,8 @@ class Report:
 
     `statements` are summed over all threads, `barriers` over all blocks; `read` and `written`
     are bytes per parameter that threads moved, caches unseen; `unwritten` counts elements of
-    uninitialized parameters that the blocks that ran left without a value.
+    uninitialized parameters that the blocks that ran left without a value. Buffers that a kernel
+    finds by their addresses count as its name for them.
     """
 
     kernel: str

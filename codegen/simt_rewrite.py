@@ -27,6 +27,7 @@ _ALLOCATORS = MappingProxyType(
         "cuda.shared.array": "_simt_shared",
         "cuda.local.array": "_simt_local",
         "scratch": "_simt_scratch",
+        "buffer_at": "_simt_buffer",
     }
 )
 

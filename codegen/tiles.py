@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import substitute
+from graphc.codegen.finish import inline, locs_of
 from graphc.codegen.kernel import (
     Apply,
     Barrier,
@@ -37,7 +38,6 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.nest import NestBuilder, Scope, entry_name
 from graphc.codegen.region import without
-from graphc.codegen.roles import inline, locs_of
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, as_index, axis_index
 from graphc.ir import Graph, Node, Value

@@ -58,6 +58,7 @@ class Names:
     helper: Callable[[DeviceHelper], Any]  # the helper, made callable
     modules: Mapping[str, ModuleType]  # names left alone, such as `cuda`
     counter: DType | None = None  # count loops in this dtype by hand, not by Numba's range
+    located: Callable[[str], Any] | None = None  # the buffer type of a buffer found by address
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -321,6 +322,13 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Expr(self.visit(node.value))
 
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Call(func=ast.Name(id="buffer_at"), args=[address, _]),
+            ) if self.names.located is not None:
+                spec = self.bind(f"type_of_{name}", self.names.located(name))
+                return ast.Assign(node.targets, self.call("buffer_at", self.visit(address), spec))
         return ast.Assign([self.visit(t) for t in node.targets], self.visit(node.value))
 
 

@@ -1,4 +1,4 @@
-"""What a user may choose about a compilation: one table, the same in code and on the command line."""
+"""What a user may choose about a compilation, the same in code and on the command line."""
 
 from __future__ import annotations
 

@@ -39,7 +39,12 @@ def is_free(node: Node) -> bool:
 
 @dataclass(eq=False)
 class Space:
-    """Axes of the nodes added so far (in an order in which operands come first)."""
+    """Axes of the nodes added so far (in an order in which operands come first).
+
+    `axes` holds those of every value that is computed inside or is a view (`pure`: one of what
+    comes from outside), `apart` other axes that must stay different: those of a reduction's
+    operand, and the letters of a product.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     axes: dict[Value, Axes] = field(default_factory=dict)
@@ -49,6 +54,7 @@ class Space:
     extent: list[Size] = field(default_factory=list)
     parent: list[int] = field(default_factory=list)
     joined: list[int] = field(default_factory=list)
+    apart: list[Axes] = field(default_factory=list)
 
     def copy(self) -> Space:
         """An independent copy."""
@@ -61,6 +67,7 @@ class Space:
             list(self.extent),
             list(self.parent),
             list(self.joined),
+            list(self.apart),
         )
 
     def mark(self) -> tuple[int, ...]:
@@ -73,11 +80,12 @@ class Space:
             len(self.reads),
             len(self.parent),
             len(self.joined),
+            len(self.apart),
         )
 
     def rollback(self, mark: tuple[int, ...]) -> None:
         """Forget everything since `mark`."""
-        nodes, axes, pure, reduced, reads, parent, joined = mark
+        nodes, axes, pure, reduced, reads, parent, joined, apart = mark
         for axis in reversed(self.joined[joined:]):
             self.parent[axis] = axis
         tables: tuple[dict, ...] = (self.axes, self.pure, self.reduced)  # type: ignore[type-arg]
@@ -90,8 +98,9 @@ class Space:
             self.parent,
             self.extent,
             self.joined,
+            self.apart,
         )
-        for items, size in zip(lists, (nodes, reads, parent, parent, joined)):
+        for items, size in zip(lists, (nodes, reads, parent, parent, joined, apart)):
             del items[size:]
 
     def find(self, axis: int) -> int:
@@ -130,10 +139,10 @@ class Space:
             self._check()
 
     def _check(self) -> None:
-        for value in self.axes:
-            found = [a for a in self.of(value) if a is not None]
+        for group in (*self.axes.values(), *self.apart):
+            found = [self.find(a) for a in group if a is not None]
             if len(set(found)) != len(found):
-                raise Illegal(f"two axes of {value!r} would be one")
+                raise Illegal("two axes of one value would be one")
 
     # --- adding nodes -------------------------------------------------------------------
 
@@ -214,6 +223,7 @@ class Space:
         else:
             wide = tuple(map(self._fresh, operand.type.shape))
             self.reads.append((operand, wide))
+            self.apart.append(wide)
         gone = node.attrs["axes"]
         self._result(node, tuple(a for i, a in enumerate(wide) if i not in gone))
         self.reduced[node] = tuple(wide[i] for i in gone)
@@ -226,6 +236,7 @@ class Space:
             for letter, size in zip(spec, operand.type.shape):
                 if letter not in letters:
                     letters[letter] = self._fresh(size)
+        self.apart.append(tuple(letters.values()))
         for operand, spec in zip(node.operands, (left, right)):
             wide = tuple(letters[c] for c in spec)
             if self._inner(operand):

@@ -7,8 +7,8 @@ from typing import Any
 
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.passes.dce import EFFECTS
-from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.matching import is_commutative
+from graphc.passes.rewrite import Report, graph_pass
 
 
 @graph_pass
@@ -27,7 +27,7 @@ def cse(graph: Graph, report: Report) -> Graph:
             return None
         key = _key(node, tuple(map(_operand_key, operands)))
         if key in first:
-            report.note("equal", node)
+            report.note("merge", node)
         else:
             first[key] = builder.rebuild(node, operands)
         return first[key]
@@ -36,7 +36,7 @@ def cse(graph: Graph, report: Report) -> Graph:
 
 
 def _key(node: Node, operands: tuple[Hashable, ...]) -> Hashable:
-    if is_commutative(node.op):
+    if is_commutative(node):
         operands = (frozenset(operands), len(operands))
     attrs = tuple(sorted((name, _attr_key(value)) for name, value in node.attrs.items()))
     return node.op, operands, attrs, tuple(map(_region_key, node.regions)), node.tag

@@ -37,13 +37,10 @@ def fold(graph: Graph, report: Report) -> Graph:
         if not isinstance(node.op, Op) or node.op.kind in EFFECTS:
             return None
         if all(map(_is_known, operands)) and not _is_plain(node, operands):
-            try:
-                results = _folded(builder, node, operands)
-            except (ValueError, IndexError):  # no number comes of it: that is for the run to say
-                results = None
-            if results is not None:
+            arrays = _folded(node, operands)
+            if arrays is not None:
                 report.note("fold", node)
-                return results
+                return _as_values(builder, node, arrays)
         return builder.rebuild(node, with_numbers(node, operands))
 
     return graph.map(visit)
@@ -64,22 +61,18 @@ def _is_plain(node: Node, operands: Sequence[Operand]) -> bool:
     return not operands
 
 
-def _folded(
-    builder: Builder, node: Node, operands: Sequence[Operand]
-) -> Sequence[Operand] | None:
-    """What stands for the node's results, or None where they are better computed by kernels."""
-    numbers = [number_of(o) for o in operands]
-    known = [n for n in numbers if n is not None]
+def _folded(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:
+    """The node's results (of one element, if they are that everywhere); None to leave it."""
     op = node.op
     assert isinstance(op, Op)
-    if operands and len(known) == len(operands):
-        if op.kind == "elementwise":
-            return _as_values(builder, node, _evaluate(node, known))
-        if op.kind == "view" and not _fills(node):
-            return _as_values(builder, node, [np.asarray(known[0].value)])
-    types = [*node.types, *(o.type for o in operands)]
-    if not all(t.is_static for t in types):
+    if not all(t.is_static for t in (*node.types, *(o.type for o in operands))):
         return None
+    numbers = [n for n in map(number_of, operands) if n is not None]
+    if operands and len(numbers) == len(operands):
+        if op.kind == "elementwise":
+            return _evaluate(node, numbers)
+        if op.kind == "view" and not _fills(node):
+            return [np.asarray(numbers[0].value)]
     read = max((o.type.size for o in operands), default=0)
     made = max(t.size for t in node.types)
     if op.kind == "view" and made > read:
@@ -87,9 +80,9 @@ def _folded(
     if op.kind != "constant" and (made > LARGEST_RESULT or read > LARGEST_OPERAND):
         return None
     arrays = _evaluate(node, operands)
-    if op.kind == "constant" and _one_number(arrays[0]) is None:
+    if op.kind == "constant" and arrays is not None and _one_number(arrays[0]) is None:
         return None
-    return _as_values(builder, node, arrays)
+    return arrays
 
 
 def _fills(node: Node) -> bool:
@@ -101,19 +94,21 @@ def _fills(node: Node) -> bool:
     return any(isinstance(part, tuple) for part in origin)
 
 
-def _evaluate(node: Node, operands: Sequence[Operand]) -> list[Any]:
+def _evaluate(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:
+    """The node's results, or None where it has none: an index out of bounds, say."""
     builder = Builder("folded")
     known = dict.fromkeys(o.node for o in operands if isinstance(o, Value))
     results = builder.emit(node.op, operands, node.attrs, regions=node.regions)
-    return interpret(Graph("folded", (), (*known, results[0].node), results), [])
+    try:
+        return interpret(Graph("folded", (), (*known, results[0].node), results), [])
+    except (ValueError, IndexError):
+        return None
 
 
-def _as_values(
-    builder: Builder, node: Node, arrays: Sequence[Any]
-) -> Sequence[Operand] | None:
+def _as_values(builder: Builder, node: Node, arrays: Sequence[Any]) -> Sequence[Operand]:
     with emitting(builder, node):
         results = [_as_value(t, a) for t, a in zip(node.types, arrays, strict=True)]
-    for result, name in zip(results, node.names):
+    for result, name in zip(results, node.names, strict=False):
         builder.name_value(result, name)
     return results
 

@@ -21,7 +21,7 @@ from graphc.tracer import Tracer
 
 @dataclass(frozen=True)
 class Match:
-    """What a pattern's variables stand for, and the graph's nodes that it covers, root first."""
+    """What a pattern's variables stand for, and the nodes that it covers, root first."""
 
     values: Mapping[Value, Operand]
     attrs: Mapping[str, Any]
@@ -44,7 +44,7 @@ def _node_matches(rule: Rule, pattern: Node, node: Node, found: Match) -> Iterat
         return
     found = Match(found.values, attrs, (*found.nodes, node))
     orders = [node.operands]
-    if is_commutative(node.op) and node.operands[0] != node.operands[1]:
+    if is_commutative(node) and node.operands[0] != node.operands[1]:
         orders.append(node.operands[::-1])
     for operands in orders:
         yield from _operands_match(rule, pattern.operands, operands, found)
@@ -116,12 +116,15 @@ def same_operand(a: Operand, b: Operand) -> bool:
     return a == b
 
 
-@functools.cache
-def is_commutative(op: Any) -> bool:
+def is_commutative(node: Node) -> bool:
     """Whether the op's spelling is a symmetric operator between its two operands."""
-    if not isinstance(op, Op) or len(op.operands) != 2 or len(op.code) != 1:
-        return False
-    match ast.parse(op.code[0], mode="eval").body:
+    op = node.op
+    return isinstance(op, Op) and len(op.code) == 1 and _is_symmetric(op.code[0])
+
+
+@functools.cache
+def _is_symmetric(code: str) -> bool:
+    match ast.parse(code, mode="eval").body:
         case ast.BinOp(ast.Name(), ast.Add() | ast.Mult(), ast.Name()):
             return True
         case ast.BinOp(ast.Name(), ast.BitAnd() | ast.BitOr() | ast.BitXor(), ast.Name()):
@@ -170,13 +173,11 @@ def _called(
     return literal(made, match.nodes[0].types[0].dtype)
 
 
-def _copied(
-    rule: Rule, replacement: Operand, match: Match, builder: Builder
-) -> Operand:
+def _copied(rule: Rule, replacement: Operand, match: Match, builder: Builder) -> Operand:
     """The replacement's nodes with its variables' operands, literals in the operands' dtype."""
     builder.origin = match.nodes[0]
     generic, actual = _dtypes(rule, match)
-    new: dict[Operand, Operand] = dict(match.values)
+    new: dict[Value, Operand] = dict(match.values)
 
     def operand(o: Operand) -> Operand:
         if isinstance(o, Literal):
@@ -185,12 +186,10 @@ def _copied(
 
     for node in rule.replacement_nodes:
         operands = [operand(o) for o in node.operands]
-        made: Sequence[Operand] = builder.emit(node.op, operands, node.attrs)
+        new.update(zip(node.results, builder.emit(node.op, operands, node.attrs), strict=True))
         if all(isinstance(o, Literal) for o in operands):
             # Nothing but literals has no shape: it is a number, and known.
-            builder.nodes.pop()
-            made = [_number(made[0].node)]
-        new.update(zip(node.results, made, strict=True))
+            new[node.results[0]] = _number(builder.nodes.pop())
     return operand(replacement)
 
 
@@ -230,5 +229,3 @@ def cost(nodes: Iterable[Node]) -> Cost:
 def _elements(node: Node) -> int:
     types = (*node.types, *(o.type for o in node.operands))
     return max(t.size if t.is_static else 1 for t in types)
-
-

@@ -54,7 +54,7 @@ def remat(graph: Graph, report: Report) -> Graph:
                 order=order,
                 tag=f"{TAG}{order}",
             )
-            clones.update({(old, order): m for old, m in zip(node.results, made)})
+            clones.update({(old, order): m for old, m in zip(node.results, made, strict=True)})
             report.note("recompute", node)
         return clones[value, order]
 

@@ -109,4 +109,4 @@ def with_numbers(node: Node, operands: Sequence[Operand]) -> tuple[Operand, ...]
     numbers = [number_of(o) for o in operands]
     if None not in numbers:
         return tuple(operands)
-    return tuple(o if n is None else n for o, n in zip(operands, numbers))
+    return tuple(o if n is None else n for o, n in zip(operands, numbers, strict=True))

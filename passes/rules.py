@@ -1,7 +1,7 @@
 """Rules as rows of tables, traced with the operators that users write.
 
-A row is `name, contract, pattern, replacement`. The parameters of a table are its variables, and
-their annotations say what they stand for; a keyword-only parameter stands for an attribute:
+A row is `name, contract, pattern, replacement`. The parameters of a table are its variables,
+and their annotations say what they stand for; a keyword-only one stands for an attribute:
 
     @table
     def examples(x: Float, c: Number, *, p: Attr, q: Attr) -> Rows:
@@ -29,7 +29,7 @@ from graphc.tracer import Trace, Tracer
 
 
 class Contract(enum.IntEnum):
-    """How far both sides of a rule agree: to the bit, up to the sign of zero, as real numbers."""
+    """How far the sides of a rule agree: to the bit, but for signs of zero, as real numbers."""
 
     EXACT = 0
     SIGNED_ZERO = 1
@@ -65,8 +65,8 @@ class AttrVar:
 class Rule:
     """A row: `pattern` matches the operations that `replacement` stands for.
 
-    `variables` are the pattern's inputs by name; `kinds` are the dtype kinds that each may have;
-    those of `numbers` match literals only.
+    `variables` are the pattern's inputs by name; `kinds` are the dtype kinds that each may
+    have; those of `numbers` match literals only.
     """
 
     table: str
@@ -89,9 +89,7 @@ class Rule:
     def needs(self) -> frozenset[object]:
         """What must be among the operands of a node for the rule to fit: ops, or a literal."""
         return frozenset(
-            Literal
-            if isinstance(o, Literal) or o in self.numbers
-            else o.node.op
+            Literal if isinstance(o, Literal) or o in self.numbers else o.node.op
             for o in self.pattern.node.operands
             if isinstance(o, Literal) or o in self.numbers or not o.is_input
         )
@@ -151,7 +149,9 @@ class Table:
             arguments[name] = (
                 AttrVar(name)
                 if stand == "attr"
-                else Tracer(trace, trace.builder.parameter(Type(_REPRESENTATIVE[kind], ()), name))
+                else Tracer(
+                    trace, trace.builder.parameter(Type(_REPRESENTATIVE[kind], ()), name)
+                )
             )
         values = {n: a.value for n, a in arguments.items() if isinstance(a, Tracer)}
         with tracing_with(trace):
@@ -163,7 +163,10 @@ class Table:
                     pattern.value,
                     replacement if callable(replacement) else trace.operand(replacement),
                     values,
-                    {v: "fiub" if stands[n] == "number" else stands[n] for n, v in values.items()},
+                    {
+                        v: "fiub" if stands[n] == "number" else stands[n]
+                        for n, v in values.items()
+                    },
                     frozenset(v for n, v in values.items() if stands[n] == "number"),
                 )
                 for name, contract, pattern, replacement in self.body(**arguments)

@@ -10,8 +10,8 @@ from graphc.functions.promote import full
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.opdef import Op
 from graphc.passes.dce import dce
-from graphc.passes.rewrite import GraphPass, Report, emitting, graph_pass, with_numbers
 from graphc.passes.matching import Match, cost, matches, operand_kinds, replace
+from graphc.passes.rewrite import GraphPass, Report, emitting, graph_pass, with_numbers
 from graphc.passes.rules import EXACT, Contract, Rule, Table
 from graphc.passes.simplify_algebra import ALGEBRA
 from graphc.passes.simplify_logic import LOGIC
@@ -156,11 +156,12 @@ class _Sweep:
             new.update(zip(node.results, self.place(node, operands), strict=True))
         if isinstance(result, Literal):
             with emitting(self.builder, root):
-                result = full(root.types[0].shape, result.value, result.dtype).value
-        result = new.get(result, result)
-        if root.names and result.node in self.builder.nodes[start:]:
-            self.builder.name_value(result, root.names[0])
-        return result
+                value: Value = full(root.types[0].shape, result.value, result.dtype).value
+        else:
+            value = new.get(result, result)
+        if root.names and value.node in self.builder.nodes[start:]:
+            self.builder.name_value(value, root.names[0])
+        return value
 
     def _dying(self, match: Match) -> list[Node]:
         """The nodes of the match that nobody reads once its root is gone, root included."""

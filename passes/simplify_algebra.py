@@ -69,7 +69,8 @@ def neutral_floats(x: Float) -> Rows:
 @table
 def signs(x: Real, y: Real) -> Rows:
     """A sign is free to move through products, and into sums."""
-    yield "neg-neg", EXACT, -(-x), x
+    minus = -x
+    yield "neg-neg", EXACT, -minus, x
     yield "add-neg", EXACT, x + -y, x - y
     yield "sub-neg", EXACT, x - -y, x + y
     yield "mul-neg-neg", EXACT, -x * -y, x * y

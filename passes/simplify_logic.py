@@ -121,8 +121,8 @@ _HOLDS: dict[DType, frozenset[DType]] = {
 def _passes_through(first: DType, middle: DType, last: DType) -> bool:
     """Whether a cast to `last` is the same with a cast to `middle` before it.
 
-    `middle` must hold all that `first` does, and must not round or saturate otherwise on the way
-    to `last` than `first` would.
+    `middle` must hold all that `first` does, and must not round or saturate otherwise on the
+    way to `last` than `first` would.
     """
     if middle not in _HOLDS[first]:
         return False

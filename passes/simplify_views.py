@@ -69,13 +69,13 @@ def _all(x: Any) -> Ints:
 def _takes_all(x: Any, start: Ints, stop: Ints, step: Ints) -> bool:
     return all(
         a == 0 and b == n and (s == 1 or n <= 1)
-        for n, a, b, s in zip(x.shape, start, stop, step)
+        for n, a, b, s in zip(x.shape, start, stop, step, strict=True)
     )
 
 
 def _between(x: Any, interior: Ints) -> Ints:
     """Padding between elements, where there are two to have some between them."""
-    return tuple(mid for n, mid in zip(x.shape, interior) if n > 1)
+    return tuple(mid for n, mid in zip(x.shape, interior, strict=True) if n > 1)
 
 
 # --- views of views -------------------------------------------------------------------------
@@ -118,11 +118,16 @@ def composed_views(x: Array, *, p: Attr, q: Attr, r: Attr, s: Attr, t: Attr, u: 
 
 def _composed_slice(p: Ints, q: Ints, r: Ints, s: Ints, t: Ints, u: Ints) -> dict[str, Ints]:
     """The slice s:t:u of the slice p:q:r."""
-    start = tuple(min(a + b * k, stop) for a, b, k, stop in zip(p, s, r, q))
+    start = tuple(min(a + b * k, stop) for a, b, k, stop in zip(p, s, r, q, strict=True))
     stop = tuple(
-        max(min(a + b * k, end), first) for a, b, k, end, first in zip(p, t, r, q, start)
+        max(min(a + b * k, end), first)
+        for a, b, k, end, first in zip(p, t, r, q, start, strict=True)
     )
-    return {"start": start, "stop": stop, "step": tuple(a * b for a, b in zip(r, u))}
+    return {
+        "start": start,
+        "stop": stop,
+        "step": tuple(a * b for a, b in zip(r, u, strict=True)),
+    }
 
 
 @table
@@ -157,19 +162,25 @@ def padded_views(
         "pad-pad",
         EXACT,
         pad(pad(x, low=p, high=q, interior=r, value=s), low=t, high=u, interior=v, value=s),
-        lambda x, p, q, r, s, t, u, v: None
-        if any(v)
-        else pad(x, low=_sums(p, t), high=_sums(q, u), interior=r, value=s),
+        lambda x, p, q, r, s, t, u, v: (
+            None if any(v) else pad(x, low=_sums(p, t), high=_sums(q, u), interior=r, value=s)
+        ),
     )
 
 
-def _slice_inside(x: Any, low: Ints, interior: Ints, start: Ints, stop: Ints, step: Ints) -> Any:
+def _slice_inside(
+    x: Any, low: Ints, interior: Ints, start: Ints, stop: Ints, step: Ints
+) -> Any:
     """The slice of a padded x, if it takes elements of x alone."""
-    inside = all(a <= b and e <= a + n for a, b, e, n in zip(low, start, stop, x.shape))
+    inside = all(
+        a <= b and e <= a + n for a, b, e, n in zip(low, start, stop, x.shape, strict=True)
+    )
     if any(interior) or not inside:
         return None
-    first = tuple(b - a for a, b in zip(low, start))
-    return slice_(x, start=first, stop=tuple(e - a for a, e in zip(low, stop)), step=step)
+    first = tuple(b - a for a, b in zip(low, start, strict=True))
+    return slice_(
+        x, start=first, stop=tuple(e - a for a, e in zip(low, stop, strict=True)), step=step
+    )
 
 
 def _sums(a: Ints, b: Ints) -> Ints:

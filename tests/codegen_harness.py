@@ -37,6 +37,8 @@ SLACK = 4.0
 SIGNS = (1.0, -1.0, None, None, None, None)
 """Perturbed runs: all nodes up, all down, and with random signs."""
 DEFAULTS = Options()
+EPS = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
+TINY = {"f64": 2.0**-1022, "f32": 2.0**-126, "f16": 2.0**-14, "bf16": 2.0**-126}
 
 
 # --- running ------------------------------------------------------------------------------
@@ -176,15 +178,114 @@ class Reference:
 def reference(graph: Graph, arrays: Arrays) -> Reference:
     """What a compiled run of the graph is to be compared with."""
     meaning = expand(graph)
-    outputs = interpret(meaning, arrays)
-    rounded = _rounded(meaning)
-    exact = [v not in rounded for v in meaning.outputs]
+    plain = _Run(meaning, arrays, 0.0)
+    exact = [v not in plain.loose for v in meaning.outputs]
     perturbed = [
-        _perturbed(meaning, arrays, sign, np.random.default_rng(number))
-        for number, sign in enumerate(SIGNS)
+        _Run(meaning, arrays, sign, seed).outputs
+        for seed, sign in enumerate(SIGNS)
         if not all(exact)
     ]
-    return Reference(outputs, exact, perturbed)
+    return Reference(plain.outputs, exact, perturbed)
+
+
+class _Run:
+    """A run of the interpreter in which nodes that may round differently are off by that.
+
+    `sign` is 1 or -1 for all elements, None for random ones, 0 for a run that is not perturbed.
+    `loose` holds the values that may differ.
+    """
+
+    def __init__(
+        self, graph: Graph, arrays: Arrays, sign: float | None, seed: int = 0
+    ) -> None:
+        self.values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
+        self.sign = sign
+        self.rng = np.random.default_rng(seed)
+        self.loose: set[Value] = set()
+        with np.errstate(all="ignore"):
+            for node in graph.nodes:
+                self.node(node)
+        self.outputs = [self.values[v] for v in graph.outputs]
+
+    def node(self, node: Node) -> None:
+        args = [
+            self.values[o] if isinstance(o, Value) else o.dtype.numpy.type(o.value)
+            for o in node.operands
+        ]
+        assert isinstance(node.op, Op)
+        made = node.op.numpy(*args, **node.attrs)
+        shaken = any(v in self.loose for v in node.values)
+        for value, array in zip(node.results, made if isinstance(made, tuple) else (made,)):
+            array = np.asarray(array).astype(value.type.dtype.numpy, copy=False)
+            bound, vague = freedom(node, args, array, shaken)
+            if bound is not None or np.any(vague) or shaken:
+                self.loose.add(value)
+            if self.sign != 0.0:
+                array = self.moved(array, bound, vague)
+            self.values[value] = array
+
+    def moved(self, array: Any, bound: Any, vague: Any) -> Any:
+        signs = self.rng.choice((-1.0, 1.0), array.shape) if self.sign is None else self.sign
+        if bound is not None:
+            wide = array.astype(np.float64)
+            there = np.isfinite(wide)
+            moved = (wide + signs * np.where(there, bound, 0.0)).astype(array.dtype)
+            array = np.where(there, moved, array)
+        if np.any(vague):
+            other = self.rng.integers(0, 100, array.shape) if array.dtype.kind in "iu" else np.nan
+            array = np.where(vague & (signs > 0), other, array).astype(array.dtype)
+        return array
+
+
+def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[Any, Any]:
+    """How far a compiled result may be from the interpreter's `array`, and where it may be anything.
+
+    Anything may come of a float that the integers of a cast do not reach, and of sums that
+    overflow in some order. The bound is None where each bit is to be kept.
+    """
+    op, dtype = node.op, node.types[0].dtype
+    assert isinstance(op, Op)
+    if op.kind == "elementwise" and dtype.kind in "iu" and node.operands[0].type.dtype.is_float:
+        limits = np.iinfo(dtype.numpy)
+        whole = np.trunc(np.asarray(args[0], np.float64))
+        return None, ~((whole >= limits.min) & (whole < limits.max + 1.0))
+    if not dtype.is_float:
+        return None, False
+    eps, size = EPS[dtype.name], np.abs(array.astype(np.float64))
+    if not accumulates(node):
+        ulp = ulp_of(op, dtype)
+        if not ulp and not (shaken and op.kind == "elementwise"):
+            return None, False
+        # The interpreter's own function is not exact either.
+        return (ulp + 0.5) * eps * np.maximum(size, TINY[dtype.name]), False
+    length = max(1, int(np.prod([o.type.size for o in node.operands])) // max(1, array.size))
+    if op.step[4:5] == "*":
+        return length * eps * size, False
+    total = _total(node, args)
+    return length * eps * np.nan_to_num(total, posinf=0.0), ~np.isfinite(total.astype(dtype.numpy))
+
+
+def _total(node: Node, args: Sequence[Any]) -> Any:
+    """An accumulation of magnitudes, what is not finite taken as 0."""
+    assert isinstance(node.op, Op)
+    wide = []
+    for array in map(np.asarray, args):
+        if array.dtype.kind not in "iub":
+            array = np.abs(array.astype(np.float64))
+            array = np.where(np.isfinite(array), array, 0.0)
+        wide.append(array)
+    return np.asarray(node.op.numpy(*wide, **node.attrs), np.float64)
+
+
+def accumulates(node: Node) -> bool:
+    """Whether a node accumulates floats in an order, or a precision, that is free."""
+    op, dtype = node.op, node.types[0].dtype
+    assert isinstance(op, Op)
+    if not dtype.is_float:
+        return False
+    if op.kind == "scatter":
+        return dtype.itemsize == 2
+    return op.kind == "contraction" or (op.kind == "reduction" and op.step[4:5] in "+*")
 
 
 def in_float64(graph: Graph, arrays: Arrays) -> list[Any]:
@@ -240,91 +341,6 @@ def ulp_of(op: Op, dtype: Any) -> float:
                 bound = SCALARS[part.function].ulp[at]
                 total += bound if bound > 0.5 else 0.0
     return total
-
-
-def _free_order(node: Node) -> bool:
-    """Whether a node accumulates floats in an order that is free."""
-    op, dtype = node.op, node.types[0].dtype
-    assert isinstance(op, Op)
-    if not dtype.is_float:
-        return False
-    return op.kind == "contraction" or (op.kind == "reduction" and op.step[4:5] in "+*")
-
-
-def _rounded(graph: Graph) -> set[Value]:
-    """The values that may differ in bits from the interpreter's."""
-    found: set[Value] = set()
-    for node in graph.nodes:
-        assert isinstance(node.op, Op)
-        loose = ulp_of(node.op, node.types[0].dtype) and node.types[0].dtype.is_float
-        if loose or _free_order(node) or any(v in found for v in node.values):
-            found.update(node.results)
-    return found
-
-
-def _perturbed(
-    graph: Graph, arrays: Arrays, sign: float | None, rng: np.random.Generator
-) -> list[Any]:
-    """An interpreter's run with every node that may round differently off by its bound."""
-    values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
-    with np.errstate(all="ignore"):
-        for node in graph.nodes:
-            args = [
-                values[o] if isinstance(o, Value) else o.dtype.numpy.type(o.value)
-                for o in node.operands
-            ]
-            assert isinstance(node.op, Op)
-            made = node.op.numpy(*args, **node.attrs)
-            results = made if isinstance(made, tuple) else (made,)
-            for value, array in zip(node.results, results, strict=True):
-                array = np.asarray(array).astype(value.type.dtype.numpy, copy=False)
-                values[value] = _moved(node, args, array, sign, rng)
-    return [values[v] for v in graph.outputs]
-
-
-def _moved(
-    node: Node, args: Sequence[Any], array: Any, sign: float | None, rng: np.random.Generator
-) -> Any:
-    if array.dtype.kind not in "fV" or not node.types[0].dtype.is_float:
-        return array
-    bound = bound_of(node, args, array)
-    if bound is None:
-        return array
-    signs = rng.choice((-1.0, 1.0), array.shape) if sign is None else sign
-    moved = array.astype(np.float64) + signs * bound
-    keep = ~np.isfinite(array.astype(np.float64))
-    return np.where(keep, array, moved.astype(array.dtype))
-
-
-def bound_of(node: Node, args: Sequence[Any], array: Any) -> Any:
-    """How far a compiled node may be from the interpreter's, elementwise; None if not at all."""
-    op, dtype = node.op, node.types[0].dtype
-    assert isinstance(op, Op)
-    eps = float(_eps(dtype))
-    size = np.abs(array.astype(np.float64))
-    if not _free_order(node):
-        ulp = ulp_of(op, dtype)
-        # The interpreter's own function is not exact either.
-        return (ulp + 0.5) * eps * np.maximum(size, _tiny(dtype)) if ulp else None
-    length = _length(node)
-    if op.kind == "reduction" and "*" in op.step[4:5]:
-        return length * eps * size
-    wide = [np.abs(np.asarray(a).astype(np.float64)) for a in args]
-    total = np.asarray(op.numpy(*wide, **node.attrs), np.float64)
-    return length * eps * total
-
-
-def _length(node: Node) -> int:
-    sizes = [o.type.size for o in node.operands]
-    return max(1, int(np.prod(sizes)) // max(1, node.types[0].size))
-
-
-def _eps(dtype: Any) -> float:
-    return {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}[dtype.name]
-
-
-def _tiny(dtype: Any) -> float:
-    return {"f64": 2.0**-1022, "f32": 2.0**-126, "f16": 2.0**-14, "bf16": 2.0**-126}[dtype.name]
 
 
 # --- comparing ----------------------------------------------------------------------------

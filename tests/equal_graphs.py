@@ -1,4 +1,4 @@
-"""Graphs that are equal by the rules: the rule tables read backwards make simple ones complex."""
+"""Graphs that are equal by the rules: read backwards, the tables make simple ones complex."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def has_contraction(graph: Graph) -> bool:
 def evaluate(case: Case, by_letters: bool = False) -> list[Any]:
     """The outputs by the interpreter, with every array laid out alike.
 
-    NumPy's bits depend on strides: a sum follows the order in memory, and some functions have a
-    loop of their own for contiguous arrays. Here an array is contiguous, or one number repeated.
+    NumPy's bits depend on strides: a sum follows the order in memory, and some functions have
+    a loop of their own for contiguous arrays. Here an array is contiguous, or one number.
     With `by_letters`, contractions add in the alphabetical order of their letters.
     """
     known = dict(zip(case.graph.inputs, map(laid_out, case.arrays), strict=True))
@@ -90,7 +90,7 @@ def laid_out(array: Any) -> Any:
 
 
 def difference(a: Any, b: Any) -> int:
-    """0 if arrays are bit for bit equal (nan is nan), 1 if but for signs of zero, 2 otherwise."""
+    """0 if the arrays are equal to the bit (nan is nan), 1 but for signs of zero, else 2."""
     assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
     if a.dtype.kind != "f":
         return 0 if np.array_equal(a, b) else 2
@@ -154,11 +154,11 @@ def _backwards(case: Case, maker: Maker, rule: Rule) -> Case | None:
 
 
 def _observed(case: Case) -> dict[Value, Any]:
-    known = dict(zip(case.graph.inputs, case.arrays))
+    known = dict(zip(case.graph.inputs, case.arrays, strict=True))
     interpret(
         case.graph,
         case.arrays,
-        observe=lambda node, results: known.update(zip(node.results, results)),
+        observe=lambda node, results: known.update(zip(node.results, results, strict=True)),
     )
     return known
 
@@ -170,7 +170,7 @@ def _fit(
     maker: Maker,
     known: dict[Value, Any],
 ) -> Match | None:
-    """What the rule's variables stand for at the node made last, chosen freely where unbound."""
+    """What the rule's variables stand for at the last node, chosen freely where unbound."""
     if len(results) != 1 or results[0].type.dtype.kind not in _kinds(rule):
         return None
     node = results[0].node
@@ -191,10 +191,9 @@ def _fit(
             wanted = Type(kind, results[0].type.shape)
             values[variable] = _free(wanted, builder, maker, node)
     used = _read(rule.replacement)
-    if rule.contract is not EXACT:
-        if not all(_near_one(values[v], known) for v in used if rule.kinds[v] != "b"):
-            return None
-    return Match(values, match.attrs, match.nodes)
+    numbers = [values[v] for v in used if rule.kinds[v] != "b"]
+    holds = rule.contract is EXACT or all(_near_one(n, known) for n in numbers)
+    return Match(values, match.attrs, match.nodes) if holds else None
 
 
 def _kinds(rule: Rule) -> str:

@@ -146,7 +146,9 @@ class Maker:
             array = np.asarray(self.rng.integers(math.floor(low), math.ceil(high), array.shape))
         elif not self.tame and self.chance(0.3):
             odd = special_values(type.dtype)
-            array = np.where(self.rng.random(array.shape) < 0.3, self.rng.choice(odd, array.shape), array)
+            array = np.where(
+                self.rng.random(array.shape) < 0.3, self.rng.choice(odd, array.shape), array
+            )
         return array.astype(type.dtype.numpy)
 
     # --- values ---------------------------------------------------------------------------
@@ -157,7 +159,9 @@ class Maker:
         self.arrays[value] = self.numbers(type) if array is None else array
         return value
 
-    def emit(self, op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Value | None:
+    def emit(
+        self, op: Op, operands: Sequence[Operand], attrs: Mapping[str, Any]
+    ) -> Value | None:
         """Append a node and run it; None, and nothing appended, where that does not go."""
         before = len(self.builder.nodes)
         try:
@@ -264,7 +268,9 @@ class Maker:
         low, high = domain
         round_ones = [n for n in (0.0, 1.0, -1.0, 2.0, 0.5, 4.0, -0.5, 3.0) if low <= n <= high]
         if dtype.is_integer:
-            round_ones = [n for n in round_ones if n == int(n) and (n >= 0 or dtype.kind == "i")]
+            round_ones = [
+                n for n in round_ones if n == int(n) and (n >= 0 or dtype.kind == "i")
+            ]
         if not round_ones or (dtype.is_float and self.chance(0.3)):
             return literal(float(self.rng.uniform(low, high)), dtype)
         return literal(dtype.numpy.type(self.pick(round_ones)), dtype)
@@ -315,9 +321,7 @@ class Maker:
         for variable in rule.variables.values():
             kind = bool_ if rule.kinds[variable] == "b" else common
             bound[variable] = (
-                self.number(kind)
-                if variable in rule.numbers
-                else self.value(Type(kind, shape))
+                self.number(kind) if variable in rule.numbers else self.value(Type(kind, shape))
             )
         return instance(self, rule.pattern_nodes, bound, common)
 
@@ -354,8 +358,10 @@ def instance(
         names = {k: a.name for k, a in node.attrs.items() if isinstance(a, AttrVar)}
         fixed = {k: attrs[n] for k, n in names.items() if n in attrs}
         assert isinstance(node.op, Op)
-        made = maker.attributed(node.op, operands, fixed) if names else maker.emit(
-            node.op, operands, node.attrs
+        made = (
+            maker.attributed(node.op, operands, fixed)
+            if names
+            else maker.emit(node.op, operands, node.attrs)
         )
         if made is None:
             return None

@@ -73,7 +73,11 @@ def _reshape(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
 
 def _transpose(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
     n = types[0].ndim
-    return {"perm": tuple(range(n)) if maker.chance(0.2) else tuple(map(int, maker.rng.permutation(n)))}
+    return {
+        "perm": tuple(range(n))
+        if maker.chance(0.2)
+        else tuple(map(int, maker.rng.permutation(n)))
+    }
 
 
 def _slice(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def _spec(maker: Chooser, types: Sequence[Type]) -> dict[str, Any]:
     left = [next(free) for _ in x.shape]
     right: list[str] = []
     for size in y.shape:
-        same = [a for a, n in zip(left, x.shape) if n == size and a not in right]
+        same = [a for a, n in zip(left, x.shape, strict=True) if n == size and a not in right]
         right.append(maker.pick(same) if same and maker.chance(0.8) else next(free))
     both = set(left) & set(right)
     kept = [a for a in dict.fromkeys(left + right) if a not in both or maker.chance(0.5)]
@@ -155,7 +159,7 @@ _PROPOSALS: dict[tuple[str, ...], Callable[[Chooser, Sequence[Type]], dict[str, 
 
 
 def special_values(dtype: DType) -> Any:
-    """Numbers at which an identity of real numbers may fail: zeros, infinities, nan, extremes."""
+    """Numbers at which identities of real numbers fail: zeros, infinities, nan, extremes."""
     if dtype.kind == "b":
         return np.array([False, True])
     if dtype.is_integer:

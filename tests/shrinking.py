@@ -12,7 +12,7 @@ from tests.random_graphs import Case
 
 
 def shrink(case: Case, fails: Callable[[Case], bool]) -> Case:
-    """The smallest case found that still fails: fewer outputs, nodes made inputs, one by one."""
+    """The smallest case found that still fails: fewer outputs, nodes made inputs."""
     progress = True
     while progress:
         progress = False
@@ -41,11 +41,11 @@ def _smaller(case: Case) -> Iterator[Case]:
 
 def _cut(case: Case, outputs: tuple[Value, ...], inputs: frozenset[Value]) -> Case:
     """The case with these outputs, and with new inputs in the place of the values `inputs`."""
-    known: dict[Value, Any] = dict(zip(case.graph.inputs, case.arrays))
+    known: dict[Value, Any] = dict(zip(case.graph.inputs, case.arrays, strict=True))
     interpret(
         case.graph,
         case.arrays,
-        observe=lambda node, results: known.update(zip(node.results, results)),
+        observe=lambda node, results: known.update(zip(node.results, results, strict=True)),
     )
     builder = Builder(case.graph.name)
     new: dict[Value, Operand] = {}

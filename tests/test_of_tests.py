@@ -17,7 +17,7 @@ import pytest
 from graphc.ir import Value
 from graphc.opdef import REGISTRY
 from graphc.ops.elementwise import gt
-from graphc.passes import cse, dce, fold, remat, simplify_logic, simplify_sums, simplify_views
+from graphc.passes import cse, dce, fold, simplify_logic, simplify_sums, simplify_views
 from graphc.passes.rules import EXACT, REAL, SIGNED_ZERO, Rule
 from graphc.passes.simplify import all_rules
 from tests import test_passes, test_random
@@ -36,7 +36,7 @@ Check = Callable[[], None]
 
 @contextmanager
 def changed(thing: Any, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Within the block, the attribute `name` of a module or record is what `change` makes it."""
+    """Within the block, an attribute of a module or record is what `change` makes of it."""
     before = getattr(thing, name)
     object.__setattr__(thing, name, change(before))
     try:
@@ -187,7 +187,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ),
     (
         "cse that takes x - y for y - x",
-        instead(cse, "is_commutative", lambda op: len(op.operands) == 2),
+        instead(cse, "is_commutative", lambda node: len(node.operands) == 2),
         random_gradients_in_small_pieces,
     ),
     (
@@ -213,7 +213,9 @@ FAULTS: list[tuple[str, Plant, Check]] = [
 ]
 
 
-@pytest.mark.parametrize(("plant", "check"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(
+    ("plant", "check"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
+)
 def test_planted_fault_is_caught(plant: Plant, check: Check) -> None:
     with plant(), pytest.raises((AssertionError, TypeError)) as caught:
         check()

@@ -101,7 +101,9 @@ def test_fold_leaves_what_has_no_value_to_the_run() -> None:
 def test_fold_keeps_large_results_to_the_kernels_but_numbers_of_any_size() -> None:
     builder = Builder("large")
     shape = (1000, 1000)
-    (half,) = builder.emit(REGISTRY["broadcast"], [literal(0.5, f32)], {"shape": shape, "dims": ()})
+    (half,) = builder.emit(
+        REGISTRY["broadcast"], [literal(0.5, f32)], {"shape": shape, "dims": ()}
+    )
     (wave,) = builder.emit(REGISTRY["sin"], [half])
     (count,) = builder.emit(REGISTRY["iota"], [], {"dtype": f32, "shape": (8,), "axis": 0})
     graph = dce(fold(builder.graph([wave, count])))
@@ -260,14 +262,16 @@ def test_a_chain_of_one_rule_collapses_in_one_go() -> None:
     assert report.total == 5000 and report.attempts <= 4 * 10_000
 
 
-@pytest.mark.parametrize("run", [cse, dce, fold, settle, expand, remat], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "run", [cse, dce, fold, settle, expand, remat], ids=lambda p: p.__name__
+)
 def test_passes_take_ten_thousand_nodes(run: GraphPass) -> None:
     """None recurses over the graph."""
     graph = chain(10_000)
     verify(run(graph), after=run.__name__)
 
 
-# --- the pipeline -------------------------------------------------------------------------------
+# --- the pipeline -----------------------------------------------------------------------------
 
 
 def test_level_0_computes_op_by_op() -> None:
@@ -287,7 +291,9 @@ def test_only_fast_applies_rules_that_change_bits() -> None:
     for fast in (False, True):
         steps: list[Step] = []
         run_pipeline(graph, Options(fast=fast), verify=True, observe=steps.append)
-        events[fast] = {rule for s in steps if s.name == "simplify" for rule, _ in s.report.events}
+        events[fast] = {
+            rule for s in steps if s.name == "simplify" for rule, _ in s.report.events
+        }
     assert events == {False: set(), True: {"exp-mul"}}
 
 

@@ -20,7 +20,7 @@ from graphc.passes.dce import dce
 from graphc.passes.fold import fold
 from graphc.passes.pipeline import Step, run_pipeline
 from graphc.passes.remat import remat
-from graphc.passes.rewrite import GraphPass, Report
+from graphc.passes.rewrite import Report
 from graphc.passes.rules import EXACT, Rule
 from graphc.passes.simplify import all_rules, simplify, simplify_fast
 from graphc.text import constants, equal, parse, print_graph, save_graph
@@ -93,7 +93,7 @@ def check_passes_alone(case: Case) -> None:
 
 
 def check_equals(case: Case, seed: int) -> None:
-    """The graph, its most complex equal by EXACT rules, and the simplest ones: the same bits."""
+    """The graph, its most complex equal by EXACT rules, and the simplest: the same bits."""
     other = complicate(case, seed, _reversible(EXACT), times=6).graph
     verify(other)
     for graph in (other, simplify(other), simplify(case.graph)):
@@ -152,9 +152,7 @@ def sweep(start: int) -> None:
         shrunk(wild, check_exact, f"random-{seed}")
         shrunk(wild, check_passes_alone, f"random-{seed}")
         shrunk(wild, lambda c, seed=seed: check_equals(c, seed), f"equal-{seed}")
-        tame = random_graph(
-            seed, rules=rules, gradient=seed % 3 == 1, tame=True, dtypes=DOUBLE
-        )
+        tame = random_graph(seed, rules=rules, gradient=seed % 3 == 1, tame=True, dtypes=DOUBLE)
         shrunk(tame, check_fast, f"tame-{seed}")
         forward = random_graph(seed, rules=rules, tame=True, dtypes=DOUBLE)
         shrunk(forward, lambda c, seed=seed: check_real_equals(c, seed), f"real-{seed}")
@@ -188,7 +186,9 @@ def test_every_rule_fires_in_the_random_run() -> None:
 def test_generator_makes_the_same_graph_again() -> None:
     first, second = (random_graph(7, gradient=True) for _ in range(2))
     assert print_graph(first.graph) == print_graph(second.graph)
-    assert all(map(lambda a, b: np.array_equal(a, b, equal_nan=True), first.arrays, second.arrays))
+    assert all(
+        map(lambda a, b: np.array_equal(a, b, equal_nan=True), first.arrays, second.arrays)
+    )
 
 
 def test_most_tame_graphs_are_finite() -> None:

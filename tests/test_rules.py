@@ -77,13 +77,14 @@ def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) ->
 
 
 def grid(rng: np.random.Generator, dtypes: list[DType]) -> list[np.ndarray]:
-    """Every combination of special values (every fourth for four variables), and random ones."""
+    """All combinations of special values (of half of them, for four), and random numbers."""
     odd = [special_values(d) for d in dtypes]
     if len(odd) > 3:
         odd = [values[int(rng.integers(2)) :: 2] for values in odd]
     crossed = [a.ravel() for a in np.meshgrid(*odd, indexing="ij")]
     return [
-        np.concatenate([a, drawn(rng, Type(d, (200,)))]) for a, d in zip(crossed, dtypes)
+        np.concatenate([a, drawn(rng, Type(d, (200,)))])
+        for a, d in zip(crossed, dtypes, strict=True)
     ]
 
 
@@ -143,7 +144,9 @@ def check_contract(rule: Rule) -> None:
                 f"{rule.name} is not {rule.contract.name} for {dtype}: {case.arrays}"
             )
     assert fired, f"{rule.name} never fires"
-    assert worst == rule.contract, f"{rule.name} is {Contract(worst).name}: its label is too weak"
+    assert worst == rule.contract, (
+        f"{rule.name} is {Contract(worst).name}: its label is too weak"
+    )
     if rule.contract is REAL:
         check_real(rule, rng)
 
@@ -172,8 +175,8 @@ def check_real(rule: Rule, rng: np.random.Generator) -> None:
 def check_cost(rule: Rule) -> None:
     """The replacement costs less; one that repeats a variable costs less than the root alone.
 
-    So rewriting ends: the cost of the whole graph never rises, and where it stays (the pattern's
-    other nodes are read elsewhere as well) that of the expression written out falls.
+    So rewriting ends: the cost of the whole graph never rises, and where it stays (others read
+    the pattern's inner nodes as well) that of the expression written out falls.
     """
     new, old = cost(rule.replacement_nodes), cost(rule.pattern_nodes)
     assert new < old, f"{rule.name} lowers no cost: {old} to {new}"
@@ -211,7 +214,9 @@ def test_contract(rule: Rule) -> None:
     check_contract(rule)
 
 
-@pytest.mark.parametrize("rule", [r for r in all_rules() if not callable(r.replacement)], ids=str)
+@pytest.mark.parametrize(
+    "rule", [r for r in all_rules() if not callable(r.replacement)], ids=str
+)
 def test_cost(rule: Rule) -> None:
     check_cost(rule)
 

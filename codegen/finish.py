@@ -1,0 +1,202 @@
+"""What makes a draft a kernel: names of axes, parameters, and small values put where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from graphc.codegen.access import accesses
+from graphc.codegen.kernel import (
+    Combine,
+    Expr,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Once,
+    Param,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    map_body,
+    map_expr,
+    map_exprs,
+    subexpressions,
+    walk,
+)
+from graphc.codegen.kernel import parts as expressions
+from graphc.codegen.nest import Nest, entry_name
+from graphc.codegen.roles import WORKER, Draft
+from graphc.device import Device
+from graphc.dtypes import Type, i64
+from graphc.ir import Loc
+
+
+def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device) -> Kernel:
+    """The kernel: parameters in order, small values inlined, extents as parameters."""
+    inputs = {b for b, r in roles.items() if r == "input"}
+    body = _hoist_scratch(inline(draft.body, inputs))
+    params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
+    if nest.faults:
+        params += (Param("status", Type(i64, (1,)), "status"),)
+    names, sizes = _axis_names(body, device)
+    grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
+    extents = {
+        sizes[s.axis.number]: s.axis.size
+        for s in walk(body)
+        if isinstance(s, Loop) and s.axis.number in sizes
+    }
+    return Kernel(
+        entry_name(name),
+        params,
+        body,
+        names,
+        draft.extent,
+        grain,
+        draft.threads,
+        draft.form,
+        sizes,
+        extents,
+        locs=locs_of(body),
+    )
+
+
+def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
+    """The user's expressions that statements compute, in the order of the source."""
+    made = (s.loc for s in walk(body) if isinstance(s, Let | Store | Update))
+    found = {loc for loc in made if loc is not None}
+    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
+
+
+GRAIN = 8192
+"""Elements that are worth a piece of work of their own."""
+
+
+def _axis_names(
+    body: Sequence[Statement], device: Device
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Names of axes, and of the parameters that hold the extents of loops (CPU).
+
+    Chunks and blocks are named so; an axis along the last dimension of a matrix is `col`, one
+    along another dimension `row`; the rest are named by their role.
+    """
+    names: dict[int, str] = {}
+    sizes: dict[int, str] = {}
+    loops = [s for s in walk(body) if isinstance(s, Loop)]
+    parts = any(s.start is not None for s in loops)
+    place = _places(body)
+    for loop in loops:
+        number = loop.axis.number
+        if number in names:
+            continue
+        names[number] = _unlike(names.values(), _base_name(loop, parts, place))
+        if loop.role in ("lane", "serial") and not device.is_cuda:
+            sizes[number] = f"{names[number]}s"
+        elif loop.role == "flat" and device.is_cuda:
+            sizes[number] = "n"
+    return names, sizes
+
+
+_BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
+
+
+def _base_name(loop: Loop, parts: bool, place: dict[int, str]) -> str:
+    if loop.role == "chunk" and parts:
+        return "chunk"
+    if loop.axis.number < WORKER - 1:
+        return "block"
+    if loop.role == "serial" and loop.start is None:
+        return "k"
+    if loop.role == "flat":
+        return "i"
+    return place.get(loop.axis.number, _BY_ROLE[loop.role])
+
+
+def _places(body: Sequence[Statement]) -> dict[int, str]:
+    """For every axis of a matrix access, whether it runs along rows or columns."""
+    found: dict[int, str] = {}
+    for _, at in accesses(body):
+        for d, index in enumerate(at):
+            if index.axis is not None and len(at) > 1:
+                last = d == len(at) - 1
+                found.setdefault(index.axis.number, "col" if last else "row")
+    return found
+
+
+def _unlike(taken: Iterable[str], base: str) -> str:
+    taken = set(taken)
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}{number}", number + 1
+    return name
+
+
+def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Scratch stands before all loops."""
+    found = tuple(s for s in walk(body) if isinstance(s, Scratch))
+    return found + map_body(body, lambda s: None if isinstance(s, Scratch) else s)
+
+
+def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
+    """Put unnamed values that are used once where they are used.
+
+    Loads move only from buffers that the kernel does not write.
+    """
+    uses: dict[str, int] = {}
+    depth: dict[str, int] = {}
+    for level, statement in _with_depth(body, 0):
+        for expr in expressions(statement):
+            for part in subexpressions(expr):
+                if isinstance(part, Var):
+                    uses[part.name] = uses.get(part.name, 0) + 1
+                    depth[part.name] = level
+    updated = {
+        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
+    }
+    combined = {s.name for s in walk(body) if isinstance(s, Combine)}
+    moved: dict[str, Expr] = {}
+
+    def expression(expr: Expr) -> Expr:
+        return moved.get(expr.name, expr) if isinstance(expr, Var) else expr
+
+    def visit(statements: Sequence[Statement], level: int) -> tuple[Statement, ...]:
+        result: list[Statement] = []
+        for s in statements:
+            s = map_exprs(s, lambda e: map_expr(e, expression))
+            if isinstance(s, Loop | Once):
+                s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
+            if isinstance(s, Let) and s.name not in updated | combined:
+                once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
+                if once and not s.user and _movable(s.expr, constant) and _small(s.expr):
+                    moved[s.name] = s.expr
+                    continue
+            result.append(s)
+        return tuple(result)
+
+    return visit(body, 0)
+
+
+def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statement]]:
+    result: list[tuple[int, Statement]] = []
+    for s in body:
+        result.append((level, s))
+        if isinstance(s, Loop):
+            result += _with_depth(s.body, level + 1)
+        elif isinstance(s, Once):
+            result += _with_depth(s.body, level)
+    return result
+
+
+def _movable(expr: Expr, constant: set[str]) -> bool:
+    """Whether an expression has the same value wherever it is put."""
+    return all(
+        not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr)
+    )
+
+
+def _small(expr: Expr) -> bool:
+    return sum(1 for _ in subexpressions(expr)) <= 7
+
+
