@@ -130,7 +130,7 @@ def locate(
             array.shape,
             "global",
             values=array if place in needed else None,
-            read_only=name in only_read and name not in blank,
+            read_only=(name in only_read or not array.flags.writeable) and name not in blank,
             shares=made.get(place),
         )
         made.setdefault(place, memory)

@@ -222,6 +222,11 @@ class Graph:
             view.add_edges_from((value.node, node) for value in node.values)
         return view
 
+    def run(self, *arrays: Any) -> list[Any]:
+        """The outputs for these arrays, by the interpreter: what the graph means."""
+        results: list[Any] = _lazy.load("graphc.interpret").interpret(self, arrays)
+        return results
+
     @property
     def input_types(self) -> tuple[Type, ...]:
         return tuple(v.type for v in self.inputs)

@@ -9,32 +9,18 @@ No device is known here.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 
-from graphc.ir import Builder, Graph, Loc, Node, Operand, Value
+from graphc.ir import Builder, Graph, Node, Value
 from graphc.ops.products import group as group_op
+from graphc.passes.naming import kernel_name
 from graphc.passes.rewrite import Report, graph_pass
+from graphc.passes.units import Unit, units_of
 from graphc.space import Illegal, Space, anchor, is_free, op_of, partition
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
-SCALAR_LIMIT = 24
-"""Scalar nodes that are copied into a consumer rather than stored."""
-
-
-@dataclass(eq=False)
-class Unit:
-    """A computed node with its own copies of the views and scalars that it reads."""
-
-    place: int
-    nodes: list[Node]
-
-    @property
-    def main(self) -> Node:
-        return self.nodes[-1]
 
 
 @dataclass(eq=False)
@@ -63,7 +49,7 @@ def fuse(graph: Graph, report: Report) -> Graph:
     """Put the nodes of every kernel into one node of kind `group`."""
     if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
         return graph
-    units, outputs, kept = _units(graph)
+    units, outputs, kept = units_of(graph)
     state = _State(units, outputs, report)
     for unit in units:
         state.place(unit)
@@ -76,84 +62,11 @@ def separate(graph: Graph, report: Report) -> Graph:
     """A kernel for every computed node: the groups without fusion."""
     if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
         return graph
-    units, outputs, kept = _units(graph)
+    units, outputs, kept = units_of(graph)
     state = _State(units, outputs, report)
     for unit in units:
         state.group_of[unit] = state.alone(unit)
     return _rebuild(graph, state, outputs, kept)
-
-
-# --- units --------------------------------------------------------------------------------
-
-
-def _units(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
-    """Units in order, the graph's outputs in terms of them, and the nodes that stay apart."""
-    values: dict[Value, Value] = {v: v for v in graph.inputs}
-    scalars = _free_scalars(graph)
-    units: list[Unit] = []
-    kept: list[Node] = []
-    free: set[Node] = set()
-    results = set(graph.outputs)
-    for node in graph.nodes:
-        if op_of(node).kind == "constant":
-            kept.append(node)
-            values.update((v, v) for v in node.results)
-            continue
-        copies = is_free(node) or node in scalars
-        if copies:
-            free.add(node)
-        if copies and not any(v in results for v in node.results):
-            continue
-        unit = Unit(len(units), [])
-        made = _copy(node, values, free, unit, {})
-        units.append(unit)
-        if copies:
-            # The stored copy is for the outputs; consumers still make their own.
-            values.update(((v, "stored"), w) for v, w in zip(node.results, made))  # type: ignore[misc]
-        else:
-            values.update(zip(node.results, made))
-    outputs = [values.get((v, "stored"), None) or values[v] for v in graph.outputs]  # type: ignore[call-overload]
-    return units, outputs, kept
-
-
-def _free_scalars(graph: Graph) -> set[Node]:
-    """Scalar arithmetic on graph inputs: cheap enough to be done in every kernel."""
-    depth: dict[Value, int] = {v: 0 for v in graph.inputs if v.type.shape == ()}
-    found = set()
-    for node in graph.nodes:
-        if op_of(node).kind != "elementwise" or node.types[0].shape != ():
-            continue
-        if all(o in depth for o in node.values):
-            size = 1 + sum(depth[o] for o in node.values)
-            if size <= SCALAR_LIMIT:
-                depth.update((v, size) for v in node.results)
-                found.add(node)
-    return found
-
-
-def _copy(
-    node: Node,
-    values: dict[Value, Value],
-    free: set[Node],
-    unit: Unit,
-    copied: dict[Node, tuple[Value, ...]],
-) -> tuple[Value, ...]:
-    """Append a copy of `node` to the unit, after copies of the free nodes that it reads."""
-    if node in copied:
-        return copied[node]
-    operands: list[Operand] = []
-    for operand in node.operands:
-        if not isinstance(operand, Value):
-            operands.append(operand)
-        elif operand.node in free:
-            results = _copy(operand.node, values, free, unit, copied)
-            operands.append(results[operand.index])
-        else:
-            operands.append(values[operand])
-    clone = replace(node, operands=tuple(operands))
-    unit.nodes.append(clone)
-    copied[node] = clone.results
-    return clone.results
 
 
 # --- merging ------------------------------------------------------------------------------
@@ -467,43 +380,3 @@ def _unique(name: str, taken: set[str]) -> str:
         unique, number = f"{name}_{number}", number + 1
     taken.add(unique)
     return unique
-
-
-def kernel_name(nodes: Sequence[Node]) -> str:
-    """A name by arithmetic: the functions the user called, or the operations that matter most."""
-    computed = [n for n in nodes if not is_free(n)] or list(nodes)
-    by_place: dict[Loc | None, list[Node]] = {}
-    for node in computed:
-        by_place.setdefault(node.loc, []).append(node)
-    weight = {place: max(map(_weight, group)) for place, group in by_place.items()}
-    chosen = set(sorted(by_place, key=lambda p: weight[p], reverse=True)[:3])
-    words = dict.fromkeys(
-        _called(place) or _main_operation(group)
-        for place, group in by_place.items()
-        if place in chosen
-    )
-    grad = "_grad" if any(n.order for n in computed) else ""
-    return "_".join(words) + grad
-
-
-def _weight(node: Node) -> tuple[bool, int]:
-    return op_of(node).kind != "elementwise", op_of(node).flops
-
-
-def _main_operation(nodes: Sequence[Node]) -> str:
-    return op_of(max(nodes, key=_weight)).name
-
-
-@lru_cache(maxsize=4096)
-def _called(loc: Loc | None) -> str | None:
-    """The function that the user's expression calls, if it is a call on one line."""
-    if loc is None or loc.line != loc.end_line:
-        return None
-    try:
-        expression = ast.parse(loc.source[loc.column : loc.end_column].strip(), mode="eval").body
-    except SyntaxError:
-        return None
-    match expression:
-        case ast.Call(func=ast.Attribute(attr=name)) | ast.Call(func=ast.Name(id=name)):
-            return name.strip("_") or None
-    return None

@@ -95,6 +95,13 @@ class Rule:
         )
 
     @functools.cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The variables that a replacement which is a function asks for."""
+        assert callable(self.replacement)
+        asked = inspect.signature(self.replacement).parameters.values()
+        return tuple(p.name for p in asked if p.default is p.empty)
+
+    @functools.cached_property
     def pattern_nodes(self) -> tuple[Node, ...]:
         """The pattern's nodes, each after its operands."""
         return cone(self.pattern)

@@ -18,7 +18,8 @@ import numpy as np
 from graphc.codegen import simt
 from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.codegen.kernel import Apply, Const, spell, subexpressions
-from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind
+from graphc.codegen.layout import layout
+from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind, Table
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.scalar import SCALARS
 from graphc.device import CPU, H100, Device
@@ -29,6 +30,7 @@ from graphc.lowered import Lowered, launches_of, lower_graph
 from graphc.opdef import Op
 from graphc.options import Options
 from graphc.passes.expand import expand
+from graphc.runtime.buffers import address_of
 from graphc.runtime.execute import Executable
 
 Arrays = Sequence[Any]
@@ -145,22 +147,47 @@ def _launch(
 ) -> None:
     args: list[Any] = []
     blank: list[str | int] = []
+    buffers: dict[str, list[Any]] = {}
+    written = set(writes) - set(reads)
     for (name, type), arg in zip(kernel.params, launch.args, strict=True):
         if isinstance(arg, Extent):
             args.append(arg.value)
             continue
         assert isinstance(type, Type)
-        array = memory.of(arg)
-        args.append(array.reshape(type.shape if type.is_static else (-1,)))
-        if arg in writes and arg not in reads:
+        if isinstance(arg, Table):
+            args.append(table_words(arg, memory.of))
+            for column, (found, kind) in enumerate(layout(kernel).located.items(), 2):
+                numbers = [row[column] for row in arg.rows]
+                buffers[found] = [_shaped(memory.of(n), kind) for n in numbers]
+                blank += [found] if written.issuperset(numbers) else []
+            continue
+        args.append(_shaped(memory.of(arg), type))
+        if arg in written:
             blank.append(name)
     if launch.extent == 0:
         return
     report = simt.check(
-        kernel, launch.extent, args, uninitialized=blank, program=program
+        kernel, launch.extent, args, uninitialized=blank, program=program, buffers=buffers
     )
     left = {name: count for name, count in report.unwritten.items() if count}
     assert not left, f"{launch.entry} leaves elements unwritten: {left}\n{launch.source}"
+
+
+def _shaped(array: Any, type: Type) -> Any:
+    return array.reshape(type.shape if type.is_static else (-1,))
+
+
+def table_words(table: Table, array_of: Callable[[int], Any]) -> Any:
+    """A table of a plan with the addresses of arrays of the host; nobody may write it."""
+    words = np.array(
+        [
+            [w.value if isinstance(w, Extent) else address_of(array_of(w)) for w in row]
+            for row in table.rows
+        ],
+        np.int64,
+    )
+    words.flags.writeable = False
+    return words
 
 
 # --- the reference ------------------------------------------------------------------------

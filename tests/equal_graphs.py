@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import Type, bool_
+from graphc.dtypes import Type, bf16, bool_
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.ops.products import split_spec
@@ -92,6 +92,8 @@ def laid_out(array: Any) -> Any:
 def difference(a: Any, b: Any) -> int:
     """0 if the arrays are equal to the bit (nan is nan), 1 but for signs of zero, else 2."""
     assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
+    if a.dtype == bf16.numpy:  # of no kind that NumPy knows
+        a, b = a.astype(np.float32), b.astype(np.float32)
     if a.dtype.kind != "f":
         return 0 if np.array_equal(a, b) else 2
     if not np.array_equal(a, b, equal_nan=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 from graphc.dtypes import DType, Type
@@ -167,7 +168,7 @@ def special_values(dtype: DType) -> Any:
         numbers = {int(info.min), int(info.max), 0, 1, 2, 3, 7, int(info.max) // 2 + 1}
         numbers |= {-1, -2, -5} if dtype.kind == "i" else set()
         return np.array(sorted(numbers), dtype.numpy)
-    info = np.finfo(dtype.numpy)
+    info = ml_dtypes.finfo(dtype.numpy)
     halves = [0.0, 1.0, 0.5, 2.5, 3.0, float(info.max), float(info.smallest_subnormal)]
     halves += [float(info.tiny), float(info.max) / 2, np.inf, 1e-3, 88.0, 0.1, 7.7]
     return np.array([*halves, *(-h for h in halves), np.nan], dtype.numpy)

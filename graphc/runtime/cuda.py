@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from graphc import _lazy
-from graphc.codegen.plan import Extent, Launch, Place, Plan, Step, StepKind
+from graphc.codegen.plan import Extent, Launch, Place, Plan, Step, StepKind, Table
 from graphc.errors import SignatureError, TargetError, UnsupportedFunction
 from graphc.runtime.buffers import adapt, aligned_copy, describe
 from graphc.runtime.device_array import DeviceArray, download, upload
+from graphc.runtime.device_table import DeviceTable, table_bytes
 from graphc.runtime.faults import fault_of
 from graphc.runtime.program import spread_outputs
 from graphc.runtime.structure import check_structure
@@ -81,6 +82,7 @@ class CudaExecutable:
         self._kernels = {key: self._load(key, text) for key, text in ptx.items()}
         self._arena = self._allocate(plan.arena_bytes)
         self._constants = self._upload_constants()
+        self._tables = {id(table): self._new_table(table) for table in _tables(plan.steps)}
         self._ends = _loop_ends(plan.steps)
 
     def __call__(self, arrays: Sequence[Any]) -> list[DeviceArray]:
@@ -139,6 +141,12 @@ class CudaExecutable:
         if host.nbytes:
             exact = self._buffer(int(memory.handle), host.nbytes, memory)
             upload(self._core, self.stream, exact, host)
+
+    def _new_table(self, table: Table) -> DeviceTable:
+        nbytes = table_bytes(table)
+        memory = self._allocate(nbytes)
+        exact = self._buffer(int(memory.handle), nbytes, memory)
+        return DeviceTable(self._core, self.stream, exact, table)
 
     def _new_array(self, number: int) -> DeviceArray:
         type = self.plan.buffers[number].type
@@ -242,8 +250,16 @@ class CudaExecutable:
         if launch.extent == 0:
             return
         config = self._core.LaunchConfig(grid=launch.extent, block=launch.threads)
-        arguments = [a.value if isinstance(a, Extent) else addresses[a] for a in launch.args]
+        arguments = [self._argument(argument, addresses) for argument in launch.args]
         self._core.launch(self.stream, config, self._kernels[launch.key], *arguments)
+
+    def _argument(self, argument: int | Extent | Table, addresses: Sequence[int]) -> int:
+        match argument:
+            case Extent(value=value):
+                return value
+            case Table():
+                return self._tables[id(argument)].bind(addresses)
+        return addresses[argument]
 
     def _array(self, number: int, addresses: Sequence[int]) -> DeviceArray:
         memory = self._view(number, addresses)
@@ -268,6 +284,12 @@ class CudaExecutable:
         host = np.asarray(self._array(status, addresses))
         if host.any():
             raise fault_of(self.plan, int(host.flat[0]))
+
+
+def _tables(steps: Sequence[Step]) -> list[Table]:
+    """The tables that launches of the steps take."""
+    launches = [x for s in steps if s.launch is not None for x in (s.launch, *s.others)]
+    return [a for launch in launches for a in launch.args if isinstance(a, Table)]
 
 
 def _loop_ends(steps: Sequence[Step]) -> dict[int, int]:

@@ -186,6 +186,7 @@ class _Assembler:
             if isinstance(argument, Extent):
                 self.value(argument.value)
             else:
+                assert isinstance(argument, int), "a table of addresses is CUDA's"
                 self.buffer(argument)
         return at
 

@@ -1,0 +1,95 @@
+"""What fusion puts together: computed nodes, each with its own copies of the free nodes it reads.
+
+Views and counters cost nothing and are copied into every consumer, and so is scalar arithmetic on
+inputs: neither ever keeps two kernels together or apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphc.ir import Graph, Node, Operand, Value
+from graphc.space import is_free, op_of
+
+SCALAR_LIMIT = 24
+"""Scalar nodes that are copied into a consumer rather than stored."""
+
+
+@dataclass(eq=False)
+class Unit:
+    """A computed node with its own copies of the views and scalars that it reads."""
+
+    place: int
+    nodes: list[Node]
+
+    @property
+    def main(self) -> Node:
+        return self.nodes[-1]
+
+
+def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
+    """Units in order, the graph's outputs in terms of them, and the nodes that stay apart."""
+    values: dict[Value, Value] = {v: v for v in graph.inputs}
+    # The stored copies of free nodes are for the outputs; consumers still make their own.
+    stored: dict[Value, Value] = {}
+    scalars = _free_scalars(graph)
+    units: list[Unit] = []
+    kept: list[Node] = []
+    free: set[Node] = set()
+    results = set(graph.outputs)
+    for node in graph.nodes:
+        if op_of(node).kind == "constant":
+            kept.append(node)
+            values.update((v, v) for v in node.results)
+            continue
+        copies = is_free(node) or node in scalars
+        if copies:
+            free.add(node)
+        if copies and not any(v in results for v in node.results):
+            continue
+        unit = Unit(len(units), [])
+        made = _copy(node, values, free, unit, {})
+        units.append(unit)
+        (stored if copies else values).update(zip(node.results, made, strict=True))
+    outputs = [stored.get(v) or values[v] for v in graph.outputs]
+    return units, outputs, kept
+
+
+def _free_scalars(graph: Graph) -> set[Node]:
+    """Scalar arithmetic on graph inputs: cheap enough to be done in every kernel."""
+    depth: dict[Value, int] = {v: 0 for v in graph.inputs if v.type.shape == ()}
+    found = set()
+    for node in graph.nodes:
+        if op_of(node).kind != "elementwise" or node.types[0].shape != ():
+            continue
+        if all(o in depth for o in node.values):
+            size = 1 + sum(depth[o] for o in node.values)
+            if size <= SCALAR_LIMIT:
+                depth.update((v, size) for v in node.results)
+                found.add(node)
+    return found
+
+
+def _copy(
+    node: Node,
+    values: dict[Value, Value],
+    free: set[Node],
+    unit: Unit,
+    copied: dict[Node, tuple[Value, ...]],
+) -> tuple[Value, ...]:
+    """Append a copy of `node` to the unit, after copies of the free nodes that it reads."""
+    if node in copied:
+        return copied[node]
+    operands: list[Operand] = []
+    for operand in node.operands:
+        if not isinstance(operand, Value):
+            operands.append(operand)
+        elif operand.node in free:
+            results = _copy(operand.node, values, free, unit, copied)
+            operands.append(results[operand.index])
+        else:
+            operands.append(values[operand])
+    clone = replace(node, operands=tuple(operands))
+    unit.nodes.append(clone)
+    copied[node] = clone.results
+    return clone.results
