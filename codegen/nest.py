@@ -257,15 +257,42 @@ class NestBuilder:
         home = scope if self.is_inner(value) else self.outer_scope
         if value in home.known:
             return home.known[value]
-        if self.is_inner(value) and self.phase[value] < phase and value in self.stored_in:
+        if self._is_kept(value, phase):
             name = self.stored_in[value]
             at = self._stored_index(value, name)
             local = self.names.fresh(f"{value.name or 't'}_")
             home.body.append(Let(local, Load(name, at, value.type.dtype.compute)))
             home.known[value] = Var(local, value.type.dtype.compute)
             return home.known[value]
+        self._prepare(value, scope, phase)
         self._compute(value.node, home, phase)
         return home.known[value]
+
+    def _prepare(self, value: Value, scope: Scope, phase: int) -> None:
+        """Compute what a value depends on, the deepest first: chains may be long."""
+        order: list[Value] = []
+        seen: set[Value] = set()
+        stack = [o for o in value.node.values]
+        while stack:
+            found = stack.pop()
+            if found in seen or found in self.inputs or self._is_known(found, scope):
+                continue
+            seen.add(found)
+            if not is_free(found.node):
+                order.append(found)
+                if self._is_kept(found, phase):
+                    continue
+            stack.extend(found.node.values)
+        place = {n: i for i, n in enumerate(self.nodes)}
+        for found in sorted(order, key=lambda v: place[v.node]):
+            self.value(found, scope, phase)
+
+    def _is_known(self, value: Value, scope: Scope) -> bool:
+        return value in (scope if self.is_inner(value) else self.outer_scope).known
+
+    def _is_kept(self, value: Value, phase: int) -> bool:
+        """Whether a value of an earlier phase is read back rather than computed again."""
+        return self.is_inner(value) and self.phase[value] < phase and value in self.stored_in
 
     def _stored_index(self, value: Value, name: str) -> tuple[Index, ...]:
         own = self.own_index(value)

@@ -33,7 +33,7 @@ def cut(region: Graph, limit: int) -> list[Graph]:
         first, second = _before(region, products[1])
         return [q for p in (first, second) for q in cut(p, limit)]
     computed = sum(not is_free(n) for n in region.nodes)
-    if computed <= limit or products:
+    if computed <= limit:
         return [region]
     pieces = -(-computed // limit)
     first, second = _at(region, limit, pieces)

@@ -25,11 +25,12 @@ MIXED_LIMIT = 256
 
 @dataclass(eq=False)
 class Group:
-    """Units that become one kernel."""
+    """Units that become one kernel, `product` the first matrix product among them."""
 
     units: list[Unit]
     space: Space
     simple: bool
+    product: Node | None = None
     sandwich: bool = False
     merged: Group | None = None
     sources: set[Group] = field(default_factory=set)
@@ -37,11 +38,6 @@ class Group:
     @property
     def nodes(self) -> Iterator[Node]:
         return (n for unit in self.units for n in unit.nodes)
-
-    @property
-    def product(self) -> Node | None:
-        """The first matrix product of the group."""
-        return next((n for n in self.nodes if op_of(n).kind == "contraction"), None)
 
 
 @graph_pass
@@ -119,7 +115,9 @@ class _State:
 
     def alone(self, unit: Unit) -> Group:
         """A group of one unit, with the groups that it reads from."""
-        return Group([unit], Space(), simple=False, sources=set(self._bytes_read(unit)))
+        product = next((n for n in unit.nodes if op_of(n).kind == "contraction"), None)
+        sources = set(self._bytes_read(unit))
+        return Group([unit], Space(), simple=False, product=product, sources=sources)
 
     def _bytes_read(self, unit: Unit) -> dict[Group, int]:
         """How many bytes a unit reads from each group made before."""
@@ -149,9 +147,7 @@ class _State:
             return self._sandwich(producer, consumer)
         if producer.product is not None and product is not None:
             return False
-        if self._append(producer, consumer) or self._combine(producer, consumer):
-            return True
-        return False
+        return self._append(producer, consumer) or self._combine(producer, consumer)
 
     def _feeds(self, producer: Group, product: Node) -> bool:
         """Whether a product reads what a group computes, directly or through views."""
@@ -199,7 +195,12 @@ class _State:
         return True
 
     def _absorb(self, producer: Group, consumer: Group) -> None:
-        producer.units = sorted([*producer.units, *consumer.units], key=lambda u: u.place)
+        if producer.units[-1].place < consumer.units[0].place:
+            producer.units += consumer.units
+        else:
+            both = [*producer.units, *consumer.units]
+            producer.units = sorted(both, key=lambda u: u.place)
+        producer.product = producer.product or consumer.product
         producer.sources |= consumer.sources
         consumer.merged = producer
 

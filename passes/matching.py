@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,14 +159,13 @@ def _called(
     rule: Rule, function: Callable[..., Any], match: Match, builder: Builder
 ) -> Operand | None:
     with emitting(builder, match.nodes[0]) as emitter:
-        bound: dict[str, Any] = {
-            name: emitter.wrap(match.values[value])
-            for name, value in rule.variables.items()
-            if value in match.values
+        bound = {
+            name: emitter.wrap(match.values[rule.variables[name]])
+            if name in rule.variables
+            else match.attrs[name]
+            for name in rule.arguments
         }
-        bound.update(match.attrs)
-        asked = inspect.signature(function).parameters.values()
-        made = function(**{p.name: bound[p.name] for p in asked if p.default is p.empty})
+        made = function(**bound)
     if made is None or isinstance(made, Tracer):
         return None if made is None else made.value
     return literal(made, match.nodes[0].types[0].dtype)

@@ -30,7 +30,6 @@ from graphc.lowered import Lowered, launches_of, lower_graph
 from graphc.opdef import Op
 from graphc.options import Options
 from graphc.passes.expand import expand
-from graphc.runtime.buffers import address_of
 from graphc.runtime.execute import Executable
 
 Arrays = Sequence[Any]
@@ -145,27 +144,32 @@ def _launch(
     reads: Sequence[int],
     writes: Sequence[int],
 ) -> None:
-    args: list[Any] = []
-    blank: list[str | int] = []
-    buffers: dict[str, list[Any]] = {}
-    written = set(writes) - set(reads)
-    for (name, type), arg in zip(kernel.params, launch.args, strict=True):
-        if isinstance(arg, Extent):
-            args.append(arg.value)
-            continue
-        assert isinstance(type, Type)
-        if isinstance(arg, Table):
-            args.append(table_words(arg, memory.of))
-            for column, (found, kind) in enumerate(layout(kernel).located.items(), 2):
-                numbers = [row[column] for row in arg.rows]
-                buffers[found] = [_shaped(memory.of(n), kind) for n in numbers]
-                blank += [found] if written.issuperset(numbers) else []
-            continue
-        args.append(_shaped(memory.of(arg), type))
-        if arg in written:
-            blank.append(name)
+    """Run one kernel in the checker, what it only writes blank before."""
     if launch.extent == 0:
         return
+    blank: set[str | int] = set()
+
+    def array(name: str, type: Type, number: int) -> Any:
+        if number in writes and number not in reads:
+            blank.add(name)
+        return memory.of(number).reshape(type.shape if type.is_static else (-1,))
+
+    args: list[Any] = []
+    buffers: dict[str, list[Any]] = {}
+    for (name, type), arg in zip(kernel.params, launch.args, strict=True):
+        if isinstance(arg, Table):
+            located = layout(kernel).located
+            buffers = {name: [] for name in located}
+            for row in arg.rows:
+                for (one, of), number in zip(located.items(), row[-len(located) :], strict=True):
+                    assert isinstance(number, int)
+                    buffers[one].append(array(one, of, number))
+            args.append(np.array([[_word(w, memory) for w in row] for row in arg.rows]))
+        elif isinstance(arg, Extent):
+            args.append(arg.value)
+        else:
+            assert isinstance(type, Type)
+            args.append(array(name, type, arg))
     report = simt.check(
         kernel, launch.extent, args, uninitialized=blank, program=program, buffers=buffers
     )
@@ -173,21 +177,11 @@ def _launch(
     assert not left, f"{launch.entry} leaves elements unwritten: {left}\n{launch.source}"
 
 
-def _shaped(array: Any, type: Type) -> Any:
-    return array.reshape(type.shape if type.is_static else (-1,))
-
-
-def table_words(table: Table, array_of: Callable[[int], Any]) -> Any:
-    """A table of a plan with the addresses of arrays of the host; nobody may write it."""
-    words = np.array(
-        [
-            [w.value if isinstance(w, Extent) else address_of(array_of(w)) for w in row]
-            for row in table.rows
-        ],
-        np.int64,
-    )
-    words.flags.writeable = False
-    return words
+def _word(word: int | Extent, memory: _Memory) -> int:
+    """A word of a table: a number, or the address of a buffer."""
+    if isinstance(word, Extent):
+        return word.value
+    return int(memory.of(word).__array_interface__["data"][0])
 
 
 # --- the reference ------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
+from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
 from graphc.ir import Graph, Literal, Operand, Value
 from graphc.passes.matching import cost
 from graphc.passes.rewrite import Report
@@ -18,7 +19,7 @@ from tests.equal_graphs import difference, evaluate
 from tests.random_graphs import Case, Maker, instance
 from tests.random_parts import special_values
 
-DTYPES = (f64, f32, i64, i32, u8, bool_)
+DTYPES = (f64, f32, f16, bf16, i64, i32, u8, bool_)
 NAMES = [rule.name for rule in all_rules()]
 
 
@@ -46,8 +47,8 @@ def is_plain(rule: Rule) -> bool:
 def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) -> Iterator[Case]:
     """The rule's pattern alone as a graph, with arrays; tame ones hold numbers around 1."""
     exact = any(node.op.kind == "contraction" for node in rule.pattern_nodes)
-    for _ in range(6 if is_plain(rule) else 120):
-        maker = Maker(rng, tame)
+    for _ in range(4 if is_plain(rule) else 100):
+        maker = Maker(rng, tame, DTYPES)
         maker.largest = 1 << 20
         shape = max(maker.shape(), maker.shape(), key=len)
         variables = used(rule)
@@ -161,7 +162,7 @@ def check_real(rule: Rule, rng: np.random.Generator) -> None:
             other = apply(case.graph, report)
             if report.total:
                 fired += 1
-                tolerance = 200 * float(np.finfo(dtype.numpy).eps)
+                tolerance = 200 * float(ml_dtypes.finfo(dtype.numpy).eps)
                 np.testing.assert_allclose(
                     evaluate(case.of(other))[0],
                     evaluate(case)[0],
