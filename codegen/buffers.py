@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.codegen import scalar_basic as basic
-from graphc.codegen.scalar_llvm import KINDS, TABLES, Arith, alias_scope
-from graphc.codegen.scalar_value import Value
 from llvmlite import ir
 from numba import types
 
+from graphc.codegen import scalar_basic as basic
+from graphc.codegen.scalar_llvm import KINDS, TABLES, Arith, alias_scope
+from graphc.codegen.scalar_value import Value
 from graphc.dtypes import DType, Type
 
 _STORAGE = {"bool": ir.IntType(8), "f16": ir.IntType(16), "bf16": ir.IntType(16)}

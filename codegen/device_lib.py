@@ -27,8 +27,8 @@ from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from graphc.codegen.scalar_numpy import evaluate, model
 
+from graphc.codegen.scalar_numpy import evaluate, model
 from graphc.dtypes import DTYPES, DType, Shape, Size, Type
 from graphc.errors import ArgumentError, RuntimeFault
 

@@ -27,7 +27,8 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.kernel import parts as expressions
-from graphc.codegen.nest import Nest, entry_name
+from graphc.codegen.names import entry_name
+from graphc.codegen.nest import Nest
 from graphc.codegen.roles import WORKER, Draft
 from graphc.device import Device
 from graphc.dtypes import Type, i64

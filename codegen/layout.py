@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.device_lib import KernelSource
-
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 

@@ -8,20 +8,15 @@ they are outputs, and kept in scratch otherwise. Roles of axes are not decided h
 
 from __future__ import annotations
 
-import builtins
-import keyword
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from graphc.codegen import device_lib
+from graphc.codegen.elements import Elements, Scope
 from graphc.codegen.kernel import (
-    Apply,
-    Check,
     Const,
     Expr,
     IndexValue,
-    Let,
     Load,
     Masked,
     Statement,
@@ -31,19 +26,11 @@ from graphc.codegen.kernel import (
     convert,
     spell,
 )
-from graphc.dtypes import Type, i64
-from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
-from graphc.ir import Graph, Literal, Node, Value
+from graphc.dtypes import Type
+from graphc.index import Axis, Index, axis_index
+from graphc.ir import Node, Value
 from graphc.ops.products import split_spec
-from graphc.space import EXPENSIVE, Partition, is_free, op_of
-
-
-@dataclass
-class Scope:
-    """A list of statements under construction and the values known in it."""
-
-    body: list[Statement] = field(default_factory=list)
-    known: dict[Any, Expr] = field(default_factory=dict)
+from graphc.space import EXPENSIVE, is_free, op_of
 
 
 @dataclass(frozen=True)
@@ -86,75 +73,10 @@ class Nest:
     faults: dict[int, Node]
 
 
-class Names:
-    """Distinct identifiers; buffers and values share them since they share a file."""
-
-    _RESERVED = frozenset(
-        "row col k i batch head chunk block lane lo hi cuda kernel inf nan scratch status".split()
-    )
-
-    def __init__(self) -> None:
-        self.taken: set[str] = set(self._RESERVED)
-
-    def fresh(self, name: str | None, fallback: str = "t") -> str:
-        """`name`, or a variation that nobody has."""
-        base = name if name and name.isidentifier() and not keyword.iskeyword(name) else None
-        if base is None:
-            number = 0
-            while f"{fallback}{number}" in self.taken:
-                number += 1
-            base = f"{fallback}{number}"
-        unique, number = base, 2
-        while unique in self.taken or _is_builtin(unique):
-            unique, number = f"{base}_{number}", number + 1
-        self.taken.add(unique)
-        return unique
-
-
-def _is_builtin(name: str) -> bool:
-    return hasattr(device_lib, name) or hasattr(builtins, name)
-
-
-def entry_name(name: str) -> str:
-    """A kernel's name in its file: `name`, or a variation where that means something there."""
-    return f"{name}_kernel" if keyword.iskeyword(name) or _is_builtin(name) else name
-
-
-class NestBuilder:
+class NestBuilder(Elements):
     """Builds the nest of one region under one partition."""
 
-    def __init__(
-        self, region: Graph, roles: Partition, *, keep: bool, names: Names | None = None
-    ) -> None:
-        self.region = region
-        self.roles = roles
-        self.space = roles.space
-        self.keep = keep
-        self.names = names or Names()
-        self.inputs = set(region.inputs)
-        self.nodes = [n for n in self.space.nodes if n not in roles.late]
-        self.outputs = [v for v in region.outputs if v.node not in roles.late]
-        self.buffers: dict[str, Type] = {}
-        self.buffer_of: dict[Value, str] = {}
-        self.phase: dict[Value, int] = {}
-        self.faults: dict[int, Node] = {}
-        self.outer_scope = Scope()
-
-    # --- axes ---------------------------------------------------------------------------
-
-    def axis(self, number: int) -> Axis:
-        """The loop axis of a class of axes."""
-        return Axis(number, self.space.extent[number])
-
-    def own_index(self, value: Value) -> tuple[Index, ...]:
-        """A value's index in terms of its own axes."""
-        return tuple(
-            Index() if a is None else axis_index(self.axis(a)) for a in self.space.of(value)
-        )
-
-    def is_inner(self, value: Value) -> bool:
-        """Whether a value differs along the inner axes."""
-        return bool(self.space.set_of(value) & self.roles.inner)
+    # --- axes and phases ------------------------------------------------------------------
 
     def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
         """Outer and inner axes, in the order in which the widest reads and values have them."""
@@ -167,8 +89,6 @@ class NestBuilder:
             [self.axis(a) for a in order if a in self.roles.outer],
             [self.axis(a) for a in order if a in self.roles.inner],
         )
-
-    # --- phases -------------------------------------------------------------------------
 
     def find_phases(self) -> int:
         """Number every value's phase; returns the last one."""
@@ -205,152 +125,6 @@ class NestBuilder:
                     continue
             targets += [(phase, o) for o in value.node.values]
         return list(kept)
-
-    # --- expressions --------------------------------------------------------------------
-
-    def element(
-        self, operand: Value | Literal, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
-    ) -> Expr:
-        """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
-        if isinstance(operand, Literal):
-            return Const(operand.value, operand.dtype.compute)
-        if operand in self.inputs:
-            return self._load(operand, at, scope, guarded)
-        node = operand.node
-        kind = op_of(node).kind
-        if kind == "view":
-            return self._view(node, at, scope, phase, guarded)
-        if kind == "iota":
-            return IndexValue(at[node.attrs["axis"]], node.types[0].dtype.compute)
-        return self.value(operand, scope, phase)
-
-    def _load(
-        self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool
-    ) -> Expr:
-        name = self.buffer_of[value]
-        load = Load(name, at, value.type.dtype.compute)
-        if guarded:
-            return load
-        inner = any(a.number in self.roles.inner for i in at for a in i.axes())
-        home = scope if inner else self.outer_scope
-        key = (name, tuple(i.key() for i in at))
-        if key not in home.known:
-            local = self.names.fresh(f"{name}_")
-            home.body.append(Let(local, load, value.node.loc))
-            home.known[key] = Var(local, load.dtype)
-        return home.known[key]
-
-    def _view(
-        self, node: Node, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
-    ) -> Expr:
-        operand = node.operands[0]
-        if isinstance(operand, Literal):
-            return Const(operand.value, operand.dtype.compute)
-        origin, mask, fill = apply_view(op_of(node), node.attrs, operand.type, at)
-        inner = self.element(operand, origin, scope, phase, guarded or bool(mask))
-        if not mask:
-            return inner
-        return Masked(mask, inner, Const(fill, inner.dtype))
-
-    def value(self, value: Value, scope: Scope, phase: int) -> Expr:
-        """A computed value: known, read back, or computed here."""
-        home = scope if self.is_inner(value) else self.outer_scope
-        if value in home.known:
-            return home.known[value]
-        if self._is_kept(value, phase):
-            name = self.stored_in[value]
-            at = self._stored_index(value, name)
-            local = self.names.fresh(f"{value.name or 't'}_")
-            home.body.append(Let(local, Load(name, at, value.type.dtype.compute)))
-            home.known[value] = Var(local, value.type.dtype.compute)
-            return home.known[value]
-        self._prepare(value, scope, phase)
-        self._compute(value.node, home, phase)
-        return home.known[value]
-
-    def _prepare(self, value: Value, scope: Scope, phase: int) -> None:
-        """Compute what a value depends on, the deepest first: chains may be long."""
-        order: list[Value] = []
-        seen: set[Value] = set()
-        stack = [o for o in value.node.values]
-        while stack:
-            found = stack.pop()
-            if found in seen or found in self.inputs or self._is_known(found, scope):
-                continue
-            seen.add(found)
-            if not is_free(found.node):
-                order.append(found)
-                if self._is_kept(found, phase):
-                    continue
-            stack.extend(found.node.values)
-        place = {n: i for i, n in enumerate(self.nodes)}
-        for found in sorted(order, key=lambda v: place[v.node]):
-            self.value(found, scope, phase)
-
-    def _is_known(self, value: Value, scope: Scope) -> bool:
-        return value in (scope if self.is_inner(value) else self.outer_scope).known
-
-    def _is_kept(self, value: Value, phase: int) -> bool:
-        """Whether a value of an earlier phase is read back rather than computed again."""
-        return self.is_inner(value) and self.phase[value] < phase and value in self.stored_in
-
-    def _stored_index(self, value: Value, name: str) -> tuple[Index, ...]:
-        own = self.own_index(value)
-        if name not in self.scratch:
-            return own
-        inner = [a for a in self.space.of(value) if a in self.roles.inner]
-        return tuple(axis_index(self.axis(a)) for a in inner if a is not None)
-
-    def _compute(self, node: Node, home: Scope, phase: int) -> None:
-        """Append the statements of a node."""
-        op = op_of(node)
-        if op.kind == "gather":
-            self._gather(node, home, phase)
-            return
-        assert op.kind == "elementwise", op
-        at = self.own_index(Value(node))
-        args = {
-            name: self.element(o, at, home, phase, False)
-            for name, o in zip(op.operands, node.operands)
-        }
-        compute = next((a.dtype for n, a in args.items() if n != "c"), node.types[0].dtype)
-        for value, code in zip(node.results, op.code):
-            if "D" in op.signature:
-                (expr,) = args.values()
-            else:
-                expr = spell(code, args, compute)
-            expr = convert(expr, value.type.dtype)
-            self._bind(value, expr, home)
-
-    def _bind(self, value: Value, expr: Expr, home: Scope) -> None:
-        if isinstance(expr, Var | Const):
-            home.known[value] = expr
-            return
-        name = self.names.fresh(value.name)
-        home.body.append(Let(name, expr, value.node.loc, user=value.name is not None))
-        home.known[value] = Var(name, expr.dtype)
-
-    def _gather(self, node: Node, home: Scope, phase: int) -> None:
-        """Load an index, wrap it if negative, check it, and load by it."""
-        source, index = node.operands
-        axis, at = node.attrs["axis"], self.own_index(Value(node))
-        assert isinstance(source, Value) and isinstance(index, Value)
-        size = source.type.static_shape[axis]
-        ndim = index.type.ndim
-        number = self.element(index, at[axis : axis + ndim], home, phase, False)
-        raw = self.names.fresh("at")
-        home.body.append(Let(raw, convert(number, i64)))
-        wrapped = self.names.fresh(f"{raw}_wrapped")
-        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
-        place = Index(((Loaded(wrapped, (), size), 1),))
-        code = len(self.faults) + 1
-        self.faults[code] = node
-        in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
-        home.body.append(Check(in_range, code))
-        inner = (*at[:axis], place, *at[axis + ndim :])
-        value = self.element(source, inner, home, phase, True)
-        zero = Const(0, value.dtype)
-        self._bind(Value(node), Masked(in_range, value, zero), home)
 
     # --- the whole ------------------------------------------------------------------------
 
@@ -392,8 +166,7 @@ class NestBuilder:
 
     def _choose_storage(self) -> None:
         """Where values of an earlier phase are read back from: outputs, or scratch."""
-        self.scratch: dict[str, Type] = {}
-        self.stored_in: dict[Value, str] = {
+        self.stored_in = {
             v: self.buffer_of[v] for v in self.outputs if v in self.buffer_of and self.is_inner(v)
         }
         if not self.keep:
@@ -516,10 +289,3 @@ def _start(op: Any, node: Node, expr: Expr) -> Const:
     first = node.operands[0].type
     value = op.init(first) if op.init is not None else 0
     return Const(float(value) if expr.dtype.is_float else value, expr.dtype)
-
-
-def wrap_negative(raw: Var, size: int) -> Expr:
-    """A negative index counts from the end."""
-    place = Index(((Loaded(raw.name, (), size), 1),))
-    below = Condition(place, ">=", 0)
-    return Masked((below,), raw, Apply("+", (raw, Const(size, i64)), i64))

@@ -14,12 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from graphc.codegen.buffers import Access, Buffer
-from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
-from graphc.codegen.layout import Layout, compile_error, layout
-from graphc.codegen.numba_names import Toolkit, install
-from graphc.codegen.scalar_llvm import CpuArith
-from graphc.codegen.transform import Names, rewrite
 from llvmlite import ir
 from numba import types
 from numba.core import compiler, datamodel, errors, imputils, typed_passes, untyped_passes
@@ -28,6 +22,12 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typing import templates
 
+from graphc.codegen.buffers import Access, Buffer
+from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
+from graphc.codegen.layout import Layout, compile_error, layout
+from graphc.codegen.numba_names import Toolkit, install
+from graphc.codegen.scalar_llvm import CpuArith
+from graphc.codegen.transform import Names, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 

@@ -20,11 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from graphc._lazy import load
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
 from graphc.codegen.layout import Layout, compile_error, layout
 from graphc.codegen.transform import Names, rewrite, rewrite_helper
-
-from graphc._lazy import load
 from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
 

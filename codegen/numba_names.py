@@ -14,14 +14,14 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from llvmlite import ir
+from numba import types
+
 from graphc.codegen import buffers
 from graphc.codegen.buffers import Buffer
 from graphc.codegen.scalar import SCALARS, Operand, Scalar, signature
 from graphc.codegen.scalar_llvm import Arith
 from graphc.codegen.scalar_value import Value
-from llvmlite import ir
-from numba import types
-
 from graphc.dtypes import DType, bool_, f32, f64, i32, i64, u8
 from graphc.errors import GraphcError
 

@@ -18,7 +18,6 @@ from typing import Any
 from graphc.codegen import scalar_basic as basic
 from graphc.codegen import scalar_elementary as elementary
 from graphc.codegen import scalar_trigonometry as trigonometry
-
 from graphc.dtypes import DTYPES, DType, bool_, f64, promote
 from graphc.errors import TypeMismatch
 

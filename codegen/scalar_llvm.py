@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.codegen.scalar_value import Value
 from llvmlite import ir
+
+from graphc.codegen.scalar_value import Value
 
 KINDS = {
     "bool": ir.IntType(1),

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from graphc.codegen.scalar import SCALARS, signature
 
+from graphc.codegen.scalar import SCALARS, signature
 from graphc.dtypes import dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]

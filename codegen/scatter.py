@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.elements import wrap_negative
 from graphc.codegen.kernel import (
     Check,
     Const,
@@ -23,7 +24,7 @@ from graphc.codegen.kernel import (
     When,
     convert,
 )
-from graphc.codegen.nest import Names, entry_name, wrap_negative
+from graphc.codegen.names import Names, entry_name
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import substitute
+from graphc.codegen.elements import Scope
 from graphc.codegen.finish import inline, locs_of
 from graphc.codegen.kernel import (
     Apply,
@@ -36,7 +37,8 @@ from graphc.codegen.kernel import (
     map_expr,
     map_exprs,
 )
-from graphc.codegen.nest import NestBuilder, Scope, entry_name
+from graphc.codegen.names import entry_name
+from graphc.codegen.nest import NestBuilder
 from graphc.codegen.region import without
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, as_index, axis_index

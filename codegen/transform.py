@@ -19,7 +19,6 @@ from typing import Any
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
 from graphc.codegen.layout import Layout, function_tree
 from graphc.codegen.scalar import SCALARS
-
 from graphc.dtypes import DTYPES, DType, Type, f32, i32
 from graphc.errors import ParseError
 

@@ -395,7 +395,9 @@ def _near(got: Any, want: Any, runs: Sequence[Any]) -> Any:
     with np.errstate(all="ignore"):
         changes = [np.abs(run.astype(np.float64) - wide) for run in runs]
         spread = np.max([np.nan_to_num(c, nan=0.0, posinf=0.0) for c in changes], axis=0)
-        vague = np.logical_or.reduce([np.isfinite(run) != np.isfinite(want) for run in runs])
+        vague = np.logical_or.reduce(
+            [~(np.isfinite(run) & np.isfinite(want)) & ~same_bits(run, want) for run in runs]
+        )
         off = np.abs(got.astype(np.float64) - wide)
         equal = (got == want) | (np.isnan(got) & np.isnan(want))
         return equal | vague | (off <= SLACK * spread)

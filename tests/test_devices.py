@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind
+from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind, Table
 
 from graphc.dtypes import bf16, bool_, f32, i64
 from graphc.errors import OutOfBounds, SignatureError, TargetError, UnsupportedFunction
@@ -242,7 +242,18 @@ def step(h, x, y, n):
     at(y, n)[:] = at(h, n)
 
 
-PTX = {name: f".visible .entry {name}(\n.param .u64 p0)" for name in ("mix", "step", "fail")}
+def mix_rows(table):
+    """What one launch over a table of two rows does: first block, n, x, y, z."""
+    words = np.ctypeslib.as_array((ctypes.c_int64 * 10).from_address(table)).reshape(2, 5)
+    assert words[0, 0] == 0 and words[1, 0] == 3
+    for _, n, x, y, z in words.tolist():
+        mix(x, y, z, n)
+
+
+PTX = {
+    name: f".visible .entry {name}(\n.param .u64 p0)"
+    for name in ("mix", "mix_rows", "step", "fail")
+}
 
 
 def kernel(key, *args, extent=1):
@@ -313,6 +324,72 @@ def test_loops_branches_and_callbacks():
         assert np.array_equal(np.asarray(last), h * 2)
         assert len(seen) == turn
         assert np.array_equal(seen[-1], h)
+
+
+TWO_ROWS = Table(
+    ((Extent(0), Extent(8), 0, 2, 4), (Extent(3), Extent(4), 1, 3, 5))
+)  # fmt: skip
+
+
+def test_a_launch_over_a_table_finds_the_buffers_of_every_call():
+    core = FakeCore({"mix_rows": mix_rows})
+    table = buffers(
+        x=(IN, 0, f32[8]),
+        u=(IN, 1, f32[4]),
+        k=(CONST, 0, f32[8]),
+        t=(ARENA, 64, f32[4]),
+        y=(OUT, 0, f32[8]),
+        v=(OUT, 1, f32[4]),
+    )
+    steps = (Step(StepKind.COPY, "fill", (1,), (3,)), kernel("mix_rows", TWO_ROWS, extent=5))
+    plan = Plan("f", "cuda", table, steps, (0, 1), (4, 5), 128, (np.ones(8),))
+    run = CudaExecutable(plan, PTX, core=core)
+    kept = []
+    for seed in (1, 2, 3):
+        random = np.random.default_rng(seed)
+        x, u = (random.standard_normal(n).astype(np.float32) for n in (8, 4))
+        y, v = run([x, u])
+        kept.append((y, np.asarray(y), x + np.float32(0.5)))
+        assert np.array_equal(np.asarray(v), u + u / 2)
+    # Earlier results keep their memory: each call's table led to arrays of its own.
+    for array, before, expected in kept:
+        assert np.array_equal(before, expected)
+        assert np.array_equal(np.asarray(array), expected)
+    assert core.launches == [("mix_rows", (5, 128))] * 3
+
+
+def test_a_table_is_copied_only_where_an_address_changed():
+    core = FakeCore({"mix_rows": mix_rows})
+    table = buffers(
+        x=(CONST, 0, f32[8]),
+        u=(CONST, 1, f32[4]),
+        k=(CONST, 0, f32[8]),
+        w=(CONST, 1, f32[4]),
+        y=(ARENA, 0, f32[8]),
+        v=(ARENA, 64, f32[4]),
+        s=(IN, 0, f32[3, 4]),
+        out=(OUT, 0, f32[3, 4]),
+        s_t=(IN, 0, f32[4]),
+        out_t=(OUT, 0, f32[4]),
+    )
+    fixed = kernel("mix_rows", TWO_ROWS, extent=5)
+    rows = (TWO_ROWS.rows[0], (Extent(3), Extent(4), 8, 5, 9))
+    moving = kernel("mix_rows", Table(rows), extent=5)
+    constants = (np.ones(8), np.full(4, 2.0))
+    loop = (
+        Step(StepKind.LOOP, "scan", count=3),
+        fixed,
+        moving,
+        Step(StepKind.END, "scan", bumps=((8, 16), (9, 16))),
+    )
+    run = CudaExecutable(Plan("f", "cuda", table, loop, (6,), (7,), 128, constants), PTX, core=core)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for copies_of_fixed in (1, 0):
+        del core.stream.log[:]
+        (out,) = run([x])
+        # One for the argument, and one for each turn of the loop, whose rows move on.
+        assert core.stream.log.count("copy") == 1 + copies_of_fixed + 3
+        assert np.array_equal(np.asarray(out), x + 1.5)
 
 
 def test_library_steps_get_device_arrays():

@@ -21,7 +21,7 @@ from graphc.errors import ArgumentError, TargetError
 from graphc.numpy import tanh
 from graphc.lowered import Lowered
 from graphc.optim import AdamState, adam
-from tests.codegen_harness import check, reference, run_plan_checked, table_words
+from tests.codegen_harness import check, reference, run_plan_checked
 
 SHAPES = ((1,), (255,), (256,), (257,), (3, 100))
 BLOCKS = (1, 1, 1, 2, 2)
@@ -49,6 +49,10 @@ def optimizer() -> Lowered:
 def inputs(made: Lowered) -> list[Any]:
     random = np.random.default_rng(7)
     return [abs(random.standard_normal(v.type.static_shape)).astype("f4") for v in made.graph.inputs]
+
+
+def address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def only_launch(plan: Plan) -> tuple[Launch, Table]:
@@ -160,7 +164,12 @@ class Bench:
             for number, b in enumerate(made.plan.buffers)
         }
         self.names = re.findall(r"(\w+) = buffer_at", self.launch.source)
-        self.words = np.array(table_words(table, arrays))
+        self.words = np.array(
+            [
+                [w.value if isinstance(w, Extent) else address(arrays[w]) for w in row]
+                for row in table.rows
+            ]
+        )
         self.buffers = {
             name: [
                 arrays[row[column]].reshape(() if f"{name} f32[]" in source else -1)
@@ -279,8 +288,7 @@ def add_one(table: i64[2, 4]):
 
 def add_one(xs: Any, ys: Any, alias: str = "") -> Any:
     kernel = load_kernels(IN_PLACE.format(alias=alias), f"<add one{alias}>")["add_one"]
-    address = [[a.__array_interface__["data"][0] for a in arrays] for arrays in (xs, ys)]
-    words = [[n, len(xs[n]), address[0][n], address[1][n]] for n in range(2)]
+    words = [[n, len(xs[n]), address(xs[n]), address(ys[n])] for n in range(2)]
     return simt.run(kernel, 2, [np.array(words)], buffers={"x": xs, "y": ys})
 
 

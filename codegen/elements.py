@@ -1,0 +1,231 @@
+"""Elements of a group's values as expressions: where each is computed, loaded or read back.
+
+Expressions are pulled: an element of a value asks for elements of its operands, through views by
+index maps, down to the group's inputs. What is computed is bound to a name at the level where it
+lives, the outer one or that of the phase under way, and is known there from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.codegen.kernel import (
+    Apply,
+    Check,
+    Const,
+    Expr,
+    IndexValue,
+    Let,
+    Load,
+    Masked,
+    Statement,
+    Var,
+    convert,
+    spell,
+)
+from graphc.codegen.names import Names
+from graphc.dtypes import Type, i64
+from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
+from graphc.ir import Graph, Literal, Node, Value
+from graphc.space import Partition, is_free, op_of
+
+
+@dataclass
+class Scope:
+    """A list of statements under construction and the values known in it."""
+
+    body: list[Statement] = field(default_factory=list)
+    known: dict[Any, Expr] = field(default_factory=dict)
+
+
+class Elements:
+    """Expressions for the values of one region under one partition of its axes."""
+
+    def __init__(
+        self, region: Graph, roles: Partition, *, keep: bool, names: Names | None = None
+    ) -> None:
+        self.region = region
+        self.roles = roles
+        self.space = roles.space
+        self.keep = keep
+        self.names = names or Names()
+        self.inputs = set(region.inputs)
+        self.nodes = [n for n in self.space.nodes if n not in roles.late]
+        self.outputs = [v for v in region.outputs if v.node not in roles.late]
+        self.buffers: dict[str, Type] = {}
+        self.buffer_of: dict[Value, str] = {}
+        self.phase: dict[Value, int] = {}
+        self.faults: dict[int, Node] = {}
+        self.outer_scope = Scope()
+        self.scratch: dict[str, Type] = {}
+        self.stored_in: dict[Value, str] = {}
+
+    # --- axes ---------------------------------------------------------------------------
+
+    def axis(self, number: int) -> Axis:
+        """The loop axis of a class of axes."""
+        return Axis(number, self.space.extent[number])
+
+    def own_index(self, value: Value) -> tuple[Index, ...]:
+        """A value's index in terms of its own axes."""
+        return tuple(
+            Index() if a is None else axis_index(self.axis(a)) for a in self.space.of(value)
+        )
+
+    def is_inner(self, value: Value) -> bool:
+        """Whether a value differs along the inner axes."""
+        return bool(self.space.set_of(value) & self.roles.inner)
+
+    # --- expressions --------------------------------------------------------------------
+
+    def element(
+        self, operand: Value | Literal, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
+    ) -> Expr:
+        """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
+        if isinstance(operand, Literal):
+            return Const(operand.value, operand.dtype.compute)
+        if operand in self.inputs:
+            return self._load(operand, at, scope, guarded)
+        node = operand.node
+        kind = op_of(node).kind
+        if kind == "view":
+            return self._view(node, at, scope, phase, guarded)
+        if kind == "iota":
+            return IndexValue(at[node.attrs["axis"]], node.types[0].dtype.compute)
+        return self.value(operand, scope, phase)
+
+    def _load(
+        self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool
+    ) -> Expr:
+        name = self.buffer_of[value]
+        load = Load(name, at, value.type.dtype.compute)
+        if guarded:
+            return load
+        inner = any(a.number in self.roles.inner for i in at for a in i.axes())
+        home = scope if inner else self.outer_scope
+        key = (name, tuple(i.key() for i in at))
+        if key not in home.known:
+            local = self.names.fresh(f"{name}_")
+            home.body.append(Let(local, load, value.node.loc))
+            home.known[key] = Var(local, load.dtype)
+        return home.known[key]
+
+    def _view(
+        self, node: Node, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
+    ) -> Expr:
+        operand = node.operands[0]
+        if isinstance(operand, Literal):
+            return Const(operand.value, operand.dtype.compute)
+        origin, mask, fill = apply_view(op_of(node), node.attrs, operand.type, at)
+        inner = self.element(operand, origin, scope, phase, guarded or bool(mask))
+        if not mask:
+            return inner
+        return Masked(mask, inner, Const(fill, inner.dtype))
+
+    def value(self, value: Value, scope: Scope, phase: int) -> Expr:
+        """A computed value: known, read back, or computed here."""
+        home = scope if self.is_inner(value) else self.outer_scope
+        if value in home.known:
+            return home.known[value]
+        if self._is_kept(value, phase):
+            name = self.stored_in[value]
+            at = self._stored_index(value, name)
+            local = self.names.fresh(f"{value.name or 't'}_")
+            home.body.append(Let(local, Load(name, at, value.type.dtype.compute)))
+            home.known[value] = Var(local, value.type.dtype.compute)
+            return home.known[value]
+        self._prepare(value, scope, phase)
+        self._compute(value.node, home, phase)
+        return home.known[value]
+
+    def _prepare(self, value: Value, scope: Scope, phase: int) -> None:
+        """Compute what a value depends on, the deepest first: chains may be long."""
+        order: list[Value] = []
+        seen: set[Value] = set()
+        stack = [o for o in value.node.values]
+        while stack:
+            found = stack.pop()
+            if found in seen or found in self.inputs or self._is_known(found, scope):
+                continue
+            seen.add(found)
+            if not is_free(found.node):
+                order.append(found)
+                if self._is_kept(found, phase):
+                    continue
+            stack.extend(found.node.values)
+        place = {n: i for i, n in enumerate(self.nodes)}
+        for found in sorted(order, key=lambda v: place[v.node]):
+            self.value(found, scope, phase)
+
+    def _is_known(self, value: Value, scope: Scope) -> bool:
+        return value in (scope if self.is_inner(value) else self.outer_scope).known
+
+    def _is_kept(self, value: Value, phase: int) -> bool:
+        """Whether a value of an earlier phase is read back rather than computed again."""
+        return self.is_inner(value) and self.phase[value] < phase and value in self.stored_in
+
+    def _stored_index(self, value: Value, name: str) -> tuple[Index, ...]:
+        own = self.own_index(value)
+        if name not in self.scratch:
+            return own
+        inner = [a for a in self.space.of(value) if a in self.roles.inner]
+        return tuple(axis_index(self.axis(a)) for a in inner if a is not None)
+
+    def _compute(self, node: Node, home: Scope, phase: int) -> None:
+        """Append the statements of a node."""
+        op = op_of(node)
+        if op.kind == "gather":
+            self._gather(node, home, phase)
+            return
+        assert op.kind == "elementwise", op
+        at = self.own_index(Value(node))
+        args = {
+            name: self.element(o, at, home, phase, False)
+            for name, o in zip(op.operands, node.operands)
+        }
+        compute = next((a.dtype for n, a in args.items() if n != "c"), node.types[0].dtype)
+        for value, code in zip(node.results, op.code):
+            if "D" in op.signature:
+                (expr,) = args.values()
+            else:
+                expr = spell(code, args, compute)
+            expr = convert(expr, value.type.dtype)
+            self._bind(value, expr, home)
+
+    def _bind(self, value: Value, expr: Expr, home: Scope) -> None:
+        if isinstance(expr, Var | Const):
+            home.known[value] = expr
+            return
+        name = self.names.fresh(value.name)
+        home.body.append(Let(name, expr, value.node.loc, user=value.name is not None))
+        home.known[value] = Var(name, expr.dtype)
+
+    def _gather(self, node: Node, home: Scope, phase: int) -> None:
+        """Load an index, wrap it if negative, check it, and load by it."""
+        source, index = node.operands
+        axis, at = node.attrs["axis"], self.own_index(Value(node))
+        assert isinstance(source, Value) and isinstance(index, Value)
+        size = source.type.static_shape[axis]
+        ndim = index.type.ndim
+        number = self.element(index, at[axis : axis + ndim], home, phase, False)
+        raw = self.names.fresh("at")
+        home.body.append(Let(raw, convert(number, i64)))
+        wrapped = self.names.fresh(f"{raw}_wrapped")
+        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
+        place = Index(((Loaded(wrapped, (), size), 1),))
+        code = len(self.faults) + 1
+        self.faults[code] = node
+        in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
+        home.body.append(Check(in_range, code))
+        inner = (*at[:axis], place, *at[axis + ndim :])
+        value = self.element(source, inner, home, phase, True)
+        zero = Const(0, value.dtype)
+        self._bind(Value(node), Masked(in_range, value, zero), home)
+
+
+def wrap_negative(raw: Var, size: int) -> Expr:
+    """A negative index counts from the end."""
+    place = Index(((Loaded(raw.name, (), size), 1),))
+    below = Condition(place, ">=", 0)
+    return Masked((below,), raw, Apply("+", (raw, Const(size, i64)), i64))

@@ -1,0 +1,42 @@
+"""Identifiers of emitted files: distinct, and never a name that means something there."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+
+from graphc.codegen import device_lib
+
+
+class Names:
+    """Distinct identifiers; buffers and values share them since they share a file."""
+
+    _RESERVED = frozenset(
+        "row col k i batch head chunk block lane lo hi cuda kernel inf nan scratch status".split()
+    )
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set(self._RESERVED)
+
+    def fresh(self, name: str | None, fallback: str = "t") -> str:
+        """`name`, or a variation that nobody has."""
+        base = name if name and name.isidentifier() and not keyword.iskeyword(name) else None
+        if base is None:
+            number = 0
+            while f"{fallback}{number}" in self.taken:
+                number += 1
+            base = f"{fallback}{number}"
+        unique, number = base, 2
+        while unique in self.taken or _is_builtin(unique):
+            unique, number = f"{base}_{number}", number + 1
+        self.taken.add(unique)
+        return unique
+
+
+def _is_builtin(name: str) -> bool:
+    return hasattr(device_lib, name) or hasattr(builtins, name)
+
+
+def entry_name(name: str) -> str:
+    """A kernel's name in its file: `name`, or a variation where that means something there."""
+    return f"{name}_kernel" if keyword.iskeyword(name) or _is_builtin(name) else name
