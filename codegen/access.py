@@ -176,6 +176,28 @@ def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[State
     return map_body(body, statement)
 
 
+def share_buffer(kernel: Kernel, source: str, target: str) -> Kernel:
+    """The kernel with `target` for `source` too: each element is read before it is written."""
+
+    def expression(expr: Expr) -> Expr:
+        shared = isinstance(expr, Load) and expr.buffer == source
+        return replace(expr, buffer=target) if shared else expr
+
+    body = map_body(
+        kernel.body, lambda s: map_exprs(s, lambda e: map_expr(e, expression))
+    )
+    params = tuple(
+        replace(p, role="inout") if p.name == target else p
+        for p in kernel.params
+        if p.name != source
+    )
+    meaning = kernel.meaning
+    if meaning is not None:
+        binding = {n: v for n, v in meaning.binding.items() if n != source}
+        meaning = replace(meaning, binding=binding, before={target: meaning.binding[source]})
+    return replace(kernel, body=body, params=params, in_place=(), meaning=meaning)
+
+
 def in_place(kernel: Kernel) -> tuple[tuple[str, str], ...]:
     """Pairs (input, output) of one type where each element is read before its own is written."""
     found: dict[str, set[tuple[Index, ...]]] = {}

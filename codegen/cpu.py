@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graphc.codegen.device_lib import LESSER
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once
-from graphc.codegen.printing import Printer, element, header, literal_dtype, signature, spec
+from graphc.codegen.printing import Frame, Printer, element, emitted_file, literal_dtype, spec
+from graphc.codegen.reference import input_roles
 
 
 class _Cpu:
@@ -40,23 +41,18 @@ def print_cpu(kernel: Kernel, *, root: str = "") -> str:
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cpu(), literals, root)
     printer.body(kernel.body)
-    types = {element(p.type) for p in kernel.params}
     sizes = dict.fromkeys(kernel.sizes.values())
     params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
-    params += [f"{s}: i64" for s in (*sizes, "lo", "hi")]
-    names = sorted({*types, *printer.used, literals.name, "i64", "kernel"})
     alias = f", alias={kernel.alias!r}" if kernel.alias else ""
-    launch = f"{kernel.name} for lo..hi in pieces of range({kernel.extent})"
-    return "\n".join(
-        [
-            header(kernel, launch, root),
-            f"from graphc.codegen.device_lib import {', '.join(names)}",
-            "",
-            "",
-            f'@kernel("cpu", literals={literals.name}{alias})',
-            *signature(kernel.name, params),
-            printer.text() or "    pass",
-            "",
-        ]
+    return emitted_file(
+        printer,
+        Frame(
+            imports=(),
+            decorator=f'@kernel("cpu", literals={literals.name}{alias})',
+            params=params + [f"{s}: i64" for s in (*sizes, "lo", "hi")],
+            names={"i64", *(element(p.type) for p in kernel.params)},
+            launch=f"{kernel.name} for lo..hi in pieces of range({kernel.extent})",
+            grid=kernel.extent,
+            roles=input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes},
+        ),
     )
-

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graphc.codegen.device_lib import BLOCK_HELPERS, LESSER
 from graphc.codegen.kernel import Combine, Kernel, Let, Loop, Once, walk
-from graphc.codegen.printing import Printer, element, header, literal_dtype, signature, spec
+from graphc.codegen.printing import Frame, Printer, element, emitted_file, literal_dtype, spec
+from graphc.codegen.reference import input_roles
 
 FIRST_BUFFER = 2
 """The column of a table's first buffer, behind the first block and the number of elements."""
@@ -93,23 +94,21 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     if any(isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread") for s in walk(kernel.body)):
         printer.line("lane = cuda.threadIdx.x")
     printer.body(kernel.body)
-    types = {element(p.type) for p in kernel.params}
-    names = {*types, *printer.used, literals.name, "kernel"} | ({"i64"} if sizes else set())
     alias = f", alias={kernel.alias!r}" if kernel.alias else ""
     launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
+    roles = input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}
     if kernel.table:
         launch += f" over {len(kernel.table)} rows: first block, elements, address of each buffer"
-    return "\n".join(
-        [
-            header(kernel, launch, root),
-            "from numba import cuda",
-            "",
-            f"from graphc.codegen.device_lib import {', '.join(sorted(names))}",
-            "",
-            "",
-            f'@kernel("cuda", literals={literals.name}, threads={kernel.threads}{alias})',
-            *signature(kernel.name, params),
-            printer.text() or "    pass",
-            "",
-        ]
+        roles = {_table_names(kernel)[0]: str(kernel.table)} | input_roles(kernel)
+    return emitted_file(
+        printer,
+        Frame(
+            imports=("from numba import cuda",),
+            decorator=f'@kernel("cuda", literals={literals.name}, threads={kernel.threads}{alias})',
+            params=params,
+            names={*(element(p.type) for p in kernel.params), *(["i64"] if sizes else [])},
+            launch=launch,
+            grid=kernel.blocks,
+            roles=roles,
+        ),
     )

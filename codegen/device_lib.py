@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from graphc import _lazy
 from graphc.codegen.scalar_numpy import evaluate, model
 from graphc.dtypes import DTYPES, DType, Shape, Size, Type
 from graphc.errors import ArgumentError, RuntimeFault
@@ -151,6 +152,20 @@ class DeviceHelper:
 
     def __call__(self, *operands: Any) -> Any:
         raise TypeError(f"{self.name} needs a block of threads: use the checker or a GPU")
+
+
+def run_alone(
+    kernel: KernelSource,
+    launches: Any,
+    reference: Callable[..., Any],
+    totals: Mapping[str, Callable[..., Any]] | None = None,
+) -> NoReturn:
+    """What `python file.py` does: run the kernel on made-up inputs and compare with NumPy.
+
+    Ends the program with code 0 if they agree, 1 if not, and 3 where a CUDA kernel finds no GPU.
+    """
+    standalone = _lazy.load("graphc.runtime.standalone")
+    raise SystemExit(standalone.run_file(kernel, launches, reference, totals or {}))
 
 
 def device_helper(function: Any) -> DeviceHelper:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from graphc.codegen.access import accesses
 from graphc.codegen.kernel import (
     Combine,
+    Const,
     Expr,
+    IndexValue,
     Kernel,
     Let,
     Load,
     Loop,
+    Masked,
     Once,
     Param,
     Scratch,
@@ -38,7 +41,7 @@ from graphc.ir import Loc
 def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device) -> Kernel:
     """The kernel: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
-    body = _hoist_scratch(inline(draft.body, inputs))
+    body = _hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
     if nest.faults:
         params += (Param("status", Type(i64, (1,)), "status"),)
@@ -132,6 +135,38 @@ def _unlike(taken: Iterable[str], base: str) -> str:
     while name in taken:
         name, number = f"{base}{number}", number + 1
     return name
+
+
+def _hoist_constants(
+    body: tuple[Statement, ...], inputs: set[str]
+) -> tuple[Statement, ...]:
+    """Values that depend on no axis stand before the outermost loop."""
+    changing = {s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)}
+    changing |= {s.name for s in walk(body) if isinstance(s, Combine)}
+    before: list[Statement] = []
+    fixed: set[str] = set()
+
+    def is_constant(expr: Expr) -> bool:
+        match expr:
+            case Var(name=name):
+                return name in fixed
+            case Load(buffer=buffer, index=at):
+                return buffer in inputs and not any(a for i in at for a in i.terms)
+            case IndexValue() | Masked():
+                return False
+            case _:
+                return True
+
+    def visit(s: Statement) -> Statement | None:
+        if isinstance(s, Let) and s.name not in changing:
+            if all(map(is_constant, subexpressions(s.expr))) and not isinstance(s.expr, Const):
+                before.append(s)
+                fixed.add(s.name)
+                return None
+        return s
+
+    rest = map_body(body, visit)
+    return (*before, *rest) if before else body
 
 
 def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

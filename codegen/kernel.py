@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.codegen.scalar import SCALARS
 from graphc.dtypes import DType, Type, bool_
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
-from graphc.ir import Loc
+from graphc.ir import Loc, Node, Value
 
 # --- expressions --------------------------------------------------------------------------
 
@@ -262,11 +262,26 @@ Statement = (
 
 @dataclass(frozen=True)
 class Param:
-    """A buffer of the kernel: `role` is input, output or temp."""
+    """A buffer of the kernel: `role` is input, output, inout (read, then written) or temp."""
 
     name: str
     type: Type
     role: str
+
+
+@dataclass(frozen=True, eq=False)
+class Meaning:
+    """What a kernel computes: graph nodes, and the value that each buffer holds.
+
+    `totals` are buffers of partials: combined along their first axis, as the reduction that
+    makes the value combines elements, they are the value. `before` is what an inout buffer holds at
+    first.
+    """
+
+    nodes: tuple[Node, ...]
+    binding: Mapping[str, Value]
+    totals: Mapping[str, Value] = field(default_factory=dict)
+    before: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +293,7 @@ class Kernel:
     that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the assignment of roles.
     `table` makes one launch of several of a flat kernel: it holds the extent of each, and the
-    buffers are found in a table of as many rows.
+    buffers are found in a table of as many rows. `meaning` is for readers: it takes no part in `key`.
     """
 
     name: str
@@ -295,6 +310,7 @@ class Kernel:
     in_place: tuple[tuple[str, str], ...] = ()
     locs: tuple[Loc, ...] = ()
     table: tuple[int, ...] = ()
+    meaning: Meaning | None = None
 
     @property
     def blocks(self) -> int:
@@ -303,6 +319,16 @@ class Kernel:
             return sum(-(-extent // self.threads) for extent in self.table)
         flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(self.body))
         return -(-self.extent // self.threads) if flat else self.extent
+
+    def computing(
+        self,
+        nodes: Sequence[Node],
+        binding: Mapping[str, Value],
+        totals: Mapping[str, Value] | None = None,
+    ) -> Kernel:
+        """The kernel with its meaning."""
+        own = {name: v for name, v in binding.items() if name not in (totals or {})}
+        return replace(self, meaning=Meaning(tuple(nodes), own, totals or {}))
 
     @property
     def fits_table(self) -> bool:

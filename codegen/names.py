@@ -39,4 +39,8 @@ def _is_builtin(name: str) -> bool:
 
 def entry_name(name: str) -> str:
     """A kernel's name in its file: `name`, or a variation where that means something there."""
-    return f"{name}_kernel" if keyword.iskeyword(name) or _is_builtin(name) else name
+    taken = keyword.iskeyword(name) or _is_builtin(name) or name in _OF_THE_FILE
+    return f"{name}_kernel" if taken else name
+
+
+_OF_THE_FILE = ("LAUNCHES", "TOTALS", "cuda", "reference")

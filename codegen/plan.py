@@ -58,7 +58,8 @@ class Launch:
     As the epilogue of a product, each of its chunks takes `block` rows of the result. `source` is the emitted file and `entry` the kernel's name in it. `args` follow the kernel's
     parameters: a buffer's number in the plan, `Extent(n)` for an integer, or a `Table` (CUDA). On the CPU the kernel
     is called on pieces of `range(extent)`, none smaller than `grain`; on CUDA `extent` blocks of
-    `threads` threads run it. `key` is the content hash of the canonical kernel.
+    `threads` threads run it. `key` is the content hash of the canonical kernel, `form` names
+    its assignment of roles.
     """
 
     entry: str
@@ -69,6 +70,7 @@ class Launch:
     grain: int = 1
     threads: int = 0
     block: int = 1
+    form: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from graphc.codegen.access import share_buffer
 from graphc.codegen.kernel import Check, Kernel, Statement, map_body
 from graphc.codegen.plan import (
     Buffer,
@@ -199,13 +200,14 @@ class _Planner:
         if task.faults:
             kernel = self._with_codes(kernel, task.faults)
         numbers = {p: place(v) for p, v in task.binding.items()}
+        kernel = _sharing(kernel, numbers)
         kernel = _aliased(kernel, numbers)
         args: list[int | Extent] = []
         for param in kernel.params:
             args.append(self._status() if param.role == "status" else numbers[param.name])
         args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
         launch = self._called(kernel, tuple(args), task.block)
-        reads = [numbers[p.name] for p in kernel.params if p.role == "input"]
+        reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [
             numbers[p.name] for p in kernel.params if p.role not in ("input", "status")
         ]
@@ -216,8 +218,9 @@ class _Planner:
     ) -> Launch:
         """The launch of a kernel, by the source of the first one of its key."""
         key = kernel.key(self.device.target)
-        source = self.sources.setdefault(key, self.spell(kernel))
-        self.kernels.setdefault(key, kernel)
+        if key not in self.sources:
+            self.sources[key], self.kernels[key] = self.spell(kernel), kernel
+        source = self.sources[key]
         return Launch(
             _entry(source, kernel.name),
             source,
@@ -227,6 +230,7 @@ class _Planner:
             kernel.grain,
             kernel.threads,
             block,
+            kernel.form,
         )
 
     def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
@@ -419,6 +423,14 @@ def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:
         form.stride_b,
         form.m * form.n,
     )
+
+
+def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+    """One parameter where a result lies where an operand does: nothing is then to be checked."""
+    for source, target in kernel.in_place:
+        if numbers[source] == numbers[target]:
+            return share_buffer(kernel, source, target)
+    return kernel
 
 
 def _aliased(kernel: Kernel, numbers: dict[str, int]) -> Kernel:

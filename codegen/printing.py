@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,12 +35,17 @@ from graphc.codegen.kernel import (
     subexpressions,
     walk,
 )
+from graphc.codegen.reference import Reference, print_reference
 from graphc.dtypes import DType, Type, f32, f64
 from graphc.index import Condition, Index
 from graphc.ir import Loc
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
 _COMPARISON, _UNARY, _ATOM = 0, 7, 9
+
+
+WIDTH = 96
+"""Columns of a line, as far as the user's own lines leave it to us."""
 
 
 class Target(Protocol):
@@ -187,7 +193,12 @@ class Printer:
         for code, note in self.lines:
             shown = note if note and note != before else ""
             before = note or before
-            out.append(f"{code:<{width}}  # {shown}".rstrip() if shown else code)
+            line = f"{code:<{width}}  # {shown}" if shown else code
+            if shown and len(line) > WIDTH:
+                indent = code[: len(code) - len(code.lstrip())]
+                out.append(f"{indent}# {shown}")
+                line = code
+            out.append(line)
         return "\n".join(out)
 
 
@@ -241,7 +252,7 @@ def literal_dtype(kernel: Kernel) -> DType:
 
 def header(kernel: Kernel, launch: str, root: str) -> str:
     """The docstring: the user's lines, what is read and written, the launch."""
-    reads = [f"{p.name} {p.type}" for p in kernel.params if p.role == "input"]
+    reads = [f"{p.name} {p.type}" for p in kernel.params if p.role in ("input", "inout")]
     writes = [f"{p.name} {p.type}" for p in kernel.params if p.role != "input"]
     lines = dict.fromkeys(_comment(loc, root) for loc in kernel.locs if loc.source)
     computes = [f"    {line}" for line in lines]
@@ -257,6 +268,88 @@ def header(kernel: Kernel, launch: str, root: str) -> str:
             '"""',
         ]
     )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a target puts around a kernel's body.
+
+    `launch` says in words how the kernel is called, `grid` is LAUNCHES's number of workers;
+    `roles` are the parameters with what LAUNCHES says of them.
+    """
+
+    imports: tuple[str, ...]
+    decorator: str
+    params: Sequence[str]
+    names: Iterable[str]
+    launch: str
+    grid: int
+    roles: Mapping[str, str]
+
+
+def emitted_file(printer: Printer, frame: Frame) -> str:
+    """The whole file: header, imports, kernel, and what makes it run alone."""
+    kernel, reference = printer.kernel, print_reference(printer.kernel)
+    names = {*frame.names, *printer.used, printer.literals.name, "kernel"}
+    numpy: tuple[str, ...] = ()
+    if reference is not None:
+        names |= {"run_alone", *reference.used}
+        numpy = ("import numpy as np",)
+    imports = (*numpy, *frame.imports)
+    return "\n".join(
+        [
+            header(kernel, frame.launch, printer.root),
+            *imports,
+            *([""] if imports else []),
+            *import_lines(sorted(names)),
+            "",
+            "",
+            frame.decorator,
+            *signature(kernel.name, list(frame.params)),
+            printer.text() or "    pass",
+            *_ending(kernel, frame, reference),
+        ]
+    )
+
+
+def import_lines(names: Sequence[str]) -> list[str]:
+    """The import of these names of the helper module."""
+    head = "from graphc.codegen.device_lib import "
+    one = head + ", ".join(names)
+    if len(one) <= 96:
+        return [one]
+    body = textwrap.wrap(", ".join(names) + ",", 92, break_on_hyphens=False)
+    return [head + "(", *(f"    {line}" for line in body), ")"]
+
+
+def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[str]:
+    """How the kernel is launched, the same in NumPy, and what `python file.py` does."""
+    start = f'LAUNCHES = (("{kernel.name}", {frame.grid}, {{'
+    launches = _wrapped(start, frame.roles.items(), "}),)")
+    if reference is None:
+        return ["", "", *launches, ""]
+    totals = _wrapped("TOTALS = {", reference.totals.items(), "}") if reference.totals else []
+    return [
+        "",
+        "",
+        *launches,
+        *totals,
+        "",
+        "",
+        *reference.lines,
+        "",
+        "",
+        'if __name__ == "__main__":',
+        f"    run_alone({kernel.name}, LAUNCHES, reference{', TOTALS' if totals else ''})",
+        "",
+    ]
+
+
+def _wrapped(head: str, items: Iterable[tuple[str, str]], tail: str) -> list[str]:
+    """A dict on a line, or with a line for each item."""
+    pairs = [f'"{name}": {value}' for name, value in items]
+    one = f"{head}{', '.join(pairs)}{tail}"
+    return [one] if len(one) <= 96 else [head, *(f"    {pair}," for pair in pairs), tail]
 
 
 def signature(name: str, params: list[str]) -> list[str]:

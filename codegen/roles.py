@@ -152,7 +152,7 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
     """Every element by itself."""
     if len(body.outer) <= 1:
         axis = body.outer[0] if body.outer else Axis(WORKER, 1)
-        if device.is_cuda and axis.extent == 1:
+        if device.is_cuda:
             body = _as_vectors(body, axis)
         loop = Loop(axis, "flat", body.statements)
         extent = axis.size if isinstance(axis.extent, int) else 0
@@ -172,14 +172,25 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
 
 
 def _as_vectors(body: Body, axis: Axis) -> Body:
-    """Vectors of one element read along the axis of one element, as those of any other size."""
-    if any(t.ndim == 1 and t.shape != (1,) for t in body.buffers.values()):
-        return body
-    along = (Index(((axis, 1),)),)
-    return replace(
-        body,
-        statements=map_indices(body.statements, lambda at: along if at == (Index(),) else at),
-    )
+    """Buffers without their axes of one element, so that the kernel is one for all such shapes.
+
+    Where that is all there is, an axis of one element remains, as one of any other size.
+    """
+
+    def change(at: tuple[Index, ...]) -> tuple[Index, ...]:
+        rest = tuple(i for i in at if i != Index())
+        return rest if rest or not at or axis.extent != 1 else (Index(((axis, 1),)),)
+
+    for buffer, at in accesses(body.statements):
+        shape = body.buffers[buffer].shape
+        if any((i == Index()) != (n == 1) for i, n in zip(at, shape, strict=True)):
+            return body
+    least = 1 if axis.extent == 1 else 0
+    buffers = {
+        b: t.with_shape(tuple(n for n in t.shape if n != 1) or t.shape[:least])
+        for b, t in body.buffers.items()
+    }
+    return replace(body, statements=map_indices(body.statements, change), buffers=buffers)
 
 
 def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
@@ -346,7 +357,7 @@ def split_rows(
     whole, new = flatten(body.outer, WORKER)
     total = whole.size
     width = math.prod(a.size for a in body.inner)
-    short = not device.is_cuda and bool(body.inner) and is_short(total, width)
+    short = not device.is_cuda and bool(nest.local) and is_short(total, width)
     unit = LANES if short else 1
     size = max(-(-total // (chunks * unit)), 1) * unit
     chunk = Axis(WORKER - 1, max(-(-total // size), 1))

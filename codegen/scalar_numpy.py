@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,20 @@ _KINDS = {
     "int64": "i64", "uint64": "u64", "float16": "f16", "float32": "f32", "float64": "f64",
 }  # fmt: skip
 _DTYPES = {kind: np.dtype(name) for name, kind in _KINDS.items()}
+
+
+SPELLING = MappingProxyType(
+    {
+        **{f: f"np.{f}" for f in "exp expm1 log log1p tanh sin cos sqrt floor ceil trunc".split()},
+        **{f: f"np.{f}" for f in "rint abs sign maximum minimum where isnan copysign".split()},
+        "pow": "np.power",
+    }
+)
+"""NumPy's own name of a scalar function, where it has the function."""
+TOTALS = MappingProxyType(
+    {"+": "np.sum", "*": "np.prod", "maximum": "np.max", "minimum": "np.min"}
+)
+"""NumPy's name of the reduction that accumulates by an operator or a scalar function."""
 
 
 class NumpyArith:

@@ -102,6 +102,7 @@ def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Iterator[
             need = needed(before, [value])
             tasks += next(schedules(piece_for(region, need, value), device)).tasks
     kernel, binding = scatter_kernel(scatter, region.name, device)
+    kernel = kernel.computing([scatter], binding)
     tasks.append(Task(kernel, binding, faults={1: scatter}))
     yield Schedule(tuple(tasks), "scatter")
 
@@ -251,7 +252,7 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
     if len(nest.phases) == 1:
         kernel = replace(kernel, in_place=access.in_place(kernel))
     binding = {b: v for b, v in (inputs | outputs).items() if b in params}
-    return Task(kernel, binding, faults=nest.faults)
+    return Task(kernel.computing(region.nodes, binding), binding, faults=nest.faults)
 
 
 # --- split reductions ---------------------------------------------------------------------
@@ -304,6 +305,8 @@ def _split_task(
     )
     kernel = finish(region.name, draft, params, nest, device)
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
+    totals = {parts[a.name]: Value(a.node) for a in nest.split}
+    kernel = kernel.computing(region.nodes, binding, totals)
     return Task(kernel, binding, block=draft.block, faults=nest.faults), partials, draft.form
 
 
@@ -365,9 +368,10 @@ def _tiled(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
         alone, rest = without(region, product)
         kernel, binding = tiled_product(alone, product)
         for second in _rest_schedules(region, rest, Value(product), device):
-            yield Schedule((Task(kernel, binding), *second.tasks), "tiles")
+            first = Task(kernel.computing(alone.nodes, binding), binding)
+            yield Schedule((first, *second.tasks), "tiles")
         return
-    yield Schedule((Task(kernel, binding),), "tiles")
+    yield Schedule((Task(kernel.computing(region.nodes, binding), binding),), "tiles")
 
 
 def _product_loops(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:

@@ -24,6 +24,7 @@ from graphc.codegen.simt_arguments import (
     STATUS,
     TEMP,
     Buffers,
+    Role,
     bind,
     locate,
     make_up,
@@ -151,7 +152,8 @@ def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
 
     `LAUNCHES` is `((kernel name, grid, {parameter: role}), ...)`. A role is "input" (given,
     only read), "output" (blank), "temp" (blank where the kernel writes it, else given), or an
-    int, the value of an integer parameter. `small` runs at most 8 blocks of a grid: the first,
+    int, the value of an integer parameter; `range(n)` is an input of integers in that range, and
+    a tuple, for a table, has the elements of each of its rows. `small` runs at most 8 blocks of a grid: the first,
     the last and some between. Raises ArgumentError for a file that does not say it all.
     """
     space = load_file(path)
@@ -186,22 +188,23 @@ def _launch(
     kernel: Any,
     name: str,
     grid: int | tuple[int, ...],
-    roles: Mapping[str, str | int],
+    roles: Mapping[str, Role],
     small: bool,
 ) -> Report:
     if not isinstance(kernel, KernelSource):
         raise ArgumentError(f"{path} launches {name}, which is no kernel of it")
-    arguments = make_up(kernel, roles)
+    count = int(np.prod(grid))
+    made = make_up(kernel, count, roles)
     program = load(kernel)
     blank = {n for n, role in roles.items() if role == OUTPUT}
     blank |= {n for n, role in roles.items() if role == TEMP} - program.only_read
-    count = int(np.prod(grid))
     return run(
         kernel,
         grid,
-        arguments,
+        made.args,
         uninitialized=blank - {STATUS},
-        read_only=[n for n, role in roles.items() if role == INPUT],
+        read_only=[n for n, role in roles.items() if role == INPUT or isinstance(role, range)],
+        buffers=made.buffers,
         blocks=_few(count) if small else None,
         program=program,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import layout
 from graphc.codegen.simt_memory import Machine, Memory
-from graphc.dtypes import Type
+from graphc.dtypes import DType, Type
 from graphc.errors import ArgumentError
 
 INPUT, OUTPUT, TEMP = "input", "output", "temp"
@@ -188,31 +189,105 @@ def numbers(kernel: KernelSource, names: Collection[str | int]) -> set[int]:
     return {known[n] for n in names}
 
 
-def make_up(kernel: KernelSource, roles: Mapping[str, str | int]) -> list[Any]:
+@dataclass(frozen=True)
+class MadeUp:
+    """Made-up arguments of a launch: `args` in order, and what is found by address, by name."""
+
+    args: list[Any]
+    buffers: dict[str, list[np.ndarray[Any, Any]]]
+
+
+Role = str | int | range | tuple[int, ...]
+
+
+def make_up(
+    kernel: KernelSource, workers: int, roles: Mapping[str, Role], *, positive: bool = False
+) -> MadeUp:
     """An array of the parameter's type for each buffer, its given value for each integer.
 
-    Floats are normal, integers below every extent, so that they are in bounds as indices.
-    Raises ArgumentError for a parameter whose role does not say what it holds.
+    A role is that of an entry of LAUNCHES. Floats are normal (or their magnitudes), integers lie
+    in the role's range, or below every extent. A size that a type leaves open is the kernel's
+    integer, or else the number of workers. Parameters that may overlap are one array. Raises
+    ArgumentError for a parameter whose role does not say what it holds.
     """
-    random = np.random.default_rng(0)
-    types = [type for _, type in kernel.params if isinstance(type, Type)]
-    high = min((n for type in types for n in type.static_shape if n), default=1)
-    arguments: list[Any] = []
-    for name, type in kernel.params:
-        role = roles.get(name)
-        if isinstance(type, Type) != (role in (INPUT, OUTPUT, TEMP)):
+    maker = _Maker(kernel, roles, positive)
+    table = next((t for t in roles.values() if isinstance(t, tuple)), None)
+    if table is not None:
+        return maker.over_table(table)
+    given = [role for role in roles.values() if isinstance(role, int)]
+    size = given[-1] if given else workers
+    return MadeUp(maker.row(dict(kernel.params), size), {})
+
+
+class _Maker:
+    """Makes arrays, of the same numbers every time."""
+
+    def __init__(
+        self, kernel: KernelSource, roles: Mapping[str, Role], positive: bool
+    ) -> None:
+        self.kernel, self.roles, self.positive = kernel, roles, positive
+        self.random = np.random.default_rng(0)
+
+    def row(self, params: Mapping[str, Type | DType], size: int) -> list[Any]:
+        """The arguments of one launch of these parameters."""
+        kinds = {n: t for n, t in params.items() if isinstance(t, Type) and n != STATUS}
+        shapes = [_sized(t, size) for t in kinds.values()]
+        high = min((n for shape in shapes for n in shape if n), default=1)
+        made: dict[str, Any] = {}
+        for name, type in params.items():
+            role = self._checked(name, type)
+            if isinstance(type, Type):
+                twin = self._twin(name, type, params, made)
+                made[name] = self._array(name, type, size, role, high) if twin is None else twin
+            else:
+                made[name] = role
+        return list(made.values())
+
+    def over_table(self, sizes: tuple[int, ...]) -> MadeUp:
+        """The arguments of a launch that does the work of several: its table, and their arrays."""
+        kinds = layout(self.kernel).located
+        rows = [self.row(kinds, size) for size in sizes]
+        words, first = [], 0
+        for size, arrays in zip(sizes, rows, strict=True):
+            words.append([first, size, *(a.__array_interface__["data"][0] for a in arrays)])
+            first += -(-size // self.kernel.threads)
+        table = np.array(words, np.int64)
+        table.flags.writeable = False
+        columns = zip(*rows, strict=True)
+        return MadeUp([table], dict(zip(kinds, map(list, columns), strict=True)))
+
+    def _checked(self, name: str, type: Type | DType) -> Role | None:
+        role = self.roles.get(name)
+        holds = isinstance(role, range) or role in (INPUT, OUTPUT, TEMP)
+        if isinstance(type, Type) != holds:
             wanted = "input, output or temp" if isinstance(type, Type) else "its value"
-            raise ArgumentError(f"{kernel.name}: the role of {name} is {role!r}, not {wanted}")
-        arguments.append(_values(random, name, type, high) if isinstance(type, Type) else role)
-    return arguments
+            raise ArgumentError(
+                f"{self.kernel.name}: the role of {name} is {role!r}, not {wanted}"
+            )
+        return role
+
+    def _twin(
+        self, name: str, type: Type, params: Mapping[str, Type | DType], made: Mapping[str, Any]
+    ) -> Any:
+        """The array of a parameter that is declared to overlap this one, if it is of its type."""
+        groups = [g for g in self.kernel.alias if name in g]
+        return next(
+            (made[n] for g in groups for n in g if n in made and params[n] == type), None
+        )
+
+    def _array(
+        self, name: str, type: Type, size: int, role: Role | None, high: int
+    ) -> np.ndarray[Any, Any]:
+        shape, dtype = _sized(type, size), type.dtype
+        if name == STATUS:
+            return np.zeros(shape, dtype.numpy)
+        if dtype.is_float:
+            numbers = self.random.standard_normal(shape)
+            return np.asarray(np.abs(numbers) if self.positive else numbers, dtype.numpy)
+        bounds = role if isinstance(role, range) else range(2 if dtype.kind == "b" else high)
+        numbers = self.random.integers(bounds.start, bounds.stop, shape)
+        return np.asarray(numbers, dtype.numpy)
 
 
-def _values(
-    random: np.random.Generator, name: str, type: Type, high: int
-) -> np.ndarray[Any, Any]:
-    shape, dtype = type.static_shape, type.dtype
-    if name == STATUS:
-        return np.zeros(shape, dtype.numpy)
-    if dtype.is_float:
-        return np.asarray(random.standard_normal(shape), dtype.numpy)
-    return np.asarray(random.integers(0, 2 if dtype.kind == "b" else high, shape), dtype.numpy)
+def _sized(type: Type, size: int) -> tuple[int, ...]:
+    return tuple(n if isinstance(n, int) else size for n in type.shape)

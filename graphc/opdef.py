@@ -46,7 +46,7 @@ class Op:
     code          kind elementwise: the spelling, one Python expression for each result
     init, step    kind reduction: start value by dtype, and the spelling of one accumulation
     index         kind view: `(index, type, **attrs) -> (operand's index, mask)`
-    spelling      kind view: `(x, type, **attrs) -> statements`, the same in NumPy, for readers
+    spelling      kind view: `(type, **attrs) -> expression` in NumPy's words, x its operand
     expand        kind composite: the expansion, in terms of other ops
     domain        where tests draw the operands from
     flops         the cost of one element; a transcendental function counts 20

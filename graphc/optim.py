@@ -55,8 +55,9 @@ def adam(
         count, rate = _in_dtype(step, p), _in_dtype(learning_rate, p)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * (g * g)
-        mean, square = m / _unbiasing(b1, count), v / _unbiasing(b2, count)
-        return p - rate * mean / (np.sqrt(square) + eps), m, v
+        # The corrections are numbers: one division and one root for each parameter remain.
+        scale, root = rate / _unbiasing(b1, count), 1 / np.sqrt(_unbiasing(b2, count))
+        return p - scale * m / (np.sqrt(v) * root + eps), m, v
 
     leaves = [optree.tree_leaves(t) for t in (params, grads, state.mean, state.square)]
     updated = [update(*group) for group in zip(*leaves, strict=True)]
@@ -66,7 +67,7 @@ def adam(
 
 def _unbiasing(decay: float, count: Any) -> Any:
     """1 - decay**count, exact to the last places in float32, too."""
-    return -np.expm1(count * math.log(decay)) if decay else 1.0
+    return -np.expm1(count * math.log(decay)) if decay else count * 0.0 + 1.0
 
 
 def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:

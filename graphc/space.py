@@ -138,6 +138,16 @@ class Space:
         if changed:
             self._check()
 
+    def _meet(self, axes: Axes, value: Value) -> None:
+        """Identify axes with those of an inner value that is read along them.
+
+        A view of what comes from outside can be read in two ways: where it is, it keeps its own.
+        """
+        if value in self.pure:
+            self._try_unify(axes, self.axes[value])
+        else:
+            self._unify(axes, self.axes[value])
+
     def _check(self) -> None:
         for group in (*self.axes.values(), *self.apart):
             found = [self.find(a) for a in group if a is not None]
@@ -175,11 +185,12 @@ class Space:
 
     def _add_elementwise(self, node: Node) -> None:
         inner = [o for o in node.values if o in self.axes]
+        inner.sort(key=lambda o: o in self.pure)
         axes: Axes
         if inner:
             axes = self.axes[inner[0]]
             for other in inner[1:]:
-                self._unify(axes, self.axes[other])
+                self._meet(axes, other)
         else:
             axes = tuple(map(self._fresh, node.types[0].shape))
         self._result(node, axes)
@@ -206,7 +217,7 @@ class Space:
             self.reads.append((operand, through))
         elif operand in self.pure:
             self.pure[Value(node)] = None
-            self._unify(through, self.axes[operand])
+            self._meet(through, operand)
         else:
             opaque = any(
                 t is None and size != 1 for t, size in zip(through, operand.type.shape)
@@ -239,8 +250,8 @@ class Space:
         self.apart.append(tuple(letters.values()))
         for operand, spec in zip(node.operands, (left, right)):
             wide = tuple(letters[c] for c in spec)
-            if self._inner(operand):
-                self._unify(wide, self.axes[operand])  # type: ignore[index]
+            if isinstance(operand, Value) and operand in self.axes:
+                self._meet(wide, operand)
             elif isinstance(operand, Value):
                 self.reads.append((operand, wide))
         self._result(node, tuple(letters[c] for c in result))
@@ -257,8 +268,8 @@ class Space:
         at = node.attrs["axis"]
         assert isinstance(index, Value)
         part = axes[at : at + index.type.ndim]
-        if self._inner(index):
-            self._unify(part, self.axes[index])
+        if index in self.axes:
+            self._meet(part, index)
         else:
             self.reads.append((index, part))
 
@@ -273,10 +284,10 @@ class Space:
                     continue
                 known = first.setdefault((value, place), axis)
                 if self.find(known) != self.find(axis):
-                    self._try_unify(known, axis)
+                    self._try_unify((known,), (axis,))
 
     def identify_as(self, whole: Space) -> None:
-        """Identify what `whole`, the space of more nodes, identifies; raises Illegal."""
+        """Identify what `whole`, the space of more nodes, identifies, where that is legal."""
         shared = [(axes, v) for v, axes in self.axes.items()]
         shared += [(axes, v) for v, axes in self.reads]
         first: dict[int, int] = {}
@@ -285,12 +296,12 @@ class Space:
                 continue
             for own, known in zip(axes, whole.of(value)):
                 if own is not None and known is not None:
-                    self._unify((first.setdefault(known, own),), (own,))
+                    self._try_unify((first.setdefault(known, own),), (own,))
 
-    def _try_unify(self, a: int, b: int) -> None:
+    def _try_unify(self, first: Axes, second: Axes) -> None:
         mark = self.mark()
         try:
-            self._unify((a,), (b,))
+            self._unify(first, second)
         except Illegal:
             self.rollback(mark)
 

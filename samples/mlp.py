@@ -27,8 +27,9 @@ def network(params, x):
 
 def loss(params, x, y):
     logits = network(params, x)
+    losses = nn.binary_cross_entropy_with_logits(logits, y)
     hits = (logits > 0) == (y > 0.5)
-    return nn.binary_cross_entropy_with_logits(logits, y).mean(), np.mean(hits, dtype=np.float32)
+    return losses.mean(), hits.mean(dtype=np.float32)
 
 
 @graphc.compile

@@ -33,6 +33,7 @@ from graphc.passes.expand import expand
 from graphc.runtime.execute import Executable
 
 Arrays = Sequence[Any]
+Run = Callable[[Graph, Arrays], list[Any]]
 SLACK = 4.0
 """How many times the change of a perturbed run a compiled result may be off."""
 SIGNS = (1.0, -1.0, None, None, None, None)
@@ -287,13 +288,17 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
 
 
 def _total(node: Node, args: Sequence[Any]) -> Any:
-    """An accumulation of magnitudes, what is not finite taken as 0."""
+    """An accumulation of magnitudes, what is not finite taken as 0.
+
+    An infinity that was computed stays: as a product it may be accumulated before it overflows.
+    """
     assert isinstance(node.op, Op)
     wide = []
-    for array in map(np.asarray, args):
+    for operand, array in zip(node.operands, map(np.asarray, args), strict=True):
         if array.dtype.kind not in "iub":
             array = np.abs(array.astype(np.float64))
-            array = np.where(np.isfinite(array), array, 0.0)
+            given = isinstance(operand, Literal) or operand.is_input
+            array = np.where(np.isnan(array) | (given & np.isinf(array)), 0.0, array)
         wide.append(array)
     return np.asarray(node.op.numpy(*wide, **node.attrs), np.float64)
 

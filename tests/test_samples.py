@@ -139,7 +139,7 @@ def kernels_of(name: str):
 
 
 def values_in(kind: graphc.Type) -> float:
-    """How many values a buffer holds; one whose size comes from the table may hold any number."""
+    """How many values a buffer holds; infinitely many if its size comes from the table."""
     return math.prod(n if isinstance(n, int) else math.inf for n in kind.shape)
 
 
@@ -184,7 +184,8 @@ def test_blackscholes_prices_and_greeks():
     price = s * cdf1 - k * np.exp(-r * t) * cdf2
     theta = -s * density * v / (2 * np.sqrt(t)) - r * k * np.exp(-r * t) * cdf2
     expected = price, cdf1, s * density * np.sqrt(t), theta
-    for name, ours, right in zip("price delta vega theta".split(), results, expected, strict=True):
+    names = "price", "delta", "vega", "theta"
+    for name, ours, right in zip(names, results, expected, strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, right, rtol=2e-4, atol=2e-4, err_msg=name)
 

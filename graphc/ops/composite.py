@@ -93,7 +93,15 @@ def _shifted(x: Any, axes: Ints) -> Any:
 
 def _softmax(x: Any, axes: Ints) -> Any:
     e = ew.exp(_shifted(x, axes))
-    return e / along(reduce_sum(e, axes=axes), x, axes)
+    return e * along(1 / reduce_sum(e, axes=axes), x, axes)
+
+
+def _softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    return (out * (g - along(reduce_sum(g * out, axes=axes), x, axes)),)
+
+
+def _log_softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    return (g - ew.exp(out) * along(reduce_sum(g, axes=axes), x, axes),)
 
 
 def _log_softmax(x: Any, axes: Ints) -> Any:
@@ -133,6 +141,7 @@ softmax = composite(
     operands=("x",),
     attrs=("axes",),
     expand=_softmax,
+    vjp=_softmax_vjp,
     numpy=_numpy_softmax,
     samples=_ROWS,
 )
@@ -142,6 +151,7 @@ log_softmax = composite(
     operands=("x",),
     attrs=("axes",),
     expand=_log_softmax,
+    vjp=_log_softmax_vjp,
     numpy=lambda x, axes: np.log(_numpy_softmax(x, axes)),
     samples=_ROWS,
 )

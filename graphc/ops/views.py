@@ -35,6 +35,13 @@ def _numpy_broadcast(x: Any, shape: Ints, dims: Ints) -> Any:
     return np.broadcast_to(x.reshape(apart), shape)
 
 
+def _spell_broadcast(x: Type, shape: Ints, dims: Ints) -> str:
+    if dims == tuple(range(len(shape) - len(dims), len(shape))):
+        return f"np.broadcast_to(x, {shape})"
+    apart = ", ".join(":" if d in dims else "None" for d in range(len(shape)))
+    return f"np.broadcast_to(x[{apart}], {shape})"
+
+
 broadcast = view(
     "broadcast",
     "x repeated: axis i of x becomes axis dims[i] of the result, the others repeat.",
@@ -45,6 +52,7 @@ broadcast = view(
         reduce_sum(g, axes=tuple(a for a in range(len(shape)) if a not in dims)),
     ),
     attrs=("shape", "dims"),
+    spelling=_spell_broadcast,
     samples=({"shape": (2, 3, 4), "dims": (1, 2)}, {"shape": (3, 2, 4), "dims": (0, 2)}),
 )
 
@@ -187,6 +195,7 @@ reshape = view(
     index=_reshape_index,
     vjp=lambda g, out, x, shape: (reshape(g, shape=x.shape),),
     attrs=("shape",),
+    spelling=lambda x, shape: f"np.reshape(x, {shape})",
     samples=({"shape": (4, 3)}, {"shape": (2, 6)}, {"shape": (3, 1, 4)}, {"shape": (12,)}),
 )
 
@@ -210,6 +219,7 @@ transpose = view(
     index=lambda idx, x, perm: tuple(idx[i] for i in inverse_permutation(perm)),
     vjp=lambda g, out, x, perm: (transpose(g, perm=inverse_permutation(perm)),),
     attrs=("perm",),
+    spelling=lambda x, perm: f"np.transpose(x, {perm})",
     samples=({"perm": (1, 0)},),
 )
 
@@ -233,6 +243,11 @@ def _slice_vjp(g: Any, out: Any, x: Any, start: Ints, stop: Ints, step: Ints) ->
     return (pad(g, low=start, high=high, interior=tuple(s - 1 for s in step), value=0.0),)
 
 
+def _spell_slice(x: Type, start: Ints, stop: Ints, step: Ints) -> str:
+    parts = (f"{a}:{b}" + (f":{s}" if s != 1 else "") for a, b, s in zip(start, stop, step, strict=True))
+    return f"x[{', '.join(parts) or '()'}]"
+
+
 slice_ = view(
     "slice",
     "The elements start:stop:step of every axis (steps of 1 or more).",
@@ -243,6 +258,7 @@ slice_ = view(
     ),
     vjp=_slice_vjp,
     attrs=("start", "stop", "step"),
+    spelling=_spell_slice,
     samples=(
         {"start": (1, 0), "stop": (3, 4), "step": (1, 2)},
         {"start": (0, 1), "stop": (2, 1), "step": (1, 1)},
@@ -301,6 +317,20 @@ def _pad_vjp(
     return (slice_(g, start=low, stop=stop, step=step),)
 
 
+def _spell_pad(
+    x: Type, low: Ints, high: Ints, interior: Ints, value: float
+) -> str:
+    text = "x"
+    for axis, (n, mid) in enumerate(zip(x.static_shape, interior, strict=True)):
+        if mid:
+            gaps = f"np.repeat(np.arange(1, {n}), {mid})"
+            text = f"np.insert({text}, {gaps}, {value!r}, {axis})"
+    if any((*low, *high)):
+        widths = tuple(zip(low, high, strict=True))
+        text = f"np.pad({text}, {widths}, constant_values={value!r})"
+    return text
+
+
 pad = view(
     "pad",
     "x with `low` and `high` numbers before and after, and `interior` between its elements.",
@@ -309,6 +339,7 @@ pad = view(
     index=_pad_index,
     vjp=_pad_vjp,
     attrs=("low", "high", "interior", "value"),
+    spelling=_spell_pad,
     samples=(
         {"low": (1, 0), "high": (0, 2), "interior": (0, 0), "value": 0.5},
         {"low": (0, 1), "high": (1, 0), "interior": (0, 2), "value": 0.0},
@@ -331,6 +362,7 @@ flip = view(
     ),
     vjp=lambda g, out, x, axes: (flip(g, axes=axes),),
     attrs=("axes",),
+    spelling=lambda x, axes: f"np.flip(x, {axes})",
     samples=({"axes": (0,)}, {"axes": (0, 1)}),
 )
 
@@ -361,6 +393,11 @@ def _diagonal_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
     return (where(eq(rows, columns), wide, 0),)
 
 
+def _spell_diagonal(x: Type, axes: Ints) -> str:
+    a, b = axes
+    return f"np.moveaxis(np.diagonal(x, 0, {a}, {b}), -1, {a if a < b else a - 1})"
+
+
 diagonal = view(
     "diagonal",
     "The elements whose index along axes[1] is that along axes[0]; axes[1] is gone.",
@@ -369,6 +406,7 @@ diagonal = view(
     index=_diagonal_index,
     vjp=_diagonal_vjp,
     attrs=("axes",),
+    spelling=_spell_diagonal,
     samples=(
         {"axes": (0, 1), "shapes": ((3, 3),)},
         {"axes": (2, 0), "shapes": ((3, 2, 3),)},

@@ -33,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         print(*(f"{w.name:16} {w.title}" for w in chosen), sep="\n")
         return 0
-    interpreters = dict(choice.split("=", 1) for choice in args.python)
+    interpreters = interpreters_of(args.python)
+    if not chosen or interpreters is None:
+        say("--only names no workload" if not chosen else "--python takes PEER=PATH")
+        return 2
     report = run(chosen, interpreters, args.quick)
     print(markdown(report))
     if args.json:
@@ -41,9 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(OURS in row["failed"] for row in report["rows"]))
 
 
+def interpreters_of(choices: list[str]) -> dict[str, str] | None:
+    """Interpreters by peer, or None if a choice is not PEER=PATH of a peer that exists."""
+    pairs = [choice.partition("=") for choice in choices]
+    if not all(name in PEERS and path for name, _, path in pairs):
+        return None
+    return {name: path for name, _, path in pairs}
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tests.benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--list", action="store_true", help="only say which workloads there are")
+    parser.add_argument("--list", action="store_true", help="say which workloads there are")
     parser.add_argument("--quick", action="store_true", help="small inputs, few rounds")
     parser.add_argument("--only", action="append", metavar="NAME", help="(part of) a name")
     parser.add_argument(
@@ -65,6 +76,7 @@ def run(chosen: list[Workload], interpreters: dict[str, str], quick: bool) -> di
             rows = [measure(w, peers, quick, Path(folder)) for w in chosen]
             report = {
                 "when": datetime.date.today().isoformat(),
+                "quick": quick,
                 "machine": machine(),
                 "peers": {p.name: p.version for p in peers},
                 "rows": rows,
@@ -73,7 +85,8 @@ def run(chosen: list[Workload], interpreters: dict[str, str], quick: bool) -> di
             for peer in peers:
                 peer.close()
         if any(w.name == "mlp_step" for w in chosen):
-            report["cold"] = cold([n for n in COMPILERS if n in report["peers"]], interpreters, quick)
+            compilers = [name for name in COMPILERS if name in report["peers"]]
+            report["cold"] = cold(compilers, interpreters, quick)
     return report
 
 
@@ -114,11 +127,12 @@ def measure(workload: Workload, peers: list[Peer], quick: bool, folder: Path) ->
 
 def take_turns(peers: list[Peer], quick: bool) -> dict[str, list[float]]:
     """Times of each round, in which every peer has its turn; who begins changes."""
+    rounds, seconds = (3, 0.005) if quick else (9, 0.05)
     times: dict[str, list[float]] = {p.name: [] for p in peers}
-    for number in range(3 if quick else 9):
+    for number in range(rounds):
         for k in range(len(peers)):
             peer = peers[(number + k) % len(peers)]
-            times[peer.name].append(peer.ask(do="time", seconds=0.005 if quick else 0.05)["call"])
+            times[peer.name].append(peer.ask(do="time", seconds=seconds)["call"])
     return times
 
 
@@ -147,7 +161,10 @@ def machine() -> str:
 
 
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def say(line: str) -> None:

@@ -1,6 +1,6 @@
-"""The workloads in plain NumPy, gradients by hand: eager NumPy in float32, the oracle in float64.
+"""The workloads in plain NumPy: what eager NumPy runs in float32, and the oracle in float64.
 
-A function has a workload's name, takes its inputs, and returns its results.
+Gradients are taken by hand. A function has a workload's name, takes its inputs, and returns its results.
 """
 
 from __future__ import annotations

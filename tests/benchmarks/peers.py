@@ -33,9 +33,12 @@ class Peer:
     the interpreter or the library is missing.
     """
 
-    def __init__(self, name: str, interpreters: dict[str, str], cache: Path | None = None) -> None:
+    def __init__(
+        self, name: str, interpreters: dict[str, str], cache: Path | None = None
+    ) -> None:
         self.name = name
-        python = interpreters.get(name) or interpreters.get(SAME_AS.get(name, "")) or sys.executable
+        fallback = interpreters.get(SAME_AS.get(name, ""), sys.executable)
+        python = interpreters.get(name, fallback)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if cache is not None:
             environment |= {variable: str(cache / variable) for variable in CACHES}

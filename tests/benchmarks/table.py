@@ -30,8 +30,10 @@ def ratio(seconds: dict[str, float]) -> str:
 def markdown(report: dict[str, Any]) -> str:
     """The table of a report, with what it was measured on above it."""
     peers = list(report["peers"])
+    versions = ", ".join(report["peers"].values())
+    size = " Quick: a thirty-second of the rows, times mean little." if report["quick"] else ""
     lines = [
-        f"{report['when']}, {report['machine']}; {', '.join(report['peers'].values())}.",
+        f"{report['when']}, {report['machine']}; {versions}.{size}",
         "",
         _row("", *(PEERS[p] for p in peers), "best peer / graphc"),
         _row("---", *("---:" for _ in peers), "---:"),

@@ -46,7 +46,10 @@ def layer_norm(x, w, b):
 
 
 def with_gradient(function, wanted, *args):
-    """The function's value, and its gradients by the first `wanted` arguments; a leading dout."""
+    """The function's value, and its gradients by the first `wanted` arguments.
+
+    The first of `args` is the gradient of the value, the others are the arguments.
+    """
     dout, *args = args
     sources = [a.detach().requires_grad_() for a in args[:wanted]]
     value = function(*sources, *args[wanted:])

@@ -66,7 +66,8 @@ def _labels(rows: int, classes: int) -> Callable[[np.random.Generator, bool], Ar
 
 def _options(rng: np.random.Generator, quick: bool) -> Arrays:
     n = _rows(quick, 1_000_000)
-    ranges = {"spot": (50, 150), "strike": (50, 150), "years": (0.1, 2), "volatility": (0.1, 0.5)}
+    prices = {"spot": (50, 150), "strike": (50, 150)}
+    ranges = {**prices, "years": (0.1, 2), "volatility": (0.1, 0.5)}
     return {k: rng.uniform(*ends, n).astype(np.float32) for k, ends in ranges.items()}
 
 

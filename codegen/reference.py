@@ -1,0 +1,298 @@
+"""The NumPy reference at the end of an emitted file: what the kernel computes, for comparison.
+
+It is printed from the graph nodes of which the kernel was made, by their kinds and the fields of
+their records, and knows nothing of loops: floats are float64 and every operation is NumPy's own
+where it has one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.codegen.kernel import Kernel, Meaning
+from graphc.codegen.names import Names
+from graphc.codegen.scalar_numpy import SPELLING, TOTALS
+from graphc.dtypes import DType, Type
+from graphc.ir import Literal, Node, Operand, Value
+from graphc.space import op_of
+
+WIDTH = 64
+"""Characters up to which an unnamed value is written where it is used."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The lines of `def reference(...)`, and the names that they need of the helper module.
+
+    `totals` spells, for each parameter that holds partials, the function that combines them.
+    """
+
+    lines: tuple[str, ...]
+    used: frozenset[str]
+    totals: Mapping[str, str]
+
+
+def print_reference(kernel: Kernel) -> Reference | None:
+    """The reference of a kernel; None for one that was made of no graph."""
+    return None if kernel.meaning is None else _Writer(kernel, kernel.meaning).reference()
+
+
+def input_roles(kernel: Kernel) -> dict[str, str]:
+    """What a run of the file gives each buffer: its role, or `range(n)` for indices below n."""
+    roles = {
+        p.name: '"output"' if p.role == "status" else f'"{p.role}"' for p in kernel.params
+    }
+    if kernel.meaning is not None:
+        name_of = {v: name for name, v in kernel.meaning.binding.items()}
+        for node in kernel.meaning.nodes:
+            for name, size in _indices(node, name_of):
+                if roles.get(name) == '"input"':
+                    roles[name] = f"range({size})"
+    return roles
+
+
+def _indices(node: Node, name_of: Mapping[Value, str]) -> list[tuple[str, int]]:
+    """The input that holds the indices of a gather or scatter, and their bound."""
+    op, axis = op_of(node), node.attrs.get("axis", 0)
+    match op.kind:
+        case "gather":
+            indices, size = node.operands[1], node.operands[0].type.static_shape[axis]
+        case "scatter":
+            indices, size = node.operands[0], node.types[0].static_shape[axis]
+        case _:
+            return []
+    while isinstance(indices, Value) and indices not in name_of and indices.node.operands:
+        indices = indices.node.operands[0]
+    found = isinstance(indices, Value) and indices in name_of
+    return [(name_of[indices], size)] if found else []  # type: ignore[index]
+
+
+# --- the function -------------------------------------------------------------------------
+
+
+@dataclass
+class _Writer:
+    """Writes the reference of one kernel."""
+
+    kernel: Kernel
+    meaning: Meaning
+    names: Names = field(default_factory=Names)
+    lines: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    known: dict[Value, ast.expr] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.flat = any(not p.type.is_static for p in self.kernel.params)
+        self.names.taken |= {p.name for p in self.kernel.params}
+
+    def reference(self) -> Reference:
+        """The whole function."""
+        params = {p.name: p for p in self.kernel.params}
+        before = self.meaning.before
+        given = {n: before.get(n, v) for n, v in self.meaning.binding.items()}
+        inputs = [n for n in given if params[n].role in ("input", "inout")]
+        wanted = {
+            name: value
+            for name, value in (self.meaning.binding | self.meaning.totals).items()
+            if params[name].role != "input"
+        }
+        for name in inputs:
+            self._input(name, params[name].type, given[name])
+        nodes = self._needed(list(wanted.values()))
+        self._count_uses(nodes, wanted.values())
+        for node in nodes:
+            self._node(node)
+        results = ", ".join(ast.unparse(self.known[v]) for v in wanted.values())
+        head = f"def reference({', '.join(inputs)}):"
+        return Reference(
+            (
+                head if len(head) <= 96 else _long_head(inputs),
+                '    """What the kernel computes, by NumPy; floats are float64."""',
+                *(f"    {line}" for line in self.lines),
+                f"    return {results}",
+            ),
+            frozenset(self.used),
+            {name: _total(op_of(v.node).step) for name, v in self.meaning.totals.items()},
+        )
+
+    def _input(self, name: str, given: Type, value: Value) -> None:
+        self.known[value] = ast.Name(name)
+        if given.shape != value.type.shape and not self.flat:
+            self.lines.append(f"{name} = np.reshape({name}, {value.type.static_shape})")
+
+    def _needed(self, outputs: Sequence[Value]) -> list[Node]:
+        """The nodes between inputs and outputs, in order."""
+        live = {v.node for v in outputs if v not in self.known}
+        for node in reversed(self.meaning.nodes):
+            if node in live:
+                live.update(v.node for v in node.values if v not in self.known)
+        return [n for n in self.meaning.nodes if n in live]
+
+    def _count_uses(self, nodes: Sequence[Node], outputs: Any) -> None:
+        self.uses: dict[Value, int] = {}
+        for value in (*(v for n in nodes for v in n.values), *outputs):
+            self.uses[value] = self.uses.get(value, 0) + 1
+
+    # --- nodes --------------------------------------------------------------------------
+
+    def _node(self, node: Node) -> None:
+        op = op_of(node)
+        operands = [self._operand(o) for o in node.operands]
+        if op.kind == "scatter":
+            self._scatter(node, operands)
+            return
+        for value, text in zip(node.results, self._spellings(node, operands), strict=True):
+            if value not in self.known:
+                self._bind(value, text)
+
+    def _bind(self, value: Value, expr: ast.expr) -> None:
+        """Name the value, or keep it as an expression to be written where it is used."""
+        short = len(ast.unparse(expr)) <= WIDTH and self.uses.get(value, 0) <= 1
+        if isinstance(expr, ast.Name | ast.Constant) or (short and not value.name):
+            self.known[value] = expr
+            return
+        name = self.names.fresh(value.name)
+        self.lines.append(f"{name} = {ast.unparse(expr)}")
+        self.known[value] = ast.Name(name)
+
+    def _operand(self, operand: Operand) -> ast.expr:
+        if isinstance(operand, Literal):
+            return _number(operand.value)
+        return self.known[operand]
+
+    def _spellings(self, node: Node, operands: list[ast.expr]) -> list[ast.expr]:
+        """An expression for each result."""
+        op, attrs = op_of(node), node.attrs
+        args = dict(zip(op.operands, operands))
+        match op.kind:
+            case "elementwise":
+                if op.signature.endswith("->D"):
+                    return [_cast(node, operands[0])]
+                return [self._code(code, args) for code in op.code]
+            case "view":
+                type = node.operands[0].type
+                if self.flat:  # every value runs along the one axis, or is a number
+                    return operands
+                assert op.spelling is not None
+                return [self._code(op.spelling(type, **attrs), args)]
+            case "reduction":
+                return [_reduction(node, operands[0])]
+            case "contraction":
+                left, right = operands
+                return [_call("np.einsum", ast.Constant(attrs["spec"]), left, right)]
+            case "gather":
+                axis = ast.keyword("axis", ast.Constant(attrs["axis"]))
+                return [_call("np.take", *operands, keywords=[axis])]
+            case "iota":
+                return [_iota(node)]
+        raise TypeError(f"{op.name} of kind {op.kind} stands in a kernel")
+
+    def _code(self, code: str, args: Mapping[str, ast.expr]) -> ast.expr:
+        made: ast.expr = _Substitute(args, self.used).visit(_parsed(code))
+        return made
+
+    def _scatter(self, node: Node, operands: list[ast.expr]) -> None:
+        """Zeros, and a statement that accumulates into them."""
+        indices, updates = map(ast.unparse, operands)
+        shape, axis = node.types[0].static_shape, node.attrs["axis"]
+        name = self.names.fresh(Value(node).name, "sums")
+        at = "".join("slice(None), " for _ in range(axis)) + indices
+        dtype = numpy_name(node.types[0].dtype)
+        self.lines.append(f"{name} = np.zeros({shape}, {dtype})")
+        self.lines.append(f"np.add.at({name}, ({at},), {updates})")
+        self.known[Value(node)] = ast.Name(name)
+
+
+class _Substitute(ast.NodeTransformer):
+    """Replaces operands by what they are, and scalar functions by NumPy's."""
+
+    def __init__(self, args: Mapping[str, ast.expr], used: set[str]) -> None:
+        self.args, self.used = args, used
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.args.get(node.id, node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        function = node.func
+        if isinstance(function, ast.Name):
+            if function.id not in SPELLING:
+                self.used.add(function.id)
+            function = ast.Name(SPELLING.get(function.id, function.id))
+        keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
+        return ast.Call(function, [self.visit(a) for a in node.args], keywords)
+
+
+def _parsed(code: str) -> ast.expr:
+    """A tree of its own: substitution changes it."""
+    return ast.parse(code, mode="eval").body
+
+
+def _call(
+    function: str, *args: ast.expr, keywords: Sequence[ast.keyword] = ()
+) -> ast.expr:
+    return ast.Call(ast.Name(function), list(args), list(keywords))
+
+
+def _number(value: bool | int | float) -> ast.expr:
+    """A literal; what has no literal in Python is an attribute of NumPy."""
+    if isinstance(value, float) and value != value:
+        return ast.Name("np.nan")
+    if value in (float("inf"), float("-inf")):
+        return _parsed("np.inf" if value > 0 else "-np.inf")
+    return _parsed(repr(value))
+
+
+def numpy_name(dtype: DType) -> str:
+    """The dtype in which the reference holds numbers of `dtype`."""
+    return f"np.{'float64' if dtype.is_float else dtype.numpy.name.replace('bool', 'bool_')}"
+
+
+def _cast(node: Node, operand: ast.expr) -> ast.expr:
+    """A conversion; floats of all sizes are one dtype here."""
+    to, source = node.attrs["dtype"], node.operands[0].type.dtype
+    if to == source or (to.is_float and source.is_float):
+        return operand
+    array = _call("np.asarray", operand)
+    return ast.Call(ast.Attribute(array, "astype"), [ast.Name(numpy_name(to))], [])
+
+
+def _reduction(node: Node, operand: ast.expr) -> ast.expr:
+    axes, dtype = node.attrs["axes"], node.types[0].dtype
+    function = _total(op_of(node).step)
+    axis = ast.Constant(axes[0]) if len(axes) == 1 else _parsed(repr(axes))
+    keywords = [ast.keyword("axis", axis)]
+    if function in ("np.sum", "np.prod") and not dtype.is_float:
+        keywords.append(ast.keyword("dtype", ast.Name(numpy_name(dtype))))
+    return _call(function, operand, keywords=keywords)
+
+
+def _total(step: str) -> str:
+    """NumPy's function that accumulates as a record's `step` does."""
+    match _parsed(step):
+        case ast.BinOp(op=ast.Add()):
+            return TOTALS["+"]
+        case ast.BinOp(op=ast.Mult()):
+            return TOTALS["*"]
+        case ast.Call(func=ast.Name(id=function)):
+            return TOTALS[function]
+    raise TypeError(f"{step} is no accumulation that NumPy has")
+
+
+def _iota(node: Node) -> ast.expr:
+    shape, axis = node.types[0].static_shape, node.attrs["axis"]
+    dtype = numpy_name(node.types[0].dtype)
+    line = f"np.arange({shape[axis]}, dtype={dtype})"
+    if len(shape) == 1:
+        return _parsed(line)
+    after = ", None" * (len(shape) - axis - 1)
+    return _parsed(f"np.broadcast_to({line}{f'[:{after}]' if after else ''}, {shape})")
+
+
+def _long_head(inputs: Sequence[str]) -> str:
+    return "\n".join(["def reference(", *(f"    {name}," for name in inputs), "):"])
