@@ -161,7 +161,7 @@ def shared_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
 
 
 def global_pointer(builder: ir.IRBuilder, buffer: Buffer, address: ir.Value) -> ir.Value:
-    """An address of CUDA's global memory; accesses through it need not ask which memory it is."""
+    """An address of CUDA's global memory, which accesses through it then know to be that."""
     pointer = builder.inttoptr(address, buffer.storage.as_pointer(1))
     return builder.addrspacecast(pointer, buffer.storage.as_pointer(), "generic")
 

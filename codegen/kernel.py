@@ -333,7 +333,8 @@ class Kernel:
     @property
     def fits_table(self) -> bool:
         """Whether several launches on CUDA can be one: each block looks for its own elements."""
-        flat = [isinstance(s, Loop) and s.role == "flat" for s in self.body]
+        loops = [s for s in self.body if not isinstance(s, Let)]
+        flat = [isinstance(s, Loop) and s.role == "flat" for s in loops]
         return flat == [True] and all(p.role != "status" for p in self.params)
 
     def key(self, salt: str = "") -> str:

@@ -307,10 +307,12 @@ class _Planner:
             return step
         assert step.launch is not None
         kernel = self.kernels[step.launch.key]
-        rows, extents, first = [], [], 0
+        rows: list[tuple[int | Extent, ...]] = []
+        extents, first = [], 0
         for launch in (step.launch, *step.others):
-            *buffers, extent = launch.args
-            assert isinstance(extent, Extent)
+            *_, extent = launch.args
+            buffers = [a for a in launch.args if isinstance(a, int)]
+            assert isinstance(extent, Extent) and len(buffers) == len(launch.args) - 1
             rows.append((Extent(first), extent, *buffers))
             extents.append(extent.value)
             first += launch.extent

@@ -35,7 +35,7 @@ from graphc.codegen.kernel import (
     subexpressions,
     walk,
 )
-from graphc.codegen.reference import Reference, print_reference
+from graphc.codegen.reference import Reference, print_reference, shortest
 from graphc.dtypes import DType, Type, f32, f64
 from graphc.index import Condition, Index
 from graphc.ir import Loc
@@ -207,13 +207,7 @@ def _number(value: bool | int | float, dtype: DType) -> str:
         return str(bool(value))
     if not dtype.is_float:
         return str(int(value))
-    return _shortest(float(value), dtype)
-
-
-def _shortest(value: float, dtype: DType) -> str:
-    """The shortest decimal that reads back as the same number of this dtype."""
-    text = str(dtype.numpy.type(value)) if dtype is f32 else repr(value)
-    return text
+    return shortest(value, dtype)
 
 
 def _comment(loc: Loc | None, root: str) -> str:
@@ -253,7 +247,10 @@ def literal_dtype(kernel: Kernel) -> DType:
 def header(kernel: Kernel, launch: str, root: str) -> str:
     """The docstring: the user's lines, what is read and written, the launch."""
     reads = [f"{p.name} {p.type}" for p in kernel.params if p.role in ("input", "inout")]
-    writes = [f"{p.name} {p.type}" for p in kernel.params if p.role != "input"]
+    writes = [
+        f"{p.name} {p.type}" for p in kernel.params if p.role not in ("input", "status")
+    ]
+    checks = ["Checks   that indices are in bounds; status[0] is the code of a check that fails"]
     lines = dict.fromkeys(_comment(loc, root) for loc in kernel.locs if loc.source)
     computes = [f"    {line}" for line in lines]
     return "\n".join(
@@ -264,6 +261,7 @@ def header(kernel: Kernel, launch: str, root: str) -> str:
             *(computes or ["    (no source lines)"]),
             f"Reads    {', '.join(reads) or 'nothing'}",
             f"Writes   {', '.join(writes)}",
+            *(checks if any(p.role == "status" for p in kernel.params) else []),
             f"Launch   {launch}",
             '"""',
         ]

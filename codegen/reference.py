@@ -15,12 +15,14 @@ from typing import Any
 from graphc.codegen.kernel import Kernel, Meaning
 from graphc.codegen.names import Names
 from graphc.codegen.scalar_numpy import SPELLING, TOTALS
-from graphc.dtypes import DType, Type
-from graphc.ir import Literal, Node, Operand, Value
+from graphc.dtypes import DType, Type, f32
+from graphc.ir import Literal, Node, Value
 from graphc.space import op_of
 
 WIDTH = 64
 """Characters up to which an unnamed value is written where it is used."""
+LINE = 80
+"""Characters of an expression from which its operands get names."""
 
 
 @dataclass(frozen=True)
@@ -139,29 +141,35 @@ class _Writer:
     # --- nodes --------------------------------------------------------------------------
 
     def _node(self, node: Node) -> None:
-        op = op_of(node)
-        operands = [self._operand(o) for o in node.operands]
-        if op.kind == "scatter":
-            self._scatter(node, operands)
+        if op_of(node).kind == "scatter":
+            self._scatter(node, self._operands(node))
             return
-        for value, text in zip(node.results, self._spellings(node, operands), strict=True):
+        made = self._spellings(node, self._operands(node))
+        nested = [v for v in node.values if not isinstance(self.known[v], ast.Name)]
+        while nested and any(len(ast.unparse(e)) > LINE for e in made):
+            longest = max(nested, key=lambda v: len(ast.unparse(self.known[v])))
+            nested.remove(longest)
+            self._name(longest, self.known[longest])
+            made = self._spellings(node, self._operands(node))
+        for value, expr in zip(node.results, made, strict=True):
             if value not in self.known:
-                self._bind(value, text)
+                self._bind(value, expr)
+
+    def _operands(self, node: Node) -> list[ast.expr]:
+        return [_number(o) if isinstance(o, Literal) else self.known[o] for o in node.operands]
 
     def _bind(self, value: Value, expr: ast.expr) -> None:
         """Name the value, or keep it as an expression to be written where it is used."""
         short = len(ast.unparse(expr)) <= WIDTH and self.uses.get(value, 0) <= 1
         if isinstance(expr, ast.Name | ast.Constant) or (short and not value.name):
             self.known[value] = expr
-            return
+        else:
+            self._name(value, expr)
+
+    def _name(self, value: Value, expr: ast.expr) -> None:
         name = self.names.fresh(value.name)
         self.lines.append(f"{name} = {ast.unparse(expr)}")
         self.known[value] = ast.Name(name)
-
-    def _operand(self, operand: Operand) -> ast.expr:
-        if isinstance(operand, Literal):
-            return _number(operand.value)
-        return self.known[operand]
 
     def _spellings(self, node: Node, operands: list[ast.expr]) -> list[ast.expr]:
         """An expression for each result."""
@@ -239,13 +247,19 @@ def _call(
     return ast.Call(ast.Name(function), list(args), list(keywords))
 
 
-def _number(value: bool | int | float) -> ast.expr:
-    """A literal; what has no literal in Python is an attribute of NumPy."""
+def _number(literal: Literal) -> ast.expr:
+    """A literal, as few digits as its dtype needs; Python has none for nan and infinities."""
+    value = literal.value
     if isinstance(value, float) and value != value:
         return ast.Name("np.nan")
     if value in (float("inf"), float("-inf")):
         return _parsed("np.inf" if value > 0 else "-np.inf")
-    return _parsed(repr(value))
+    return _parsed(shortest(value, literal.dtype) if literal.dtype.is_float else repr(value))
+
+
+def shortest(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype."""
+    return str(dtype.numpy.type(value)) if dtype is f32 else repr(float(value))
 
 
 def numpy_name(dtype: DType) -> str:

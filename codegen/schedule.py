@@ -36,6 +36,10 @@ STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
 SPLIT_WORK = 32768
 """Elements from which a reduction with few outer elements is dealt out in chunks."""
+CHUNK_WORK, MAX_CHUNKS = 16384, 64
+"""Elements that are worth a chunk with partials of its own, and the most chunks."""
+WORKERS = 8
+"""Workers that keep one core (or multiprocessor) busy."""
 TINY_PRODUCT = 4096
 """Multiplications below which a product is done by loops in its kernel."""
 
@@ -135,22 +139,13 @@ def _repartitions(
     """Partitions to try: few outer elements with much inner work are split instead."""
     swapped = _swapped(first, region)
     outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
-    workers = device.cores * (THREADS_OF_CORE if device.is_cuda else 8)
-    starved = outer < workers and outer * inner >= SPLIT_WORK
-    if swapped is not None and starved:
-        yield swapped
-        yield first
-    else:
-        yield first
-        if swapped is not None:
-            yield swapped
-
-
-THREADS_OF_CORE = 8
+    starved = outer < WORKERS * device.cores and outer * inner >= SPLIT_WORK
+    ranked = (swapped, first) if starved else (first, swapped)
+    yield from (p for p in ranked if p is not None)
 
 
 def _size(space: Space, axes: frozenset[int]) -> int:
-    return math.prod(int(str(space.extent[a])) for a in axes)
+    return math.prod(Axis(a, space.extent[a]).size for a in axes)
 
 
 def _swapped(first: Partition, region: Graph) -> Partition | None:
@@ -164,9 +159,9 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
     products = any(op_of(n).kind == "contraction" for n in reductions)
     if len(sets) != 1 or not order or products:
         return None
-    for count_ in range(1, len(order) + 1):
-        taken = frozenset(a.number for a in order[:count_])
-        rest = (space.domain() - taken) if first.outer else frozenset(a.number for a in order[count_:])
+    for taken in range(1, len(order) + 1):
+        # What is not dealt out is inner, the outer axes of before among it.
+        rest = space.domain() - {a.number for a in order[:taken]}
         try:
             found = assign(space, rest, set(region.outputs))
         except Illegal:
@@ -308,10 +303,6 @@ def _split_task(
     totals = {parts[a.name]: Value(a.node) for a in nest.split}
     kernel = kernel.computing(region.nodes, binding, totals)
     return Task(kernel, binding, block=draft.block, faults=nest.faults), partials, draft.form
-
-
-MAX_CHUNKS = 64
-CHUNK_WORK = 16384
 
 
 # --- products -----------------------------------------------------------------------------

@@ -72,9 +72,8 @@ def run(
     blank = numbers(kernel, set(uninitialized) - set(buffers))
     fixed = numbers(kernel, {*read_only, *program.only_read} - set(buffers))
     bound = bind(machine, kernel, args, blank, fixed)
-    located = locate(
-        machine, kernel, buffers, set(buffers) & set(uninitialized), set(buffers) & set(read_only)
-    )
+    found = [n for n in buffers if n in uninitialized], [n for n in buffers if n in read_only]
+    located = locate(machine, kernel, buffers, *found)
     machine.located = {(one.name, one.address): one.memory for one in located}
     cuda = Cuda(grid_axes, block_axes)
     start = program.unit.bind(
@@ -151,7 +150,7 @@ def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
     """Run each entry of the file's `LAUNCHES` in the checker, on inputs made up for it.
 
     `LAUNCHES` is `((kernel name, grid, {parameter: role}), ...)`. A role is "input" (given,
-    only read), "output" (blank), "temp" (blank where the kernel writes it, else given), or an
+    only read), "output" (blank), "inout" (given and written), "temp" (blank where the kernel writes it, else given), or an
     int, the value of an integer parameter; `range(n)` is an input of integers in that range, and
     a tuple, for a table, has the elements of each of its rows. `small` runs at most 8 blocks of a grid: the first,
     the last and some between. Raises ArgumentError for a file that does not say it all.

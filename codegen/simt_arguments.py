@@ -14,7 +14,7 @@ from graphc.codegen.simt_memory import Machine, Memory
 from graphc.dtypes import DType, Type
 from graphc.errors import ArgumentError
 
-INPUT, OUTPUT, TEMP = "input", "output", "temp"
+INPUT, OUTPUT, INOUT, TEMP = "input", "output", "inout", "temp"
 STATUS = "status"  # the word that `check` writes; it is 0 at first, whatever its role
 
 Buffers = Mapping[str, Sequence[np.ndarray[Any, Any]]]
@@ -103,8 +103,9 @@ def locate(
     """The arrays that the kernel finds by their addresses, behind checks.
 
     `buffers` has those of every row of the table by the kernel's name for them; arrays at one
-    address are one memory. Raises ArgumentError for arrays that do not fit, that overlap in part,
-    and for those of one row that are one, one of them written, which the kernel does not declare.
+    address are one memory. Raises ArgumentError for arrays that do not fit, that overlap in
+    part, and for those of one row that are one, one of them written, which the kernel does not
+    declare.
     """
     plan = layout(kernel)
     if set(buffers) != set(plan.located):
@@ -216,7 +217,9 @@ def make_up(
         return maker.over_table(table)
     given = [role for role in roles.values() if isinstance(role, int)]
     size = given[-1] if given else workers
-    return MadeUp(maker.row(dict(kernel.params), size), {})
+    # On the CPU the last two parameters bound the workers of a call.
+    params = kernel.params[:-2] if kernel.target == "cpu" else kernel.params
+    return MadeUp(maker.row(dict(params), size), {})
 
 
 class _Maker:
@@ -258,9 +261,10 @@ class _Maker:
 
     def _checked(self, name: str, type: Type | DType) -> Role | None:
         role = self.roles.get(name)
-        holds = isinstance(role, range) or role in (INPUT, OUTPUT, TEMP)
-        if isinstance(type, Type) != holds:
-            wanted = "input, output or temp" if isinstance(type, Type) else "its value"
+        buffer = isinstance(type, Type)
+        holds = isinstance(role, range) or role in (INPUT, OUTPUT, INOUT, TEMP)
+        if not (holds if buffer else isinstance(role, int)):
+            wanted = "input, output, inout or temp" if buffer else "its value"
             raise ArgumentError(
                 f"{self.kernel.name}: the role of {name} is {role!r}, not {wanted}"
             )

@@ -160,7 +160,7 @@ def _allocators(machine: Machine) -> dict[str, Any]:
     def buffer(place: tuple[str, str], address: Any, type: Type) -> Memory:
         found = machine.located.get((place[0], int(address)))
         if found is None:
-            what = f"takes {address} for the address of {place[0]}, of which the launch knows nothing"
+            what = f"takes {address} for the address of {place[0]}, of which nothing is known"
             raise KernelStop("unknown-address", what)
         return found
 

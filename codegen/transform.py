@@ -327,7 +327,8 @@ class _Rewriter(ast.NodeTransformer):
                 value=ast.Call(func=ast.Name(id="buffer_at"), args=[address, _]),
             ) if self.names.located is not None:
                 spec = self.bind(f"type_of_{name}", self.names.located(name))
-                return ast.Assign(node.targets, self.call("buffer_at", self.visit(address), spec))
+                buffer = self.call("buffer_at", self.visit(address), spec)
+                return ast.Assign(node.targets, buffer)
         return ast.Assign([self.visit(t) for t in node.targets], self.visit(node.value))
 
 

@@ -48,7 +48,7 @@ def raised_at(error: BaseException) -> Loc | None:
     found, entry = None, error.__traceback__
     while entry is not None:
         code = entry.tb_frame.f_code
-        if not _is_internal(code.co_filename) and code.co_filename.endswith(".py"):
+        if not is_internal(code.co_filename) and code.co_filename.endswith(".py"):
             found = _site(code, entry.tb_lasti)[0]
         entry = entry.tb_next
     return found
@@ -62,13 +62,14 @@ def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
 def user_frame() -> FrameType | None:
     """The innermost frame that belongs neither to graphc nor to NumPy."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_internal(frame.f_code.co_filename):
+    while frame is not None and is_internal(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 
 
 @lru_cache(maxsize=4096)
-def _is_internal(filename: str) -> bool:
+def is_internal(filename: str) -> bool:
+    """Whether a file of this name is graphc's own or NumPy's, and not the user's."""
     if filename.startswith("<"):
         return filename.startswith("<frozen")  # <stdin> and notebook cells are the user's
     return str(Path(filename).resolve()).startswith(_INTERNAL)

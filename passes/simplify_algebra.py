@@ -128,7 +128,7 @@ def idempotent(x: Float) -> Rows:
 def order(x: Array, y: Array) -> Rows:
     """Larger and smaller of what is known already.
 
-    Of 0.0 and -0.0, which are equal, either may be the larger, by place: the operands keep theirs.
+    0.0 and -0.0 are equal; which of them is taken goes by place, so places stay.
     """
     for op in (maximum, minimum):
         yield f"{op.name}-same", EXACT, op(x, x), x

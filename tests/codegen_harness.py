@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from graphc.codegen.layout import layout
 from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind, Table
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.scalar import SCALARS
+from graphc.codegen.schedule import schedules
 from graphc.device import CPU, H100, Device
-from graphc.dtypes import Type, f32, f64
+from graphc.dtypes import DType, Type, f32, f64
 from graphc.interpret import interpret
-from graphc.ir import Graph, Literal, Node, Value
+from graphc.ir import Builder, Graph, Literal, Node, Value
 from graphc.lowered import Lowered, launches_of, lower_graph
 from graphc.opdef import Op
 from graphc.options import Options
@@ -40,6 +42,8 @@ SIGNS = (1.0, -1.0, None, None, None, None)
 """Perturbed runs: all nodes up, all down, and with random signs."""
 DEFAULTS = Options()
 EPS = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
+ZERO_SIGNS = ("maximum", "minimum", "max", "min", "sign")
+"""Ops for which NumPy's sign of a zero depends on the dtype and the order of the operands."""
 TINY = {"f64": 2.0**-1022, "f32": 2.0**-126, "f16": 2.0**-14, "bf16": 2.0**-126}
 
 
@@ -63,10 +67,6 @@ def compiled_cpu(
 
 def candidate_plan(lowered: Lowered, number: int) -> Plan | None:
     """The plan where each group has its candidate `number`; None where no group has one."""
-    from itertools import islice
-
-    from graphc.codegen.schedule import schedules
-
     found = False
 
     def choose(region: Graph, device: Device) -> Any:
@@ -254,7 +254,8 @@ class _Run:
             moved = (wide + signs * np.where(there, bound, 0.0)).astype(array.dtype)
             array = np.where(there, moved, array)
         if np.any(vague):
-            other = self.rng.integers(0, 100, array.shape) if array.dtype.kind in "iu" else np.nan
+            random = self.rng.integers(0, 100, array.shape)
+            other = random if array.dtype.kind in "iu" else np.where(array == 0, -array, np.nan)
             array = np.where(vague & (signs > 0), other, array).astype(array.dtype)
         return array
 
@@ -274,6 +275,8 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
     if not dtype.is_float:
         return None, False
     eps, size = EPS[dtype.name], np.abs(array.astype(np.float64))
+    if op.name in ZERO_SIGNS:
+        return None, _both_zeros(args, dtype) & (array == 0)
     if not accumulates(node):
         ulp = ulp_of(op, dtype)
         if not ulp and not (shaken and op.kind == "elementwise"):
@@ -285,6 +288,16 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
         return length * eps * size, False
     total = _total(node, args)
     return length * eps * np.nan_to_num(total, posinf=0.0), ~np.isfinite(total.astype(dtype.numpy))
+
+
+def _both_zeros(args: Sequence[Any], dtype: DType) -> Any:
+    """Where operands are zeros of both signs; anywhere along a reduction."""
+    zero = [np.asarray(a) == 0 for a in args]
+    minus = [np.signbit(np.asarray(a, np.float64)) for a in args]
+    if len(args) == 2:
+        return zero[0] & zero[1] & (minus[0] != minus[1])
+    negative = np.any(zero[0] & minus[0])
+    return negative and (dtype.itemsize == 2 or np.any(zero[0] & ~minus[0]))
 
 
 def _total(node: Node, args: Sequence[Any]) -> Any:
@@ -328,9 +341,6 @@ def in_float64(graph: Graph, arrays: Arrays) -> list[Any]:
 
 def retyped(graph: Graph, change: Callable[[Type], Type]) -> Graph:
     """The graph with other types of its inputs, literals and attributes."""
-    from graphc.dtypes import DType
-    from graphc.ir import Builder
-
     builder = Builder(graph.name)
     values: dict[Value, Value] = {
         v: builder.parameter(change(v.type), v.name) for v in graph.inputs

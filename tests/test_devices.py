@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind, Table
 
+from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind, Table
 from graphc.dtypes import bf16, bool_, f32, i64
 from graphc.errors import OutOfBounds, SignatureError, TargetError, UnsupportedFunction
 from graphc.runtime import cuda, devices
@@ -382,7 +382,8 @@ def test_a_table_is_copied_only_where_an_address_changed():
         moving,
         Step(StepKind.END, "scan", bumps=((8, 16), (9, 16))),
     )
-    run = CudaExecutable(Plan("f", "cuda", table, loop, (6,), (7,), 128, constants), PTX, core=core)
+    plan = Plan("f", "cuda", table, loop, (6,), (7,), 128, constants)
+    run = CudaExecutable(plan, PTX, core=core)
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     for copies_of_fixed in (1, 0):
         del core.stream.log[:]

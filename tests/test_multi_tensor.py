@@ -18,8 +18,8 @@ from graphc.codegen.plan import Extent, Launch, Place, Plan, Table
 from graphc.device import CPU, H100
 from graphc.dtypes import Type, f16, f32
 from graphc.errors import ArgumentError, TargetError
-from graphc.numpy import tanh
 from graphc.lowered import Lowered
+from graphc.numpy import tanh
 from graphc.optim import AdamState, adam
 from tests.codegen_harness import check, reference, run_plan_checked
 
@@ -48,7 +48,8 @@ def optimizer() -> Lowered:
 
 def inputs(made: Lowered) -> list[Any]:
     random = np.random.default_rng(7)
-    return [abs(random.standard_normal(v.type.static_shape)).astype("f4") for v in made.graph.inputs]
+    shapes = [v.type.static_shape for v in made.graph.inputs]
+    return [abs(random.standard_normal(shape)).astype("f4") for shape in shapes]
 
 
 def address(array: Any) -> int:
@@ -182,10 +183,10 @@ class Bench:
             source = source.replace(old, new)
         self.kernel = load_kernels(source, f"<planted {abs(hash(source))}>")[self.launch.entry]
         given = inputs(made)
-        arrays = {
-            number: given[b.index].reshape(-1) if b.place is Place.INPUT else np.zeros(b.type.size, "f4")
-            for number, b in enumerate(made.plan.buffers)
-        }
+        arrays = [
+            (given[b.index] if b.place is Place.INPUT else np.zeros(b.type.size, "f4")).reshape(-1)
+            for b in made.plan.buffers
+        ]
         self.names = re.findall(r"(\w+) = buffer_at", self.launch.source)
         self.words = np.array(
             [
@@ -280,7 +281,8 @@ def test_a_wrong_kernel_over_a_table_is_found(optimizer: Lowered, change: Any) -
 )
 def test_an_off_by_one_in_find_row_is_found(optimizer: Lowered, change: Any) -> None:
     library = Path(load("graphc.codegen.device_lib").__file__).read_text("utf-8")
-    helper = "@device_helper\ndef find_row" + library.split("def find_row")[1].split("\n\n\n")[0]
+    body = library.split("def find_row")[1].split("\n\n\n")[0]
+    helper = f"@device_helper\ndef find_row{body}"
     for old, new in change.items():
         assert helper.count(old) == 1
         helper = helper.replace(old, new)
@@ -381,7 +383,8 @@ def test_ptx_knows_that_addresses_are_of_global_memory(ptx: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alias", "load_of_x"), [("", "ld.global.nc.f32"), (', alias=(("x", "y"),)', "ld.global.f32")]
+    ("alias", "load_of_x"),
+    [("", "ld.global.nc.f32"), (', alias=(("x", "y"),)', "ld.global.f32")],
 )
 def test_ptx_of_what_may_be_written_meanwhile(alias: str, load_of_x: str) -> None:
     text = compiled(IN_PLACE.format(alias=alias), "add_one")[9, 0]

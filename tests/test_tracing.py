@@ -594,9 +594,9 @@ def chain(x, n):
 def test_tracing_is_linear(monkeypatch):
     """A constant number of frames is looked at for each operation, however many there are."""
     looked = []
-    internal = provenance._is_internal
+    internal = provenance.is_internal
     monkeypatch.setattr(
-        provenance, "_is_internal", lambda name: looked.append(1) or internal(name)
+        provenance, "is_internal", lambda name: looked.append(1) or internal(name)
     )
 
     def chain(x, n):

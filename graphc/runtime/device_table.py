@@ -23,7 +23,8 @@ class DeviceTable:
         words = [word for row in table.rows for word in row]
         self._numbers = [word for word in words if not isinstance(word, Extent)]
         self._at = [n for n, word in enumerate(words) if not isinstance(word, Extent)]
-        self._words = np.array([w.value if isinstance(w, Extent) else 0 for w in words], np.int64)
+        numbers = [word.value if isinstance(word, Extent) else 0 for word in words]
+        self._words = np.array(numbers, np.int64)
         self._held: list[int] | None = None
 
     def bind(self, addresses: Sequence[int]) -> int:

@@ -1,6 +1,7 @@
 """The workloads in plain NumPy: what eager NumPy runs in float32, and the oracle in float64.
 
-Gradients are taken by hand. A function has a workload's name, takes its inputs, and returns its results.
+Gradients are taken by hand. A function has the name of its workload, takes its inputs, and
+returns its results.
 """
 
 from __future__ import annotations

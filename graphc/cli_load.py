@@ -1,0 +1,255 @@
+"""The user's model file: its functions, and the types for which they are to be compiled."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optree
+
+from graphc.api import Compiled
+from graphc.dtypes import DTYPES, DType, Type
+from graphc.errors import ArgumentError, GraphcError, SignatureError
+from graphc.ir import Graph
+from graphc.provenance import is_internal
+from graphc.tracing import bind, definition, function_name, signature_of, trace_call
+
+_SPEC = re.compile(rf"({'|'.join(DTYPES)})(?:\[([\d\s,]*)\])?")
+_WEAK: Mapping[type, Any] = {bool: False, int: 0, float: 0.0}
+
+
+class ModelError(Exception):
+    """An error in the user's own file; its text has the user's frames only."""
+
+
+@contextmanager
+def user_code() -> Iterator[None]:
+    """What user code raises within the block becomes a ModelError; our own errors stay."""
+    try:
+        yield
+    except (GraphcError, KeyboardInterrupt):
+        raise
+    except SystemExit as error:
+        raise ModelError(f"the file ends the program when it is imported ({error})") from None
+    except BaseException as error:
+        raise ModelError(user_traceback(error)) from error
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of an error and of its causes, without graphc's, NumPy's and Python's own."""
+    found = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = found
+    while part is not None:
+        kept = [frame for frame in part.stack if not is_internal(frame.filename)]
+        part.stack = traceback.StackSummary.from_list(kept)
+        part = part.__cause__ or (None if part.__suppress_context__ else part.__context__)
+    return "".join(found.format()).rstrip()
+
+
+# --- the file -----------------------------------------------------------------------------
+
+
+def load_model(path: Path) -> dict[str, Any]:
+    """The names that a Python file defines, run as an import of it would."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} cannot be read: {error}") from None
+    module = ModuleType(f"graphc_model_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    with user_code():
+        exec(compile(text, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+    return module.__dict__
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A function to compile; `compiled` if the file compiles it."""
+
+    name: str
+    function: Callable[..., Any]
+    static: tuple[str, ...]
+    compiled: Compiled | None
+
+
+def choose_functions(
+    namespace: Mapping[str, Any], names: Sequence[str], path: Path
+) -> list[Chosen]:
+    """The functions named, or all that the file compiles; raises ArgumentError for none."""
+    if not names:
+        found = {id(v): (n, v) for n, v in namespace.items() if isinstance(v, Compiled)}
+        if not found:
+            raise ArgumentError(
+                f"{path} compiles no function",
+                help="decorate one with @graphc.compile, or name one with --fn",
+            )
+        return [_chosen(name, value) for name, value in found.values()]
+    for name in names:
+        if not callable(namespace.get(name)):
+            what = "is no function" if name in namespace else "is not there"
+            known = [n for n, v in namespace.items() if _is_own(v, namespace)]
+            raise ArgumentError(
+                f"{path}: {name} {what}",
+                values=[("functions", ", ".join(known) or "none")],
+            )
+    return [_chosen(name, namespace[name]) for name in names]
+
+
+def _chosen(name: str, value: Any) -> Chosen:
+    if isinstance(value, Compiled):
+        return Chosen(name, value.function, value.static, value)
+    return Chosen(name, value, (), None)
+
+
+def _is_own(value: Any, namespace: Mapping[str, Any]) -> bool:
+    return isinstance(value, Compiled) or (
+        inspect.isfunction(value) and value.__module__ == namespace["__name__"]
+    )
+
+
+# --- types --------------------------------------------------------------------------------
+
+
+def parse_argument(text: str) -> tuple[tuple[str, ...], Any]:
+    """`params.w1=f32[4,3]` as (("params", "w1"), type); a value may be any Python literal.
+
+    Raises ValueError for another text.
+    """
+    name, equals, value = text.partition("=")
+    parts = tuple(name.strip().split("."))
+    if not equals or not all(re.fullmatch(r"\w+", part) for part in parts):
+        raise ValueError(f"{text!r} is not NAME=TYPE, such as x=f32[64,784]")
+    return parts, _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> Any:
+    match = _SPEC.fullmatch(text)
+    if match is not None:
+        sizes = [int(n) for n in (match[2] or "").replace(",", " ").split()]
+        return Type(DTYPES[match[1]], tuple(sizes))
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"{text!r} is neither a type, such as f32[64,784], nor a value") from None
+
+
+Given = Sequence[tuple[tuple[str, ...], Any]]
+
+
+def trace_chosen(
+    chosen: Chosen, namespace: Mapping[str, Any], given: Given, alone: bool
+) -> Graph:
+    """The graph of a function for the types that are said of its arguments.
+
+    `given` are those of the command line; then come those of the file's `specs()`, which may be
+    a bare tuple for a function that is `alone`, then annotations, then defaults.
+    """
+    with user_code():
+        signature = signature_of(chosen.function)
+        specs = _from_specs(chosen, namespace, signature, alone)
+        values = {**_from_annotations(chosen.function, signature), **specs}
+        for parts, value in given:
+            if parts[0] in signature.parameters:
+                values[parts[0]] = _with_part(values.get(parts[0]), parts[1:], value, parts)
+        _check_all(chosen, signature, values)
+        bound = _bound(signature, values)
+        arguments = bind(chosen.function, bound.args, bound.kwargs, chosen.static)
+        return trace_call(chosen.function, arguments, name=function_name(chosen.function)).graph
+
+
+def _from_specs(
+    chosen: Chosen, namespace: Mapping[str, Any], signature: inspect.Signature, alone: bool
+) -> dict[str, Any]:
+    specs = namespace.get("specs")
+    if not callable(specs) or specs is chosen.function:
+        return {}
+    found = specs()
+    if isinstance(found, dict):
+        found = found.get(chosen.name, found.get(function_name(chosen.function), ()))
+    elif not alone:
+        raise ArgumentError(
+            "specs() must say for which function each tuple is",
+            help='return {"name": (types of its arguments, ...), ...}',
+        ).at(definition(specs))
+    if isinstance(found, dict):
+        return dict(found)
+    try:
+        return dict(signature.bind_partial(*found).arguments)
+    except TypeError as error:
+        raise SignatureError(
+            f"specs() does not fit {chosen.name}: {error}"
+        ).at(definition(specs)) from None
+
+
+def _from_annotations(
+    function: Callable[..., Any], signature: inspect.Signature
+) -> dict[str, Any]:
+    """The types that annotations name; annotations that are no types of arrays are passed over."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (NameError, TypeError, ValueError):
+        pass  # an annotation that is there for a type checker alone
+    found = {}
+    for name, parameter in signature.parameters.items():
+        annotation = parameter.annotation
+        if annotation in _WEAK and parameter.default is parameter.empty:
+            found[name] = _WEAK[annotation]
+        elif annotation is not parameter.empty and not isinstance(annotation, str):
+            leaves = optree.tree_leaves(annotation)
+            if leaves and all(isinstance(leaf, Type | DType) for leaf in leaves):
+                found[name] = annotation
+    return found
+
+
+def _with_part(whole: Any, rest: tuple[str, ...], value: Any, path: tuple[str, ...]) -> Any:
+    """A pytree with one part of it replaced or added: dicts by key, sequences by number."""
+    if not rest:
+        return value
+    first, *more = rest
+    if isinstance(whole, (list, tuple)) or (whole is None and first == "0"):
+        items = list(whole or ())
+        if not first.isdigit() or int(first) > len(items):
+            raise ArgumentError(f"--arg {'.'.join(path)}: there is no part {first}")
+        old = items[int(first)] if int(first) < len(items) else None
+        items[int(first) : int(first) + 1] = [_with_part(old, tuple(more), value, path)]
+        return items if whole is None or type(whole) is list else type(whole)(items)
+    if whole is not None and not isinstance(whole, dict):
+        raise ArgumentError(f"--arg {'.'.join(path)}: {first} is a part of no container")
+    return {**(whole or {}), first: _with_part((whole or {}).get(first), tuple(more), value, path)}
+
+
+def _check_all(
+    chosen: Chosen, signature: inspect.Signature, values: Mapping[str, Any]
+) -> None:
+    missing = [
+        name
+        for name, p in signature.parameters.items()
+        if name not in values
+        and p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if missing:
+        raise SignatureError(
+            f"{chosen.name}: the type of {', '.join(missing)} is not said",
+            help=f"annotate it ({missing[0]}: graphc.f32[64, 784]), give "
+            f'--arg "{missing[0]}=f32[64,784]", or define specs()',
+        ).at(definition(chosen.function))
+
+
+def _bound(signature: inspect.Signature, values: Mapping[str, Any]) -> inspect.BoundArguments:
+    in_order = {n: values[n] for n in signature.parameters if n in values}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL and name in in_order:
+            in_order[name] = tuple(in_order[name])
+    return inspect.BoundArguments(signature, in_order)  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+"""What a compilation did, as text: the graph after every pass, the passes' reports, the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from graphc.codegen.plan import Extent, Plan, Step, Table
+from graphc.codegen.printing import relative
+from graphc.ir import Graph
+from graphc.lowered import Lowered, launches_of
+from graphc.text import save_graph
+
+DUMP = "graphc ir dump 1"
+"""The first line of a dump's index."""
+
+
+def stage_graphs(lowered: Lowered, first: str = "trace") -> dict[str, Graph]:
+    """The graph as it came, under the name `first`, and after every pass, in order."""
+    return {first: lowered.graph, **lowered.passes}
+
+
+def dump_ir(found: Iterable[tuple[Lowered, str]], folder: Path) -> None:
+    """Write a numbered `.ir` for every stage, and `index.txt` saying what each pass did.
+
+    `found` has, for each graph, the name of what made it (`trace`, `grad`). Each graph has a
+    folder of its name.
+    """
+    lines = [DUMP]
+    for lowered, first in found:
+        own = folder / lowered.graph.name
+        own.mkdir()
+        graphs = stage_graphs(lowered, first)
+        reports = [None, *(stage.report for stage in lowered.stages)]
+        lines += ["", lowered.graph.name]
+        for number, ((name, graph), report) in enumerate(
+            zip(graphs.items(), reports, strict=True)
+        ):
+            file = f"{number:02d}-{name}.ir"
+            save_graph(graph, own / file, root=lowered.root)
+            lines.append(f"  {lowered.graph.name}/{file}  {_count(graph)}")
+            events = [] if report is None else list(report.events.items())
+            rows = [(rule, _place(where, lowered.root), f"{n}") for (rule, where), n in events]
+            lines += _columns(rows, "      ")
+    (folder / "index.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _count(graph: Graph) -> str:
+    nodes = sum(1 + sum(len(r.nodes) for r in n.regions) for n in graph.nodes)
+    return f"{nodes} node{'s' if nodes != 1 else ''}"
+
+
+def _place(where: str, root: str) -> str:
+    file, _, line = where.rpartition(":")
+    return f"{relative(file, root)}:{line}" if file else "-"
+
+
+# --- the plan -----------------------------------------------------------------------------
+
+
+def plan_text(lowered: Lowered) -> str:
+    """The steps of the plan as a table, and what they cost together."""
+    plan, cost, memory = lowered.plan, lowered.cost(), lowered.memory()
+    rows = [("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")]
+    rows += [_row(number, step, plan) for number, step in enumerate(plan.steps)]
+    ratio = cost.bytes_moved / cost.least_bytes if cost.least_bytes else 1.0
+    total = (
+        f"{_plural(cost.steps, 'step')}, {_plural(cost.kernels, 'kernel')}; "
+        f"moves {cost.bytes_moved} bytes, {ratio:.2f} of the least; {cost.flops} flops; "
+        f"arena {memory.arena} bytes"
+    )
+    return "\n".join([f"plan {plan.name} for {plan.target}", *_columns(rows, "  "), total])
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _row(number: int, step: Step, plan: Plan) -> tuple[str, ...]:
+    launches = launches_of(step)
+    names = dict.fromkeys(x.entry for x in launches)
+    forms = dict.fromkeys(x.form for x in launches)
+    sizes = [f"{x.extent}×{x.threads}" if plan.target == "cuda" else f"{x.extent}" for x in launches]
+    moved = sum(
+        plan.buffers[b].type.nbytes
+        for b in (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
+    )
+    return (
+        str(number),
+        step.kind.value,
+        " ".join(names) or step.name,
+        " ".join(forms),
+        " ".join(sizes),
+        _buffers(step.reads, plan),
+        _buffers(step.writes, plan),
+        str(moved),
+    )
+
+
+def _buffers(numbers: Sequence[int], plan: Plan) -> str:
+    return " ".join(plan.buffers[n].name for n in numbers) or "-"
+
+
+def step_records(plan: Plan) -> list[dict[str, object]]:
+    """The steps as plain data, buffers by their numbers."""
+    return [
+        {
+            "kind": step.kind.value,
+            "name": step.name,
+            "reads": list(step.reads),
+            "writes": list(step.writes),
+            "launches": [
+                {
+                    "kernel": launch.key,
+                    "form": launch.form,
+                    "extent": launch.extent,
+                    "threads": launch.threads,
+                    "grain": launch.grain,
+                    "block": launch.block,
+                    "args": [_argument(a) for a in launch.args],
+                }
+                for launch in launches_of(step)
+            ],
+            "product": None if step.gemm is None else str(step.gemm),
+            "lines": list(step.locs),
+        }
+        for step in plan.steps
+    ]
+
+
+def _argument(argument: int | Extent | Table) -> object:
+    match argument:
+        case Extent(value=value):
+            return {"value": value}
+        case Table(rows=rows):
+            return {"table": [[_argument(word) for word in row] for row in rows]}
+    return {"buffer": argument}
+
+
+def _columns(rows: Sequence[Sequence[str]], indent: str) -> list[str]:
+    """Rows as lines with aligned columns, long cells let out."""
+    if not rows:
+        return []
+    widths = [min(max(map(len, column)), 40) for column in zip(*rows, strict=True)]
+    return [
+        (indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]
