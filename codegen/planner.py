@@ -289,7 +289,7 @@ class _Planner:
                 continue
             if not self._independent(step, at) and not self._can_wait(step, at):
                 continue
-            if mate.launch.key == step.launch.key:
+            if step.launch.key in {x.key for x in (mate.launch, *mate.others)}:
                 return at
             if second is None and self._goes_along(step.launch, mate):
                 second = at

@@ -138,10 +138,12 @@ def _repartitions(
 ) -> Iterator[Partition]:
     """Partitions to try: few outer elements with much inner work are split instead."""
     swapped = _swapped(first, region)
+    if swapped is None:
+        yield first
+        return
     outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
     starved = outer < WORKERS * device.cores and outer * inner >= SPLIT_WORK
-    ranked = (swapped, first) if starved else (first, swapped)
-    yield from (p for p in ranked if p is not None)
+    yield from (swapped, first) if starved else (first, swapped)
 
 
 def _size(space: Space, axes: frozenset[int]) -> int:

@@ -203,7 +203,8 @@ def _from_annotations(
     found = {}
     for name, parameter in signature.parameters.items():
         annotation = parameter.annotation
-        if annotation in _WEAK and parameter.default is parameter.empty:
+        weak = isinstance(annotation, type) and annotation in _WEAK
+        if weak and parameter.default is parameter.empty:
             found[name] = _WEAK[annotation]
         elif annotation is not parameter.empty and not isinstance(annotation, str):
             leaves = optree.tree_leaves(annotation)

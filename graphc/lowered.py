@@ -24,6 +24,9 @@ from graphc.passes.pipeline import run_pipeline
 from graphc.space import op_of
 
 
+CC = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class EmittedKernel:
     """A kernel as emitted: `source` is a file that runs alone."""
@@ -33,14 +36,18 @@ class EmittedKernel:
     target: str
     source: str
 
-    def ptx(self, cc: tuple[int, int]) -> str:
+    def ptx(self, cc: CC) -> str:
         """The kernel assembled for a compute capability; raises TargetError without the tools."""
+        return self.assemble([cc])[cc]
+
+    def assemble(self, ccs: Sequence[CC]) -> dict[CC, str]:
+        """PTX for each compute capability, by one run of the front end."""
         if self.target != "cuda":
             raise ArgumentError(f"{self.name} is a {self.target} kernel and has no PTX")
         device_lib = _lazy.load("graphc.codegen.device_lib")
         seam = _lazy.load("graphc.codegen.numba_cuda")
         found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
-        ptx: str = seam.compile_ptx(found[self.name], [cc])[cc]
+        ptx: dict[CC, str] = seam.compile_ptx(found[self.name], ccs)
         return ptx
 
 

@@ -273,6 +273,40 @@ class Space:
         else:
             self.reads.append((index, part))
 
+    def absorb(self, other: Space, via: Value) -> bool:
+        """Take over the nodes of `other`, all on all axes as ours are, whose value `via` we read.
+
+        Says whether that was possible: `via` is read directly, along axes that are all of ours.
+        """
+        axes = next((axes for value, axes in self.reads if value == via), None)
+        if axes is None or {self.find(a) for a in axes if a is not None} != self.domain():
+            return False
+        new = {
+            theirs: ours
+            for theirs, ours in zip(other.of(via), axes)
+            if theirs is not None and ours is not None
+        }
+        if set(new) != other.domain():
+            return False
+
+        def translated(old: Axes) -> Axes:
+            return tuple(None if a is None else self._like(other, other.find(a), new) for a in old)
+
+        self.axes.update((value, translated(old)) for value, old in other.axes.items())
+        self.reads = [r for r in self.reads if r[0] not in other.axes]
+        self.reads += [(value, translated(old)) for value, old in other.reads]
+        self.pure.update(other.pure)
+        self.nodes += other.nodes
+        return True
+
+    def _like(self, other: Space, axis: int, new: dict[int, int]) -> int:
+        """Our axis for one of another space: a new one if it has none yet."""
+        if axis not in new:
+            made = self._fresh(other.extent[axis])
+            assert made is not None
+            new[axis] = made
+        return new[axis]
+
     # --- what it all means ----------------------------------------------------------------
 
     def identify_reads(self) -> None:

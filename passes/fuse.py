@@ -108,10 +108,21 @@ class _State:
             group.simple = self._is_simple(group)
         except Illegal:
             return
-        for source in sorted(read, key=lambda g: -read[g]):
-            source, group = self.find(source), self.find(group)
-            if source is not group and self._joins(source, group):
-                self.report.note("producer", unit.main)
+        waiting = sorted(read, key=lambda g: -read[g])
+        while waiting:
+            # What one producer brings may be what kept another out.
+            refused = [source for source in waiting if not self._takes(unit, source)]
+            waiting = refused if len(refused) < len(waiting) else []
+
+    def _takes(self, unit: Unit, source: Group) -> bool:
+        """Whether a producer is, or now becomes, part of the group of a unit."""
+        source, group = self.find(source), self.find(self.group_of[unit])
+        if source is group:
+            return True
+        if not self._joins(source, group):
+            return False
+        self.report.note("producer", unit.main)
+        return True
 
     def alone(self, unit: Unit) -> Group:
         """A group of one unit, with the groups that it reads from."""
@@ -147,7 +158,11 @@ class _State:
             return self._sandwich(producer, consumer)
         if producer.product is not None and product is not None:
             return False
-        return self._append(producer, consumer) or self._combine(producer, consumer)
+        return (
+            self._append(producer, consumer)
+            or self._unite(producer, consumer)
+            or self._combine(producer, consumer)
+        )
 
     def _feeds(self, producer: Group, product: Node) -> bool:
         """Whether a product reads what a group computes, directly or through views."""
@@ -173,6 +188,20 @@ class _State:
         ):
             space.rollback(mark)
             return False
+        self._absorb(producer, consumer)
+        return True
+
+    def _unite(self, producer: Group, consumer: Group) -> bool:
+        """The other quick way: a producer where all values have all axes, of such a consumer."""
+        if not (producer.simple and consumer.simple):
+            return False
+        inner = producer.space.axes
+        via = next((v for v, _ in consumer.space.reads if v in inner), None)
+        if via is None or via in producer.space.pure:
+            return False
+        if not consumer.space.absorb(producer.space, via):
+            return False
+        producer.space = consumer.space
         self._absorb(producer, consumer)
         return True
 

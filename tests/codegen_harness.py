@@ -251,8 +251,10 @@ class _Run:
         if bound is not None:
             wide = array.astype(np.float64)
             there = np.isfinite(wide)
-            moved = (wide + signs * np.where(there, bound, 0.0)).astype(array.dtype)
-            array = np.where(there, moved, array)
+            moved = wide + signs * np.where(there, bound, 0.0)
+            if self.sign is None:  # a few ulp of a subnormal number are all of it
+                moved = np.where((np.abs(wide) < bound) & (signs > 0), 0.0 * wide, moved)
+            array = np.where(there, moved.astype(array.dtype), array)
         if np.any(vague):
             random = self.rng.integers(0, 100, array.shape)
             other = random if array.dtype.kind in "iu" else np.where(array == 0, -array, np.nan)
