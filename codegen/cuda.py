@@ -98,7 +98,7 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
     roles = input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}
     if kernel.table:
-        launch += f" over {len(kernel.table)} rows: first block, elements, address of each buffer"
+        launch += f" over {len(kernel.table)} rows: first block, elements, buffers' addresses"
         roles = {_table_names(kernel)[0]: str(kernel.table)} | input_roles(kernel)
     return emitted_file(
         printer,

@@ -59,6 +59,18 @@ def _numba_cuda() -> Any:
     return cuda
 
 
+def check_tools() -> None:
+    """Raise TargetError where this machine cannot make PTX, saying what it needs."""
+    _numba_cuda()
+    nvvm = load("numba.cuda.cudadrv.nvvm")
+    try:
+        nvvm.NVVM()
+    except Exception as error:
+        # The loaders of NVIDIA's libraries raise unrelated classes for a library that is missing.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TargetError(f"PTX needs libNVVM ({reason})", help=INSTALL) from error
+
+
 @cache
 def _functions() -> Mapping[str, Any]:
     """The names of the dialect, registered with numba-cuda on the first call."""

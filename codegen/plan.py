@@ -55,12 +55,12 @@ class StepKind(Enum):
 class Launch:
     """A kernel and what it is called with.
 
-    As the epilogue of a product, each of its chunks takes `block` rows of the result. `source` is
-    the emitted file and `entry` the kernel's name in it. `args` follow the kernel's parameters: a
-    buffer's number in the plan, `Extent(n)` for an integer, or a `Table` (CUDA). On the CPU the
-    kernel is called on pieces of `range(extent)`, none smaller than `grain`; on CUDA `extent` blocks of
-    `threads` threads run it. `key` is the content hash of the canonical kernel, `form` names
-    its assignment of roles.
+    As the epilogue of a product, each of its chunks takes `block` rows of the result.
+    `source` is the emitted file and `entry` the kernel's name in it. `args` follow the
+    kernel's parameters: a buffer's number in the plan, `Extent(n)` for an integer, or a
+    `Table` (CUDA). On the CPU the kernel is called on pieces of `range(extent)`, none
+    smaller than `grain`; on CUDA `extent` blocks of `threads` threads run it. `key` is the
+    content hash of the canonical kernel, `form` names its assignment of roles.
     """
 
     entry: str
@@ -119,14 +119,14 @@ class Gemm:
 class Step:
     """One row of the plan, with the buffers it reads and writes.
 
-    KERNEL has `launch`, and perhaps `others`: launches that depend on none of each other and run
-    in the same step (on CUDA they are one launch over a table). GEMM has `gemm` and perhaps
-    `launch`, an epilogue that is run on the same rows (`extent` = batch × m) as soon as they are
-    there. COPY copies `reads[0]` to `writes[0]`.
-    LOOP has `count`, and END `bumps`: (buffer, bytes) pairs whose addresses advance each turn.
-    BRANCH goes on at step `target` if the boolean `reads[0]` is false, or always if it reads
-    nothing; the target lies in the same loop. LIBRARY, COLLECTIVE and CALLBACK call
-    `function(arrays read, arrays written)`, two sequences in the order of `reads` and `writes`.
+    KERNEL has `launch`, and perhaps `others`: launches that depend on none of each other
+    and run in the same step (on CUDA they are one launch over a table). GEMM has `gemm` and
+    perhaps `launch`, an epilogue that is run on the same rows (`extent` = batch × m) as
+    soon as they are there. COPY copies `reads[0]` to `writes[0]`. LOOP has `count`, and END
+    `bumps`: (buffer, bytes) pairs whose addresses advance each turn. BRANCH goes on at step
+    `target` if the boolean `reads[0]` is false, or always if it reads nothing; the target
+    lies in the same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read,
+    arrays written)`, two sequences in the order of `reads` and `writes`.
     """
 
     kind: StepKind

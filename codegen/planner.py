@@ -138,7 +138,7 @@ class _Planner:
             if value not in inner:
                 result = outputs.get(value)
                 final = result in self.output_values
-                name = (result or value).name or "temp"
+                name = (result or value).name or f"{'out' if final else 't'}{len(self.buffers)}"
                 where = Place.OUTPUT if final else Place.ARENA
                 inner[value] = self._buffer(name, value.type, where)
             return inner[value]

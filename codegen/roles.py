@@ -158,17 +158,20 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
         extent = axis.size if isinstance(axis.extent, int) else 0
         return Draft((loop,), _sizeless(body, axis), extent, THREADS, "flat", extent)
     *rest, last = body.outer
-    narrow = device.is_cuda and last.size < THREADS // 4
-    axes = body.outer if narrow else rest
-    whole, new = flatten(axes)
+    if device.is_cuda and last.size < THREADS // 4:
+        return elements(nest, body)
+    whole, new = flatten(rest)
     inside = substitute(body.statements, new)
-    extent = whole.size
-    total = math.prod(a.size for a in body.outer)
-    if narrow:
-        return Draft((Loop(whole, "flat", inside),), body.buffers, extent, THREADS, "flat", total)
     loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
-    threads = _threads(last.size)
-    return Draft((loop,), body.buffers, extent, threads, "plane", total)
+    total = whole.size * last.size
+    return Draft((loop,), body.buffers, whole.size, _threads(last.size), "plane", total)
+
+
+def elements(nest: Nest, body: Body) -> Draft:
+    """Every element by itself, all axes flattened into one."""
+    whole, new = flatten(body.outer)
+    loop = Loop(whole, "flat", substitute(body.statements, new))
+    return Draft((loop,), body.buffers, whole.size, THREADS, "flat", whole.size)
 
 
 def _as_vectors(body: Body, axis: Axis) -> Body:

@@ -335,7 +335,8 @@ def _rest_schedules(
     region: Graph, rest: Graph, result: Value, device: Device
 ) -> Iterator[Schedule]:
     """What a product's kernel leaves over, in the axes that the whole region has."""
-    for find in (partition, lambda space, outputs: _by_rows(space, outputs, result)):
+    width = result.type.static_shape[-1] if result.type.shape else 1
+    for find in (partition, lambda s, outputs: _by_rows(s, outputs, result, width)):
         try:
             first = find(_tied(rest, region), rest.outputs)
         except Illegal:
@@ -377,47 +378,68 @@ def _product_loops(region: Graph, product: Node, device: Device) -> Iterator[Sch
 def _library_product(
     region: Graph, product: Node, form: Blas, device: Device
 ) -> Iterator[Schedule]:
-    """The product by BLAS, its epilogue on blocks of its rows."""
-    alone, rest = without(region, product)
+    """The product by BLAS, its epilogue on blocks of its rows where that has the same rows."""
+    _, rest = without(region, product)
     result = Value(product)
     plain = Task(None, {}, form, result)
     if not rest.nodes:
         yield Schedule((plain,), "library")
         return
+    tasks = _epilogue(region, rest, result, form, device)
+    if tasks:
+        first = replace(tasks[0], product=form, result=result)
+        yield Schedule((first, *tasks[1:]), "library")
+        return
+    for second in _rest_schedules(region, rest, result, device):
+        yield Schedule((plain, *second.tasks), "library")
+
+
+def _epilogue(
+    region: Graph, rest: Graph, result: Value, form: Blas, device: Device
+) -> list[Task]:
+    """The rest on the product's rows, and what combines its partials; empty if it has others."""
+    space = _tied(rest, region)
     try:
-        chosen = _by_rows(_tied(rest, region), rest.outputs, result)
+        chosen = _by_rows(space, rest.outputs, result, form.n)
     except Illegal:
-        for second in _rest_schedules(region, rest, result, device):
-            yield Schedule((plain, *second.tasks), "library")
-        return
+        return []
+    outer = [a.number for a in NestBuilder(rest, chosen, keep=False).ordered_axes()[0]]
+    own = [chosen.space.find(a) for a in _read_axes(space, result) if a is not None]
+    rows = form.batch * form.m
+    if outer != [a for a in own if a in chosen.outer] or _size(space, chosen.outer) != rows:
+        return []
     if not chosen.split:
-        task = _row_task(rest, chosen, device)
-        yield Schedule((replace(task, product=form, result=result),), "library")
-        return
-    task, partials, _ = _split_task(rest, chosen, device)
-    late = _late_tasks(rest, chosen, partials, device)
-    yield Schedule((replace(task, product=form, result=result), *late), "library")
+        task, late = _row_task(rest, chosen, device), []
+    else:
+        task, partials, _ = _split_task(rest, chosen, device)
+        late = _late_tasks(rest, chosen, partials, device)
+    assert task.kernel is not None
+    covered = task.kernel.extent * task.block
+    return [task, *late] if rows <= covered < rows + task.block else []
 
 
-def _by_rows(space: Space, outputs: Iterable[Value], result: Value) -> Partition:
-    """Rows of a product are dealt out, its last axis is inner; raises Illegal."""
+def _read_axes(space: Space, value: Value) -> tuple[int | None, ...]:
+    """The axes along which a value from outside is read first."""
+    return next((axes for read, axes in space.reads if read == value), ())
+
+
+def _by_rows(space: Space, outputs: Iterable[Value], result: Value, width: int) -> Partition:
+    """Rows of a product are dealt out, its last axes (`width` elements) inner; raises Illegal."""
     space.identify_reads()
-    axes = next(
-        (
-            tuple(None if a is None else space.find(a) for a in read)
-            for value, read in space.reads
-            if value == result
-        ),
-        (),
-    )
+    axes = [None if a is None else space.find(a) for a in _read_axes(space, result)]
     if not space.domain() <= {a for a in axes if a is not None}:
         raise Illegal("the epilogue has axes that the product lacks")
-    inner = frozenset(a for a in axes[-1:] if a is not None)
-    return assign(space, inner, set(outputs))
+    inner: set[int] = set()
+    for axis in reversed(axes):
+        if _size(space, frozenset(inner)) >= width:
+            break
+        inner |= set() if axis is None else {axis}
+    return assign(space, frozenset(inner), set(outputs))
 
 
 def _row_task(rest: Graph, chosen: Partition, device: Device) -> Task:
     nest = NestBuilder(rest, chosen, keep=_fits(chosen, device)).build()
     body = roles.assemble(nest)
-    draft = roles.rows(nest, body, device) if chosen.inner else roles.flat(nest, body, device)
-    return _task(rest, nest, draft, device)
+    if chosen.inner:
+        return _task(rest, nest, roles.rows(nest, body, device), device)
+    return _task(rest, nest, roles.elements(nest, body), device)

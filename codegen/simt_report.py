@@ -65,8 +65,8 @@ class Report:
 
     `statements` are summed over all threads, `barriers` over all blocks; `read` and `written`
     are bytes per parameter that threads moved, caches unseen; `unwritten` counts elements of
-    uninitialized parameters that the blocks that ran left without a value. Buffers that a kernel
-    finds by their addresses count as its name for them.
+    uninitialized parameters that the blocks that ran left without a value. Buffers that a
+    kernel finds by their addresses count as its name for them.
     """
 
     kernel: str

@@ -25,6 +25,7 @@ from graphc.options import Options
 from graphc.output import output_folder
 from graphc.passes import grad
 from graphc.text import print_graph, save_graph
+from graphc.tracing import signature_of
 
 Say = Callable[[str], None]
 
@@ -69,12 +70,12 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
     """The graphs that the command line asks for, lowered; says first which target it is."""
     namespace = load_model(args.model)
     chosen = choose_functions(namespace, args.fn or [], args.model)
-    device = _device(args.target, chosen)
+    device = device_of(args.target, chosen)
     say(f"target {device.target}: {_describe(device)}")
     unused = {parts[0] for parts, _ in args.arg or []}
     for one in chosen:
         graph = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
-        unused -= set(_parameters(one))
+        unused -= set(signature_of(one.function).parameters)
         options = _options(args, one)
         for made_by, found in _graphs(graph, args.grad, say):
             yield Work(lower_graph(found, device, options, verify=True), made_by)
@@ -82,12 +83,7 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
         raise ArgumentError(f"--arg names {', '.join(sorted(unused))}, which no function takes")
 
 
-def _parameters(chosen: Chosen) -> list[str]:
-    code = getattr(chosen.function, "__wrapped__", chosen.function)
-    return list(_lazy.load("inspect").signature(code).parameters)
-
-
-def _device(target: str | None, chosen: Sequence[Chosen]) -> Device:
+def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:
     """The device for which kernels are made: one of this machine, or for CUDA a common one."""
     if target is None:
         own = {c.compiled.device for c in chosen if c.compiled is not None}
@@ -160,7 +156,7 @@ def _ir_texts(works: Sequence[Work], stage: str | None) -> Iterator[str]:
 
 
 def _kernels(works: Iterable[Work]) -> list[EmittedKernel]:
-    """The distinct kernels of all graphs; raises ArgumentError where PTX cannot be."""
+    """The distinct kernels of all graphs."""
     found = {k.key: k for work in works for k in work.lowered.kernels}
     return list(found.values())
 

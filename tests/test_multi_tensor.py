@@ -183,9 +183,10 @@ class Bench:
             source = source.replace(old, new)
         self.kernel = load_kernels(source, f"<planted {abs(hash(source))}>")[self.launch.entry]
         given = inputs(made)
+        blank = [np.zeros(b.type.size, "f4") for b in made.plan.buffers]
         arrays = [
-            (given[b.index] if b.place is Place.INPUT else np.zeros(b.type.size, "f4")).reshape(-1)
-            for b in made.plan.buffers
+            given[b.index].reshape(-1) if b.place is Place.INPUT else blank[n]
+            for n, b in enumerate(made.plan.buffers)
         ]
         self.names = re.findall(r"(\w+) = buffer_at", self.launch.source)
         self.words = np.array(

@@ -1,0 +1,225 @@
+"""The command line: `graphc compile | run | show | ops | sanitize`.
+
+Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong. What is a user's
+mistake ends in the four-part text of an error, or in the frames of the user's own file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphc import _lazy
+from graphc.cli_load import ModelError, parse_argument
+from graphc.device import CUDA_CAPABILITIES
+from graphc.errors import GraphcError
+from graphc.options import LEVELS
+
+EPILOG = "graphc COMMAND --help says more about a command."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (without the program's name) and return its exit code."""
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
+    try:
+        code: int = args.command(args)
+        sys.stdout.flush()
+        return code
+    except GraphcError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except ModelError as error:
+        print(error, file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="graphc", description="A static graph compiler for NumPy.", epilog=EPILOG
+    )
+    top.add_argument("--version", action="version", version=f"graphc {_version()}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_compile(commands)
+    _add_run(commands)
+    _add_show(commands)
+    _add_ops(commands)
+    _add_sanitize(commands)
+    return top
+
+
+def _version() -> str:
+    return str(sys.modules["graphc"].__version__)  # type: ignore[attr-defined]
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+def _add_compile(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "compile",
+        lambda args: _lazy.load("graphc.cli_compile").run_compile(args),
+        "compile a file's functions and their gradients",
+        "Compile the functions that a Python file decorates with @graphc.compile, or those that "
+        "--fn names, and their gradients. The types of arguments come from --arg, from a "
+        "function specs() in the file, or from annotations (x: graphc.f32[64, 784]). Without -o, "
+        "--dump-ir and --emit, the plans are printed.",
+    )
+    sub.add_argument("model", type=Path, help="a Python file")
+    _add_functions(sub)
+    sub.add_argument("-o", "--output", type=Path, metavar="DIR",
+                     help="write kernels, PTX and manifest.json")  # fmt: skip
+    sub.add_argument("--dump-ir", type=Path, metavar="DIR",
+                     help="write the graph after every pass, and index.txt on what each did")  # fmt: skip
+    sub.add_argument("--emit", choices=("ir", "kernel", "ptx"), help="print to standard output")
+    sub.add_argument("--pass", dest="stage", metavar="NAME",
+                     help="with --emit ir: the graph after this pass (trace and grad come first)")  # fmt: skip
+    sub.add_argument("--cc", type=_capabilities, metavar="CC,...",
+                     help="compute capabilities of the PTX, such as 75,90; all seven by default, "
+                     "one with --emit ptx")  # fmt: skip
+    sub.add_argument("--force", action="store_true",
+                     help="replace a folder that graphc did not write")  # fmt: skip
+    sub.set_defaults(check=_check_compile)
+
+
+def _check_compile(args: argparse.Namespace) -> str | None:
+    """What is wrong with options that do not go together."""
+    if args.stage and args.emit != "ir":
+        return "--pass goes with --emit ir"
+    if args.cc and args.target == "cpu":
+        return "--cc goes with --target cuda"
+    if args.emit == "ptx" and args.target != "cuda":
+        return "--emit ptx goes with --target cuda"
+    if args.output and args.dump_ir and args.output.absolute() == args.dump_ir.absolute():
+        return "-o and --dump-ir must be two folders"
+    return None
+
+
+def _add_run(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "run",
+        lambda args: _lazy.load("graphc.cli_run").run_graph(args),
+        "run a graph on arrays",
+        "Run a graph on the arrays of an .npz file, which has them by the names of its inputs, "
+        "compiled for this machine's CPU.",
+    )
+    sub.add_argument("graph", type=Path, help="an .ir file")
+    sub.add_argument("--inputs", type=Path, metavar="NPZ", help="the inputs, by their names")
+    sub.add_argument("-o", "--output", type=Path, metavar="NPZ",
+                     help="write the outputs; without it they are printed")  # fmt: skip
+    sub.add_argument("--interpret", action="store_true",
+                     help="run it with NumPy, operation by operation")  # fmt: skip
+    _add_options(sub)
+
+
+def _add_show(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "show",
+        lambda args: _lazy.load("graphc.cli_run").show(args),
+        "print a graph and its plan",
+        "Print the graph of an .ir file, or the graphs of a Python file's functions, and for "
+        "each its plan: steps, bytes, kernels.",
+    )
+    sub.add_argument("model", type=Path, help="an .ir file or a Python file")
+    _add_functions(sub)
+    sub.set_defaults(emit=None)
+
+
+def _add_ops(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "ops",
+        lambda args: _lazy.load("graphc.cli_run").print_ops(args),
+        "print the table of operations",
+        "Print every operation of the IR: its name, kind, operands and attributes, whether it "
+        "has a gradient, and what it computes.",
+    )
+    sub.add_argument("name", nargs="*", help="only these")
+
+
+def _add_sanitize(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "sanitize",
+        lambda args: _lazy.load("graphc.cli_run").sanitize(args),
+        "run emitted CUDA files in the checker",
+        "Run the kernels of emitted CUDA files on the CPU, every thread, and report races, "
+        "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach.",
+    )
+    sub.add_argument("file", nargs="+", type=Path, help="a file that graphc compile wrote")
+    sub.add_argument("--all", action="store_true",
+                     help="run all blocks, not a few, and compare the results with NumPy")  # fmt: skip
+
+
+# --- parts --------------------------------------------------------------------------------
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, text: str
+) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=text)
+
+    def checked(args: argparse.Namespace) -> int:
+        wrong = args.check(args)
+        if wrong:
+            print(f"{sub.format_usage()}{sub.prog}: error: {wrong}", file=sys.stderr, end="\n")
+            return 2
+        return run(args)
+
+    sub.set_defaults(command=checked, check=lambda args: None)
+    return sub
+
+
+def _add_functions(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--fn", action="append", metavar="NAME",
+                     help="this function (may be given again)")  # fmt: skip
+    sub.add_argument("--arg", action="append", type=_argument, metavar="NAME=TYPE",
+                     help="an argument's type, such as x=f32[64,784] or params.w1=f32[4,3], or "
+                     "its value (may be given again)")  # fmt: skip
+    sub.add_argument("--no-grad", dest="grad", action="store_false",
+                     help="the functions without their gradients")  # fmt: skip
+    sub.add_argument("--target", choices=("auto", "cpu", "cuda"),
+                     help="as the function says by default, else auto: CUDA where there is a "
+                     "device; cuda needs none here")  # fmt: skip
+    _add_options(sub)
+
+
+def _add_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--fast", action="store_true",
+                     help="allow rules that hold for real numbers, and approximate functions")  # fmt: skip
+    sub.add_argument("--level", type=int, choices=LEVELS,
+                     help="0: operation by operation, 1: fusion, 2: everything (the default)")  # fmt: skip
+
+
+def _argument(text: str) -> tuple[tuple[str, ...], Any]:
+    try:
+        return parse_argument(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _capabilities(text: str) -> list[tuple[int, int]]:
+    known = {f"{major}{minor}": (major, minor) for major, minor in CUDA_CAPABILITIES}
+    parts = text.replace(".", "").replace("sm_", "").split(",")
+    unknown = [part for part in parts if part not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"there is no {unknown[0]!r}; known are {', '.join(known)}"
+        )
+    return [known[part] for part in parts]

@@ -1,0 +1,225 @@
+"""`graphc run`, `show`, `ops` and `sanitize`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc import _lazy
+from graphc.api import device_for
+from graphc.cli_compile import device_of, works_of
+from graphc.cli_load import user_code
+from graphc.codegen import simt
+from graphc.debug import plan_text
+from graphc.errors import ArgumentError, RuntimeFault, SignatureError
+from graphc.interpret import interpret
+from graphc.ir import Graph, Value
+from graphc.lowered import Lowered, lower_graph
+from graphc.opdef import Op
+from graphc.ops import REGISTRY
+from graphc.options import Options
+from graphc.text import load_graph, print_graph
+from graphc.text_words import name_values
+from graphc.verify import verify
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(args.fast, **({} if args.level is None else {"level": args.level}))
+
+
+def read_graph(path: Path) -> Graph:
+    """The verified graph of an `.ir` file; raises ArgumentError if it cannot be read."""
+    try:
+        graph = load_graph(path, root=str(Path.cwd()))
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror}") from None
+    verify(graph)
+    return graph
+
+
+# --- run ----------------------------------------------------------------------------------
+
+
+def run_graph(args: argparse.Namespace) -> int:
+    """Run an `.ir` file on arrays; write the outputs, or print them."""
+    graph = read_graph(args.graph)
+    arrays = _inputs(graph, args.inputs)
+    if args.interpret:
+        print("target: the interpreter", file=sys.stderr)
+        outputs = interpret(graph, arrays)
+    else:
+        device = device_for("cpu")
+        print(f"target cpu: {device.name}", file=sys.stderr)
+        outputs = lower_graph(graph, device, _options(args), verify=True).compile()(arrays)
+    named = dict(zip(_output_names(graph), map(np.asarray, outputs), strict=True))
+    if args.output is not None:
+        _write_arrays(args.output, named)
+        print(f"wrote {args.output}", file=sys.stderr)
+        return 0
+    for (name, array), type in zip(named.items(), graph.output_types, strict=True):
+        print(f"{name} {type}\n{array}")
+    return 0
+
+
+def _inputs(graph: Graph, path: Path | None) -> list[Any]:
+    """The arrays for a graph's inputs, by their names in its text."""
+    given = {} if path is None else _read_arrays(path)
+    scope = name_values(graph)
+    wanted = {scope[v]: v for v in graph.inputs}
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    if missing or unknown:
+        words = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)} besides"
+        source = path or "--inputs, which is not given,"
+        raise SignatureError(
+            f"{source} {words}",
+            values=[(name, value.type) for name, value in wanted.items()],
+            help="np.savez(path, name=array, ...) writes such a file",
+        )
+    return [_as_stored(given[name], value) for name, value in wanted.items()]
+
+
+def _as_stored(array: Any, value: Value) -> Any:
+    """The array; an .npz file has bfloat16 as bare bytes."""
+    dtype = value.type.dtype.numpy
+    bare = array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize
+    return array.view(dtype) if bare else array
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise ArgumentError(f"{path} is no .npz file: it holds one array without a name")
+            return dict(found)
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ArgumentError(f"{path} is no .npz file: {error}") from None
+
+
+def _output_names(graph: Graph) -> list[str]:
+    """The outputs' names in the text, those without one numbered, each once."""
+    names: list[str] = []
+    for number, value in enumerate(graph.outputs):
+        base = value.name or f"out{number}"
+        name, count = base, 2
+        while name in names:
+            name, count = f"{base}_{count}", count + 1
+        names.append(name)
+    return names
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file as a whole, under a temporary name first."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+# --- show ---------------------------------------------------------------------------------
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print graphs and their plans."""
+    for number, lowered in enumerate(_lowered(args)):
+        if number:
+            print()
+        print(print_graph(lowered.graph, root=lowered.root))
+        print(plan_text(lowered))
+    return 0
+
+
+def _lowered(args: argparse.Namespace) -> Iterator[Lowered]:
+    if args.model.suffix != ".ir":
+        yield from (w.lowered for w in list(works_of(args, lambda line: print(line, end="\n\n"))))
+        return
+    graph = read_graph(args.model)
+    device = device_of(args.target or "cpu", [])
+    print(f"target {device.target}\n")
+    yield lower_graph(graph, device, _options(args), verify=True)
+
+
+# --- ops ----------------------------------------------------------------------------------
+
+
+def print_ops(args: argparse.Namespace) -> int:
+    """Print the table of op records, or of those named."""
+    unknown = [name for name in args.name if name not in REGISTRY]
+    if unknown:
+        raise ArgumentError(f"there is no operation {unknown[0]}", help="graphc ops prints all")
+    chosen = [REGISTRY[n] for n in args.name] or list(REGISTRY)
+    rows = [("operation", "kind", "gradient", "computes"), *map(_op_row, chosen)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _op_row(op: Op) -> tuple[str, str, str, str]:
+    call = ", ".join((*op.operands, *(f"{a}=" for a in op.attrs)))
+    by_expansion = op.kind == "composite" and op.vjp is None
+    derivative = "by parts" if by_expansion else "yes" if op.differentiable else "-"
+    return f"{op.name}({call})", op.kind, derivative, op.doc
+
+
+# --- sanitize -----------------------------------------------------------------------------
+
+
+def sanitize(args: argparse.Namespace) -> int:
+    """Run emitted files in the checker; 1 if one has a fault, or with --all a wrong result."""
+    return int(not all([_sanitize_file(path, args.all) for path in args.file]))
+
+
+def _sanitize_file(path: Path, every: bool) -> bool:
+    if not path.is_file():
+        raise ArgumentError(f"{path} cannot be read: there is no such file")
+    with user_code():
+        reports = simt.sanitize_file(path, small=not every)
+    good = True
+    for report in reports:
+        left = {n: count for n, count in report.unwritten.items() if every and count}
+        what = f"{report.statements} statements, {report.barriers} barriers"
+        print(f"{path}: {report.kernel}: {'clean' if not report.faults else 'FAULTS'}, {what}")
+        for fault in report.faults:
+            print("  " + str(fault).replace("\n", "\n  "))
+        for name, count in left.items():
+            print(f"  {name}: {count} elements are left unwritten")
+        good &= not report.faults and not left
+    return good and (not every or _agrees(path))
+
+
+def _agrees(path: Path) -> bool:
+    """Whether a file's kernels, run in the checker, compute what its reference does."""
+    standalone = _lazy.load("graphc.runtime.standalone")
+    space = simt.load_file(path)
+    found: Sequence[Any] = ()
+    for name, workers, roles in space["LAUNCHES"] if "reference" in space else ():
+        try:
+            found = standalone.run_launch(
+                space[name],
+                workers,
+                roles,
+                space["reference"],
+                space.get("TOTALS", {}),
+                launch=standalone.in_checker,
+            )
+        except RuntimeFault as error:
+            print(f"  {error}")
+            return False
+        for agreement in found:
+            print(f"  {agreement}")
+    return all(agreement.holds for agreement in found)
