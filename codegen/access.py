@@ -82,11 +82,13 @@ def merges(
     return None
 
 
-def _place(outer: Axis, inner: Axis, at: tuple[Index, ...]) -> int | None:
-    """The dimension where `outer` stands with `inner` next to it."""
-    for d in range(len(at) - 1):
-        if at[d].axis == outer and at[d + 1].axis == inner:
-            return d
+def _place(outer: Axis, inner: Axis, at: tuple[Index, ...]) -> tuple[int, int] | None:
+    """The dimensions where `outer` stands and, behind it, `inner`, with only 0 between them."""
+    for d, index in enumerate(at):
+        if index.axis == outer:
+            e = next((e for e in range(d + 1, len(at)) if at[e] != Index()), len(at))
+            if e < len(at) and at[e].axis == inner:
+                return d, e
     return None
 
 
@@ -94,13 +96,16 @@ def _neighbors(outer: Axis, inner: Axis, at: tuple[Index, ...], type: Type) -> b
     used = [d for d, i in enumerate(at) if outer in i.axes() or inner in i.axes()]
     if not used:
         return True
-    d = _place(outer, inner, at)
-    return d is not None and used == [d, d + 1] and type.shape[d + 1] == inner.extent
+    place = _place(outer, inner, at)
+    if place is None or used != [*place]:
+        return False
+    d, e = place
+    return type.shape[e] == inner.extent and all(n == 1 for n in type.shape[d + 1 : e])
 
 
 def _consistent(outer: Axis, inner: Axis, found: Sequence[Access]) -> bool:
     """A buffer is reshaped for all its accesses or for none."""
-    places: dict[str, set[int | None]] = {}
+    places: dict[str, set[tuple[int, int] | None]] = {}
     for buffer, at in found:
         places.setdefault(buffer, set()).add(_place(outer, inner, at))
     return all(len(p) == 1 for p in places.values())
@@ -112,17 +117,17 @@ def apply_merge(
     """Statements and buffer types with the two axes run as one."""
     new = dict(shapes)
     for buffer, at in accesses(body):
-        d = _place(merge.outer, merge.inner, at)
-        if d is not None:
-            shape = shapes[buffer].static_shape
-            size = shape[d] * shape[d + 1]
-            new[buffer] = shapes[buffer].with_shape((*shape[:d], size, *shape[d + 2 :]))
+        place = _place(merge.outer, merge.inner, at)
+        if place is not None:
+            (d, e), shape = place, shapes[buffer].static_shape
+            size = shape[d] * shape[e]
+            new[buffer] = shapes[buffer].with_shape((*shape[:d], size, *shape[e + 1 :]))
 
     def index(at: tuple[Index, ...]) -> tuple[Index, ...]:
-        d = _place(merge.outer, merge.inner, at)
-        if d is None:
+        place = _place(merge.outer, merge.inner, at)
+        if place is None:
             return at
-        return (*at[:d], as_index(merge.whole), *at[d + 2 :])
+        return (*at[: place[0]], as_index(merge.whole), *at[place[1] + 1 :])
 
     return map_indices(body, index), new
 

@@ -9,6 +9,7 @@ internals are used here and in no other CPU file; tried with Numba 0.68.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,15 @@ from graphc.codegen.scalar_llvm import CpuArith
 from graphc.codegen.transform import Names, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for a compilation under way: the child would have its locks but not its thread.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 __all__ = ["CompiledKernel", "compile_cpu", "load_kernels"]
 

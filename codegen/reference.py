@@ -1,8 +1,8 @@
 """The NumPy reference at the end of an emitted file: what the kernel computes, for comparison.
 
-It is printed from the graph nodes of which the kernel was made, by their kinds and the fields of
-their records, and knows nothing of loops: floats are float64 and every operation is NumPy's own
-where it has one.
+It is printed from the graph nodes of which the kernel was made, by their kinds and the fields
+of their records, and knows nothing of loops: floats are float64 and every operation is NumPy's
+own where it has one.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def print_reference(kernel: Kernel) -> Reference | None:
 
 def input_roles(kernel: Kernel) -> dict[str, str]:
     """What a run of the file gives each buffer: its role, or `range(n)` for indices below n."""
-    roles = {
-        p.name: '"output"' if p.role == "status" else f'"{p.role}"' for p in kernel.params
-    }
+    roles = {p.name: '"output"' if p.role == "status" else f'"{p.role}"' for p in kernel.params}
     if kernel.meaning is not None:
         name_of = {v: name for name, v in kernel.meaning.binding.items()}
         for node in kernel.meaning.nodes:
@@ -87,7 +85,9 @@ class _Writer:
     known: dict[Value, ast.expr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.flat = any(not p.type.is_static for p in self.kernel.params)
+        # Where every buffer runs along one axis of any size, so does every value.
+        arrays = [p.type for p in self.kernel.params if p.type.shape]
+        self.flat = bool(arrays) and not any(t.is_static for t in arrays)
         self.names.taken |= {p.name for p in self.kernel.params}
 
     def reference(self) -> Reference:
@@ -98,16 +98,17 @@ class _Writer:
         inputs = [n for n in given if params[n].role in ("input", "inout")]
         wanted = {
             name: value
-            for name, value in (self.meaning.binding | self.meaning.totals).items()
+            for name, value in ({**self.meaning.binding, **self.meaning.totals}).items()
             if params[name].role != "input"
         }
         for name in inputs:
             self._input(name, params[name].type, given[name])
         nodes = self._needed(list(wanted.values()))
         self._count_uses(nodes, wanted.values())
+        self.returned = set(wanted.values())
         for node in nodes:
             self._node(node)
-        results = ", ".join(ast.unparse(self.known[v]) for v in wanted.values())
+        results = self._results(list(wanted.values()))
         head = f"def reference({', '.join(inputs)}):"
         return Reference(
             (
@@ -119,6 +120,15 @@ class _Writer:
             frozenset(self.used),
             {name: _total(op_of(v.node).step) for name, v in self.meaning.totals.items()},
         )
+
+    def _results(self, outputs: Sequence[Value]) -> str:
+        """What is returned, on one line."""
+        for value in sorted(outputs, key=lambda v: -len(ast.unparse(self.known[v]))):
+            text = ", ".join(ast.unparse(self.known[v]) for v in outputs)
+            if len(text) <= LINE or isinstance(self.known[value], ast.Name):
+                break
+            self._name(value, self.known[value])
+        return ", ".join(ast.unparse(self.known[v]) for v in outputs)
 
     def _input(self, name: str, given: Type, value: Value) -> None:
         self.known[value] = ast.Name(name)
@@ -160,7 +170,8 @@ class _Writer:
 
     def _bind(self, value: Value, expr: ast.expr) -> None:
         """Name the value, or keep it as an expression to be written where it is used."""
-        short = len(ast.unparse(expr)) <= WIDTH and self.uses.get(value, 0) <= 1
+        width = LINE if value in self.returned else WIDTH
+        short = len(ast.unparse(expr)) <= width and self.uses.get(value, 0) <= 1
         if isinstance(expr, ast.Name | ast.Constant) or (short and not value.name):
             self.known[value] = expr
         else:
@@ -174,7 +185,7 @@ class _Writer:
     def _spellings(self, node: Node, operands: list[ast.expr]) -> list[ast.expr]:
         """An expression for each result."""
         op, attrs = op_of(node), node.attrs
-        args = dict(zip(op.operands, operands))
+        args = dict(zip(op.operands, operands, strict=True))
         match op.kind:
             case "elementwise":
                 if op.signature.endswith("->D"):
@@ -241,9 +252,7 @@ def _parsed(code: str) -> ast.expr:
     return ast.parse(code, mode="eval").body
 
 
-def _call(
-    function: str, *args: ast.expr, keywords: Sequence[ast.keyword] = ()
-) -> ast.expr:
+def _call(function: str, *args: ast.expr, keywords: Sequence[ast.keyword] = ()) -> ast.expr:
     return ast.Call(ast.Name(function), list(args), list(keywords))
 
 

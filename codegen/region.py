@@ -63,6 +63,15 @@ def _before(region: Graph, product: Node) -> tuple[Graph, Graph]:
     return _split(region, [n for n in region.nodes if n not in after])
 
 
+def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
+    """What computes a product's operands, and the rest; None where they come from outside."""
+    need = needed(region.nodes, product.values)
+    computed = [n for n in need if not is_free(n)]
+    if not computed:
+        return None
+    return _split(region, needed(need, [v for n in computed for v in n.results]))
+
+
 def _at(region: Graph, limit: int, pieces: int) -> tuple[Graph, Graph]:
     """Cut where the fewest bytes are live, without needing more pieces than necessary."""
     computed = [i for i, n in enumerate(region.nodes) if not is_free(n)]

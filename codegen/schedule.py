@@ -16,6 +16,7 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
 from graphc.codegen.region import (
+    before_product,
     cut,
     halves,
     late_regions,
@@ -25,7 +26,7 @@ from graphc.codegen.region import (
     without,
 )
 from graphc.codegen.scatter import is_scatter, scatter_kernel
-from graphc.codegen.tiles import tiled_product, worth_tiling
+from graphc.codegen.tiles import letters_of, tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis
@@ -244,7 +245,7 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
     inputs = dict(zip(nest.inputs, region.inputs))
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in access.accesses(draft.body)}
-    params = {b: "input" for b in inputs if b in used} | {b: "output" for b in outputs}
+    params = {b: "input" for b in inputs if b in used} | dict.fromkeys(outputs, "output")
     kernel = finish(region.name, draft, params, nest, device)
     if len(nest.phases) == 1:
         kernel = replace(kernel, in_place=access.in_place(kernel))
@@ -297,8 +298,8 @@ def _split_task(
     temps = {parts[a.name]: partials[a.node] for a in nest.split}
     params = (
         {b: "input" for b in inputs if b in used}
-        | {b: "output" for b in outputs}
-        | {b: "temp" for b in temps}
+        | dict.fromkeys(outputs, "output")
+        | dict.fromkeys(temps, "temp")
     )
     kernel = finish(region.name, draft, params, nest, device)
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
@@ -312,6 +313,13 @@ def _split_task(
 
 def _product_schedules(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
     """A library product with a fused epilogue where there is one, or loops."""
+    operands = before_product(region, product)
+    if operands is not None:
+        loops = list(_product_loops(region, product, device))
+        apart = [_together([next(schedules(p, device)) for p in operands])]
+        tiny = math.prod(letters_of(product).sizes.values()) <= TINY_PRODUCT
+        yield from (*loops, *apart) if tiny else (*apart, *loops)
+        return
     form = None if device.is_cuda else blas_form(product, set(region.inputs))
     if device.is_cuda and worth_tiling(product):
         yield from _tiled(region, product, device)

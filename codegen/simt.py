@@ -192,6 +192,10 @@ def _launch(
 ) -> Report:
     if not isinstance(kernel, KernelSource):
         raise ArgumentError(f"{path} launches {name}, which is no kernel of it")
+    if kernel.target != "cuda":
+        raise ArgumentError(
+            f"{path}: {name} is a kernel for target {kernel.target}; the checker runs CUDA kernels"
+        )
     count = int(np.prod(grid))
     made = make_up(kernel, count, roles)
     program = load(kernel)

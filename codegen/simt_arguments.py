@@ -286,8 +286,8 @@ class _Maker:
         if name == STATUS:
             return np.zeros(shape, dtype.numpy)
         if dtype.is_float:
-            numbers = self.random.standard_normal(shape)
-            return np.asarray(np.abs(numbers) if self.positive else numbers, dtype.numpy)
+            normal = self.random.standard_normal(shape)
+            return np.asarray(np.abs(normal) if self.positive else normal, dtype.numpy)
         bounds = role if isinstance(role, range) else range(2 if dtype.kind == "b" else high)
         numbers = self.random.integers(bounds.start, bounds.stop, shape)
         return np.asarray(numbers, dtype.numpy)

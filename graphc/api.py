@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ RETRACES = 8
 """Signatures from which a warning says which argument keeps changing."""
 
 Key = tuple[Any, ...]
+_COMPILED: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: whoever held a lock of the parent's is not here to release it."""
+    for compiled in _COMPILED:
+        compiled._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def compile(  # noqa: A001 - the name users know
@@ -55,12 +68,27 @@ def compile(  # noqa: A001 - the name users know
 
 @dataclass(eq=False)
 class _Entry:
-    """One signature, compiled."""
+    """One signature, compiled.
+
+    `direct` says that the leaves are the graph's inputs as they are, `dicts` that some arguments
+    are in dicts, whose order the function may see.
+    """
 
     traced: Traced
     executable: Any
     lowered: Lowered
     direct: bool
+    dicts: bool
+
+    def exactly(self, leaves: Sequence[Any]) -> Any:
+        """The result if the leaves are arrays of this signature; None otherwise."""
+        if any(type(leaf) is not self.executable.array_type for leaf in leaves):
+            return None
+        try:
+            results = self.executable(leaves)
+        except SignatureError:
+            return None
+        return optree.tree_unflatten(self.traced.out_tree, results)
 
     def run(self, leaves: Sequence[Any]) -> Any:
         inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
@@ -94,9 +122,11 @@ class Compiled:
         self.device = device or device_for(target)
         self.requested = target
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._last: tuple[optree.PyTreeSpec, _Entry] | None = None
-        self._lock = threading.Lock()
+        self._last: tuple[optree.PyTreeSpec, _Entry, Any] | None = None
+        self._lock = threading.RLock()
         self._warned = False
+        if hasattr(os, "register_at_fork"):
+            _COMPILED.add(self)
 
     @property
     def target(self) -> str:
@@ -114,17 +144,18 @@ class Compiled:
         last = self._last
         if last is not None and not kwargs:
             leaves, tree = _flatten(args)
-            if tree == last[0]:
-                try:
-                    return last[1].run(leaves)
-                except SignatureError:
-                    pass  # another signature: look it up below
+            if tree == last[0] and (not last[1].dicts or _orders(args) == last[2]):
+                results = last[1].exactly(leaves)
+                if results is not None:
+                    return results
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = bind(self.function, args, kwargs, self.static)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
-        key = (arguments.tree, arguments.static, types)
+        static = tuple((n, type(v), v, repr(v)) for n, v in arguments.static)
+        orders = _orders((args, kwargs))
+        key = (arguments.tree, static, types, orders)
         entry = self._entries.get(key)
         if entry is None:
             with self._lock:
@@ -132,7 +163,7 @@ class Compiled:
         else:
             self._touch(key)
         if not kwargs and not self.static and entry.direct:
-            self._last = (_flatten(args)[1], entry)
+            self._last = (_flatten(args)[1], entry, _orders(args))
         return entry.run(arguments.leaves)
 
     def _touch(self, key: Key) -> None:
@@ -145,7 +176,7 @@ class Compiled:
         lowered = lower_graph(traced.graph, self.device, self.options)
         direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
         direct = direct and len(traced.sources) == len(arguments.leaves)
-        entry = _Entry(traced, lowered.compile(), lowered, direct)
+        entry = _Entry(traced, lowered.compile(), lowered, direct, bool(key[3]))
         LOG.info(
             "%s: compiled for %s, %d steps", traced.graph.name, self.target, len(lowered.plan.steps)
         )
@@ -185,6 +216,16 @@ class Compiled:
 def _flatten(args: Any) -> tuple[list[Any], optree.PyTreeSpec]:
     """A pytree's leaves and structure (optree's own types know no plain tuple)."""
     return optree.tree_flatten(args)
+
+
+def _orders(tree: Any) -> Any:
+    """The keys of every dict in their order, which structures do not tell; empty without dicts."""
+    if isinstance(tree, dict):
+        return (tuple(tree), *map(_orders, tree.values()))
+    if isinstance(tree, (list, tuple)):
+        found = tuple(map(_orders, tree))
+        return found if any(found) else ()
+    return ()
 
 
 def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    return str(sys.modules["graphc"].__version__)  # type: ignore[attr-defined]
+    return str(sys.modules["graphc"].__version__)
 
 
 # --- commands -----------------------------------------------------------------------------
@@ -74,25 +74,39 @@ def _add_compile(commands: Any) -> None:
         "compile",
         lambda args: _lazy.load("graphc.cli_compile").run_compile(args),
         "compile a file's functions and their gradients",
-        "Compile the functions that a Python file decorates with @graphc.compile, or those that "
-        "--fn names, and their gradients. The types of arguments come from --arg, from a "
-        "function specs() in the file, or from annotations (x: graphc.f32[64, 784]). Without -o, "
-        "--dump-ir and --emit, the plans are printed.",
+        "Compile the functions that a Python file decorates with @graphc.compile, or those "
+        "that --fn names, and their gradients. The types of arguments come from --arg, from a "
+        "function specs() in the file, or from annotations (x: graphc.f32[64, 784]). Without "
+        "-o, --dump-ir and --emit, the plans are printed.",
     )
     sub.add_argument("model", type=Path, help="a Python file")
     _add_functions(sub)
-    sub.add_argument("-o", "--output", type=Path, metavar="DIR",
-                     help="write kernels, PTX and manifest.json")  # fmt: skip
-    sub.add_argument("--dump-ir", type=Path, metavar="DIR",
-                     help="write the graph after every pass, and index.txt on what each did")  # fmt: skip
+    sub.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write kernels, PTX and manifest.json"
+    )
+    sub.add_argument(
+        "--dump-ir",
+        type=Path,
+        metavar="DIR",
+        help="write the graph after every pass, and index.txt on what each did",
+    )
     sub.add_argument("--emit", choices=("ir", "kernel", "ptx"), help="print to standard output")
-    sub.add_argument("--pass", dest="stage", metavar="NAME",
-                     help="with --emit ir: the graph after this pass (trace and grad come first)")  # fmt: skip
-    sub.add_argument("--cc", type=_capabilities, metavar="CC,...",
-                     help="compute capabilities of the PTX, such as 75,90; all seven by default, "
-                     "one with --emit ptx")  # fmt: skip
-    sub.add_argument("--force", action="store_true",
-                     help="replace a folder that graphc did not write")  # fmt: skip
+    sub.add_argument(
+        "--pass",
+        dest="stage",
+        metavar="NAME",
+        help="with --emit ir: the graph after this pass (trace and grad come first)",
+    )
+    sub.add_argument(
+        "--cc",
+        type=_capabilities,
+        metavar="CC,...",
+        help="compute capabilities of the PTX, such as 75,90; all seven by default, "
+        "one with --emit ptx",
+    )
+    sub.add_argument(
+        "--force", action="store_true", help="replace a folder that graphc did not write"
+    )
     sub.set_defaults(check=_check_compile)
 
 
@@ -120,10 +134,16 @@ def _add_run(commands: Any) -> None:
     )
     sub.add_argument("graph", type=Path, help="an .ir file")
     sub.add_argument("--inputs", type=Path, metavar="NPZ", help="the inputs, by their names")
-    sub.add_argument("-o", "--output", type=Path, metavar="NPZ",
-                     help="write the outputs; without it they are printed")  # fmt: skip
-    sub.add_argument("--interpret", action="store_true",
-                     help="run it with NumPy, operation by operation")  # fmt: skip
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="NPZ",
+        help="write the outputs; without it they are printed",
+    )
+    sub.add_argument(
+        "--interpret", action="store_true", help="run it with NumPy, operation by operation"
+    )
     _add_options(sub)
 
 
@@ -163,8 +183,11 @@ def _add_sanitize(commands: Any) -> None:
         "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach.",
     )
     sub.add_argument("file", nargs="+", type=Path, help="a file that graphc compile wrote")
-    sub.add_argument("--all", action="store_true",
-                     help="run all blocks, not a few, and compare the results with NumPy")  # fmt: skip
+    sub.add_argument(
+        "--all",
+        action="store_true",
+        help="run all blocks, not a few, and compare the results with NumPy",
+    )
 
 
 # --- parts --------------------------------------------------------------------------------
@@ -187,24 +210,44 @@ def _command(
 
 
 def _add_functions(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--fn", action="append", metavar="NAME",
-                     help="this function (may be given again)")  # fmt: skip
-    sub.add_argument("--arg", action="append", type=_argument, metavar="NAME=TYPE",
-                     help="an argument's type, such as x=f32[64,784] or params.w1=f32[4,3], or "
-                     "its value (may be given again)")  # fmt: skip
-    sub.add_argument("--no-grad", dest="grad", action="store_false",
-                     help="the functions without their gradients")  # fmt: skip
-    sub.add_argument("--target", choices=("auto", "cpu", "cuda"),
-                     help="as the function says by default, else auto: CUDA where there is a "
-                     "device; cuda needs none here")  # fmt: skip
+    sub.add_argument(
+        "--fn", action="append", metavar="NAME", help="this function (may be given again)"
+    )
+    sub.add_argument(
+        "--arg",
+        action="append",
+        type=_argument,
+        metavar="NAME=TYPE",
+        help="an argument's type, such as x=f32[64,784] or params.w1=f32[4,3], or "
+        "its value (may be given again)",
+    )
+    sub.add_argument(
+        "--no-grad",
+        dest="grad",
+        action="store_false",
+        help="the functions without their gradients",
+    )
+    sub.add_argument(
+        "--target",
+        choices=("auto", "cpu", "cuda"),
+        help="as the function says by default, else auto: CUDA where there is a "
+        "device; cuda needs none here",
+    )
     _add_options(sub)
 
 
 def _add_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--fast", action="store_true",
-                     help="allow rules that hold for real numbers, and approximate functions")  # fmt: skip
-    sub.add_argument("--level", type=int, choices=LEVELS,
-                     help="0: operation by operation, 1: fusion, 2: everything (the default)")  # fmt: skip
+    sub.add_argument(
+        "--fast",
+        action="store_true",
+        help="allow rules that hold for real numbers, and approximate functions",
+    )
+    sub.add_argument(
+        "--level",
+        type=int,
+        choices=LEVELS,
+        help="0: operation by operation, 1: fusion, 2: everything (the default)",
+    )
 
 
 def _argument(text: str) -> tuple[tuple[str, ...], Any]:

@@ -1,4 +1,4 @@
-"""`graphc compile`: a model file's functions and their gradients to IR, kernels, PTX, a manifest."""
+"""`graphc compile`: a file's functions and their gradients to IR, kernels, PTX, a manifest."""
 
 from __future__ import annotations
 
@@ -152,7 +152,9 @@ def _ir_texts(works: Sequence[Work], stage: str | None) -> Iterator[str]:
             found = True
             yield print_graph(graphs[name], root=work.lowered.root)
     if not found:
-        raise ArgumentError(f"there is no pass {stage!r}", values=[("passes", ", ".join(known))])
+        raise ArgumentError(
+            f"there is no pass {stage!r}", values=[("passes", ", ".join(known))]
+        )
 
 
 def _kernels(works: Iterable[Work]) -> list[EmittedKernel]:
@@ -204,7 +206,7 @@ def _named(kernels: Sequence[EmittedKernel]) -> Iterator[tuple[str, EmittedKerne
 
 
 def _ccs(args: argparse.Namespace, device: Device, say: Say) -> Sequence[CC]:
-    """The capabilities for which PTX is written: none, with a line why, where tools are missing."""
+    """The capabilities for which PTX is written; none, and a line why, without the tools."""
     if not device.is_cuda:
         return ()
     try:
@@ -222,7 +224,11 @@ def _progress(total: int, say: Say) -> Iterator[Say]:
         yield lambda file: say(f"  {file}")
         return
     rich = _lazy.load("rich.progress")
-    columns = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn("{task.description}"))
+    columns = (
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.description}"),
+    )
     with rich.Progress(*columns, console=_stderr_console(), transient=True) as progress:
         task = progress.add_task("", total=total)
         done = -1
@@ -278,7 +284,7 @@ def _graph_record(work: Work, kernels: list[dict[str, Any]]) -> dict[str, Any]:
 
 def package_version() -> str:
     """graphc's version, of a bare checkout too."""
-    return str(sys.modules["graphc"].__version__)  # type: ignore[attr-defined]
+    return str(sys.modules["graphc"].__version__)
 
 
 def versions() -> dict[str, str]:

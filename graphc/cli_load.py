@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +45,7 @@ def user_code() -> Iterator[None]:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback of an error and of its causes, without graphc's, NumPy's and Python's own."""
+    """The traceback of an error and of its causes, without the frames of graphc and NumPy."""
     found = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = found
     while part is not None:
@@ -63,7 +63,8 @@ def load_model(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"{path} cannot be read: {reason}") from None
     module = ModuleType(f"graphc_model_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
@@ -141,7 +142,9 @@ def _parse_value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        raise ValueError(f"{text!r} is neither a type, such as f32[64,784], nor a value") from None
+        raise ValueError(
+            f"{text!r} is neither a type, such as f32[64,784], nor a value"
+        ) from None
 
 
 Given = Sequence[tuple[tuple[str, ...], Any]]
@@ -187,19 +190,18 @@ def _from_specs(
     try:
         return dict(signature.bind_partial(*found).arguments)
     except TypeError as error:
-        raise SignatureError(
-            f"specs() does not fit {chosen.name}: {error}"
-        ).at(definition(specs)) from None
+        raise SignatureError(f"specs() does not fit {chosen.name}: {error}").at(
+            definition(specs)
+        ) from None
 
 
 def _from_annotations(
     function: Callable[..., Any], signature: inspect.Signature
 ) -> dict[str, Any]:
-    """The types that annotations name; annotations that are no types of arrays are passed over."""
-    try:
+    """The types of arrays that annotations name; other annotations are passed over."""
+    # An annotation may be there for a type checker alone.
+    with suppress(NameError, TypeError, ValueError):
         signature = inspect.signature(function, eval_str=True)
-    except (NameError, TypeError, ValueError):
-        pass  # an annotation that is there for a type checker alone
     found = {}
     for name, parameter in signature.parameters.items():
         annotation = parameter.annotation
@@ -227,12 +229,13 @@ def _with_part(whole: Any, rest: tuple[str, ...], value: Any, path: tuple[str, .
         return items if whole is None or type(whole) is list else type(whole)(items)
     if whole is not None and not isinstance(whole, dict):
         raise ArgumentError(f"--arg {'.'.join(path)}: {first} is a part of no container")
-    return {**(whole or {}), first: _with_part((whole or {}).get(first), tuple(more), value, path)}
+    return {
+        **(whole or {}),
+        first: _with_part((whole or {}).get(first), tuple(more), value, path),
+    }
 
 
-def _check_all(
-    chosen: Chosen, signature: inspect.Signature, values: Mapping[str, Any]
-) -> None:
+def _check_all(chosen: Chosen, signature: inspect.Signature, values: Mapping[str, Any]) -> None:
     missing = [
         name
         for name, p in signature.parameters.items()
@@ -242,8 +245,9 @@ def _check_all(
     ]
     if missing:
         raise SignatureError(
-            f"{chosen.name}: the type of {', '.join(missing)} is not said",
-            help=f"annotate it ({missing[0]}: graphc.f32[64, 784]), give "
+            f"{chosen.name}: it is not said of what type {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'}",
+            help=f"annotate them ({missing[0]}: graphc.f32[64, 784]), give "
             f'--arg "{missing[0]}=f32[64,784]", or define specs()',
         ).at(definition(chosen.function))
 
@@ -253,4 +257,4 @@ def _bound(signature: inspect.Signature, values: Mapping[str, Any]) -> inspect.B
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL and name in in_order:
             in_order[name] = tuple(in_order[name])
-    return inspect.BoundArguments(signature, in_order)  # type: ignore[arg-type]
+    return inspect.BoundArguments(signature, in_order)

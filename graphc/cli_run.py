@@ -77,7 +77,9 @@ def _inputs(graph: Graph, path: Path | None) -> list[Any]:
     missing = [name for name in wanted if name not in given]
     unknown = [name for name in given if name not in wanted]
     if missing or unknown:
-        words = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)} besides"
+        words = (
+            f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)} besides"
+        )
         source = path or "--inputs, which is not given,"
         raise SignatureError(
             f"{source} {words}",
@@ -98,7 +100,9 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as found:
             if not isinstance(found, np.lib.npyio.NpzFile):
-                raise ArgumentError(f"{path} is no .npz file: it holds one array without a name")
+                raise ArgumentError(
+                    f"{path} is no .npz file: it holds one array without a name"
+                )
             return dict(found)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -145,7 +149,9 @@ def show(args: argparse.Namespace) -> int:
 
 def _lowered(args: argparse.Namespace) -> Iterator[Lowered]:
     if args.model.suffix != ".ir":
-        yield from (w.lowered for w in list(works_of(args, lambda line: print(line, end="\n\n"))))
+        yield from (
+            w.lowered for w in list(works_of(args, lambda line: print(line, end="\n\n")))
+        )
         return
     graph = read_graph(args.model)
     device = device_of(args.target or "cpu", [])
@@ -181,7 +187,8 @@ def _op_row(op: Op) -> tuple[str, str, str, str]:
 
 def sanitize(args: argparse.Namespace) -> int:
     """Run emitted files in the checker; 1 if one has a fault, or with --all a wrong result."""
-    return int(not all([_sanitize_file(path, args.all) for path in args.file]))
+    good = [_sanitize_file(path, args.all) for path in args.file]
+    return int(not all(good))
 
 
 def _sanitize_file(path: Path, every: bool) -> bool:

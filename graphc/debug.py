@@ -1,4 +1,4 @@
-"""What a compilation did, as text: the graph after every pass, the passes' reports, the plan."""
+"""What a compilation did, as text: graphs after every pass, the passes' reports, the plan."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def _place(where: str, root: str) -> str:
 def plan_text(lowered: Lowered) -> str:
     """The steps of the plan as a table, and what they cost together."""
     plan, cost, memory = lowered.plan, lowered.cost(), lowered.memory()
-    rows = [("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")]
+    rows: list[Sequence[str]] = [
+        ("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")
+    ]
     rows += [_row(number, step, plan) for number, step in enumerate(plan.steps)]
     ratio = cost.bytes_moved / cost.least_bytes if cost.least_bytes else 1.0
     total = (
@@ -80,7 +82,9 @@ def _row(number: int, step: Step, plan: Plan) -> tuple[str, ...]:
     launches = launches_of(step)
     names = dict.fromkeys(x.entry for x in launches)
     forms = dict.fromkeys(x.form for x in launches)
-    sizes = [f"{x.extent}×{x.threads}" if plan.target == "cuda" else f"{x.extent}" for x in launches]
+    sizes = [
+        f"{x.extent}×{x.threads}" if plan.target == "cuda" else f"{x.extent}" for x in launches
+    ]
     moved = sum(
         plan.buffers[b].type.nbytes
         for b in (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))

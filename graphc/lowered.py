@@ -17,7 +17,7 @@ from graphc.codegen.plan import Launch, Plan, Step
 from graphc.codegen.planner import make_plan
 from graphc.device import Device
 from graphc.errors import ArgumentError
-from graphc.ir import Graph
+from graphc.ir import Builder, Graph, Node, Operand
 from graphc.options import Options
 from graphc.passes.pipeline import Step as Stage
 from graphc.passes.pipeline import run_pipeline
@@ -159,10 +159,26 @@ def launches_of(step: Step) -> tuple[Launch, ...]:
 def lower_graph(
     graph: Graph, device: Device, options: Options, *, verify: bool = False, root: str = ""
 ) -> Lowered:
-    """Run the passes that the options ask for; the plan and the kernels are made on demand."""
+    """Run the passes that the options ask for; the plan and the kernels are made on demand.
+
+    A graph that has groups already, such as one from a dump, is fused anew.
+    """
     stages: list[Stage] = []
-    run_pipeline(graph, options, verify=verify, observe=stages.append)
+    run_pipeline(_ungrouped(graph), options, verify=verify, observe=stages.append)
     return Lowered(graph, device, options, tuple(stages), root or str(Path.cwd()))
+
+
+def _ungrouped(graph: Graph) -> Graph:
+    """The graph with the nodes of each group in the group's place."""
+    if not any(node.op.kind == "group" for node in graph.nodes):
+        return graph
+
+    def visit(
+        builder: Builder, node: Node, operands: tuple[Operand, ...]
+    ) -> Sequence[Operand] | None:
+        return builder.inline(node.regions[0], operands) if node.op.kind == "group" else None
+
+    return graph.map(visit)
 
 
 def _flops(graph: Graph) -> int:

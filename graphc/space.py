@@ -276,13 +276,16 @@ class Space:
     def absorb(self, other: Space, via: Value) -> bool:
         """Take over the nodes of `other`, all on all axes as ours are, whose value `via` we read.
 
-        Says whether that was possible: `via` is read directly, along axes that are all of ours.
+        Says whether that was possible: what is ours reads what is theirs directly and in one way,
+        along axes that are all of ours.
         """
+        if any(is_free(n) and not other.axes.keys().isdisjoint(n.values) for n in self.nodes):
+            return False
         axes = next((axes for value, axes in self.reads if value == via), None)
         if axes is None or {self.find(a) for a in axes if a is not None} != self.domain():
             return False
         new = {
-            theirs: ours
+            theirs: self.find(ours)
             for theirs, ours in zip(other.of(via), axes)
             if theirs is not None and ours is not None
         }
@@ -292,6 +295,11 @@ class Space:
         def translated(old: Axes) -> Axes:
             return tuple(None if a is None else self._like(other, other.find(a), new) for a in old)
 
+        for value, read in self.reads:
+            if value in other.axes:
+                own = tuple(None if a is None else self.find(a) for a in read)
+                if own != translated(other.of(value)):
+                    return False
         self.axes.update((value, translated(old)) for value, old in other.axes.items())
         self.reads = [r for r in self.reads if r[0] not in other.axes]
         self.reads += [(value, translated(old)) for value, old in other.reads]

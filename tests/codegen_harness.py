@@ -256,7 +256,7 @@ class _Run:
                 moved = np.where((np.abs(wide) < bound) & (signs > 0), 0.0 * wide, moved)
             array = np.where(there, moved.astype(array.dtype), array)
         if np.any(vague):
-            random = self.rng.integers(0, 100, array.shape)
+            random = self.rng.integers(0, 256, array.shape)
             other = random if array.dtype.kind in "iu" else np.where(array == 0, -array, np.nan)
             array = np.where(vague & (signs > 0), other, array).astype(array.dtype)
         return array

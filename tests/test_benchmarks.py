@@ -106,6 +106,7 @@ def test_the_table():
     report = {
         "when": "2026-01-31",
         "quick": False,
+        "load": 0.5,
         "machine": "a machine",
         "peers": {"graphc": "graphc 1", "numpy": "numpy 2", "jax": "jax 3"},
         "rows": [
@@ -115,7 +116,7 @@ def test_the_table():
         "cold": {"graphc": 2.5, "jax": 0.5},
     }
     assert table.markdown(report).splitlines() == [
-        "2026-01-31, a machine; graphc 1, numpy 2, jax 3.",
+        "2026-01-31, a machine, load 0.5 before; graphc 1, numpy 2, jax 3.",
         "",
         "|  | graphc | NumPy | JAX | best peer / graphc |",
         "| --- | ---: | ---: | ---: | ---: |",

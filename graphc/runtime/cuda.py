@@ -65,6 +65,8 @@ class CudaExecutable:
     follow each other.
     """
 
+    array_type = DeviceArray
+
     def __init__(
         self, plan: Plan, ptx: Mapping[str, str], *, device: int = 0, core: Any = None
     ) -> None:

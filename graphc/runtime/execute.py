@@ -109,8 +109,10 @@ class Executable:
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
     entries into native code that ran rows: one a call, and one more for each step that Python
-    does.
+    does. `array_type` is what its results are, and arguments at best.
     """
+
+    array_type = np.ndarray
 
     def __init__(
         self,
@@ -161,12 +163,10 @@ class Executable:
         """Run the plan; raises SignatureError for arguments that do not fit their types."""
         if len(arrays) != self._inputs:
             raise self._wrong_count(arrays)
+        context = None
+        depth = 0 if self._lease is None else self._lease.depth
         try:
-            context = self._free.pop()
-        except IndexError:
-            context = _Context(self)
-            self._contexts.append(context)
-        try:
+            context = self._context()
             if self._parallel:
                 self.pool.ready(self.threads)
             if self._lease is None:
@@ -175,10 +175,22 @@ class Executable:
                 with self._lease:
                     outputs = self._run(context, tuple(arrays))
         except BaseException:  # an interrupted loop leaves addresses of a later turn behind
-            self._retire(context)
+            if context is not None:
+                self._retire(context)
+            if self._lease is not None:
+                self._lease.restore(depth)
             raise
         self._free.append(context)
         return outputs
+
+    def _context(self) -> _Context:
+        """An arena and a table that no other call uses."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            context = _Context(self)
+            self._contexts.append(context)
+            return context
 
     def _run(self, context: _Context, arrays: Sequence[Any]) -> list[Array]:
         outputs = [fresh() for fresh in self._fresh]
@@ -262,8 +274,9 @@ class Executable:
 
     def _retire(self, context: _Context) -> None:
         with self._lock:
-            self._contexts.remove(context)
-            self._retired_calls += context.calls
+            if context in self._contexts:
+                self._contexts.remove(context)
+                self._retired_calls += context.calls
 
 
 def _constants(plan: Plan) -> list[Array]:

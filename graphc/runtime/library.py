@@ -112,6 +112,26 @@ class SingleThreaded:
 
     def __enter__(self) -> None:
         """Set the count to 1 if this is the first lease."""
+        self._acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        """Put the count back if this is the last lease."""
+        self._release(threading.get_ident())
+
+    @property
+    def depth(self) -> int:
+        """How many leases this thread holds."""
+        return self._holders.get(threading.get_ident(), 0)
+
+    def restore(self, depth: int) -> None:
+        """End leases of this thread until it holds `depth`: an interrupt may have kept one."""
+        while self.depth > depth:
+            self._release(threading.get_ident())
+        with self._lock:
+            if not self._holders and self._before > 1:
+                self._library.set_threads(self._before)
+
+    def _acquire(self) -> None:
         me = threading.get_ident()
         with self._lock:
             if not self._holders:
@@ -120,10 +140,10 @@ class SingleThreaded:
                     self._library.set_threads(1)
             self._holders[me] = self._holders.get(me, 0) + 1
 
-    def __exit__(self, *exception: object) -> None:
-        """Put the count back if this is the last lease."""
-        me = threading.get_ident()
+    def _release(self, me: int) -> None:
         with self._lock:
+            if me not in self._holders:
+                return
             self._holders[me] -= 1
             if not self._holders[me]:
                 del self._holders[me]

@@ -29,12 +29,12 @@ Launches = Sequence[tuple[str, int, Mapping[str, Role]]]
 
 AGREES, DIFFERS, NO_GPU = 0, 1, 3
 TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 2e-2, "bf16": 1e-1}
-"""How far a result may be from NumPy's float64, for each dtype: relative above 1, else absolute."""
+"""How far a result may be from NumPy's float64: relative above 1, else absolute."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a buffer compares: the largest difference, relative to values above 1, and its bound."""
+    """How a buffer compares: its largest difference, relative above 1, and what is allowed."""
 
     buffer: str
     type: Type
@@ -161,7 +161,9 @@ def is_given(role: Role) -> bool:
 
 def _bound(kernel: KernelSource) -> float:
     """The tolerance of the coarsest floats that the kernel reads, writes or computes with."""
-    kinds = [t for _, t in kernel.params if isinstance(t, Type)] + [*layout(kernel).located.values()]
+    kinds = [t for _, t in kernel.params if isinstance(t, Type)] + [
+        *layout(kernel).located.values()
+    ]
     dtypes = {t.dtype for t in kinds if t.dtype.is_float} | {kernel.literals}
     return max(TOLERANCE[d.name] for d in dtypes)
 
@@ -236,9 +238,7 @@ def _plan(
             buffers.append(Buffer(name, type, Place.OUTPUT, outputs))
             if not given:
                 continue
-            copies.append(
-                Step(StepKind.COPY, "copy", (len(buffers),), (len(buffers) - 1,))
-            )
+            copies.append(Step(StepKind.COPY, "copy", (len(buffers),), (len(buffers) - 1,)))
         buffers.append(Buffer(name, type, Place.INPUT, len(inputs)))
         inputs.append(array.copy())
     launch = _launch(kernel, workers, made, numbers)
@@ -261,7 +261,7 @@ def _plan(
 def _distinct(
     kernel: KernelSource, made: MadeUp, roles: Mapping[str, Role]
 ) -> list[tuple[str, Array, bool]]:
-    """The arrays, each once, with a name of theirs and whether one of their names is an input."""
+    """The arrays, each once, with a name and whether it is an input under any name."""
     found: dict[int, tuple[str, Array, bool]] = {}
     for row in _rows(kernel, made):
         for name, array in row.items():

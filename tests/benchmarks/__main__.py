@@ -70,23 +70,23 @@ def arguments() -> argparse.ArgumentParser:
 
 def run(chosen: list[Workload], interpreters: dict[str, str], quick: bool) -> dict[str, Any]:
     """Every workload by every peer that is there, as plain data."""
+    report: dict[str, Any] = {
+        "when": datetime.date.today().isoformat(),
+        "quick": quick,
+        "machine": machine(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }
     peers = [peer for name in PEERS if (peer := start(name, interpreters))]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            rows = [measure(w, peers, quick, Path(folder)) for w in chosen]
-            report = {
-                "when": datetime.date.today().isoformat(),
-                "quick": quick,
-                "machine": machine(),
-                "peers": {p.name: p.version for p in peers},
-                "rows": rows,
-            }
-        finally:
-            for peer in peers:
-                peer.close()
-        if any(w.name == "mlp_step" for w in chosen):
-            compilers = [name for name in COMPILERS if name in report["peers"]]
-            report["cold"] = cold(compilers, interpreters, quick)
+    report["peers"] = {peer.name: peer.version for peer in peers}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            report["rows"] = [measure(w, peers, quick, Path(folder)) for w in chosen]
+    finally:
+        for peer in peers:
+            peer.close()
+    if any(w.name == "mlp_step" for w in chosen):
+        compilers = [name for name in COMPILERS if name in report["peers"]]
+        report["cold"] = cold(compilers, interpreters, quick)
     return report
 
 

@@ -32,8 +32,9 @@ def markdown(report: dict[str, Any]) -> str:
     peers = list(report["peers"])
     versions = ", ".join(report["peers"].values())
     size = " Quick: a thirty-second of the rows, times mean little." if report["quick"] else ""
+    load = f", load {report['load']} before" if report["load"] is not None else ""
     lines = [
-        f"{report['when']}, {report['machine']}; {versions}.{size}",
+        f"{report['when']}, {report['machine']}{load}; {versions}.{size}",
         "",
         _row("", *(PEERS[p] for p in peers), "best peer / graphc"),
         _row("---", *("---:" for _ in peers), "---:"),

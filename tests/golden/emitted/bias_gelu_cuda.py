@@ -1,0 +1,36 @@
+"""add_gelu
+
+Computes
+    model.py:24: h = x + b
+    model.py:25: return nn.gelu(h)
+Reads    b f32[96], x f32[32, 96]
+Writes   out0 f32[32, 96]
+Launch   add_gelu[32, 128]
+"""
+import numpy as np
+from numba import cuda
+
+from graphc.codegen.device_lib import erf, f32, kernel, run_alone
+
+
+@kernel("cuda", literals=f32, threads=128)
+def add_gelu(b: f32[96], x: f32[32, 96], out0: f32[32, 96]):
+    lane = cuda.threadIdx.x
+    row = cuda.blockIdx.x
+    for col in range(lane, 96, 128):
+        h = x[row, col] + b[col]                    # model.py:24: h = x + b
+        t4 = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
+        out0[row, col] = t4
+
+
+LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out0": "output"}),)
+
+
+def reference(b, x):
+    """What the kernel computes, by NumPy; floats are float64."""
+    h = x + np.broadcast_to(b, (32, 96))
+    return 0.5 * h * (1.0 + erf(0.70710677 * h))
+
+
+if __name__ == "__main__":
+    run_alone(add_gelu, LAUNCHES, reference)

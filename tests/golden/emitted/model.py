@@ -1,0 +1,46 @@
+"""What the files beside this one were compiled from."""
+
+import numpy as np
+
+import graphc
+from graphc import nn, optim
+from graphc.dtypes import f32, i64
+
+
+@graphc.compile
+def softmax(x: f32[64, 1000]):
+    top = np.max(x, axis=-1, keepdims=True)
+    e = np.exp(x - top)
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+@graphc.compile
+def layer_norm(x: f32[64, 1000], scale: f32[1000], shift: f32[1000]):
+    return nn.layer_norm(x, (1000,), scale, shift)
+
+
+@graphc.compile
+def bias_gelu(x: f32[32, 96], b: f32[96]):
+    h = x + b
+    return nn.gelu(h)
+
+
+@graphc.compile
+def embedding(table: f32[50, 16], words: i64[8]):
+    return np.take(table, words, axis=0) * 2
+
+
+@graphc.compile
+def dense(x: f32[32, 30], w: f32[30, 10], b: f32[10]):
+    return np.maximum(x @ w + b, 0)
+
+
+@graphc.compile
+def adam(params, grads, state):
+    params, state = optim.adam(params, grads, state)
+    return params, state.mean, state.square
+
+
+def specs():
+    tree = {"w": f32[30, 10], "b": f32[10]}
+    return {"adam": (tree, tree, optim.AdamState(f32[()], tree, tree))}

@@ -1,0 +1,302 @@
+"""Emitted files: their text, and that each of them runs alone and agrees with NumPy."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc.cli import main
+from graphc.cli_load import choose_functions, load_model, trace_chosen
+from graphc.codegen import simt
+from graphc.device import CPU, H100
+from graphc.dtypes import f32, f64
+from graphc.interpret import interpret
+from graphc.ir import Graph
+from graphc.lowered import EmittedKernel, lower_graph
+from graphc.options import Options
+from graphc.passes import grad
+from graphc.runtime.standalone import in_checker, run_launch
+from tests.conftest import has_gpu
+from tests.op_cases import CASES, Case
+
+FOLDER = Path(__file__).with_name("golden") / "emitted"
+DEVICES = {"cpu": CPU, "cuda": H100}
+FUNCTIONS = ("softmax", "layer_norm", "bias_gelu", "embedding", "dense", "adam")
+GOLDENS = (
+    "softmax.cpu", "softmax.cuda", "bias_gelu.cpu", "bias_gelu.cuda", "layer_norm.cuda",
+    "embedding.cpu", "dense.cpu", "adam.cuda",
+)  # fmt: skip
+ALLOWED = {"numba", "numpy", "graphc.codegen.device_lib"}
+
+
+@cache
+def graphs() -> dict[str, Graph]:
+    """The graphs of the model file, and their gradients."""
+    path = FOLDER / "model.py"
+    sys_path = list(sys.path)
+    namespace = load_model(path)
+    sys.path[:] = sys_path
+    chosen = choose_functions(namespace, (), path)
+    found = {c.name: trace_chosen(c, namespace, (), alone=False) for c in chosen}
+    for name in ("softmax", "layer_norm"):
+        wrt = range(len(found[name].inputs))
+        found[f"{name}_grad"] = grad.vjp(found[name], list(wrt))
+    return found
+
+
+@cache
+def emitted(name: str, target: str) -> tuple[EmittedKernel, ...]:
+    lowered = lower_graph(
+        graphs()[name], DEVICES[target], Options(), verify=True, root=str(FOLDER)
+    )
+    return lowered.kernels
+
+
+EVERY = [
+    pytest.param(name, target, id=f"{name}-{target}")
+    for name in (*FUNCTIONS, "softmax_grad", "layer_norm_grad")
+    for target in DEVICES
+]
+
+
+def body(source: str) -> list[str]:
+    """The lines of the kernel below its signature."""
+    tree = ast.parse(source)
+    kernel = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.decorator_list)
+    return source.splitlines()[kernel.body[0].lineno - 1 : kernel.end_lineno]
+
+
+def loaded(kernel: EmittedKernel) -> dict[str, Any]:
+    """The names that a file defines; its kernels are not compiled."""
+    space: dict[str, Any] = {"__name__": "emitted"}
+    text = kernel.source.replace("from numba import cuda", "cuda = None")
+    exec(compile(text, "<emitted>", "exec", dont_inherit=True), space)
+    return space
+
+
+def in_process(path: Path, target: str) -> list[Any]:
+    """How the kernels of a file compare, CUDA ones run in the checker."""
+    space = simt.load_file(path)
+    launch = in_checker if target == "cuda" else None
+    totals = space.get("TOTALS", {})
+    return [
+        one
+        for name, workers, roles in space["LAUNCHES"]
+        for one in run_launch(
+            space[name], workers, roles, space["reference"], totals, launch=launch
+        )
+    ]
+
+
+# --- text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_files_are_as_they_were_read(name: str, golden: Callable[[str, str], None]) -> None:
+    function, target = name.split(".")
+    for number, kernel in enumerate(emitted(function, target)):
+        golden(f"emitted/{name}{number or ''}.py".replace(".c", "_c"), kernel.source)
+
+
+@pytest.mark.parametrize(("name", "target"), EVERY)
+def test_a_file_imports_one_module_of_graphc(name: str, target: str) -> None:
+    for kernel in emitted(name, target):
+        tree = ast.parse(kernel.source)
+        found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        found |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        assert found <= ALLOWED
+        around = set(kernel.source.splitlines()) - set(body(kernel.source))
+        assert max(map(len, around)) <= 100
+
+
+@pytest.mark.parametrize(("name", "target"), EVERY)
+def test_the_header_says_what_is_computed_read_written_and_launched(
+    name: str, target: str
+) -> None:
+    for kernel in emitted(name, target):
+        head = ast.get_docstring(ast.parse(kernel.source)) or ""
+        space = loaded(kernel)
+        ((entry, workers, roles),) = space["LAUNCHES"]
+        parts = dict(line.split(None, 1) for line in head.splitlines() if line[:1].isupper()
+                     and " " in line)  # fmt: skip
+        assert head.startswith(kernel.name) and entry == kernel.name
+        assert re.search(r"^    model\.py:\d+: \S", head, re.M)
+        for param, role in roles.items():
+            if isinstance(role, range) or role in ("input", "inout"):
+                assert re.search(rf"\b{param} ", parts["Reads"])
+            if isinstance(role, str) and role != "input" and param != "status":
+                assert re.search(rf"\b{param} ", parts["Writes"])
+        assert str(workers) in parts["Launch"] and kernel.name in parts["Launch"]
+
+
+def test_the_targets_differ_where_the_machines_do() -> None:
+    """One softmax beside the other: loops over rows and lanes, and what combines lanes."""
+    (cpu,), (cuda,) = emitted("softmax", "cpu"), emitted("softmax", "cuda")
+
+    def normal(source: str) -> list[str]:
+        lines = [line.split("  #")[0].strip() for line in body(source)]
+        alike = {r"range\(lane, 1000, 256\)": "range(cols)"}
+        for pattern, text in alike.items():
+            lines = [re.sub(pattern, text, line) for line in lines]
+        only = r"lane = |row = cuda|for row in range\(lo, hi\)|(\w+) = block_\w+\(\1\)"
+        return [line for line in lines if not re.match(only, line)]
+
+    assert normal(cpu.source) == normal(cuda.source)
+    assert len(body(cuda.source)) - len(normal(cuda.source)) == 4
+
+
+def test_row_kernels_are_short() -> None:
+    for name, limit in (("softmax", 25), ("layer_norm", 30)):
+        (kernel,) = emitted(name, "cuda")
+        assert len(body(kernel.source)) <= limit
+
+
+def test_source_is_the_same_every_time() -> None:
+    again = lower_graph(graphs()["layer_norm_grad"], H100, Options(), root=str(FOLDER)).kernels
+    assert again == emitted("layer_norm_grad", "cuda")
+
+
+# --- running ------------------------------------------------------------------------------
+
+
+def run(path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[2])}
+    return subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str, str], Path]:
+    def write(name: str, target: str) -> Path:
+        (kernel, *_) = emitted(name, target)
+        path = tmp_path / f"{kernel.name}.py"
+        path.write_text(kernel.source, "utf-8")
+        return path
+
+    return write
+
+
+def test_a_cpu_file_runs_alone(file: Callable[[str, str], Path]) -> None:
+    done = run(file("bias_gelu", "cpu"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        r"\w+: out0 f32\[32, 96\] agrees with NumPy: largest difference \S+, allowed 0.0002\n",
+        done.stdout,
+    )
+
+
+def test_a_file_that_is_wrong_says_so(file: Callable[[str, str], Path]) -> None:
+    path = file("bias_gelu", "cpu")
+    kernel, mark, rest = path.read_text().partition("LAUNCHES")
+    assert "0.5 *" in kernel
+    path.write_text(kernel.replace("0.5 *", "0.501 *") + mark + rest)
+    done = run(path)
+    assert done.returncode == 1
+    assert "DIFFERS from NumPy: largest difference 0.00" in done.stdout
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_a_cuda_file_without_a_gpu_ends_with_3(file: Callable[[str, str], Path]) -> None:
+    done = run(file("softmax", "cuda"))
+    assert done.returncode == 3
+    assert "there is no CUDA device on this machine" in done.stderr
+    assert "graphc sanitize" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.gpu
+def test_a_cuda_file_runs_on_a_gpu(file: Callable[[str, str], Path]) -> None:
+    done = run(file("softmax", "cuda"))
+    assert done.returncode == 0 and "agrees with NumPy" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "target"), EVERY)
+def test_every_kernel_agrees_with_its_reference(name: str, target: str, tmp_path: Path) -> None:
+    for number, kernel in enumerate(emitted(name, target)):
+        path = tmp_path / f"kernel_{number}.py"
+        path.write_text(kernel.source, "utf-8")
+        found = in_process(path, target)
+        assert found and all(one.holds for one in found), list(map(str, found))
+
+
+def test_partials_are_compared_by_their_total() -> None:
+    sources = [k.source for k in emitted("layer_norm_grad", "cuda")]
+    assert any("TOTALS = {" in source and "np.sum" in source for source in sources)
+
+
+def test_sanitize_compares_as_well(
+    file: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file("adam", "cuda")
+    assert "find_row" in path.read_text()
+    assert main(["sanitize", "--all", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "clean" in printed and "agrees with NumPy" in printed
+    text = path.read_text()
+    path.write_text(text.replace("0.9 *", "0.91 *", 1))
+    assert main(["sanitize", "--all", str(path)]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+# --- references ---------------------------------------------------------------------------
+
+
+VIEWS = [case for case in CASES if case.op.kind == "view"]
+COMPUTED = [case for case in CASES if case.op.kind not in ("constant", "view")]
+
+
+@pytest.mark.parametrize("case", VIEWS, ids=str)
+def test_a_view_is_spelled_as_numpy_means_it(case: Case, rng: np.random.Generator) -> None:
+    (x,), (type,) = case.arrays(f32, rng), case.types(f32)
+    assert case.op.spelling is not None
+    made = eval(case.op.spelling(type, **case.attrs), {"np": np, "x": x})
+    np.testing.assert_array_equal(made, case.op.numpy(x, **case.attrs))
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("case", COMPUTED + VIEWS, ids=str)
+def test_the_reference_is_what_the_graph_means(
+    case: Case, target: str, rng: np.random.Generator
+) -> None:
+    of = f64 if f64 in case.dtypes else case.dtypes[-1]
+    graph, arrays = case.graph(of), case.arrays(of, rng)
+    lowered = lower_graph(graph, DEVICES[target], Options())
+    if len(lowered.plan.steps) != 1 or not lowered.kernels:
+        return  # a product by BLAS, or several kernels: each of those has a part of the meaning
+    (step,), (kernel,) = lowered.plan.steps, lowered.kernels
+    if step.gemm is not None:
+        return
+    space = loaded(kernel)
+    names = [p for p, _ in space[kernel.name].params]
+    numbers = dict(zip(names, step.launch.args, strict=False)) if step.launch else {}
+    by_number = dict(zip(lowered.plan.inputs, arrays, strict=True))
+    wanted = inspect.signature(space["reference"]).parameters
+    given = [by_number[numbers[name]].ravel() if lies_flat(space[kernel.name], name)
+             else by_number[numbers[name]].reshape(shape_of(space[kernel.name], name))
+             for name in wanted]  # fmt: skip
+    with np.errstate(all="ignore"):
+        results = space["reference"](*given)
+    results = results if isinstance(results, tuple) else (results,)
+    for got, want in zip(results, interpret(graph, arrays), strict=True):
+        near = 1e-13 if want.dtype == np.float64 else 1e-6
+        np.testing.assert_allclose(np.ravel(got), np.ravel(want), rtol=near, atol=1e-14)
+
+
+def lies_flat(kernel: Any, name: str) -> bool:
+    return not dict(kernel.params)[name].is_static
+
+
+def shape_of(kernel: Any, name: str) -> tuple[int, ...]:
+    shape: tuple[int, ...] = dict(kernel.params)[name].static_shape
+    return shape
