@@ -127,6 +127,30 @@ def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
     return Graph(region.name, _outside(nodes), tuple(nodes), (output,))
 
 
+def by_phase(region: Graph, roles: Partition) -> tuple[Graph, Graph] | None:
+    """The first reductions of a nest, and the rest with them as inputs; None if that is all.
+
+    Elementwise work that both need is done in both.
+    """
+    after: set[Node] = set()
+    first: list[Node] = []
+    for node in region.nodes:
+        if any(v.node in after for v in node.values):
+            after.add(node)
+        elif node in roles.space.reduced:
+            first.append(node)
+            after.add(node)
+    results = [v for n in first for v in n.results]
+    read = {v for n in region.nodes for v in n.values}
+    if not first or not any(v in read for v in results):
+        return None
+    before = needed(region.nodes, results)
+    rest = needed([n for n in region.nodes if n not in first], region.outputs)
+    outputs = tuple(v for v in region.outputs if v.node not in first)
+    head = Graph(region.name, _outside(before), tuple(before), tuple(results))
+    return head, Graph(f"{region.name}_rest", _outside(rest), tuple(rest), outputs)
+
+
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     """A node with the views that it reads, and everything else with its result as an input."""
     own = {node}

@@ -17,6 +17,7 @@ from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
 from graphc.codegen.region import (
     before_product,
+    by_phase,
     cut,
     halves,
     late_regions,
@@ -35,10 +36,12 @@ from graphc.space import Illegal, Partition, Space, assign, op_of, partition
 
 STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
-SPLIT_WORK = 32768
-"""Elements from which a reduction with few outer elements is dealt out in chunks."""
+SPLIT_WORK, LONG_COLUMN = 32768, 4096
+"""Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
 CHUNK_WORK, MAX_CHUNKS = 16384, 64
 """Elements that are worth a chunk with partials of its own, and the most chunks."""
+LONG_ROW = 1 << 16
+"""Elements from which a row is dealt out, each of its phases in a kernel of its own."""
 WORKERS = 8
 """Workers that keep one core (or multiprocessor) busy."""
 TINY_PRODUCT = 4096
@@ -89,7 +92,18 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
         # A piece of a nest may be none: its outputs are values that the nest never stored.
         yield _together([next(schedules(p, device)) for p in halves(region)])
         return
+    if _is_one_long_row(first, device):
+        parts = by_phase(region, first)
+        if parts is not None:
+            yield _together([next(schedules(p, device)) for p in parts])
+            return
     yield from _nests(region, first, device)
+
+
+def _is_one_long_row(first: Partition, device: Device) -> bool:
+    """Whether a nest of several phases has too few rows to be dealt out, and long ones."""
+    outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
+    return 2 * outer <= device.cores and inner >= LONG_ROW
 
 
 def _together(parts: Sequence[Schedule]) -> Schedule:
@@ -143,7 +157,9 @@ def _repartitions(
         yield first
         return
     outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
-    starved = outer < WORKERS * device.cores and outer * inner >= SPLIT_WORK
+    # Few rows starve workers; very many in one column are summed one after another.
+    few = outer < WORKERS * device.cores or inner >= LONG_COLUMN
+    starved = few and outer * inner >= SPLIT_WORK
     yield from (swapped, first) if starved else (first, swapped)
 
 

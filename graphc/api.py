@@ -115,6 +115,11 @@ class Compiled:
     ) -> None:
         if not callable(fn):
             raise ArgumentError(f"compile needs a function, not {type(fn).__name__}")
+        if options is not None and not isinstance(options, Options):
+            raise ArgumentError(
+                f"options must be graphc.Options, not {type(options).__name__}",
+                help="graphc.Options(fast=True), for instance",
+            )
         functools.update_wrapper(self, fn)
         self.function = fn
         self.options = options or Options()

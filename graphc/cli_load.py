@@ -32,14 +32,14 @@ class ModelError(Exception):
 
 
 @contextmanager
-def user_code() -> Iterator[None]:
-    """What user code raises within the block becomes a ModelError; our own errors stay."""
+def user_code(path: Path) -> Iterator[None]:
+    """What code of a user's file raises in the block becomes a ModelError; our errors stay."""
     try:
         yield
     except (GraphcError, KeyboardInterrupt):
         raise
     except SystemExit as error:
-        raise ModelError(f"the file ends the program when it is imported ({error})") from None
+        raise ModelError(f"{path} ends the program (SystemExit: {error})") from None
     except BaseException as error:
         raise ModelError(user_traceback(error)) from error
 
@@ -69,7 +69,7 @@ def load_model(path: Path) -> dict[str, Any]:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     sys.path.insert(0, str(path.resolve().parent))
-    with user_code():
+    with user_code(path):
         exec(compile(text, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
@@ -158,7 +158,7 @@ def trace_chosen(
     `given` are those of the command line; then come those of the file's `specs()`, which may be
     a bare tuple for a function that is `alone`, then annotations, then defaults.
     """
-    with user_code():
+    with user_code(Path(namespace["__file__"])):
         signature = signature_of(chosen.function)
         specs = _from_specs(chosen, namespace, signature, alone)
         values = {**_from_annotations(chosen.function, signature), **specs}
@@ -247,7 +247,7 @@ def _check_all(chosen: Chosen, signature: inspect.Signature, values: Mapping[str
         raise SignatureError(
             f"{chosen.name}: it is not said of what type {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'}",
-            help=f"annotate them ({missing[0]}: graphc.f32[64, 784]), give "
+            help=f"annotate {'it' if len(missing) == 1 else 'them'} ({missing[0]}: graphc.f32[64, 784]), give "
             f'--arg "{missing[0]}=f32[64,784]", or define specs()',
         ).at(definition(chosen.function))
 

@@ -106,8 +106,8 @@ def _read_arrays(path: Path) -> dict[str, Any]:
             return dict(found)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ArgumentError(f"{path} is no .npz file: {error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError):
+        raise ArgumentError(f"{path} is no .npz file of numbers") from None
 
 
 def _output_names(graph: Graph) -> list[str]:
@@ -194,7 +194,7 @@ def sanitize(args: argparse.Namespace) -> int:
 def _sanitize_file(path: Path, every: bool) -> bool:
     if not path.is_file():
         raise ArgumentError(f"{path} cannot be read: there is no such file")
-    with user_code():
+    with user_code(path):
         reports = simt.sanitize_file(path, small=not every)
     good = True
     for report in reports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +56,27 @@ class DType:
     def __getitem__(self, shape: Size | None | Shape) -> Type:
         """`f32[4, 3]` is a spec; `f32[()]` is 0-d; `None` is a size that is not known yet."""
         dims = shape if isinstance(shape, tuple) else (shape,)
-        return Type(self, tuple(Dim("n") if d is None else d for d in dims))
+        return Type(self, tuple(map(_size, dims)))
 
     def __str__(self) -> str:
         return self.name
 
     __repr__ = __str__
+
+
+def _size(given: object) -> Size:
+    """A dimension of a spec; raises ShapeError for what is none."""
+    if given is None:
+        return Dim("n")
+    if isinstance(given, Dim):
+        return given
+    try:
+        size = operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        size = -1
+    if size < 0 or isinstance(given, bool):
+        raise ShapeError(f"{given!r} is not the size of a dimension")
+    return size
 
 
 bool_ = DType("bool", "b", 1)

@@ -24,6 +24,9 @@ class Options:
     deterministic: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("fast", "deterministic"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.level not in LEVELS:
             raise ArgumentError(
                 f"level {self.level!r} does not exist",

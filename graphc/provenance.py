@@ -55,7 +55,7 @@ def raised_at(error: BaseException) -> Loc | None:
 
 
 def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
-    offsets, entries = _sites(code)
+    offsets, entries = _sites(code, code.co_filename)
     return entries[bisect.bisect_right(offsets, instruction) - 1]
 
 
@@ -76,8 +76,11 @@ def is_internal(filename: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _sites(code: CodeType) -> tuple[list[int], list[tuple[Loc, Names]]]:
-    """For every instruction its offset, its location, and the names its result is stored to."""
+def _sites(code: CodeType, filename: str) -> tuple[list[int], list[tuple[Loc, Names]]]:
+    """For every instruction its offset, its location, and the names its result is stored to.
+
+    The file's name is an argument for the cache: equal code of two files is equal.
+    """
     positions = list(code.co_positions())
     instructions = list(dis.get_instructions(code))
     entries = [

@@ -165,6 +165,11 @@ class Trace:
             return value if value.trace is self else self._capture(value)
         if type(value) in promote.Number:
             return value
+        if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+            raise TypeMismatch(
+                f"a {type(value).__name__} has rules of its own, which a graph does not have",
+                help="np.asarray(...) of it is a plain array",
+            )
         if isinstance(value, (np.ndarray, np.generic)):
             return self.array_constant(value)
         if isinstance(value, (list, tuple)):

@@ -191,6 +191,11 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
         return type(leaf)
     if isinstance(leaf, Tracer):
         return leaf.type
+    if isinstance(leaf, (np.ma.MaskedArray, np.matrix)):
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__}, which has rules of its own",
+            help="np.asarray(...) of it is a plain array",
+        )
     shape, kind = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
     if shape is None or kind is None or isinstance(leaf, type):
         raise SignatureError(

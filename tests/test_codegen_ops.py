@@ -15,18 +15,8 @@ from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
-from tests.codegen_harness import (
-    EPS,
-    TINY,
-    Run,
-    accumulates,
-    check,
-    in_float64,
-    reference,
-    run_cpu,
-    run_cuda_checked,
-    ulp_of,
-)
+from tests.codegen_harness import Run, run_cpu, run_cuda_checked
+from tests.codegen_reference import EPS, TINY, accumulates, check, in_float64, reference, ulp_of
 from tests.op_cases import CASES
 from tests.op_cases import Case as OpCase
 from tests.random_graphs import Case, Maker, differentiated

@@ -15,7 +15,8 @@ from graphc.lowered import lower_graph
 from graphc.opdef import REGISTRY
 from graphc.options import Options
 from graphc.passes.simplify import all_rules
-from tests.codegen_harness import check, reference, run_cpu, run_cuda_checked
+from tests.codegen_harness import run_cpu, run_cuda_checked
+from tests.codegen_reference import check, reference
 from tests.random_graphs import Case, Maker, differentiated, random_graph
 from tests.test_random import shrunk
 
@@ -133,7 +134,7 @@ def fired(seeds: range) -> tuple[Counter[str], dict[str, Counter[str]]]:
 @pytest.mark.slow
 def test_every_case_of_fusion_and_schedule_fires() -> None:
     cases, forms = fired(range(2000))
-    assert FUSE_CASES <= set(cases), cases
+    assert set(cases) >= FUSE_CASES, cases
     for target, wanted in FORMS.items():
         assert wanted <= set(forms[target]), forms
 

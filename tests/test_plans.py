@@ -27,14 +27,13 @@ from graphc.text import equal, parse, print_graph
 from graphc.verify import verify
 from tests.codegen_harness import (
     candidate_plan,
-    check,
     compiled_cpu,
     nodes_of,
-    reference,
     run_cpu,
     run_cuda_checked,
     run_plan_checked,
 )
+from tests.codegen_reference import check, reference
 
 ROWS, COLS = 256, 384
 BOTH = pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])

@@ -14,15 +14,8 @@ from graphc import nn
 from graphc.dtypes import DType, Type, bf16, f16
 from graphc.ir import Builder
 from graphc.ops.elementwise import add, div, mul, sub
-from tests.codegen_harness import (
-    Run,
-    check,
-    compiled_cpu,
-    reference,
-    run_cpu,
-    run_cuda_checked,
-    same_bits,
-)
+from tests.codegen_harness import Run, compiled_cpu, run_cpu, run_cuda_checked
+from tests.codegen_reference import check, reference, same_bits
 from tests.random_parts import special_values
 
 RUNS = pytest.mark.parametrize("run", [run_cpu, run_cuda_checked], ids=["cpu", "cuda"])

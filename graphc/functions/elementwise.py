@@ -184,14 +184,17 @@ def isfinite(x: Any) -> Any:
 
 def sinh(x: Any) -> Any:
     """Hyperbolic sine, accurate near 0."""
-    up, down = elementwise(ew.expm1, x), elementwise(ew.expm1, elementwise(ew.neg, x))
-    return multiply(0.5, elementwise(ew.sub, up, down))
+    # By half the angle: no power overflows where the result does not.
+    half = multiply(0.5, x)
+    up, down = elementwise(ew.expm1, half), elementwise(ew.expm1, elementwise(ew.neg, half))
+    return multiply(multiply(0.5, elementwise(ew.sub, up, down)), add(add(up, down), 2))
 
 
 def cosh(x: Any) -> Any:
     """Hyperbolic cosine."""
-    half = multiply(0.5, elementwise(ew.exp, elementwise(ew.absolute, x)))
-    return add(half, elementwise(ew.div, 0.25, half))
+    half = multiply(0.5, x)
+    up, down = elementwise(ew.exp, half), elementwise(ew.exp, elementwise(ew.neg, half))
+    return add(multiply(multiply(0.5, up), up), multiply(multiply(0.5, down), down))
 
 
 def tan(x: Any) -> Any:

@@ -171,7 +171,9 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     if len(operands) == 1:
         x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)
         perm = tuple(letters.index(c) for c in result)
-        return x if perm == tuple(range(len(perm))) else views.transpose(x, perm=perm)
+        if perm == tuple(range(len(perm))):
+            return x
+        return views.transpose(x, perm=perm).is_view_of(x)
     a, b = _pair("einsum", *operands)
     a, left = _diagonalize(a, terms[0])
     b, right = _diagonalize(b, terms[1])
@@ -203,7 +205,7 @@ def _diagonalize(x: Any, letters: str) -> tuple[Any, str]:
     for c in dict.fromkeys(letters):
         while letters.count(c) > 1:
             i, j = letters.index(c), letters.rindex(c)
-            x = views.diagonal(x, axes=(i, j))
+            x = views.diagonal(x, axes=(i, j)).is_view_of(x)
             letters = letters[:j] + letters[j + 1 :]
     return x, letters
 

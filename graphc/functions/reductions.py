@@ -119,8 +119,10 @@ def mean(
     """Arithmetic mean along axes; integers give float64."""
     _plain(None, None, out)
     a = _floating(a, dtype)
-    total = _reduce(views.reduce_sum, a, axis, keepdims)
-    return elementwise(ew.div, total, float(_count(a, axis)))
+    # The sum of a half type may overflow where the mean does not.
+    wide = astype(a, a.type.dtype.compute)
+    total = _reduce(views.reduce_sum, wide, axis, keepdims)
+    return astype(elementwise(ew.div, total, float(_count(a, axis))), a.type.dtype)
 
 
 def var(

@@ -43,11 +43,16 @@ _HALF_SQRT = math.sqrt(0.5)
 
 # exp(-x) overflows where x is far below 0. The functions are right there all the same; their
 # expansions' gradients are not (0 * inf), and so they have one of their own.
+def _numpy_sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
 sigmoid = _activation(
     "sigmoid",
     "1 / (1 + exp(-x)).",
     lambda x: 1 / (1 + ew.exp(-x)),
-    lambda x: 0.5 * (1 + np.tanh(0.5 * x)),
+    lambda x: _numpy_sigmoid(x),
     lambda g, out, x: (g * (out * (1 - out)),),
 )
 relu = _activation(
@@ -60,7 +65,7 @@ silu = _activation(
     "silu",
     "x * sigmoid(x), also called swish.",
     lambda x: x / (1 + ew.exp(-x)),
-    lambda x: x * 0.5 * (1 + np.tanh(0.5 * x)),
+    lambda x: x * _numpy_sigmoid(x),
     _silu_vjp,
 )
 gelu = _activation(
@@ -81,6 +86,7 @@ softplus = _activation(
     "log(1 + exp(x)).",
     lambda x: ew.maximum(x, 0) + ew.log1p(ew.exp(-abs(x))),
     lambda x: np.logaddexp(x, 0),
+    lambda g, out, x: (g * sigmoid(x),),
 )
 
 # --- softmax and its kin ------------------------------------------------------------------
@@ -120,6 +126,11 @@ def _logsumexp(x: Any, axes: Ints) -> Any:
     return ew.log(reduce_sum(ew.exp(x - along(m, x, axes)), axes=axes)) + m
 
 
+def _numpy_log_softmax(x: Any, axes: Ints) -> Any:
+    z = x - np.max(x, axis=axes, keepdims=True)
+    return z - np.log(np.sum(np.exp(z), axis=axes, keepdims=True))
+
+
 def _numpy_softmax(x: Any, axes: Ints) -> Any:
     e = np.exp(x - np.max(x, axis=axes, keepdims=True))
     return e / np.sum(e, axis=axes, keepdims=True)
@@ -152,7 +163,7 @@ log_softmax = composite(
     attrs=("axes",),
     expand=_log_softmax,
     vjp=_log_softmax_vjp,
-    numpy=lambda x, axes: np.log(_numpy_softmax(x, axes)),
+    numpy=lambda x, axes: _numpy_log_softmax(x, axes),
     samples=_ROWS,
 )
 logsumexp = composite(
@@ -208,7 +219,7 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def _numpy_cross_entropy(logits: Any, labels: Any) -> Any:
-    log_p = np.log(_numpy_softmax(logits, (logits.ndim - 1,)))
+    log_p = _numpy_log_softmax(logits, (logits.ndim - 1,))
     return -np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
 
 
@@ -227,5 +238,6 @@ binary_cross_entropy = composite(
     operands=("logits", "targets"),
     expand=lambda x, t: ew.maximum(x, 0) - x * t + ew.log1p(ew.exp(-abs(x))),
     numpy=lambda x, t: np.logaddexp(x, 0) - x * t,
+    vjp=lambda g, out, x, t: (g * (sigmoid(x) - t), -(g * x)),
     samples=({"shapes": ((4,), (4,)), "domains": ((-4.0, 4.0), (0.0, 1.0))},),
 )
