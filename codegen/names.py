@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import re
 
 from graphc.codegen import device_lib
+
+
+# Axes, the parameters that hold their extents, and what else kernels say of their own.
+_RESERVED = re.compile(
+    r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|n|lo|hi|cuda|kernel|scratch|status"
+    r"|\w+_lanes"
+)
 
 
 class Names:
     """Distinct identifiers; buffers and values share them since they share a file."""
 
-    _RESERVED = frozenset(
-        "row col k i batch head chunk block lane lo hi cuda kernel inf nan scratch status".split()
-    )
-
     def __init__(self) -> None:
-        self.taken: set[str] = set(self._RESERVED)
+        self.taken: set[str] = set()
 
     def fresh(self, name: str | None, fallback: str = "t") -> str:
         """`name`, or a variation that nobody has."""
@@ -27,10 +31,14 @@ class Names:
                 number += 1
             base = f"{fallback}{number}"
         unique, number = base, 2
-        while unique in self.taken or _is_builtin(unique):
+        while unique in self.taken or _is_builtin(unique) or _RESERVED.fullmatch(unique):
             unique, number = f"{base}_{number}", number + 1
         self.taken.add(unique)
         return unique
+
+    def axis(self, name: str) -> str:
+        """The name of an axis: one that is kept for them as it is, another one if it is free."""
+        return name if _RESERVED.fullmatch(name) else self.fresh(name)
 
 
 def _is_builtin(name: str) -> bool:

@@ -87,7 +87,8 @@ class _Writer:
     def __post_init__(self) -> None:
         # Where every buffer runs along one axis of any size, so does every value.
         arrays = [p.type for p in self.kernel.params if p.type.shape]
-        self.flat = bool(arrays) and not any(t.is_static for t in arrays)
+        pointwise = all(op_of(n).kind in ("elementwise", "view") for n in self.meaning.nodes)
+        self.flat = pointwise and bool(arrays) and not any(t.is_static for t in arrays)
         self.names.taken |= {p.name for p in self.kernel.params}
 
     def reference(self) -> Reference:

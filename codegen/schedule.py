@@ -29,7 +29,7 @@ from graphc.codegen.region import (
 from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tiles import letters_of, tiled_product, worth_tiling
 from graphc.device import Device
-from graphc.dtypes import Type
+from graphc.dtypes import Dim, Type
 from graphc.index import Axis
 from graphc.ir import Graph, Node, Value
 from graphc.space import Illegal, Partition, Space, assign, op_of, partition
@@ -96,12 +96,15 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
         parts = by_phase(region, first)
         if parts is not None:
             yield _together([next(schedules(p, device)) for p in parts])
-            return
     yield from _nests(region, first, device)
 
 
 def _is_one_long_row(first: Partition, device: Device) -> bool:
     """Whether a nest of several phases has too few rows to be dealt out, and long ones."""
+    if not first.inner:
+        return False
+    if not first.inner or any(isinstance(n, Dim) for n in first.space.extent):
+        return False
     outer, inner = (_size(first.space, axes) for axes in (first.outer, first.inner))
     return 2 * outer <= device.cores and inner >= LONG_ROW
 

@@ -183,7 +183,7 @@ class _Tiling:
         body: list[Statement] = []
         left, right = [], []
         for i in range(MICRO):
-            a, b = f"a{i}", f"b{i}"
+            a, b = (self.builder.names.fresh(f"{letter}{i}") for letter in "ab")
             body.append(Let(a, Load(self.tiles[0], (row + i * STRIDE, k), self.compute)))
             body.append(Let(b, Load(self.tiles[1], (k, column + i * STRIDE), self.compute)))
             left.append(Var(a, self.compute))
@@ -250,7 +250,8 @@ class _Tiling:
         steps = -(-self.letters.size(self.letters.inner) // DEPTH)
         step = Axis(STEP, steps)
         zero = Const(0.0 if self.compute.is_float else 0, self.compute)
-        names = [[f"acc{i}{j}" for j in range(MICRO)] for i in range(MICRO)]
+        fresh = builder.names.fresh
+        names = [[fresh(f"acc{i}{j}") for j in range(MICRO)] for i in range(MICRO)]
         walk = Loop(
             step,
             "serial",
@@ -291,7 +292,7 @@ class _Tiling:
             entry_name(self.region.name),
             tuple(params),
             body,
-            _NAMES,
+            {number: builder.names.axis(name) for number, name in _NAMES.items()},
             self.count,
             1,
             THREADS,

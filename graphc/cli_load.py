@@ -247,8 +247,9 @@ def _check_all(chosen: Chosen, signature: inspect.Signature, values: Mapping[str
         raise SignatureError(
             f"{chosen.name}: it is not said of what type {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'}",
-            help=f"annotate {'it' if len(missing) == 1 else 'them'} ({missing[0]}: graphc.f32[64, 784]), give "
-            f'--arg "{missing[0]}=f32[64,784]", or define specs()',
+            help=f"annotate {'it' if len(missing) == 1 else 'them'} "
+            f'({missing[0]}: graphc.f32[64, 784]), give --arg "{missing[0]}=f32[64,784]", '
+            "or define specs()",
         ).at(definition(chosen.function))
 
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 import graphc
-from graphc.ops.elementwise import erf
+from graphc.numpy import erf
 
 
 def normal(x):

@@ -1,7 +1,7 @@
 """How near a compiled graph must be to the interpreter, and whether it is.
 
-The meaning of a graph is the interpreter's run of it after `expand`: every pass after that keeps
-each bit. Compiled it must have the same bits, except where a node may round differently: a
+The meaning of a graph is the interpreter's run of it after `expand`: later passes keep each
+bit. Compiled it must have the same bits, except where a node may round differently: a
 scalar function that states more than half an ulp, or a sum, product or matrix product, whose
 order is free. There the interpreter is run again with such nodes off by as much as they may be,
 and the compiled result must lie within a few times of what that changes.
@@ -63,10 +63,8 @@ class _Run:
     `loose` holds the values that may differ.
     """
 
-    def __init__(
-        self, graph: Graph, arrays: Arrays, sign: float | None, seed: int = 0
-    ) -> None:
-        self.values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
+    def __init__(self, graph: Graph, arrays: Arrays, sign: float | None, seed: int = 0) -> None:
+        self.values: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
         self.sign = sign
         self.rng = np.random.default_rng(seed)
         self.loose: set[Value] = set()
@@ -83,7 +81,8 @@ class _Run:
         assert isinstance(node.op, Op)
         made = node.op.numpy(*args, **node.attrs)
         shaken = any(v in self.loose for v in node.values)
-        for value, array in zip(node.results, made if isinstance(made, tuple) else (made,)):
+        results = made if isinstance(made, tuple) else (made,)
+        for value, array in zip(node.results, results, strict=True):
             array = np.asarray(array).astype(value.type.dtype.numpy, copy=False)
             bound, vague = freedom(node, args, array, shaken)
             if bound is not None or np.any(vague) or shaken:
@@ -112,7 +111,7 @@ class _Run:
 
 
 def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[Any, Any]:
-    """How far a compiled result may be from the interpreter's `array`, and where it may be anything.
+    """How far a compiled result may be from the interpreter's, and where it may be anything.
 
     Anything may come of a float that the integers of a cast do not reach, and of sums that
     overflow in some order. The bound is None where each bit is to be kept.
@@ -142,7 +141,9 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
         extreme = ~np.isfinite(large.astype(dtype.numpy)) | (small < TINY[dtype.name])
         return length * eps * size, extreme
     total = _total(node, args)
-    return length * eps * np.nan_to_num(total, posinf=0.0), ~np.isfinite(total.astype(dtype.numpy))
+    return length * eps * np.nan_to_num(total, posinf=0.0), ~np.isfinite(
+        total.astype(dtype.numpy)
+    )
 
 
 def _both_zeros(args: Sequence[Any], dtype: DType) -> Any:
@@ -190,7 +191,8 @@ def in_float64(graph: Graph, arrays: Arrays) -> list[Any]:
         return type.with_dtype(wide.get(type.dtype, type.dtype))
 
     return interpret(
-        retyped(expand(graph), widen), [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+        retyped(expand(graph), widen),
+        [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays],
     )
 
 
@@ -276,9 +278,8 @@ def _near(got: Any, want: Any, runs: Sequence[Any]) -> Any:
 def _message(number: int, got: Any, want: Any, good: Any, exact: bool) -> str:
     at = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
     count = int(np.sum(~np.asarray(good)))
+    kind = "exact" if exact else "rounded"
     return (
-        f"output {number} ({'exact' if exact else 'rounded'}): {count} of {got.size} are wrong; "
+        f"output {number} ({kind}): {count} of {got.size} are wrong; "
         f"at {at} {got[at]!r} instead of {want[at]!r}"
     )
-
-

@@ -497,7 +497,8 @@ def mistakes(model: Path) -> None:
     Path("cpu.py").write_text(CPU_FILE)
     Path("several.py").write_text(
         "import graphc\n\n@graphc.compile\ndef f(x):\n    return x\n\n"
-        "@graphc.compile\ndef g(x):\n    return x\n\ndef specs():\n    return (graphc.f32[3],)\n"
+        "@graphc.compile\ndef g(x):\n    return x\n\n"
+        "def specs():\n    return (graphc.f32[3],)\n"
     )
     head = "graphc ir 1\ngraph f(x: f32[3]) -> f32[3]:\n"
     Path("nonsense.ir").write_text(head + "    y = thanh x\n")

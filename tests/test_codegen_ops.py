@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.dtypes import DTYPES, DType, Type, bool_, f32, f64
+import graphc
+from graphc.dtypes import DTYPES, DType, Type, bool_, f32, f64, i64
+from graphc.errors import OutOfBounds
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.opdef import Op
@@ -90,7 +92,8 @@ def special_operands(op: Op, dtype: DType) -> list[Any] | None:
     """Every combination of special values of the operands, or None where there is none."""
     letters = op.signature.split("->")[0]
     pools = [
-        np.array([False, True]) if letter == "b" else special_values(dtype) for letter in letters
+        np.array([False, True]) if letter == "b" else special_values(dtype)
+        for letter in letters
     ]
     return [np.array(column) for column in zip(*itertools.product(*pools), strict=True)]
 
@@ -151,6 +154,34 @@ def test_odd_shapes_cover_most_ops() -> None:
     """The proposals of random graphs fit: only ops with samples of their own go without."""
     bare = {op.name for op in OPS if not list(odd_cases(op))}
     assert bare <= {op.name for op in OPS if any("shapes" in c.hints for c in of(op))}
+
+
+@pytest.mark.parametrize("index", [4, -5, 2**40])
+def test_index_out_of_bounds_is_an_error(index: int) -> None:
+    """The CPU names the index; the checker sees no wrong access, and the status word."""
+    for graph, arrays in (
+        (
+            graphc.trace(lambda x, i: x[i] + 1, np.zeros((4, 3)), np.zeros(2, int)),
+            np.ones((4, 3)),
+        ),
+        (scattered(), np.ones((2, 3))),
+    ):
+        indices = np.array([1, index])
+        given = [arrays, indices] if graph.inputs[1].type.dtype is i64 else [indices, arrays]
+        with pytest.raises(OutOfBounds, match="index"):
+            run_cpu(graph, given)
+        with pytest.raises(AssertionError, match="status"):
+            run_cuda_checked(graph, given)
+
+
+def scattered() -> Graph:
+    builder = Builder("scattered")
+    operands = [
+        builder.parameter(Type(i64, (2,)), "i"),
+        builder.parameter(Type(f64, (2, 3)), "x"),
+    ]
+    attrs = {"shape": (4, 3), "axis": 0}
+    return builder.graph(builder.emit(REGISTRY["scatter_add"], operands, attrs))
 
 
 # --- gradients ------------------------------------------------------------------------------

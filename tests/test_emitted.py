@@ -29,6 +29,7 @@ from graphc.passes import grad
 from graphc.runtime.standalone import in_checker, run_launch
 from tests.conftest import has_gpu
 from tests.op_cases import CASES, Case
+from tests.random_graphs import random_graph
 
 FOLDER = Path(__file__).with_name("golden") / "emitted"
 DEVICES = {"cpu": CPU, "cuda": H100}
@@ -300,3 +301,14 @@ def lies_flat(kernel: Any, name: str) -> bool:
 def shape_of(kernel: Any, name: str) -> tuple[int, ...]:
     shape: tuple[int, ...] = dict(kernel.params)[name].static_shape
     return shape
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("seed", [16, 22])
+def test_kernels_of_random_graphs_agree(seed: int, target: str, tmp_path: Path) -> None:
+    """Among them products of which every buffer runs along one axis of any size."""
+    graph = random_graph(seed).graph
+    for number, kernel in enumerate(lower_graph(graph, DEVICES[target], Options()).kernels):
+        path = tmp_path / f"kernel_{number}.py"
+        path.write_text(kernel.source, "utf-8")
+        assert all(one.holds for one in in_process(path, target))

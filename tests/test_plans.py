@@ -143,16 +143,12 @@ CANONICAL = (
     Canonical("softmax", softmax, (WIDE,), 1, 1.0),
     Canonical("softmax_grad", gradient(softmax, 1), (WIDE, WIDE), 1, 1.0),
     Canonical("layer_norm", layer_norm, (WIDE, ROW, ROW), 1, 1.0),
-    Canonical(
-        "layer_norm_grad", gradient(layer_norm, 3), (WIDE, ROW, ROW, WIDE), 2, 1.05
-    ),
+    Canonical("layer_norm_grad", gradient(layer_norm, 3), (WIDE, ROW, ROW, WIDE), 2, 1.05),
     Canonical("bias_gelu", bias_gelu, (WIDE, ROW), 1, 1.0),
     Canonical("bias_gelu_grad", gradient(bias_gelu, 2), (WIDE, ROW, WIDE), 2, 1.05),
     Canonical("cross_entropy", cross_entropy, (WIDE, COLUMN), 1, 1.0),
     Canonical("mean_cross_entropy", mean_cross_entropy, (WIDE, COLUMN), 2, 1.01),
-    Canonical(
-        "cross_entropy_grad", graphc.grad(mean_cross_entropy), (WIDE, COLUMN), 1, 1.0
-    ),
+    Canonical("cross_entropy_grad", graphc.grad(mean_cross_entropy), (WIDE, COLUMN), 1, 1.0),
     Canonical("log_softmax", nn.log_softmax, (WIDE,), 1, 1.0),
     Canonical("black_scholes", black_scholes, VECTORS, 1, 1.0),
     Canonical("greeks", greeks, VECTORS, 2, 1.01),
@@ -203,7 +199,9 @@ def test_steps_and_bytes_with_products(case: Canonical, steps: int, ratio: float
 
 def test_adam_takes_one_step_of_one_kernel_on_the_cpu() -> None:
     """Two, with the one that counts the steps."""
-    lowered = lower(lambda p, g, s: optim.adam(p, g, s), tree(), tree(), optim.adam_init(tree()))
+    lowered = lower(
+        lambda p, g, s: optim.adam(p, g, s), tree(), tree(), optim.adam_init(tree())
+    )
     assert len(lowered.plan.steps) == 1 and len(lowered.kernels) == 2
 
 
@@ -381,6 +379,19 @@ def test_long_row_work_is_cut_where_nests_fit(count: int) -> None:
         check(run(graph, arrays), expected)
     computed = [n for n in nodes_of(lower_graph(graph, CPU, Options()).final) if n.regions]
     assert computed
+
+
+@pytest.mark.parametrize(
+    ("fn", "count"), [(softmax, 1), (gradient(softmax, 1), 2), (lambda x: x / x.std(), 1)]
+)
+def test_one_long_row_is_dealt_out(fn: Callable[..., Any], count: int) -> None:
+    """Each phase has kernels of its own, so that more than one core works."""
+    rng = np.random.default_rng(3)
+    arrays = [rng.normal(size=(1, 70_000)).astype(np.float32) for _ in range(count)]
+    graph = graphc.trace(fn, *arrays)
+    plan = lower_graph(graph, CPU, Options()).plan
+    assert sum(s.launch is not None and s.launch.extent > 1 for s in plan.steps) >= 2
+    check(run_cpu(graph, arrays, threads=2), reference(graph, arrays))
 
 
 def test_threads_of_an_executable_share_nothing_but_the_plan() -> None:

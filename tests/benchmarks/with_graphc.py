@@ -9,7 +9,7 @@ import numpy as np
 
 import graphc
 from graphc import nn, optim
-from graphc.ops.elementwise import erf
+from graphc.numpy import erf
 from tests.benchmarks.formulas import RATE
 from tests.benchmarks.with_numpy import adopt, to_numpy, wait
 from tests.benchmarks.workloads import LEARNING_RATE, Workload

@@ -47,8 +47,7 @@ def reference(x, scale, shift):
     t1 = x - t0
     t2 = 1.0 / np.sqrt(np.sum(t1 * t1, axis=1) / 1000.0 + 1e-05)
     t3 = t1 * np.broadcast_to(t2[:, None], (64, 1000))
-    t4 = t3 * np.broadcast_to(scale, (64, 1000)) + np.broadcast_to(shift, (64, 1000))
-    return t4
+    return t3 * np.broadcast_to(scale, (64, 1000)) + np.broadcast_to(shift, (64, 1000))
 
 
 if __name__ == "__main__":
