@@ -70,15 +70,18 @@ class Merge:
 
 
 def merges(
-    axes: Sequence[Axis], found: Sequence[Access], numbers: Sequence[Index], shapes: dict[str, Type]
+    axes: Sequence[Axis],
+    found: Sequence[Access],
+    numbers: Sequence[Index],
+    shapes: dict[str, Type],
 ) -> Merge | None:
     """The first two neighboring axes that every access uses as neighbors, if there are any."""
     for outer, inner in zip(axes, axes[1:]):
         if any(a in (outer, inner) for i in numbers for a in i.axes()):
             continue
-        if all(_neighbors(outer, inner, at, shapes[b]) for b, at in found):
-            if _consistent(outer, inner, found):
-                return Merge(outer, inner)
+        neighbors = all(_neighbors(outer, inner, at, shapes[b]) for b, at in found)
+        if neighbors and _consistent(outer, inner, found):
+            return Merge(outer, inner)
     return None
 
 
@@ -185,12 +188,11 @@ def share_buffer(kernel: Kernel, source: str, target: str) -> Kernel:
     """The kernel with `target` for `source` too: each element is read before it is written."""
 
     def expression(expr: Expr) -> Expr:
-        shared = isinstance(expr, Load) and expr.buffer == source
-        return replace(expr, buffer=target) if shared else expr
+        if isinstance(expr, Load) and expr.buffer == source:
+            return replace(expr, buffer=target)
+        return expr
 
-    body = map_body(
-        kernel.body, lambda s: map_exprs(s, lambda e: map_expr(e, expression))
-    )
+    body = map_body(kernel.body, lambda s: map_exprs(s, lambda e: map_expr(e, expression)))
     params = tuple(
         replace(p, role="inout") if p.name == target else p
         for p in kernel.params

@@ -91,7 +91,10 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     params += [f"{s}: i64" for s in sizes]
     if kernel.table:
         params = _find_buffers(printer)
-    if any(isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread") for s in walk(kernel.body)):
+    if any(
+        isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread")
+        for s in walk(kernel.body)
+    ):
         printer.line("lane = cuda.threadIdx.x")
     printer.body(kernel.body)
     alias = f", alias={kernel.alias!r}" if kernel.alias else ""

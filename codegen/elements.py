@@ -80,7 +80,12 @@ class Elements:
     # --- expressions --------------------------------------------------------------------
 
     def element(
-        self, operand: Value | Literal, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
+        self,
+        operand: Value | Literal,
+        at: tuple[Index, ...],
+        scope: Scope,
+        phase: int,
+        guarded: bool,
     ) -> Expr:
         """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
         if isinstance(operand, Literal):
@@ -95,9 +100,7 @@ class Elements:
             return IndexValue(at[node.attrs["axis"]], node.types[0].dtype.compute)
         return self.value(operand, scope, phase)
 
-    def _load(
-        self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool
-    ) -> Expr:
+    def _load(self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool) -> Expr:
         name = self.buffer_of[value]
         load = Load(name, at, value.type.dtype.compute)
         if guarded:
@@ -143,7 +146,7 @@ class Elements:
         """Compute what a value depends on, the deepest first: chains may be long."""
         order: list[Value] = []
         seen: set[Value] = set()
-        stack = [o for o in value.node.values]
+        stack = list(value.node.values)
         while stack:
             found = stack.pop()
             if found in seen or found in self.inputs or self._is_known(found, scope):

@@ -1,4 +1,4 @@
-"""What makes a draft a kernel: names of axes, parameters, and small values put where they are used."""
+"""What makes a draft a kernel: names of axes, parameters, small values where they are used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ from graphc.dtypes import Type, i64
 from graphc.ir import Loc
 
 
-def finish(name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device) -> Kernel:
+def finish(
+    name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device
+) -> Kernel:
     """The kernel: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
     body = _hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
@@ -137,11 +139,11 @@ def _unlike(taken: Iterable[str], base: str) -> str:
     return name
 
 
-def _hoist_constants(
-    body: tuple[Statement, ...], inputs: set[str]
-) -> tuple[Statement, ...]:
+def _hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
     """Values that depend on no axis stand before the outermost loop."""
-    changing = {s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)}
+    changing = {
+        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
+    }
     changing |= {s.name for s in walk(body) if isinstance(s, Combine)}
     before: list[Statement] = []
     fixed: set[str] = set()
@@ -158,12 +160,13 @@ def _hoist_constants(
                 return True
 
     def visit(s: Statement) -> Statement | None:
-        if isinstance(s, Let) and s.name not in changing:
-            if all(map(is_constant, subexpressions(s.expr))) and not isinstance(s.expr, Const):
-                before.append(s)
-                fixed.add(s.name)
-                return None
-        return s
+        if not isinstance(s, Let) or s.name in changing or isinstance(s.expr, Const):
+            return s
+        if not all(map(is_constant, subexpressions(s.expr))):
+            return s
+        before.append(s)
+        fixed.add(s.name)
+        return None
 
     rest = map_body(body, visit)
     return (*before, *rest) if before else body
@@ -227,12 +230,8 @@ def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statem
 
 def _movable(expr: Expr, constant: set[str]) -> bool:
     """Whether an expression has the same value wherever it is put."""
-    return all(
-        not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr)
-    )
+    return all(not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr))
 
 
 def _small(expr: Expr) -> bool:
     return sum(1 for _ in subexpressions(expr)) <= 7
-
-

@@ -190,8 +190,8 @@ class Loop:
     """A loop over `axis`.
 
     roles: `chunk` is dealt out to workers, `flat` to workers and their lanes at once, `lane` runs
-    over the lanes of a worker, `thread` is the lane itself, `serial` in order. `start` and `stop` bound a serial loop over a
-    part of the axis.
+    over the lanes of a worker, `thread` is the lane itself, `serial` in order. `start` and `stop`
+    bound a loop over a part of the axis.
     """
 
     axis: Axis
@@ -246,17 +246,7 @@ class Comment:
 
 
 Statement = (
-    Let
-    | Store
-    | Update
-    | Combine
-    | Loop
-    | Scratch
-    | Once
-    | When
-    | Barrier
-    | Check
-    | Comment
+    Let | Store | Update | Combine | Loop | Scratch | Once | When | Barrier | Check | Comment
 )
 
 
@@ -289,11 +279,12 @@ class Kernel:
     """A loop nest over buffers, and how it is launched.
 
     `extent` workers (chunks of rows, or elements of a flat nest) are dealt out, on the CPU in
-    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the parameters
-    that hold the extents of loops, `extents` gives their values. `alias` names pairs of
-    buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the assignment of roles.
-    `table` makes one launch of several of a flat kernel: it holds the extent of each, and the
-    buffers are found in a table of as many rows. `meaning` is for readers: it takes no part in `key`.
+    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the
+    parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
+    buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
+    assignment of roles. `table` makes one launch of several of a flat kernel: it holds the extent
+    of each, and the buffers are found in a table of as many rows. `meaning` is for readers: it
+    takes no part in `key`.
     """
 
     name: str

@@ -8,7 +8,6 @@ import re
 
 from graphc.codegen import device_lib
 
-
 # Axes, the parameters that hold their extents, and what else kernels say of their own.
 _RESERVED = re.compile(
     r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|n|lo|hi|cuda|kernel|scratch|status"

@@ -57,7 +57,8 @@ class Nest:
     """The abstract nest of a group.
 
     `local` accumulators start anew at the outer level, before the phase of their number; `split`
-    ones live as long as a chunk, and are elements of a buffer of their name. `kept` names the scratch arrays over the inner axes.
+    ones live as long as a chunk, and are elements of a buffer of their name. `kept` names
+    the scratch arrays over the inner axes.
     """
 
     outer: tuple[Axis, ...]
@@ -81,7 +82,10 @@ class NestBuilder(Elements):
     def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
         """Outer and inner axes, in the order in which the widest reads and values have them."""
         order: dict[int, None] = {}
-        reads = [tuple(None if a is None else self.space.find(a) for a in r) for _, r in self.space.reads]
+        reads = [
+            tuple(None if a is None else self.space.find(a) for a in r)
+            for _, r in self.space.reads
+        ]
         wide = [self.space.of(v) for v in self.space.axes] + reads
         for axes in sorted(wide, key=lambda axes: -sum(a is not None for a in axes)):
             order |= dict.fromkeys(a for a in axes if a is not None)
@@ -167,7 +171,9 @@ class NestBuilder(Elements):
     def _choose_storage(self) -> None:
         """Where values of an earlier phase are read back from: outputs, or scratch."""
         self.stored_in = {
-            v: self.buffer_of[v] for v in self.outputs if v in self.buffer_of and self.is_inner(v)
+            v: self.buffer_of[v]
+            for v in self.outputs
+            if v in self.buffer_of and self.is_inner(v)
         }
         if not self.keep:
             return
@@ -179,17 +185,15 @@ class NestBuilder(Elements):
             self.buffers[name] = self.scratch[name]
             self.stored_in[value] = name
 
-    def _phase(
-        self, number: int, last: int, local: list[tuple[int, Accumulator]]
-    ) -> Phase:
+    def _phase(self, number: int, last: int, local: list[tuple[int, Accumulator]]) -> Phase:
         scope = Scope()
         for node in self.nodes:
             if node in self.space.reduced and self.operand_phase(node) == number:
                 self._reduce(node, scope, number, local)
         for value in self.outputs:
-            if value.node not in self.split and self.phase.get(value) == number:
-                if self.is_inner(value):
-                    self._store(value, scope, number)
+            here = value.node not in self.split and self.phase.get(value) == number
+            if here and self.is_inner(value):
+                self._store(value, scope, number)
         for value, name in self.stored_in.items():
             if name in self.scratch and self.phase[value] == number:
                 expr = self.value(value, scope, number)
@@ -256,9 +260,7 @@ class NestBuilder(Elements):
             kept = iter(self.own_index(Value(node)))
             ndim = node.operands[0].type.ndim
             return [
-                tuple(
-                    self._index(gone[d]) if d in gone else next(kept) for d in range(ndim)
-                )
+                tuple(self._index(gone[d]) if d in gone else next(kept) for d in range(ndim))
             ]
         return self._product_axes(node)
 

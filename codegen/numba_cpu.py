@@ -32,7 +32,6 @@ from graphc.codegen.transform import Names, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 
-
 if hasattr(os, "register_at_fork"):
     # A fork waits for a compilation under way: the child would have its locks but not its thread.
     os.register_at_fork(

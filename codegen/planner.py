@@ -84,7 +84,9 @@ class _Planner:
 
     def __post_init__(self) -> None:
         for i, value in enumerate(self.graph.inputs):
-            self.number[value] = self._buffer(value.name or f"arg{i}", value.type, Place.INPUT, i)
+            self.number[value] = self._buffer(
+                value.name or f"arg{i}", value.type, Place.INPUT, i
+            )
         self.output_values = set(self.graph.outputs)
 
     def _buffer(self, name: str, type: Type, place: Place, index: int = -1) -> int:
@@ -149,7 +151,11 @@ class _Planner:
         if task.product is not None:
             assert task.result is not None
             in_place = self._in_place(task, inner, outputs, place)
-            c = place(task.result) if in_place is None else inner.setdefault(task.result, in_place)
+            c = (
+                place(task.result)
+                if in_place is None
+                else inner.setdefault(task.result, in_place)
+            )
             gemm = _gemm(task, place(task.product.a), place(task.product.b), c)
             reads, writes = [gemm.a, gemm.b], [c]
         launch = None
@@ -208,9 +214,7 @@ class _Planner:
         args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
         launch = self._called(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
-        writes = [
-            numbers[p.name] for p in kernel.params if p.role not in ("input", "status")
-        ]
+        writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
         return launch, reads, writes
 
     def _called(

@@ -247,10 +247,10 @@ def literal_dtype(kernel: Kernel) -> DType:
 def header(kernel: Kernel, launch: str, root: str) -> str:
     """The docstring: the user's lines, what is read and written, the launch."""
     reads = [f"{p.name} {p.type}" for p in kernel.params if p.role in ("input", "inout")]
-    writes = [
-        f"{p.name} {p.type}" for p in kernel.params if p.role not in ("input", "status")
+    writes = [f"{p.name} {p.type}" for p in kernel.params if p.role not in ("input", "status")]
+    checks = [
+        "Checks   that indices are in bounds; status[0] is the code of a check that fails"
     ]
-    checks = ["Checks   that indices are in bounds; status[0] is the code of a check that fails"]
     lines = dict.fromkeys(_comment(loc, root) for loc in kernel.locs if loc.source)
     computes = [f"    {line}" for line in lines]
     return "\n".join(

@@ -120,7 +120,7 @@ def _strided(
     offset = linear(at, operand.type)
     if offset.constant or any(not isinstance(atom, Axis) for atom, _ in offset.terms):
         return None
-    found = {atom: factor for atom, factor in offset.terms}
+    found = dict(offset.terms)
     covered = math.prod(sizes[c] for c in letters if found.get(axes[c], 0))
     if covered != operand.type.size:
         return None

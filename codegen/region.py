@@ -156,7 +156,9 @@ def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     own = {node}
     for other in reversed(region.nodes):
         if other in own:
-            own.update(v.node for v in other.values if v.node in region.nodes and is_free(v.node))
+            own.update(
+                v.node for v in other.values if v.node in region.nodes and is_free(v.node)
+            )
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
     rest = needed(rest, region.outputs)
@@ -204,13 +206,17 @@ def late_regions(
         new[Value(node)] = Value(made)
     for node in region.nodes:
         if node in roles.late or node in roles.again or _is_pure_of(node, roles):
-            operands = tuple(o if isinstance(o, Literal) else new.get(o, o) for o in node.operands)
+            operands = tuple(
+                o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
+            )
             made = Node(
                 node.op, operands, node.attrs, node.types, loc=node.loc, names=node.names
             )
             nodes.append(made)
             new.update(zip(node.results, made.results))
-    back = {new[v]: v for v in region.outputs if v in new and v.node in {*partials, *roles.late}}
+    back = {
+        new[v]: v for v in region.outputs if v in new and v.node in {*partials, *roles.late}
+    }
     return [
         (Graph(f"{region.name}_total", _outside(part), tuple(part), outputs), back)
         for part, outputs in _components(nodes, list(back))

@@ -256,12 +256,12 @@ def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     start = block * LANES
     new = {a: i for a, i in new.items() if a != blocks}
     buffers = dict(body.buffers)
-    inside = _lane_segments(
-        substitute(body.statements, new), lane, start, body.inner, buffers
-    )
+    inside = _lane_segments(substitute(body.statements, new), lane, start, body.inner, buffers)
     extent = whole.size
     work = math.prod(a.size for a in (*body.outer, *body.inner))
-    return Draft((Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work)
+    return Draft(
+        (Loop(whole, "chunk", tuple(inside)),), buffers, extent, THREADS, "columns", work
+    )
 
 
 def _lane_segments(
@@ -311,9 +311,9 @@ def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, DType]:
     found: dict[str, DType] = {}
     for number, segment in enumerate(segments):
         for statement in walk(segment):
-            if isinstance(statement, Update) and isinstance(statement.target, Var):
-                if home.get(statement.target.name, number) != number:
-                    found[statement.target.name] = statement.target.dtype
+            target = statement.target if isinstance(statement, Update) else None
+            if isinstance(target, Var) and home.get(target.name, number) != number:
+                found[target.name] = target.dtype
             for expr in expressions(statement):
                 for part in subexpressions(expr):
                     if isinstance(part, Var) and home.get(part.name, number) != number:
@@ -431,7 +431,11 @@ class _Partials:
         self.statements = map_body(statements, self._retarget)
 
     def _retarget(self, s: Statement) -> Statement:
-        if isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer in self.targets:
+        if (
+            isinstance(s, Update)
+            and isinstance(s.target, Load)
+            and s.target.buffer in self.targets
+        ):
             return replace(s, target=self.targets[s.target.buffer])
         return s
 

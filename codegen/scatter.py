@@ -113,9 +113,7 @@ def _add(
     i_name, x_name, out = buffers
     outer, update, lane = axes
     raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
-    index = convert(
-        Load(i_name, (axis_index(update),), types[i_name].dtype), i64
-    )
+    index = convert(Load(i_name, (axis_index(update),), types[i_name].dtype), i64)
     place = Index(((Loaded(wrapped, (), size), 1),))
     mine = (
         Condition(place - start, ">=", 0),
@@ -123,7 +121,9 @@ def _add(
         Condition(place, "<", size),
     )
     value = Load(
-        x_name, (axis_index(outer), axis_index(update), axis_index(lane)), types[x_name].dtype.compute
+        x_name,
+        (axis_index(outer), axis_index(update), axis_index(lane)),
+        types[x_name].dtype.compute,
     )
     target = Load(out, (axis_index(outer), place, axis_index(lane)), types[out].dtype.compute)
     step = Update(target, "+", value, node.loc)

@@ -151,9 +151,7 @@ def _nests(region: Graph, first: Partition, device: Device) -> Iterator[Schedule
         yield from _forms(region, chosen, device)
 
 
-def _repartitions(
-    first: Partition, region: Graph, device: Device
-) -> Iterator[Partition]:
+def _repartitions(first: Partition, region: Graph, device: Device) -> Iterator[Partition]:
     """Partitions to try: few outer elements with much inner work are split instead."""
     swapped = _swapped(first, region)
     if swapped is None:
@@ -234,9 +232,7 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
     return [as_columns, as_rows]
 
 
-def _columns(
-    nest: Nest, body: roles.Body, device: Device, lane: int
-) -> roles.Draft | None:
+def _columns(nest: Nest, body: roles.Body, device: Device, lane: int) -> roles.Draft | None:
     axis = next((a for a in body.outer if a.number == lane), None)
     return None if axis is None else roles.columns(nest, body, device, axis)
 
@@ -275,9 +271,7 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
 # --- split reductions ---------------------------------------------------------------------
 
 
-def _split_schedule(
-    region: Graph, chosen: Partition, device: Device
-) -> Iterator[Schedule]:
+def _split_schedule(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
     """Chunks that leave partials, then the combination and all that depends on it."""
     task, partials, form = _split_task(region, chosen, device)
     yield Schedule((task, *_late_tasks(region, chosen, partials, device)), form)

@@ -225,9 +225,7 @@ def make_up(
 class _Maker:
     """Makes arrays, of the same numbers every time."""
 
-    def __init__(
-        self, kernel: KernelSource, roles: Mapping[str, Role], positive: bool
-    ) -> None:
+    def __init__(self, kernel: KernelSource, roles: Mapping[str, Role], positive: bool) -> None:
         self.kernel, self.roles, self.positive = kernel, roles, positive
         self.random = np.random.default_rng(0)
 

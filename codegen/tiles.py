@@ -164,7 +164,9 @@ class _Tiling:
         conditions = tuple(b for b in bounds if isinstance(b, Condition))
         if not conditions:
             return element
-        return Masked(conditions, element, Const(0.0 if self.compute.is_float else 0, self.compute))
+        return Masked(
+            conditions, element, Const(0.0 if self.compute.is_float else 0, self.compute)
+        )
 
     def bring(self, which: int, step: Index) -> Statement:
         """Copy one tile of an operand into shared memory."""
@@ -218,9 +220,7 @@ class _Tiling:
         if self.rest.nodes:
             nest = self.nest
             body = tuple(s for p in nest.phases for s in (*p.before, *p.inside)) + nest.after
-            axes = next(
-                axes for value, axes in builder.space.reads if value == self.result
-            )
+            axes = next(axes for value, axes in builder.space.reads if value == self.result)
             numbers = (None if a is None else builder.space.find(a) for a in axes)
             body = substitute(
                 body,

@@ -44,7 +44,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def compile(  # noqa: A001 - the name users know
+def compile(
     fn: Callable[..., Any] | None = None,
     *,
     target: str = "auto",
@@ -183,7 +183,10 @@ class Compiled:
         direct = direct and len(traced.sources) == len(arguments.leaves)
         entry = _Entry(traced, lowered.compile(), lowered, direct, bool(key[3]))
         LOG.info(
-            "%s: compiled for %s, %d steps", traced.graph.name, self.target, len(lowered.plan.steps)
+            "%s: compiled for %s, %d steps",
+            traced.graph.name,
+            self.target,
+            len(lowered.plan.steps),
         )
         self._entries[key] = entry
         self._warn_of_retracing(arguments.names)
@@ -263,5 +266,3 @@ def device_for(target: str) -> Device:
             "graphc compile --target cuda writes kernels without a device",
         )
     return _lazy.load("graphc.runtime.devices").cpu()
-
-

@@ -88,9 +88,7 @@ bf16 = DType("bf16", "f", 2)
 f32 = DType("f32", "f", 4)
 f64 = DType("f64", "f", 8)
 
-DTYPES: dict[str, DType] = {
-    d.name: d for d in (bool_, u8, i32, i64, f16, bf16, f32, f64)
-}
+DTYPES: dict[str, DType] = {d.name: d for d in (bool_, u8, i32, i64, f16, bf16, f32, f64)}
 _NUMPY: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
     "u8": np.dtype(np.uint8),

@@ -37,7 +37,9 @@ def interpret(
 def _checked(value: Value, array: Any) -> Any:
     array = np.asarray(array)
     fits = array.dtype == value.type.dtype.numpy and len(array.shape) == value.type.ndim
-    if not fits or any(isinstance(d, int) and d != n for d, n in zip(value.type.shape, array.shape)):
+    if not fits or any(
+        isinstance(d, int) and d != n for d, n in zip(value.type.shape, array.shape)
+    ):
         raise SignatureError(
             f"input {value.name} has another type",
             values=[("expected", value.type), ("got", f"{array.dtype}{list(array.shape)}")],

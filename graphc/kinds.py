@@ -183,7 +183,9 @@ def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def check_axes(name: str, axes: Sequence[int], ndim: int) -> None:
     """Raise ArgumentError unless `axes` are distinct axes in ascending order."""
     if list(axes) != sorted(set(axes)) or any(not 0 <= a < ndim for a in axes):
-        raise ArgumentError(f"{name}: {tuple(axes)} are not ascending axes of {ndim} dimensions")
+        raise ArgumentError(
+            f"{name}: {tuple(axes)} are not ascending axes of {ndim} dimensions"
+        )
 
 
 def operation(name: str, kind: str, doc: str, **fields: Any) -> Op:
@@ -213,9 +215,7 @@ def composite(
 
     def rule(types: list[Type], regions: Sequence[Graph], **attrs: Any) -> tuple[Type, ...]:
         if not types[0].dtype.is_float:
-            raise TypeMismatch(
-                f"{name} takes float operands", values=[(operands[0], types[0])]
-            )
+            raise TypeMismatch(f"{name} takes float operands", values=[(operands[0], types[0])])
         return (result(*types, **attrs) if result else types[0],)
 
     return REGISTRY.add(

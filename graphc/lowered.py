@@ -1,4 +1,4 @@
-"""A function at one signature, lowered: every stage of its compilation, to read or to go on from."""
+"""A function at one signature, lowered: every stage of its compilation, to read or go on from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from graphc.options import Options
 from graphc.passes.pipeline import Step as Stage
 from graphc.passes.pipeline import run_pipeline
 from graphc.space import op_of
-
 
 CC = tuple[int, int]
 
@@ -116,7 +115,9 @@ class Lowered:
     def kernels(self) -> tuple[EmittedKernel, ...]:
         """The distinct kernels, in the order of the plan."""
         found = {
-            launch.key: EmittedKernel(launch.entry, launch.key, self.device.target, launch.source)
+            launch.key: EmittedKernel(
+                launch.entry, launch.key, self.device.target, launch.source
+            )
             for step in self.plan.steps
             for launch in launches_of(step)
         }

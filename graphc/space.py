@@ -293,7 +293,9 @@ class Space:
             return False
 
         def translated(old: Axes) -> Axes:
-            return tuple(None if a is None else self._like(other, other.find(a), new) for a in old)
+            return tuple(
+                None if a is None else self._like(other, other.find(a), new) for a in old
+            )
 
         for value, read in self.reads:
             if value in other.axes:

@@ -143,7 +143,9 @@ class _State:
     def _is_simple(self, group: Group) -> bool:
         """Whether all computed values live on all axes and nothing is reduced."""
         space = group.space
-        if space.reduced or any(op_of(n).kind != "elementwise" and not is_free(n) for n in space.nodes):
+        if space.reduced or any(
+            op_of(n).kind != "elementwise" and not is_free(n) for n in space.nodes
+        ):
             return False
         computed = [n for n in space.nodes if not is_free(n)]
         sets = {space.set_of(Value(n)) for n in computed}
@@ -267,7 +269,7 @@ class _State:
         if producer.product is None or not producer.space.reduced.keys() - {producer.product}:
             return False
         units = [*producer.units, *consumer.units]
-        middle = [v for v in self._visible(producer.units)]
+        middle = list(self._visible(producer.units))
         inside = set(units)
         for value in middle:
             if value in self.outputs or any(u not in inside for u in self.users[value]):
@@ -314,7 +316,9 @@ class _State:
         )
         if not wide or (len(own.domain()) not in sizes):
             return False
-        if self._domain_size(a) != self._domain_size(b) or self._domain_size(a) != len(own.domain()):
+        if self._domain_size(a) != self._domain_size(b) or self._domain_size(a) != len(
+            own.domain()
+        ):
             return False
         a.space = space
         self._absorb(a, b)
@@ -379,9 +383,7 @@ def _emit(
     names: set[str],
 ) -> None:
     inner = set(group.nodes)
-    captures = dict.fromkeys(
-        v for n in group.nodes for v in n.values if v.node not in inner
-    )
+    captures = dict.fromkeys(v for n in group.nodes for v in n.values if v.node not in inner)
     region = Builder(_unique(kernel_name(list(group.nodes)), names))
     local: dict[Value, Value] = {}
     for value in captures:

@@ -41,7 +41,9 @@ def _called(loc: Loc | None) -> str | None:
     if loc is None or loc.line != loc.end_line:
         return None
     try:
-        expression = ast.parse(loc.source[loc.column : loc.end_column].strip(), mode="eval").body
+        expression = ast.parse(
+            loc.source[loc.column : loc.end_column].strip(), mode="eval"
+        ).body
     except SyntaxError:
         return None
     match expression:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from graphc.codegen.plan import Buffer, Extent, Launch, Place, Plan, Step, StepKind
 
+from graphc.codegen.plan import Buffer, Extent, Launch, Place, Plan, Step, StepKind
 from graphc.dtypes import Type, f32
 
 

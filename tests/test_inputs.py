@@ -5,8 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from graphc.codegen.plan import Place, Plan, Step, StepKind
 
+from graphc.codegen.plan import Place, Plan, Step, StepKind
 from graphc.dtypes import DTYPES, Type, bf16, bool_, f32, f64, i32, i64, u8
 from graphc.errors import SignatureError
 from graphc.runtime import execute

@@ -21,7 +21,8 @@ from graphc.errors import ArgumentError, TargetError
 from graphc.lowered import Lowered
 from graphc.numpy import tanh
 from graphc.optim import AdamState, adam
-from tests.codegen_harness import check, reference, run_plan_checked
+from tests.codegen_harness import run_plan_checked
+from tests.codegen_reference import check, reference
 
 SHAPES = ((1,), (255,), (256,), (257,), (3, 100))
 BLOCKS = (1, 1, 1, 2, 2)
@@ -116,10 +117,7 @@ def test_what_depends_on_an_earlier_launch_waits_for_it() -> None:
     op_by_op = graphc.Options(level=0)
     made = graphc.compile(chain, device=H100, options=op_by_op).lower(f32[100], f32[30])
     rows = [
-        len(a.rows)
-        for s in made.plan.steps
-        for a in s.launch.args[:1]
-        if isinstance(a, Table)
+        len(a.rows) for s in made.plan.steps for a in s.launch.args[:1] if isinstance(a, Table)
     ]
     assert (len(made.plan.steps), rows) == (2, [2])
     arrays = inputs(made)

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphc.passes.expand import expand
-from graphc.passes.grad import vjp
-from graphc.passes.rewrite import emitting
 
 from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i64
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value, literal
 from graphc.opdef import NOT_DIFFERENTIABLE, Op
 from graphc.ops import REGISTRY
+from graphc.passes.expand import expand
+from graphc.passes.grad import vjp
+from graphc.passes.rewrite import emitting
 from graphc.tracer import Tracer
 from graphc.verify import verify
 from tests.op_cases import CASES, KINDS, Case

@@ -10,8 +10,8 @@ import threading
 
 import numpy as np
 import pytest
-from graphc.codegen.plan import Extent, Gemm
 
+from graphc.codegen.plan import Extent, Gemm
 from graphc.dtypes import f32
 from graphc.runtime.execute import Executable
 from graphc.runtime.pieces import MOST_PIECES, gemm_grain, pieces

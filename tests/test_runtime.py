@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind
 
+from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind
 from graphc.dtypes import bool_, f32, f64, i64
 from graphc.errors import ArgumentError, OutOfBounds, RuntimeFault, SignatureError
 from graphc.runtime.buffers import RECYCLE_FROM, Outputs, address_of, aligned_bytes

@@ -10,11 +10,11 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
+
+from graphc._lazy import load
 from graphc.codegen.device_lib import load_kernels
 from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, signature
 from graphc.codegen.scalar_numpy import evaluate, fma32, fma64
-
-from graphc._lazy import load
 from graphc.dtypes import bool_, dtype, f32, f64, i32, i64, u8
 from graphc.errors import TypeMismatch
 

@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from graphc.codegen.device_lib import KernelSource, load_kernels
 
 from graphc._lazy import load
+from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.errors import ArgumentError, ParseError, TargetError
 
 IMPORTS = """

@@ -550,7 +550,10 @@ def twice(x: f32[2, 96], y: f32[2, 96]):
 
 
 def test_every_kind_of_fault_is_planted_somewhere() -> None:
-    assert {case.kind for case in CASES.values()} | {"misaligned", "unknown-address"} == KINDS.keys()
+    assert {case.kind for case in CASES.values()} | {
+        "misaligned",
+        "unknown-address",
+    } == KINDS.keys()
 
 
 def test_racing_checks_of_different_codes_are_a_race(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from graphc.passes.grad import vjp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Loc, Node, Value, literal
 from graphc.ops import REGISTRY
 from graphc.ops.creation import Constant
+from graphc.passes.grad import vjp
 from graphc.text import constants, equal, load_graph, parse, print_graph, save_graph
 from graphc.text_scan import Cursor, read_attr
 from graphc.text_words import KEYWORDS, name_values, spell_attr, spell_literal

@@ -41,6 +41,7 @@ def _gelu_tanh_vjp(g: Any, out: Any, x: Any) -> Any:
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _HALF_SQRT = math.sqrt(0.5)
 
+
 # exp(-x) overflows where x is far below 0. The functions are right there all the same; their
 # expansions' gradients are not (0 * inf), and so they have one of their own.
 def _numpy_sigmoid(x: Any) -> Any:

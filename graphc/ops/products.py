@@ -20,9 +20,7 @@ def split_spec(spec: str) -> tuple[str, str, str]:
     return left, right, result
 
 
-def _contract_rule(
-    types: list[Type], regions: Sequence[Graph], spec: str
-) -> tuple[Type, ...]:
+def _contract_rule(types: list[Type], regions: Sequence[Graph], spec: str) -> tuple[Type, ...]:
     left, right, result = split_spec(spec)
     x, y = types
     if x.dtype != y.dtype or x.dtype.kind == "b":
@@ -82,9 +80,7 @@ contract = operation(
 # --- gather and scatter -------------------------------------------------------------------
 
 
-def _take_rule(
-    types: list[Type], regions: Sequence[Graph], axis: int
-) -> tuple[Type, ...]:
+def _take_rule(types: list[Type], regions: Sequence[Graph], axis: int) -> tuple[Type, ...]:
     x, i = types
     if not i.dtype.is_integer:
         raise TypeMismatch("take needs integer indices", values=[("i", i)])
@@ -155,9 +151,7 @@ scatter_add = operation(
 # --- the fused group ----------------------------------------------------------------------
 
 
-def _group_rule(
-    types: list[Type], regions: Sequence[Graph], name: str
-) -> tuple[Type, ...]:
+def _group_rule(types: list[Type], regions: Sequence[Graph], name: str) -> tuple[Type, ...]:
     (region,) = regions
     if region.input_types != tuple(Type(t.dtype, t.shape) for t in types):
         raise ShapeError(

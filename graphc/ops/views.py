@@ -244,7 +244,10 @@ def _slice_vjp(g: Any, out: Any, x: Any, start: Ints, stop: Ints, step: Ints) ->
 
 
 def _spell_slice(x: Type, start: Ints, stop: Ints, step: Ints) -> str:
-    parts = (f"{a}:{b}" + (f":{s}" if s != 1 else "") for a, b, s in zip(start, stop, step, strict=True))
+    parts = (
+        f"{a}:{b}" + (f":{s}" if s != 1 else "")
+        for a, b, s in zip(start, stop, step, strict=True)
+    )
     return f"x[{', '.join(parts) or '()'}]"
 
 
@@ -278,8 +281,7 @@ def _pad_rule(x: Type, low: Ints, high: Ints, interior: Ints, value: float) -> T
 
 def _numpy_pad(x: Any, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
     sizes = [
-        n + max(n - 1, 0) * mid + a + b
-        for n, a, b, mid in zip(x.shape, low, high, interior)
+        n + max(n - 1, 0) * mid + a + b for n, a, b, mid in zip(x.shape, low, high, interior)
     ]
     result = np.full(sizes, value, x.dtype)
     inside = (
@@ -290,9 +292,7 @@ def _numpy_pad(x: Any, low: Ints, high: Ints, interior: Ints, value: float) -> A
     return result
 
 
-def _pad_index(
-    idx: Any, x: Type, low: Ints, high: Ints, interior: Ints, value: float
-) -> Any:
+def _pad_index(idx: Any, x: Type, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
     result, mask = [], []
     for i, n, a, b, mid in zip(idx, x.static_shape, low, high, interior):
         at = i - a
@@ -311,15 +311,11 @@ def _pad_vjp(
     g: Any, out: Any, x: Any, low: Ints, high: Ints, interior: Ints, value: float
 ) -> Any:
     step = tuple(mid + 1 for mid in interior)
-    stop = tuple(
-        a + ((n - 1) * s + 1 if n else 0) for a, n, s in zip(low, x.shape, step)
-    )
+    stop = tuple(a + ((n - 1) * s + 1 if n else 0) for a, n, s in zip(low, x.shape, step))
     return (slice_(g, start=low, stop=stop, step=step),)
 
 
-def _spell_pad(
-    x: Type, low: Ints, high: Ints, interior: Ints, value: float
-) -> str:
+def _spell_pad(x: Type, low: Ints, high: Ints, interior: Ints, value: float) -> str:
     text = "x"
     for axis, (n, mid) in enumerate(zip(x.static_shape, interior, strict=True)):
         if mid:
