@@ -243,7 +243,10 @@ class _Planner:
         for code, node in faults.items():
             self.faults[base + code] = OutOfBounds(
                 f"an index of {op_of(node).name} is out of bounds",
-                values=[("array", node.operands[0].type), ("indices", node.operands[1].type)],
+                values=[
+                    (name, operand.type)
+                    for name, operand in zip(op_of(node).operands, node.operands, strict=True)
+                ],
                 loc=node.loc,
             )
 

@@ -30,6 +30,7 @@ SIGNATURES = 64
 RETRACES = 8
 """Signatures from which a warning says which argument keeps changing."""
 
+TARGETS = ("auto", "cpu", "cuda")
 Key = tuple[Any, ...]
 _COMPILED: weakref.WeakSet[Compiled] = weakref.WeakSet()
 
@@ -56,8 +57,8 @@ def compile(
 
     Bare or with options, as a decorator or a call. Arguments may be pytrees of arrays and Python
     numbers; those named in `static` are constants and must be hashable. Every new signature
-    (shapes, dtypes, structure, static values) is traced and compiled once. Raises TargetError if
-    the target cannot be had; it is never replaced by another.
+    (shapes, dtypes, structure, static values) is traced and compiled once. A call raises
+    TargetError if the target cannot be had; it is never replaced by another.
     """
     if fn is None:
         return functools.partial(
@@ -124,14 +125,21 @@ class Compiled:
         self.function = fn
         self.options = options or Options()
         self.static = (static,) if isinstance(static, str) else tuple(static)
-        self.device = device or device_for(target)
-        self.requested = target
+        self._device = device
+        self.requested = _known_target(target)
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._last: tuple[optree.PyTreeSpec, _Entry, Any] | None = None
         self._lock = threading.RLock()
         self._warned = False
         if hasattr(os, "register_at_fork"):
             _COMPILED.add(self)
+
+    @property
+    def device(self) -> Device:
+        """The device compiled for, found on first use; raises TargetError where there is none."""
+        if self._device is None:
+            self._device = device_for(self.requested)
+        return self._device
 
     @property
     def target(self) -> str:
@@ -215,10 +223,16 @@ class Compiled:
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:
         """Another function compiled in the same way."""
-        return Compiled(fn, options=self.options, device=self.device, static=self.static)
+        return Compiled(
+            fn,
+            target=self.requested,
+            options=self.options,
+            device=self._device,
+            static=self.static,
+        )
 
     def __repr__(self) -> str:
-        return f"<compiled {self.__name__} for {self.target}>"
+        return f"<compiled {self.__name__} for {self.requested}>"
 
 
 def _flatten(args: Any) -> tuple[list[Any], optree.PyTreeSpec]:
@@ -250,12 +264,18 @@ def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> 
     return ""
 
 
+def _known_target(target: str) -> str:
+    """`target`; raises ArgumentError if there is none of this name."""
+    if target not in TARGETS:
+        raise ArgumentError(f"there is no target {target!r}", help="targets: auto, cpu, cuda")
+    return target
+
+
 def device_for(target: str) -> Device:
     """The device record of a target; raises TargetError or ArgumentError."""
+    _known_target(target)
     if target == "cpu":
         return _lazy.load("graphc.runtime.devices").cpu()
-    if target not in ("auto", "cuda"):
-        raise ArgumentError(f"there is no target {target!r}", help="targets: auto, cpu, cuda")
     devices = _lazy.load("graphc.runtime.devices").cuda_devices()
     if devices:
         return devices[0]

@@ -28,6 +28,8 @@ SLACK = 4.0
 """How many times the change of a perturbed run a compiled result may be off."""
 SIGNS = (1.0, -1.0, None, None, None, None)
 """Perturbed runs: all nodes up, all down, and with random signs."""
+ANYTHING = (np.nan, np.nan, np.inf, -np.inf, 0.0, 0.0)
+"""What a run takes for a float of which anything may come."""
 EPS = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
 ZERO_SIGNS = ("maximum", "minimum", "max", "min", "sign")
 """Ops for which NumPy's sign of a zero depends on the dtype and the order of the operands."""
@@ -67,6 +69,7 @@ class _Run:
         self.values: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
         self.sign = sign
         self.rng = np.random.default_rng(seed)
+        self.anything = ANYTHING[seed]
         self.loose: set[Value] = set()
         with np.errstate(all="ignore"):
             for node in graph.nodes:
@@ -101,12 +104,12 @@ class _Run:
                 moved = np.where((np.abs(wide) < bound) & (signs > 0), 0.0 * wide, moved)
             array = np.where(there, moved.astype(array.dtype), array)
         if np.any(vague):
-            other: Any = np.nan
+            other: Any = self.anything
             if array.dtype.kind in "iu":
                 other = self.rng.integers(0, 256, array.shape)
             elif name in ZERO_SIGNS:
-                other = -array
-            array = np.where(vague & (signs > 0), other, array).astype(array.dtype)
+                other = np.where(signs > 0, -array, array)
+            array = np.where(vague, other, array).astype(array.dtype)
         return array
 
 
@@ -132,7 +135,7 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
         if not ulp and not (shaken and op.kind == "elementwise"):
             return None, False
         # The interpreter's own function is not exact either.
-        return (ulp + 0.5) * eps * np.maximum(size, TINY[dtype.name]), False
+        return (ulp + 1.0) * eps * np.maximum(size, TINY[dtype.name]), False
     length = max(1, int(np.prod([o.type.size for o in node.operands])) // max(1, array.size))
     if op.step[4:5] == "*":
         factors = np.nan_to_num(np.abs(np.asarray(args[0], np.float64)), posinf=1.0)
