@@ -290,7 +290,7 @@ def _late_tasks(
 
 
 def _split_task(
-    region: Graph, chosen: Partition, device: Device, chunks: int | None = None
+    region: Graph, chosen: Partition, device: Device
 ) -> tuple[Task, dict[Node, Value], str]:
     total = _size(chosen.space, chosen.outer)
     short = not device.is_cuda and roles.is_short(total, _size(chosen.space, chosen.inner))
@@ -298,7 +298,7 @@ def _split_task(
     nest = builder.build()
     body = roles.assemble(nest)
     work = total * _size(chosen.space, chosen.inner)
-    chunks = chunks or max(1, min(MAX_CHUNKS, work // CHUNK_WORK, total))
+    chunks = max(1, min(MAX_CHUNKS, work // CHUNK_WORK, total))
     parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
     draft = roles.split_rows(nest, body, device, chunks, parts)
     inputs = dict(zip(nest.inputs, region.inputs))

@@ -209,21 +209,28 @@ class _State:
 
     def _combine(self, producer: Group, consumer: Group) -> bool:
         """The general way: the space of both together, judged afresh."""
-        units = sorted({*producer.units, *consumer.units}, key=lambda u: u.place)
-        if sum(len(u.nodes) for u in units) > MIXED_LIMIT:
+        judged = self._together(producer, consumer)
+        if judged is None:
             return False
+        producer.space, _ = judged
+        self._absorb(producer, consumer)
+        producer.simple = self._is_simple(producer)
+        return True
+
+    def _together(self, a: Group, b: Group) -> tuple[Space, Space] | None:
+        """The space of two groups, and as a legal nest has it; None if there is no such nest."""
+        units = sorted({*a.units, *b.units}, key=lambda u: u.place)
+        if sum(len(u.nodes) for u in units) > MIXED_LIMIT:
+            return None
         space = Space()
         try:
             for unit in units:
                 for node in unit.nodes:
                     space.add(node)
-            partition(space, self._visible(units), product=anchor(space))
+            judged = partition(space, self._visible(units), product=anchor(space))
         except Illegal:
-            return False
-        producer.space = space
-        self._absorb(producer, consumer)
-        producer.simple = self._is_simple(producer)
-        return True
+            return None
+        return space, judged.space
 
     def _absorb(self, producer: Group, consumer: Group) -> None:
         if producer.units[-1].place < consumer.units[0].place:
@@ -297,28 +304,16 @@ class _State:
             return False
         if not a.space.nodes or not b.space.nodes or self._path(a, b) or self._path(b, a):
             return False
-        units = sorted([*a.units, *b.units], key=lambda u: u.place)
-        if sum(len(u.nodes) for u in units) > MIXED_LIMIT:
+        judged = self._together(a, b)
+        if judged is None:
             return False
-        space = Space()
-        try:
-            for unit in units:
-                for node in unit.nodes:
-                    space.add(node)
-            union = partition(space, self._visible(units), product=anchor(space))
-        except Illegal:
-            return False
-        sizes = {len(union.outer | union.inner), len(a.space.domain()), len(b.space.domain())}
-        own = union.space
+        space, own = judged
         read = [axes for v, axes in own.reads if v == value]
         wide = any(
             {own.find(x) for x in axes if x is not None} >= own.domain() for axes in read
         )
-        if not wide or (len(own.domain()) not in sizes):
-            return False
-        if self._domain_size(a) != self._domain_size(b) or self._domain_size(a) != len(
-            own.domain()
-        ):
+        same = self._domain_size(a) == self._domain_size(b) == len(own.domain())
+        if not wide or not same:
             return False
         a.space = space
         self._absorb(a, b)
