@@ -238,16 +238,7 @@ class Check:
     code: int
 
 
-@dataclass(frozen=True)
-class Comment:
-    """A line for the reader."""
-
-    text: str
-
-
-Statement = (
-    Let | Store | Update | Combine | Loop | Scratch | Once | When | Barrier | Check | Comment
-)
+Statement = Let | Store | Update | Combine | Loop | Scratch | Once | When | Barrier | Check
 
 
 @dataclass(frozen=True)
@@ -353,11 +344,6 @@ def walk(body: Sequence[Statement]) -> Iterator[Statement]:
             yield from walk(statement.body)
 
 
-def count(body: Sequence[Statement]) -> int:
-    """The number of statements that do something."""
-    return sum(not isinstance(s, Comment) for s in walk(body))
-
-
 def parts(statement: Statement) -> tuple[Expr, ...]:
     """The expressions of a statement itself."""
     if isinstance(statement, Let | Store | Update):
@@ -408,8 +394,6 @@ def canonical(kernel: Kernel) -> str:
 
     def plain(statement: Statement) -> str:
         match statement:
-            case Comment():
-                return ""
             case Let(name=name, expr=expr):
                 return f"{number(name)} = {text(expr)}"
             case Loop(axis=axis, role=role, body=body, start=start, stop=stop):

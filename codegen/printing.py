@@ -14,7 +14,6 @@ from graphc.codegen.kernel import (
     Barrier,
     Check,
     Combine,
-    Comment,
     Const,
     Expr,
     IndexValue,
@@ -173,8 +172,6 @@ class Printer:
                 self.line(f"check({self.conditions(conditions)}, {code})")
             case Barrier():
                 self.target.barrier(self)
-            case Comment(text=text):
-                self.line(f"# {text}")
 
     def _update(self, update: Update) -> None:
         target = self.expr(update.target)
