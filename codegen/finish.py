@@ -23,6 +23,7 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
+    When,
     map_body,
     map_expr,
     map_exprs,
@@ -204,7 +205,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
         result: list[Statement] = []
         for s in statements:
             s = map_exprs(s, lambda e: map_expr(e, expression))
-            if isinstance(s, Loop | Once):
+            if isinstance(s, Loop | Once | When):
                 s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
             if isinstance(s, Let) and s.name not in updated | combined:
                 once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
@@ -223,7 +224,7 @@ def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statem
         result.append((level, s))
         if isinstance(s, Loop):
             result += _with_depth(s.body, level + 1)
-        elif isinstance(s, Once):
+        elif isinstance(s, Once | When):
             result += _with_depth(s.body, level)
     return result
 

@@ -67,14 +67,7 @@ class Body:
 
 def assemble(nest: Nest) -> Body:
     """The statements of a nest, its neighboring axes merged where all accesses allow it."""
-    statements: list[Statement] = []
-    for number, phase in enumerate(nest.phases):
-        statements += phase.before
-        statements += [Let(a.name, a.start) for n, a in nest.local if n == number]
-        if phase.inside:
-            statements.append(Loop(Axis(INNER, 1), "inner", phase.inside))
-    statements += nest.after
-    body = tuple(statements)
+    body = stacked(nest)
     buffers = dict(nest.buffers)
     outer, inner = list(nest.outer), list(nest.inner)
     for axes in (outer, inner):
@@ -87,6 +80,17 @@ def assemble(nest: Nest) -> Body:
             at = axes.index(found.outer)
             axes[at : at + 2] = [found.whole]
     return Body(body, tuple(outer), tuple(inner), buffers)
+
+
+def stacked(nest: Nest) -> tuple[Statement, ...]:
+    """The statements of a nest's phases one after another."""
+    statements: list[Statement] = []
+    for number, phase in enumerate(nest.phases):
+        statements += phase.before
+        statements += [Let(a.name, a.start) for n, a in nest.local if n == number]
+        if phase.inside:
+            statements.append(Loop(Axis(INNER, 1), "inner", phase.inside))
+    return (*statements, *nest.after)
 
 
 def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis, Index]]:
@@ -114,8 +118,11 @@ def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: str) -
     return outermost
 
 
-def _expand_inner(
-    body: Sequence[Statement], axes: Sequence[Axis], last: str, combine: Sequence[Accumulator]
+def expand_inner(
+    body: Sequence[Statement],
+    axes: Sequence[Axis],
+    last: str,
+    combine: Sequence[Accumulator] = (),
 ) -> list[Statement]:
     """Replace the stand-in loops by real ones, lanes combined after the loop that fed them."""
     by_name = {a.name: a for a in combine}
@@ -218,7 +225,7 @@ def rows(nest: Nest, body: Body, device: Device) -> Draft:
     whole, new = flatten(body.outer)
     combine = [a for _, a in nest.local]
     statements = substitute(body.statements, new)
-    inside = _expand_inner(statements, body.inner, "lane", combine)
+    inside = expand_inner(statements, body.inner, "lane", combine)
     inside = [_once_at_outer(s, device) for s in inside]
     width = body.inner[-1].size
     extent = whole.size
@@ -236,7 +243,7 @@ def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
     """A thread for each outer element, inner axes serial (CUDA)."""
     whole, new = flatten(body.outer)
     statements = substitute(body.statements, new)
-    inside = _expand_inner(statements, body.inner, "serial", ())
+    inside = expand_inner(statements, body.inner, "serial")
     extent = whole.size
     work = extent * math.prod(a.size for a in body.inner)
     return Draft(
@@ -376,7 +383,7 @@ def split_rows(
         inside = _lane_segments(plan.statements, whole, first, body.inner, plan.buffers)
         rows_loop = Loop(block, "serial", tuple(inside))
     else:
-        inside = _expand_inner(plan.statements, body.inner, "lane", local)
+        inside = expand_inner(plan.statements, body.inner, "lane", local)
         inside = [_once_at_outer(s, device) for s in inside]
         rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
     scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)

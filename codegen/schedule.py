@@ -27,7 +27,8 @@ from graphc.codegen.region import (
     without,
 )
 from graphc.codegen.scatter import is_scatter, scatter_kernel
-from graphc.codegen.tiles import letters_of, tiled_product, worth_tiling
+from graphc.codegen.tile_epilogue import letters_of
+from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.dtypes import Dim, Type
 from graphc.index import Axis
@@ -376,17 +377,23 @@ def _tied(rest: Graph, region: Graph) -> Space:
 
 
 def _tiled(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:
-    """Tiles with the whole epilogue, or with none where it is not elementwise."""
+    """Tiles with the whole epilogue, or with none where that does not fit a tile."""
     try:
-        kernel, binding = tiled_product(region, product)
+        yield Schedule(_tile_tasks(region, product, device), "tiles")
     except Illegal:
         alone, rest = without(region, product)
-        kernel, binding = tiled_product(alone, product)
+        first = _tile_tasks(alone, product, device)
         for second in _rest_schedules(region, rest, Value(product), device):
-            first = Task(kernel.computing(alone.nodes, binding), binding)
-            yield Schedule((first, *second.tasks), "tiles")
-        return
-    yield Schedule((Task(kernel.computing(region.nodes, binding), binding),), "tiles")
+            yield Schedule((*first, *second.tasks), "tiles")
+
+
+def _tile_tasks(region: Graph, product: Node, device: Device) -> tuple[Task, ...]:
+    """Tiles, then what combines their partials; raises Illegal."""
+    tiled = tiled_product(region, product, device)
+    first = Task(tiled.kernel, tiled.binding, faults=tiled.faults)
+    if not tiled.partials:
+        return (first,)
+    return (first, *_late_tasks(region, tiled.roles, tiled.partials, device))
 
 
 def _product_loops(region: Graph, product: Node, device: Device) -> Iterator[Schedule]:

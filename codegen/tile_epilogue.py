@@ -1,0 +1,378 @@
+"""The epilogue of a tiled product: the rest of a group on a tile that lies in shared memory.
+
+Elementwise work runs over the tile's elements. Where a tile holds whole rows, a lane takes a row
+and may reduce along it. A reduction over all rows leaves a partial of each tile: a sum of
+everything is combined over the block, sums of columns are taken from a tile of their terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.access import accesses, substitute
+from graphc.codegen.kernel import (
+    Barrier,
+    Combine,
+    Expr,
+    Let,
+    Load,
+    Loop,
+    Once,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    When,
+    convert,
+    map_body,
+    map_expr,
+    map_exprs,
+    walk,
+)
+from graphc.codegen.nest import Accumulator, NestBuilder
+from graphc.codegen.roles import INNER, expand_inner, stacked
+from graphc.dtypes import DType, Type
+from graphc.index import Axis, Condition, Index, axis_index
+from graphc.ir import Graph, Node, Value
+from graphc.ops.products import split_spec
+from graphc.space import Illegal, Partition, Space, assign
+
+ELEMENT, ROW, COLUMN = range(1100, 1103)
+NAMES = {ELEMENT: "at", ROW: "row", COLUMN: "col"}
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The letters of a product by what they index, with their sizes."""
+
+    batch: tuple[str, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    inner: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+    def size(self, group: Sequence[str]) -> int:
+        return math.prod(self.sizes[c] for c in group)
+
+    def spread(self, group: Sequence[str], index: Index) -> dict[str, Index]:
+        """The index of each letter, given that of all of them flattened."""
+        found = {}
+        for c in reversed(group[1:]):
+            found[c] = index % self.sizes[c]
+            index = index // self.sizes[c]
+        if group:
+            found[group[0]] = index
+        return found
+
+    def at(self, spec: str, found: Mapping[str, Index]) -> tuple[Index, ...]:
+        """The index of an array with these letters."""
+        return tuple(found[c] if self.sizes[c] != 1 else Index() for c in spec)
+
+
+def letters_of(product: Node) -> Letters:
+    """The letters of a contraction."""
+    left, right, result = split_spec(product.attrs["spec"])
+    shapes = [n for o in product.operands for n in o.type.static_shape]
+    sizes = dict(zip(left + right, shapes))
+    return Letters(
+        tuple(c for c in result if c in left and c in right),
+        tuple(c for c in result if c in left and c not in right),
+        tuple(c for c in result if c in right and c not in left),
+        tuple(c for c in left if c in right and c not in result),
+        sizes,
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rows×columns part of a product's result, and where in it the block of number `axis` is."""
+
+    letters: Letters
+    rows: int
+    columns: int
+    number: int
+
+    @property
+    def down(self) -> int:
+        return -(-self.letters.size(self.letters.rows) // self.rows)
+
+    @property
+    def across(self) -> int:
+        return -(-self.letters.size(self.letters.columns) // self.columns)
+
+    @property
+    def axis(self) -> Axis:
+        return Axis(
+            self.number, self.letters.size(self.letters.batch) * self.down * self.across
+        )
+
+    @property
+    def line(self) -> Index:
+        """The number of the tile among those of all rows of the result."""
+        return axis_index(self.axis) // self.across
+
+    @property
+    def lines(self) -> int:
+        return self.axis.size // self.across
+
+    @property
+    def batch(self) -> Index:
+        return self.line // self.down
+
+    @property
+    def row0(self) -> Index:
+        return (self.line % self.down) * self.rows
+
+    @property
+    def column0(self) -> Index:
+        return (axis_index(self.axis) % self.across) * self.columns
+
+    def inside(self, row: Index | None, column: Index | None) -> tuple[Condition, ...]:
+        """What must hold for a row and a column of the tile to be of the result."""
+        found = self.letters
+        bounds = [True if row is None else row < found.size(found.rows)]
+        bounds += [True if column is None else column < found.size(found.columns)]
+        return tuple(b for b in bounds if isinstance(b, Condition))
+
+
+def padded(name: str, dtype: DType, shape: tuple[int, int]) -> Scratch:
+    """Shared memory for a tile; its rows are one longer, so that a column lies in all banks."""
+    return Scratch(name, Type(dtype, (shape[0], shape[1] + 1)))
+
+
+@dataclass(eq=False)
+class Epilogue:
+    """The statements of the rest of a region on a finished tile; raises Illegal if there are none.
+
+    `own` is the tile's scratch array. `parts` are the buffers of partials by the accumulators'
+    names, with the node that each is a part of.
+    """
+
+    rest: Graph
+    product: Node
+    tile: Tile
+    compute: DType
+    scratch: list[Scratch] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.result = Value(self.product)
+        self.roles = self._partition()
+        self.builder = NestBuilder(self.rest, self.roles, keep=False)
+        self.nest = self.builder.build()
+        self.own = self._tile("result_tile", self.compute)
+        self.by_rows = self._has_row_work()
+        if self.by_rows and self.tile.across > 1:
+            raise Illegal("the rows of a tile are not whole")
+        kept = {a.name: self._kept(a) for a in self.nest.split}
+        if any(axes and axes != self.roles.inner for axes in kept.values()):
+            raise Illegal("the sums of some columns belong together")
+        self.sums = [a for a in self.nest.split if not kept[a.name]]
+        self.column_sums = [a for a in self.nest.split if kept[a.name]]
+        for acc in self.nest.split:
+            part = self.builder.names.fresh(f"{acc.name}_parts")
+            wide = acc in self.column_sums
+            count = self.tile.lines if wide else self.tile.axis.size
+            shape = acc.type.shape if wide else ()
+            self.builder.buffers[part] = Type(acc.type.dtype, (count, *shape))
+            self.parts[acc.name] = part
+        self.terms = dict(self._terms())
+
+    # --- what is computed where -----------------------------------------------------------
+
+    def _partition(self) -> Partition:
+        """Rows of the product are dealt out, its columns are inner."""
+        space = Space()
+        for node in self.rest.nodes:
+            space.add(node)
+        space.identify_reads()
+        read = next((axes for v, axes in space.reads if v == self.result), ())
+        axes = [None if a is None else space.find(a) for a in read]
+        sizes = self.result.type.static_shape
+        if any(a is None and n != 1 for a, n in zip(axes, sizes)):
+            raise Illegal("the product is read otherwise than it lies")
+        if not space.domain() <= set(axes):
+            raise Illegal("the epilogue has axes that the product lacks")
+        self.numbers = dict(zip(split_spec(self.product.attrs["spec"])[2], axes))
+        inner = {self.numbers.get(c) for c in self.tile.letters.columns}
+        return assign(
+            space, frozenset(a for a in inner if a is not None), set(self.rest.outputs)
+        )
+
+    def _kept(self, acc: Accumulator) -> frozenset[int]:
+        return self.roles.space.set_of(Value(acc.node))
+
+    def _has_row_work(self) -> bool:
+        """Whether something is computed along rows, or once for each."""
+        levels = [s for p in self.nest.phases for s in p.before] + list(self.nest.after)
+        return bool(self.nest.local) or any(not isinstance(s, Let) for s in levels)
+
+    def _tile(self, name: str, dtype: DType) -> str:
+        """A scratch array for a tile."""
+        name = self.builder.names.fresh(name)
+        self.scratch.append(padded(name, dtype, (self.tile.rows, self.tile.columns)))
+        return name
+
+    def _terms(self) -> Iterator[tuple[str, str]]:
+        """Where the terms of every column sum are kept: in the product's own place, if it may be.
+
+        It may where the product is not read any more.
+        """
+        name = self.builder.buffer_of.get(self.result)
+        reading = [n for n, p in enumerate(self.nest.phases) if _reads(p.inside, name)]
+        free = True
+        for acc in self.column_sums:
+            at = next(n for n, p in enumerate(self.nest.phases) if _feeds(p.inside, acc.name))
+            if (
+                free
+                and at >= max(reading, default=0)
+                and acc.type.dtype.compute == self.compute
+            ):
+                yield acc.name, self.own
+                free = False
+            else:
+                yield acc.name, self._tile(f"{acc.name}_terms", acc.type.dtype.compute)
+
+    # --- statements -----------------------------------------------------------------------
+
+    def statements(self, out: str | None) -> tuple[Statement, ...]:
+        """All of it; the product itself goes to buffer `out`, if there is one."""
+        before: list[Statement] = [Let(a.name, a.start) for a in self.sums]
+        main = [self._rows(out)] if self.by_rows else [self._elements(out)]
+        after: list[Statement] = []
+        for acc in self.sums:
+            at = (axis_index(self.tile.axis),)
+            value = Var(acc.name, acc.type.dtype)
+            after.append(Combine(acc.name, acc.function, acc.type.dtype))
+            after.append(Once((Store(self.parts[acc.name], at, value),)))
+        if self.column_sums:
+            after += [Barrier(), self._columns()]
+        return (*before, *main, *after)
+
+    def _elements(self, out: str | None) -> Statement:
+        """A lane for every element of the tile."""
+        element = axis_index(Axis(ELEMENT, self.tile.rows * self.tile.columns))
+        i, j = element // self.tile.columns, element % self.tile.columns
+        row, column = self.tile.row0 + i, self.tile.column0 + j
+        levels = [s for p in self.nest.phases for s in (*p.before, *p.inside)]
+        body = self._on_tile((*levels, *self.nest.after), row, column, i, j)
+        body = (*self._store_product(out, row, column, i, j), *body)
+        inside = _when(self.tile.inside(row, column), body)
+        return Loop(Axis(ELEMENT, self.tile.rows * self.tile.columns), "lane", inside)
+
+    def _rows(self, out: str | None) -> Statement:
+        """A lane for every row of the tile."""
+        i = axis_index(Axis(ROW, self.tile.rows))
+        row = self.tile.row0 + i
+        j = Index()
+        for c in self.tile.letters.columns:
+            j = j * self.tile.letters.sizes[c] + self._axis_index(c)
+        body = self._on_tile(self._along_rows(stacked(self.nest)), row, None, i, j)
+        if out is not None:
+            store = Loop(Axis(INNER, 1), "inner", self._store_product(out, row, j, i, j))
+            body = (*self._along_rows((store,)), *body)
+        return Loop(Axis(ROW, self.tile.rows), "lane", _when(self.tile.inside(row, None), body))
+
+    def _along_rows(self, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        return tuple(expand_inner(body, self.nest.inner, "serial"))
+
+    def _columns(self) -> Statement:
+        """A lane for every column of the tile, where the terms of column sums are added."""
+        i, j = (
+            axis_index(Axis(ROW, self.tile.rows)),
+            axis_index(Axis(COLUMN, self.tile.columns)),
+        )
+        column = self.tile.column0 + j
+        m = self.tile.letters.size(self.tile.letters.rows)
+        ends = None if m % self.tile.rows == 0 else (Index(), Index((), m) - self.tile.row0)
+        body: list[Statement] = []
+        for acc in self.column_sums:
+            dtype = acc.type.dtype
+            total, term = Var(acc.name, dtype), Load(self.terms[acc.name], (i, j), dtype)
+            body.append(Let(acc.name, acc.start))
+            step = (Update(total, acc.function, term, acc.node.loc),)
+            body.append(Loop(Axis(ROW, self.tile.rows), "serial", step, *(ends or ())))
+            at = (self.tile.line, *self.builder.own_index(Value(acc.node)))
+            store = (Store(self.parts[acc.name], at, total),)
+            body += substitute(store, self._places(None, column))
+        inside = _when(self.tile.inside(None, column), tuple(body))
+        return Loop(Axis(COLUMN, self.tile.columns), "lane", inside)
+
+    def _store_product(
+        self, out: str | None, row: Index, column: Index, i: Index, j: Index
+    ) -> tuple[Statement, ...]:
+        if out is None:
+            return ()
+        letters = self.tile.letters
+        found = letters.spread(letters.batch, self.tile.batch)
+        found |= letters.spread(letters.rows, row) | letters.spread(letters.columns, column)
+        at = letters.at(split_spec(self.product.attrs["spec"])[2], found)
+        value = convert(Load(self.own, (i, j), self.compute), self.result.type.dtype)
+        return (Store(out, at, value, self.product.loc),)
+
+    # --- from the nest to the tile ----------------------------------------------------------
+
+    def _axis_index(self, letter: str) -> Index:
+        number = self.numbers.get(letter)
+        return Index() if number is None else axis_index(self.builder.axis(number))
+
+    def _places(self, row: Index | None, column: Index | None) -> dict[Axis, Index]:
+        """What the nest's axes are, given a row and perhaps a column of the result."""
+        letters = self.tile.letters
+        found = letters.spread(letters.batch, self.tile.batch)
+        if row is not None:
+            found |= letters.spread(letters.rows, row)
+        if column is not None:
+            found |= letters.spread(letters.columns, column)
+        numbers = {c: self.numbers.get(c) for c in found}
+        return {self.builder.axis(a): found[c] for c, a in numbers.items() if a is not None}
+
+    def _on_tile(
+        self,
+        body: tuple[Statement, ...],
+        row: Index,
+        column: Index | None,
+        i: Index,
+        j: Index,
+    ) -> tuple[Statement, ...]:
+        """Statements with the product read from the tile, and terms of sums put where they go."""
+        name = self.builder.buffer_of.get(self.result)
+        whole = tuple(map(self._axis_index, split_spec(self.product.attrs["spec"])[2]))
+        own = Load(self.own, (i, j), self.compute)
+
+        def expression(part: Expr) -> Expr:
+            if not isinstance(part, Load) or part.buffer != name:
+                return part
+            if [n.key() for n in part.index] != [n.key() for n in whole]:
+                raise Illegal("the product is read otherwise than it lies")
+            return own
+
+        def statement(s: Statement) -> Statement:
+            s = map_exprs(s, lambda e: map_expr(e, expression))
+            if not isinstance(s, Update) or not isinstance(s.target, Load):
+                return s
+            if s.target.buffer in self.terms:
+                return Store(self.terms[s.target.buffer], (i, j), s.expr, s.loc)
+            return replace(s, target=Var(s.target.buffer, s.target.dtype))
+
+        return substitute(map_body(body, statement), self._places(row, column))
+
+
+def _when(
+    conditions: tuple[Condition, ...], body: tuple[Statement, ...]
+) -> tuple[Statement, ...]:
+    return (When(conditions, body),) if conditions else body
+
+
+def _reads(body: Sequence[Statement], buffer: str | None) -> bool:
+    return any(name == buffer for name, _ in accesses(body))
+
+
+def _feeds(body: Sequence[Statement], name: str) -> bool:
+    return any(
+        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
+        for s in walk(body)
+    )
