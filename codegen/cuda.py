@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from graphc.codegen.device_lib import BLOCK_HELPERS, LESSER
 from graphc.codegen.kernel import Combine, Kernel, Let, Loop, Once, walk
 from graphc.codegen.printing import Frame, Printer, element, emitted_file, literal_dtype, spec
@@ -11,25 +13,37 @@ FIRST_BUFFER = 2
 """The column of a table's first buffer, behind the first block and the number of elements."""
 
 
+@dataclass(frozen=True)
 class _Cuda:
-    """A worker is a block; its lanes are the block's threads."""
+    """A worker is a block; its lanes are the block's threads.
 
+    `table` and `row` are what a table and the number of its row are called, `first` is the first
+    of the blocks that the kernel counts from 0.
+    """
+
+    table: str
+    row: str
+    first: int = 0
     name = "cuda"
+
+    @property
+    def block(self) -> str:
+        return f"cuda.blockIdx.x - {self.first}" if self.first else "cuda.blockIdx.x"
 
     def loop(self, printer: Printer, loop: Loop) -> None:
         axis, threads = printer.axis(loop.axis.number), printer.kernel.threads
         if loop.role == "chunk":
-            printer.line(f"{axis} = cuda.blockIdx.x")
+            printer.line(f"{axis} = {self.block}")
             printer.body(loop.body)
         elif loop.role == "thread":
             printer.line(f"{axis} = lane")
             printer.body(loop.body)
         elif loop.role == "flat":
-            block: str = "cuda.blockIdx.x"
+            block = f"({self.block})" if self.first else self.block
             bound: object = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
             if printer.kernel.table:
-                table, row = _table_names(printer.kernel)
-                block, bound = f"({block} - {table}[{row}, 0])", f"{table}[{row}, 1]"
+                block = f"({self.block} - {self.table}[{self.row}, 0])"
+                bound = f"{self.table}[{self.row}, 1]"
             printer.line(f"{axis} = {block} * {threads} + cuda.threadIdx.x")
             printer.block(f"if {axis} < {bound}:", loop.body)
         else:
@@ -60,8 +74,10 @@ class _Cuda:
 
 def _table_names(kernel: Kernel) -> tuple[str, str]:
     """What the table and its row are called: as nothing else in the kernel is."""
-    taken = {p.name for p in kernel.params} | set(kernel.axis_names.values())
-    taken |= {s.name for s in walk(kernel.body) if isinstance(s, Let)}
+    taken: set[str] = set()
+    for part in kernel.whole:
+        taken |= {p.name for p in part.params} | set(part.axis_names.values())
+        taken |= {s.name for s in walk(part.body) if isinstance(s, Let)}
     table, row = "table", "row"
     while table in taken:
         table += "_"
@@ -70,46 +86,77 @@ def _table_names(kernel: Kernel) -> tuple[str, str]:
     return table, row
 
 
-def _find_buffers(printer: Printer) -> list[str]:
-    """The parameters of a kernel over a table, whose buffers its first lines look up."""
-    kernel = printer.kernel
-    table, row = _table_names(kernel)
-    rows = len(kernel.table)
+def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
+    """The body of a kernel, or of one of several in a launch."""
+    part = replace(printer, kernel=kernel, target=target)
+    if kernel.table:
+        _find_buffers(part, target)
+    part.body(kernel.body)
+
+
+def _find_buffers(printer: Printer, target: _Cuda) -> None:
+    """The first lines of a kernel over a table, which look up its buffers."""
+    kernel, table, row = printer.kernel, target.table, target.row
     printer.used |= {"buffer_at", "find_row", "i64"}
-    printer.line(f"{row} = find_row({table}, {rows}, cuda.blockIdx.x)")
+    printer.line(f"{row} = find_row({table}, {len(kernel.table)}, {target.block})")
     for column, param in enumerate(kernel.params, FIRST_BUFFER):
         printer.line(f"{param.name} = buffer_at({table}[{row}, {column}], {spec(param.type)})")
-    return [f"{table}: i64[{rows}, {FIRST_BUFFER + len(kernel.params)}]"]
+
+
+def _print_parts(printer: Printer, table: str, row: str) -> None:
+    """Every kernel of a launch, for the blocks that are its own."""
+    first = 0
+    for number, part in enumerate(printer.kernel.parts):
+        end = first + part.blocks
+        last = number == len(printer.kernel.parts) - 1
+        branch = "else:" if last else f"{'elif' if first else 'if'} cuda.blockIdx.x < {end}:"
+        printer.line(f"{branch}  # {part.name}")
+        printer.depth += 1
+        _print_part(printer, part, _Cuda(table, row, first))
+        printer.depth -= 1
+        first = end
+
+
+def _uses_lane(kernel: Kernel) -> bool:
+    return any(
+        isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread")
+        for part in kernel.whole
+        for s in walk(part.body)
+    )
 
 
 def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     """The kernel as a Python file for Numba's CUDA target."""
     literals = literal_dtype(kernel)
-    printer = Printer(kernel, _Cuda(), literals, root)
+    table, row = _table_names(kernel)
+    target = _Cuda(table, row)
+    printer = Printer(kernel, target, literals, root)
     sizes = dict.fromkeys(kernel.sizes.values())
-    params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
-    params += [f"{s}: i64" for s in sizes]
-    if kernel.table:
-        params = _find_buffers(printer)
-    if any(
-        isinstance(s, Once) or getattr(s, "role", "") in ("lane", "thread")
-        for s in walk(kernel.body)
-    ):
-        printer.line("lane = cuda.threadIdx.x")
-    printer.body(kernel.body)
-    alias = f", alias={kernel.alias!r}" if kernel.alias else ""
-    launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
+    tabled = next((part for part in kernel.whole if part.table), None)
+    params = {p.name: spec(p.type) for p in kernel.params if kernel is not tabled}
+    params |= dict.fromkeys(sizes, "i64") if kernel is not tabled else {}
     roles = input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}
-    if kernel.table:
-        launch += f" over {len(kernel.table)} rows: first block, elements, buffers' addresses"
-        roles = {_table_names(kernel)[0]: str(kernel.table)} | input_roles(kernel)
+    launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
+    if tabled is not None:
+        rows = len(tabled.table)
+        params[table] = f"i64[{rows}, {FIRST_BUFFER + len(tabled.params)}]"
+        launch += f" over {rows} rows: first block, elements, buffers' addresses"
+        roles = {table: str(tabled.table)} | input_roles(kernel)
+    if _uses_lane(kernel):
+        printer.line("lane = cuda.threadIdx.x")
+    if kernel.parts:
+        _print_parts(printer, table, row)
+    else:
+        _print_part(printer, kernel, target)
+    alias = f", alias={kernel.alias!r}" if kernel.alias else ""
+    types = [p.type for part in kernel.whole for p in part.params]
     return emitted_file(
         printer,
         Frame(
             imports=("from numba import cuda",),
             decorator=f'@kernel("cuda", literals={literals.name}, threads={kernel.threads}{alias})',
-            params=params,
-            names={*(element(p.type) for p in kernel.params), *(["i64"] if sizes else [])},
+            params=[f"{name}: {text}" for name, text in params.items()],
+            names={*map(element, types), *(["i64"] if sizes else [])},
             launch=launch,
             grid=kernel.blocks,
             roles=roles,

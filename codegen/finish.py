@@ -44,7 +44,7 @@ def finish(
 ) -> Kernel:
     """The kernel: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
-    body = _hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
+    body = hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
     if nest.faults:
         params += (Param("status", Type(i64, (1,)), "status"),)
@@ -140,7 +140,7 @@ def _unlike(taken: Iterable[str], base: str) -> str:
     return name
 
 
-def _hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
+def hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
     """Values that depend on no axis stand before the outermost loop."""
     changing = {
         s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)

@@ -274,8 +274,9 @@ class Kernel:
     parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
     assignment of roles. `table` makes one launch of several of a flat kernel: it holds the extent
-    of each, and the buffers are found in a table of as many rows. `meaning` is for readers: it
-    takes no part in `key`.
+    of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
+    side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
+    readers: it takes no part in `key`.
     """
 
     name: str
@@ -292,11 +293,19 @@ class Kernel:
     in_place: tuple[tuple[str, str], ...] = ()
     locs: tuple[Loc, ...] = ()
     table: tuple[int, ...] = ()
+    parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None
+
+    @property
+    def whole(self) -> tuple[Kernel, ...]:
+        """The kernels that run: its parts, or itself."""
+        return self.parts or (self,)
 
     @property
     def blocks(self) -> int:
         """The blocks of a launch on CUDA: workers, or as many as it takes for all elements."""
+        if self.parts:
+            return sum(part.blocks for part in self.parts)
         if self.table:
             return sum(-(-extent // self.threads) for extent in self.table)
         flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(self.body))
@@ -321,7 +330,11 @@ class Kernel:
 
     def key(self, salt: str = "") -> str:
         """The content hash: names of values, locations and comments play no part."""
-        text = canonical(self)
+        text = "\n".join(map(canonical, self.whole))
+        if self.parts:
+            place = {p.name: str(i) for i, p in enumerate(self.params)}
+            wired = [[place.get(p.name, "") for p in part.params] for part in self.parts]
+            text += f"\n{self.threads} {wired} {[(p.blocks, p.extent) for p in self.parts]}"
         return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.codegen.access import share_buffer
+from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement, map_body
 from graphc.codegen.plan import (
     Buffer,
@@ -29,8 +30,6 @@ from graphc.ir import Graph, Literal, Node, Value
 from graphc.space import is_free, op_of
 
 ALIGNMENT = 64
-WINDOW = 256
-"""How many steps back a step looks for one of the same kernel."""
 
 Spell = Callable[[Kernel], str]
 Choose = Callable[[Graph, Device], Schedule]
@@ -75,14 +74,13 @@ class _Planner:
     choose: Choose
     buffers: list[_Draft] = field(default_factory=list)
     number: dict[Value, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    kernels: dict[str, Kernel] = field(default_factory=dict)
     status: int | None = None
 
     def __post_init__(self) -> None:
+        self.joined = Steps(self.device, self._home_of)
         for i, value in enumerate(self.graph.inputs):
             self.number[value] = self._buffer(
                 value.name or f"arg{i}", value.type, Place.INPUT, i
@@ -158,9 +156,9 @@ class _Planner:
             )
             gemm = _gemm(task, place(task.product.a), place(task.product.b), c)
             reads, writes = [gemm.a, gemm.b], [c]
-        launch = None
+        launch = kernel = None
         if task.kernel is not None:
-            launch, more_reads, more_writes = self._launch(task, place)
+            kernel, launch, more_reads, more_writes = self._launch(task, place)
             reads += [b for b in more_reads if b not in writes]
             writes += more_writes
         kind = StepKind.KERNEL if gemm is None else StepKind.GEMM
@@ -168,17 +166,16 @@ class _Planner:
         locs = tuple(
             f"{loc.file}:{loc.line}" for loc in (task.kernel.locs if task.kernel else ())
         )
-        self._add(
-            Step(
-                kind,
-                name,
-                tuple(dict.fromkeys(reads)),
-                tuple(dict.fromkeys(writes)),
-                launch=launch,
-                gemm=gemm,
-                locs=locs,
-            )
+        step = Step(
+            kind,
+            name,
+            tuple(dict.fromkeys(reads)),
+            tuple(dict.fromkeys(writes)),
+            launch=launch,
+            gemm=gemm,
+            locs=locs,
         )
+        self.joined.add(step, kernel)
 
     def _in_place(
         self,
@@ -200,7 +197,7 @@ class _Planner:
 
     def _launch(
         self, task: Task, place: Callable[[Value], int]
-    ) -> tuple[Launch, list[int], list[int]]:
+    ) -> tuple[Kernel, Launch, list[int], list[int]]:
         kernel = task.kernel
         assert kernel is not None
         if task.faults:
@@ -215,7 +212,7 @@ class _Planner:
         launch = self._called(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
-        return launch, reads, writes
+        return kernel, launch, reads, writes
 
     def _called(
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
@@ -223,7 +220,7 @@ class _Planner:
         """The launch of a kernel, by the source of the first one of its key."""
         key = kernel.key(self.device.target)
         if key not in self.sources:
-            self.sources[key], self.kernels[key] = self.spell(kernel), kernel
+            self.sources[key] = self.spell(kernel)
         source = self.sources[key]
         return Launch(
             _entry(source, kernel.name),
@@ -260,88 +257,6 @@ class _Planner:
             self.status = self._buffer("status", Type(i64, (1,)), Place.ARENA)
         return self.status
 
-    # --- steps --------------------------------------------------------------------------
-
-    def _add(self, step: Step) -> None:
-        """Append a step, together with an earlier one of the same kernel where that is possible."""
-        at = self._partner(step)
-        if at is None:
-            self.steps.append(step)
-            return
-        mate = self.steps[at]
-        assert step.launch is not None
-        both = replace(
-            mate,
-            reads=tuple(dict.fromkeys((*mate.reads, *step.reads))),
-            writes=tuple(dict.fromkeys((*mate.writes, *step.writes))),
-            others=(*mate.others, step.launch),
-            locs=tuple(dict.fromkeys((*mate.locs, *step.locs))),
-        )
-        if self._independent(step, at):
-            self.steps[at] = both
-        else:
-            del self.steps[at]
-            self.steps.append(both)
-
-    def _partner(self, step: Step) -> int | None:
-        """A step of the same kernel that this one can join, or that can wait for this one."""
-        if step.kind is not StepKind.KERNEL or step.launch is None:
-            return None
-        if self.device.is_cuda and not self.kernels[step.launch.key].fits_table:
-            return None
-        second = None
-        for at in range(len(self.steps) - 1, max(len(self.steps) - WINDOW, 0) - 1, -1):
-            mate = self.steps[at]
-            if mate.kind is not StepKind.KERNEL or mate.launch is None:
-                continue
-            if not self._independent(step, at) and not self._can_wait(step, at):
-                continue
-            if step.launch.key in {x.key for x in (mate.launch, *mate.others)}:
-                return at
-            if second is None and self._goes_along(step.launch, mate):
-                second = at
-        return second
-
-    def _goes_along(self, launch: Launch, mate: Step) -> bool:
-        """Whether a kernel too small to be dealt out runs beside others (on the CPU it can)."""
-        others = [x for x in (mate.launch, *mate.others) if x is not None]
-        small = launch.extent <= launch.grain or all(x.extent <= x.grain for x in others)
-        return small and not self.device.is_cuda
-
-    def _over_table(self, step: Step) -> Step:
-        """On CUDA the launches of a step become one, over a table of a row for each."""
-        if not (step.others and self.device.is_cuda):
-            return step
-        assert step.launch is not None
-        kernel = self.kernels[step.launch.key]
-        rows: list[tuple[int | Extent, ...]] = []
-        extents, first = [], 0
-        for launch in (step.launch, *step.others):
-            *_, extent = launch.args
-            buffers = [a for a in launch.args if isinstance(a, int)]
-            assert isinstance(extent, Extent) and len(buffers) == len(launch.args) - 1
-            rows.append((Extent(first), extent, *buffers))
-            extents.append(extent.value)
-            first += launch.extent
-        kernel = replace(kernel, table=tuple(extents))
-        return replace(step, launch=self._called(kernel, (Table(tuple(rows)),)), others=())
-
-    def _independent(self, step: Step, at: int) -> bool:
-        """Whether a step reads nothing that the steps from `at` on write."""
-        written = {b for s in self.steps[at:] for b in s.writes}
-        return not written & self._memory(step.reads)
-
-    def _can_wait(self, step: Step, at: int) -> bool:
-        """Whether nothing after step `at`, nor `step`, reads what it writes."""
-        after = (*self.steps[at + 1 :], step)
-        read = {b for s in after for b in self._memory(s.reads)}
-        return not read & set(self.steps[at].writes)
-
-    def _memory(self, numbers: Sequence[int]) -> set[int]:
-        """Buffers and those whose memory they are views of."""
-        homes = {self.buffers[n].home for n in numbers}
-        return {*numbers, *(h for h in homes if h >= 0)}
-
     # --- the arena ----------------------------------------------------------------------
 
     def finish(self) -> Plan:
@@ -350,6 +265,7 @@ class _Planner:
         self._number_outputs(outputs)
         self._lifetimes()
         arena_bytes = self._place_temporaries()
+        steps = self.joined.finished(self._called)
         buffers = []
         for draft in self.buffers:
             home = self.buffers[draft.home] if draft.home >= 0 else draft
@@ -358,7 +274,7 @@ class _Planner:
             self.graph.name,
             self.device.target,
             tuple(buffers),
-            tuple(map(self._over_table, self.steps)),
+            steps,
             tuple(self.number[v] for v in self.graph.inputs),
             tuple(outputs),
             arena_bytes,
@@ -367,9 +283,13 @@ class _Planner:
             self.faults,
         )
 
+    def _home_of(self, number: int) -> int:
+        """The buffer whose memory a buffer is: itself, or what it is a view of."""
+        home = self.buffers[number].home
+        return home if home >= 0 else number
+
     def _home(self, number: int) -> _Draft:
-        draft = self.buffers[number]
-        return self.buffers[draft.home] if draft.home >= 0 else draft
+        return self.buffers[self._home_of(number)]
 
     def _number_outputs(self, outputs: Sequence[int]) -> None:
         """Number the outputs; one that is a view of something else is copied out later."""
@@ -380,16 +300,16 @@ class _Planner:
                 next_index += 1
 
     def _lifetimes(self) -> None:
-        for at, step in enumerate(self.steps):
+        for at, step in enumerate(self.joined.steps):
             for number in (*step.reads, *step.writes):
                 draft = self._home(number)
                 draft.first = at if draft.first < 0 else draft.first
                 draft.last = at
         for value in self.graph.outputs:
-            self._home(self.number[value]).last = len(self.steps)
+            self._home(self.number[value]).last = len(self.joined.steps)
         if self.status is not None:
             draft = self.buffers[self.status]
-            draft.first, draft.last = 0, len(self.steps)
+            draft.first, draft.last = 0, len(self.joined.steps)
 
     def _place_temporaries(self) -> int:
         """Offsets by first fit, the largest first, where lifetimes overlap."""

@@ -234,8 +234,8 @@ def element(type: Type) -> str:
 
 def literal_dtype(kernel: Kernel) -> DType:
     """The dtype of the kernel's bare literals: f64 where all floats are."""
-    found = {p.type.dtype.compute for p in kernel.params}
-    for statement in walk(kernel.body):
+    found = {p.type.dtype.compute for part in kernel.whole for p in part.params}
+    for statement in (s for part in kernel.whole for s in walk(part.body)):
         for expr in parts(statement):
             found |= {e.dtype for e in subexpressions(expr)}
     return f64 if f64 in found and f32 not in found else f32
@@ -243,8 +243,9 @@ def literal_dtype(kernel: Kernel) -> DType:
 
 def header(kernel: Kernel, launch: str, root: str) -> str:
     """The docstring: the user's lines, what is read and written, the launch."""
-    reads = [f"{p.name} {p.type}" for p in kernel.params if p.role in ("input", "inout")]
-    writes = [f"{p.name} {p.type}" for p in kernel.params if p.role not in ("input", "status")]
+    params = {p.name: p for part in kernel.whole for p in part.params}.values()
+    reads = [f"{p.name} {p.type}" for p in params if p.role in ("input", "inout")]
+    writes = [f"{p.name} {p.type}" for p in params if p.role not in ("input", "status")]
     checks = [
         "Checks   that indices are in bounds; status[0] is the code of a check that fails"
     ]
@@ -256,13 +257,24 @@ def header(kernel: Kernel, launch: str, root: str) -> str:
             "",
             "Computes",
             *(computes or ["    (no source lines)"]),
-            f"Reads    {', '.join(reads) or 'nothing'}",
-            f"Writes   {', '.join(writes)}",
+            *_listed("Reads    ", reads or ["nothing"]),
+            *_listed("Writes   ", writes),
             *(checks if any(p.role == "status" for p in kernel.params) else []),
             f"Launch   {launch}",
             '"""',
         ]
     )
+
+
+def _listed(head: str, items: Sequence[str]) -> list[str]:
+    """Items behind a word, on as many lines as they take; none is cut in two."""
+    lines = [head]
+    for number, item in enumerate(items):
+        text = item + (", " if number < len(items) - 1 else "")
+        if len(lines[-1]) + len(text) > WIDTH and lines[-1].strip():
+            lines.append(" " * len(head))
+        lines[-1] += text
+    return [line.rstrip() for line in lines]
 
 
 @dataclass(frozen=True)

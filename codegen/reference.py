@@ -39,18 +39,24 @@ class Reference:
 
 def print_reference(kernel: Kernel) -> Reference | None:
     """The reference of a kernel; None for one that was made of no graph."""
-    return None if kernel.meaning is None else _Writer(kernel, kernel.meaning).reference()
+    if any(part.meaning is None for part in kernel.whole):
+        return None
+    return _Writer(kernel).reference()
 
 
 def input_roles(kernel: Kernel) -> dict[str, str]:
     """What a run of the file gives each buffer: its role, or `range(n)` for indices below n."""
-    roles = {p.name: '"output"' if p.role == "status" else f'"{p.role}"' for p in kernel.params}
-    if kernel.meaning is not None:
-        name_of = {v: name for name, v in kernel.meaning.binding.items()}
-        for node in kernel.meaning.nodes:
-            for name, size in _indices(node, name_of):
-                if roles.get(name) == '"input"':
-                    roles[name] = f"range({size})"
+    roles: dict[str, str] = {}
+    for part in kernel.whole:
+        for param in part.params:
+            role = "output" if param.role == "status" else param.role
+            roles.setdefault(param.name, f'"{role}"')
+        if part.meaning is not None:
+            name_of = {v: name for name, v in part.meaning.binding.items()}
+            for node in part.meaning.nodes:
+                for name, size in _indices(node, name_of):
+                    if roles.get(name) == '"input"':
+                        roles[name] = f"range({size})"
     return roles
 
 
@@ -78,49 +84,59 @@ class _Writer:
     """Writes the reference of one kernel."""
 
     kernel: Kernel
-    meaning: Meaning
     names: Names = field(default_factory=Names)
     lines: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     known: dict[Value, ast.expr] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        # Where every buffer runs along one axis of any size, so does every value.
-        arrays = [p.type for p in self.kernel.params if p.type.shape]
-        pointwise = all(op_of(n).kind in ("elementwise", "view") for n in self.meaning.nodes)
-        self.flat = pointwise and bool(arrays) and not any(t.is_static for t in arrays)
-        self.names.taken |= {p.name for p in self.kernel.params}
-
     def reference(self) -> Reference:
         """The whole function."""
-        params = {p.name: p for p in self.kernel.params}
-        before = self.meaning.before
-        given = {n: before.get(n, v) for n, v in self.meaning.binding.items()}
-        inputs = [n for n in given if params[n].role in ("input", "inout")]
-        wanted = {
-            name: value
-            for name, value in ({**self.meaning.binding, **self.meaning.totals}).items()
-            if params[name].role != "input"
-        }
-        for name in inputs:
-            self._input(name, params[name].type, given[name])
-        nodes = self._needed(list(wanted.values()))
-        self._count_uses(nodes, wanted.values())
-        self.returned = set(wanted.values())
-        for node in nodes:
-            self._node(node)
-        results = self._results(list(wanted.values()))
+        inputs: dict[str, None] = {}
+        outputs: list[Value] = []
+        totals: dict[str, str] = {}
+        for part in self.kernel.whole:
+            self.names.taken |= {p.name for p in part.params}
+        for part in self.kernel.whole:
+            assert part.meaning is not None
+            given, wanted = self._part(part, part.meaning)
+            inputs |= dict.fromkeys(given)
+            outputs += wanted
+            totals |= {n: _total(op_of(v.node).step) for n, v in part.meaning.totals.items()}
+        results = self._results(outputs)
         head = f"def reference({', '.join(inputs)}):"
         return Reference(
             (
-                head if len(head) <= 96 else _long_head(inputs),
+                head if len(head) <= 96 else _long_head(list(inputs)),
                 '    """What the kernel computes, by NumPy; floats are float64."""',
                 *(f"    {line}" for line in self.lines),
                 f"    return {results}",
             ),
             frozenset(self.used),
-            {name: _total(op_of(v.node).step) for name, v in self.meaning.totals.items()},
+            totals,
         )
+
+    def _part(self, kernel: Kernel, meaning: Meaning) -> tuple[list[str], list[Value]]:
+        """Write what one kernel computes; its inputs, and its results."""
+        # Where every buffer runs along one axis of any size, so does every value.
+        arrays = [p.type for p in kernel.params if p.type.shape]
+        pointwise = all(op_of(n).kind in ("elementwise", "view") for n in meaning.nodes)
+        self.flat = pointwise and bool(arrays) and not any(t.is_static for t in arrays)
+        params = {p.name: p for p in kernel.params}
+        given = {n: meaning.before.get(n, v) for n, v in meaning.binding.items()}
+        inputs = [n for n in given if params[n].role in ("input", "inout")]
+        wanted = [
+            value
+            for name, value in ({**meaning.binding, **meaning.totals}).items()
+            if params[name].role != "input"
+        ]
+        for name in inputs:
+            self._input(name, params[name].type, given[name])
+        nodes = self._needed(meaning, wanted)
+        self._count_uses(nodes, wanted)
+        self.returned = set(wanted)
+        for node in nodes:
+            self._node(node)
+        return inputs, wanted
 
     def _results(self, outputs: Sequence[Value]) -> str:
         """What is returned, on one line."""
@@ -136,13 +152,13 @@ class _Writer:
         if given.shape != value.type.shape and not self.flat:
             self.lines.append(f"{name} = np.reshape({name}, {value.type.static_shape})")
 
-    def _needed(self, outputs: Sequence[Value]) -> list[Node]:
+    def _needed(self, meaning: Meaning, outputs: Sequence[Value]) -> list[Node]:
         """The nodes between inputs and outputs, in order."""
         live = {v.node for v in outputs if v not in self.known}
-        for node in reversed(self.meaning.nodes):
+        for node in reversed(meaning.nodes):
             if node in live:
                 live.update(v.node for v in node.values if v not in self.known)
-        return [n for n in self.meaning.nodes if n in live]
+        return [n for n in meaning.nodes if n in live]
 
     def _count_uses(self, nodes: Sequence[Node], outputs: Any) -> None:
         self.uses: dict[Value, int] = {}

@@ -192,10 +192,14 @@ def numbers(kernel: KernelSource, names: Collection[str | int]) -> set[int]:
 
 @dataclass(frozen=True)
 class MadeUp:
-    """Made-up arguments of a launch: `args` in order, and what is found by address, by name."""
+    """Made-up arguments of a launch: `args` in order, and what is found by address, by name.
+
+    `tables` names the parameters that hold the addresses.
+    """
 
     args: list[Any]
     buffers: dict[str, list[np.ndarray[Any, Any]]]
+    tables: tuple[str, ...] = ()
 
 
 Role = str | int | range | tuple[int, ...]
@@ -212,14 +216,18 @@ def make_up(
     ArgumentError for a parameter whose role does not say what it holds.
     """
     maker = _Maker(kernel, roles, positive)
-    table = next((t for t in roles.values() if isinstance(t, tuple)), None)
-    if table is not None:
-        return maker.over_table(table)
     given = [role for role in roles.values() if isinstance(role, int)]
     size = given[-1] if given else workers
     # On the CPU the last two parameters bound the workers of a call.
     params = kernel.params[:-2] if kernel.target == "cpu" else kernel.params
-    return MadeUp(maker.row(dict(params), size), {})
+    tables = {name: role for name, role in roles.items() if isinstance(role, tuple)}
+    args = maker.row({n: t for n, t in params if n not in tables}, size)
+    if not tables:
+        return MadeUp(args, {})
+    (sizes,) = tables.values()
+    table, buffers = maker.over_table(sizes)
+    # The table is the last parameter.
+    return MadeUp([*args, table], buffers, tuple(tables))
 
 
 class _Maker:
@@ -244,8 +252,10 @@ class _Maker:
                 made[name] = role
         return list(made.values())
 
-    def over_table(self, sizes: tuple[int, ...]) -> MadeUp:
-        """The arguments of a launch that does the work of several: its table, and their arrays."""
+    def over_table(
+        self, sizes: tuple[int, ...]
+    ) -> tuple[Any, dict[str, list[np.ndarray[Any, Any]]]]:
+        """The table of a launch that does the work of several, and the arrays that it locates."""
         kinds = layout(self.kernel).located
         rows = [self.row(kinds, size) for size in sizes]
         words, first = [], 0
@@ -255,7 +265,7 @@ class _Maker:
         table = np.array(words, np.int64)
         table.flags.writeable = False
         columns = zip(*rows, strict=True)
-        return MadeUp([table], dict(zip(kinds, map(list, columns), strict=True)))
+        return table, dict(zip(kinds, map(list, columns), strict=True))
 
     def _checked(self, name: str, type: Type | DType) -> Role | None:
         role = self.roles.get(name)

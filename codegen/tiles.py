@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.access import accesses
 from graphc.codegen.elements import Scope
-from graphc.codegen.finish import inline, locs_of
+from graphc.codegen.finish import hoist_constants, inline, locs_of
 from graphc.codegen.kernel import (
     Apply,
     Barrier,
@@ -236,6 +236,7 @@ class _Tiling:
         body = inline(self.body(out), set(inputs))
         used = {b for b, _ in accesses(body)}
         inputs = {b: v for b, v in inputs.items() if b in used}
+        body = hoist_constants(body, set(inputs))
         params = [Param(n, builder.buffers[n], "input") for n in inputs]
         params += [Param(n, builder.buffers[n], "output") for n in outputs]
         params += [Param(n, builder.buffers[n], "temp") for n in temps]

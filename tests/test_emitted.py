@@ -33,10 +33,10 @@ from tests.random_graphs import random_graph
 
 FOLDER = Path(__file__).with_name("golden") / "emitted"
 DEVICES = {"cpu": CPU, "cuda": H100}
-FUNCTIONS = ("softmax", "layer_norm", "bias_gelu", "embedding", "dense", "adam")
+FUNCTIONS = ("softmax", "layer_norm", "bias_gelu", "embedding", "dense", "adam", "train_step")
 GOLDENS = (
     "softmax.cpu", "softmax.cuda", "bias_gelu.cpu", "bias_gelu.cuda", "layer_norm.cuda",
-    "embedding.cpu", "dense.cpu", "adam.cuda",
+    "embedding.cpu", "dense.cpu", "adam.cuda", "train_step.cuda",
 )  # fmt: skip
 ALLOWED = {"numba", "numpy", "graphc.codegen.device_lib"}
 
@@ -129,7 +129,8 @@ def test_the_header_says_what_is_computed_read_written_and_launched(
         head = ast.get_docstring(ast.parse(kernel.source)) or ""
         space = loaded(kernel)
         ((entry, workers, roles),) = space["LAUNCHES"]
-        parts = dict(line.split(None, 1) for line in head.splitlines() if line[:1].isupper()
+        whole = re.sub(r"\n {9}", " ", head)
+        parts = dict(line.split(None, 1) for line in whole.splitlines() if line[:1].isupper()
                      and " " in line)  # fmt: skip
         assert head.startswith(kernel.name) and entry == kernel.name
         assert re.search(r"^    model\.py:\d+: \S", head, re.M)

@@ -104,12 +104,15 @@ def run_launch(
 
 
 def _rows(kernel: KernelSource, made: MadeUp) -> list[dict[str, Array]]:
-    """The buffers by name: of the launch, or of each row of its table."""
-    if made.buffers:
-        count = len(next(iter(made.buffers.values())))
-        return [{n: arrays[r] for n, arrays in made.buffers.items()} for r in range(count)]
+    """The buffers by name: of the launch, and of each row of its table."""
     pairs = zip(kernel.params, made.args, strict=False)  # the bounds of a CPU call are not made
-    return [{name: arg for (name, type), arg in pairs if isinstance(type, Type)}]
+    plain = {
+        n: arg for (n, type), arg in pairs if isinstance(type, Type) and n not in made.tables
+    }
+    if not made.buffers:
+        return [plain]
+    count = len(next(iter(made.buffers.values())))
+    return [plain | {n: arrays[r] for n, arrays in made.buffers.items()} for r in range(count)]
 
 
 def _expected(
@@ -281,8 +284,8 @@ def _launch(
     kernel: KernelSource, workers: int, made: MadeUp, numbers: Mapping[int, int]
 ) -> Launch:
     args: list[int | Extent | Table] = []
-    for arg in made.args:
-        if made.buffers:
+    for (name, _), arg in zip(kernel.params, made.args, strict=False):
+        if name in made.tables:
             columns = [made.buffers[n] for n in layout(kernel).located]
             args.append(
                 Table(

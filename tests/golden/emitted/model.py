@@ -41,6 +41,21 @@ def adam(params, grads, state):
     return params, state.mean, state.square
 
 
+def loss(params, x, labels):
+    logits = x @ params["w"] + params["b"]
+    return nn.softmax_cross_entropy(logits, labels).mean()
+
+
+@graphc.compile
+def train_step(params, state, x, labels):
+    value, grads = graphc.value_and_grad(loss)(params, x, labels)
+    return value, *optim.adam(params, grads, state)
+
+
 def specs():
     tree = {"w": f32[30, 10], "b": f32[10]}
-    return {"adam": (tree, tree, optim.AdamState(f32[()], tree, tree))}
+    wide = {"w": f32[40, 16], "b": f32[16]}
+    return {
+        "adam": (tree, tree, optim.AdamState(f32[()], tree, tree)),
+        "train_step": (wide, optim.AdamState(f32[()], wide, wide), f32[96, 40], i64[96]),
+    }

@@ -1,0 +1,123 @@
+"""contract_sum_softmax_cross_entropy_grad
+
+Computes
+    model.py:45: logits = x @ params["w"] + params["b"]
+    model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+Reads    params_b f32[16], labels i64[96], x f32[96, 40], params_w f32[40, 16]
+Writes   out0 f32[96, 16], acc3_parts f32[3], acc4_parts f32[3, 16]
+Launch   contract_sum_softmax_cross_entropy_grad[3, 256]
+"""
+import numpy as np
+from numba import cuda
+
+from graphc.codegen.device_lib import (
+    block_sum, exp, f32, i64, inf, kernel, log, maximum, run_alone, scratch, where,
+)
+
+
+@kernel("cuda", literals=f32, threads=256)
+def contract_sum_softmax_cross_entropy_grad(
+    params_b: f32[16],
+    labels: i64[96],
+    x: f32[96, 40],
+    params_w: f32[40, 16],
+    out0: f32[96, 16],
+    acc3_parts: f32[3],
+    acc4_parts: f32[3, 16],
+):
+    lane = cuda.threadIdx.x
+    left_tile = scratch(f32[32, 17])
+    right_tile = scratch(f32[16, 17])
+    result_tile = scratch(f32[32, 17])
+    tile = cuda.blockIdx.x
+    thread = lane
+    acc00 = 0.0
+    acc10 = 0.0
+    for step in range(3):
+        for e in range(lane, 512, 256):
+            left_tile[e // 16, e % 16] = x[tile * 32 + (e // 16), step * 16 + (e % 16)] if step * 16 + (e % 16) < 40 else 0.0
+        for f in range(lane, 256, 256):
+            right_tile[f // 16, f % 16] = params_w[step * 16 + (f // 16), f % 16] if step * 16 + (f // 16) < 40 else 0.0
+        cuda.syncthreads()
+        for k in range(16):
+            a0 = left_tile[thread // 16, k]
+            a1 = left_tile[(thread // 16) + 16, k]
+            b0 = right_tile[k, thread % 16]
+            acc00 += a0 * b0
+            acc10 += a1 * b0
+        cuda.syncthreads()
+    result_tile[thread // 16, thread % 16] = acc00
+    result_tile[(thread // 16) + 16, thread % 16] = acc10
+    cuda.syncthreads()
+    acc3 = 0.0
+    for row in range(lane, 32, 256):
+        acc0 = -inf
+        for col in range(16):
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            x0_ = result_tile[row, col]
+            logits = x0_ + params_b[col]
+            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+            acc0 = maximum(acc0, logits)
+        labels_ = labels[tile * 32 + row]
+        acc1 = 0.0
+        acc2 = 0.0
+        for col in range(16):
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            x0__2 = result_tile[row, col]
+            logits_2 = x0__2 + params_b[col]
+            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+            t0 = logits_2 - acc0
+            acc1 += exp(t0)
+            acc2 += where(i64(col) == labels_, t0, 0.0)
+        acc3 += log(acc1) - acc2
+        t9 = 0.010416667 / acc1
+        for col in range(16):
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            x0__3 = result_tile[row, col]
+            logits_3 = x0__3 + params_b[col]
+            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+            t12 = t9 * exp(logits_3 - acc0) + where(i64(col) == labels_, -0.010416667, 0.0)
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            result_tile[row, col] = t12
+            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+            out0[tile * 32 + row, col] = t12
+    acc3 = block_sum(acc3)
+    if lane == 0:
+        acc3_parts[tile] = acc3
+    cuda.syncthreads()
+    for col in range(lane, 16, 256):
+        acc4 = 0.0
+        for row in range(32):
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            acc4 += result_tile[row, col]
+        acc4_parts[tile, col] = acc4
+
+
+LAUNCHES = (("contract_sum_softmax_cross_entropy_grad", 3, {
+    "params_b": "input",
+    "labels": "input",
+    "x": "input",
+    "params_w": "input",
+    "out0": "output",
+    "acc3_parts": "temp",
+    "acc4_parts": "temp",
+}),)
+TOTALS = {"acc3_parts": np.sum, "acc4_parts": np.sum}
+
+
+def reference(params_b, labels, x, params_w):
+    """What the kernel computes, by NumPy; floats are float64."""
+    logits = np.einsum('ik,kj->ij', x, params_w) + np.broadcast_to(params_b, (96, 16))
+    t0 = logits - np.broadcast_to(np.max(logits, axis=1)[:, None], (96, 16))
+    t1 = np.broadcast_to(np.arange(16, dtype=np.int64), (96, 16))
+    t2 = t1 == np.broadcast_to(labels[:, None], (96, 16))
+    t3 = np.exp(t0)
+    t4 = np.sum(t3, axis=1)
+    t5 = np.broadcast_to((0.010416667 / t4)[:, None], (96, 16)) * t3
+    t6 = t5 + np.where(t2, -0.010416667, 0.0)
+    t7 = np.sum(np.log(t4) - np.sum(np.where(t2, t0, 0.0), axis=1), axis=0)
+    return t6, t7, np.sum(t6, axis=0)
+
+
+if __name__ == "__main__":
+    run_alone(contract_sum_softmax_cross_entropy_grad, LAUNCHES, reference, TOTALS)

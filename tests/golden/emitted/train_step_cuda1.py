@@ -1,0 +1,91 @@
+"""contract_sum_softmax_cross_entropy_grad_total_and_2_more
+
+Computes
+    model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+    model.py:45: logits = x @ params["w"] + params["b"]
+    model.py:52: return value, *optim.adam(params, grads, state)
+Reads    acc3_parts f32[3], acc4_parts f32[3, 16], state_1_b f32[16], state_2_b f32[16],
+         state_0 f32[], params_b f32[16]
+Writes   out0 f32[], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[]
+Launch   contract_sum_softmax_cross_entropy_grad_total_and_2_more[3, 256]
+"""
+import numpy as np
+from numba import cuda
+
+from graphc.codegen.device_lib import expm1, f32, kernel, run_alone, sqrt
+
+
+@kernel("cuda", literals=f32, threads=256)
+def contract_sum_softmax_cross_entropy_grad_total_and_2_more(
+    acc3_parts: f32[3],
+    out0: f32[()],
+    acc4_parts: f32[3, 16],
+    state_1_b: f32[16],
+    state_2_b: f32[16],
+    state_0: f32[()],
+    params_b: f32[16],
+    out0_2: f32[16],
+    out1: f32[16],
+    out2: f32[16],
+    out0_3: f32[()],
+):
+    if cuda.blockIdx.x < 1:  # contract_sum_softmax_cross_entropy_grad_total
+        i = cuda.blockIdx.x * 256 + cuda.threadIdx.x
+        if i < 1:
+            acc0 = 0.0
+            for k in range(3):
+                # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+                acc0 += acc3_parts[k]
+            out0[()] = acc0 / 96.0
+    elif cuda.blockIdx.x < 2:  # contract_sum_softmax_cross_entropy_grad_total
+        state_0_ = state_0[()]
+        # model.py:52: return value, *optim.adam(params, grads, state)
+        t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
+        t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
+        i = (cuda.blockIdx.x - 1) * 256 + cuda.threadIdx.x
+        if i < 16:
+            acc0_2 = 0.0
+            for k in range(3):
+                # model.py:45: logits = x @ params["w"] + params["b"]
+                acc0_2 += acc4_parts[k, i]
+            # model.py:52: return value, *optim.adam(params, grads, state)
+            t2 = 0.9 * state_1_b[i] + 0.1 * acc0_2
+            out0_2[i] = t2
+            t6 = 0.999 * state_2_b[i] + 0.001 * (acc0_2 * acc0_2)
+            out1[i] = t6
+            t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
+            out2[i] = params_b[i] - t20
+    else:  # adam
+        i = (cuda.blockIdx.x - 2) * 256 + cuda.threadIdx.x
+        if i < 1:
+            out0_3[()] = state_0[()] + 1.0
+
+
+LAUNCHES = (("contract_sum_softmax_cross_entropy_grad_total_and_2_more", 3, {
+    "acc3_parts": "input",
+    "out0": "output",
+    "acc4_parts": "input",
+    "state_1_b": "input",
+    "state_2_b": "input",
+    "state_0": "input",
+    "params_b": "input",
+    "out0_2": "output",
+    "out1": "output",
+    "out2": "output",
+    "out0_3": "output",
+}),)
+
+
+def reference(acc3_parts, acc4_parts, state_1_b, state_2_b, state_0, params_b):
+    """What the kernel computes, by NumPy; floats are float64."""
+    t0 = np.sum(acc4_parts, axis=0)
+    t1 = 0.9 * state_1_b + 0.1 * t0
+    t2 = 0.999 * state_2_b + 0.001 * (t0 * t0)
+    t3 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (16,))
+    t4 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
+    t5 = params_b - t3 * t1 / (np.sqrt(t2) * np.broadcast_to(t4, (16,)) + 1e-08)
+    return np.sum(acc3_parts, axis=0) / 96.0, t1, t2, t5, state_0 + 1.0
+
+
+if __name__ == "__main__":
+    run_alone(contract_sum_softmax_cross_entropy_grad_total_and_2_more, LAUNCHES, reference)

@@ -1,0 +1,95 @@
+"""contract_adam_grad
+
+Computes
+    model.py:45: logits = x @ params["w"] + params["b"]
+    model.py:52: return value, *optim.adam(params, grads, state)
+Reads    state_1_w f32[40, 16], state_2_w f32[40, 16], state_0 f32[], params_w f32[40, 16],
+         x f32[96, 40], x0 f32[96, 16]
+Writes   out0 f32[40, 16], out1 f32[40, 16], out2 f32[40, 16]
+Launch   contract_adam_grad[2, 256]
+"""
+import numpy as np
+from numba import cuda
+
+from graphc.codegen.device_lib import expm1, f32, kernel, run_alone, scratch, sqrt
+
+
+@kernel("cuda", literals=f32, threads=256)
+def contract_adam_grad(
+    state_1_w: f32[40, 16],
+    state_2_w: f32[40, 16],
+    state_0: f32[()],
+    params_w: f32[40, 16],
+    x: f32[96, 40],
+    x0: f32[96, 16],
+    out0: f32[40, 16],
+    out1: f32[40, 16],
+    out2: f32[40, 16],
+):
+    lane = cuda.threadIdx.x
+    state_0_ = state_0[()]
+    # model.py:52: return value, *optim.adam(params, grads, state)
+    t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
+    t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
+    left_tile = scratch(f32[32, 17])
+    right_tile = scratch(f32[16, 17])
+    result_tile = scratch(f32[32, 17])
+    tile = cuda.blockIdx.x
+    thread = lane
+    acc00 = 0.0
+    acc10 = 0.0
+    for step in range(6):
+        for e in range(lane, 512, 256):
+            left_tile[e % 32, e // 32] = x[step * 16 + (e // 32), tile * 32 + (e % 32)] if tile * 32 + (e % 32) < 40 else 0.0
+        for f in range(lane, 256, 256):
+            right_tile[f // 16, f % 16] = x0[step * 16 + (f // 16), f % 16]
+        cuda.syncthreads()
+        for k in range(16):
+            a0 = left_tile[thread // 16, k]
+            a1 = left_tile[(thread // 16) + 16, k]
+            b0 = right_tile[k, thread % 16]
+            acc00 += a0 * b0
+            acc10 += a1 * b0
+        cuda.syncthreads()
+    result_tile[thread // 16, thread % 16] = acc00
+    result_tile[(thread // 16) + 16, thread % 16] = acc10
+    cuda.syncthreads()
+    for at in range(lane, 512, 256):
+        if tile * 32 + (at // 16) < 40:
+            # model.py:45: logits = x @ params["w"] + params["b"]
+            x1_ = result_tile[at // 16, at % 16]
+            # model.py:52: return value, *optim.adam(params, grads, state)
+            t2 = 0.9 * state_1_w[tile * 32 + (at // 16), at % 16] + 0.1 * x1_
+            out0[tile * 32 + (at // 16), at % 16] = t2
+            t6 = 0.999 * state_2_w[tile * 32 + (at // 16), at % 16] + 0.001 * (x1_ * x1_)
+            out1[tile * 32 + (at // 16), at % 16] = t6
+            t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
+            out2[tile * 32 + (at // 16), at % 16] = params_w[tile * 32 + (at // 16), at % 16] - t20
+
+
+LAUNCHES = (("contract_adam_grad", 2, {
+    "state_1_w": "input",
+    "state_2_w": "input",
+    "state_0": "input",
+    "params_w": "input",
+    "x": "input",
+    "x0": "input",
+    "out0": "output",
+    "out1": "output",
+    "out2": "output",
+}),)
+
+
+def reference(state_1_w, state_2_w, state_0, params_w, x, x0):
+    """What the kernel computes, by NumPy; floats are float64."""
+    t0 = np.einsum('ik,ij->kj', x, x0)
+    t1 = 0.9 * state_1_w + 0.1 * t0
+    t2 = 0.999 * state_2_w + 0.001 * (t0 * t0)
+    t3 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (40, 16))
+    t4 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
+    t5 = params_w - t3 * t1 / (np.sqrt(t2) * np.broadcast_to(t4, (40, 16)) + 1e-08)
+    return t1, t2, t5
+
+
+if __name__ == "__main__":
+    run_alone(contract_adam_grad, LAUNCHES, reference)
