@@ -6,7 +6,7 @@ that depend on none of each other run as one, which asks by its block's number w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.codegen.kernel import (
@@ -28,7 +28,6 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.names import Names, entry_name
-from graphc.dtypes import Type
 
 
 def fits_beside(kernel: Kernel) -> bool:
@@ -38,11 +37,14 @@ def fits_beside(kernel: Kernel) -> bool:
 
 
 def beside(
-    kernels: Sequence[Kernel], buffers: Sequence[Mapping[str, int]]
+    kernels: Sequence[Kernel],
+    buffers: Sequence[Mapping[str, int]],
+    size_of: Callable[[int], int],
 ) -> tuple[Kernel, list[int]]:
     """One kernel of several, and which buffer each of its parameters is.
 
     `buffers` says so of the parameters of each kernel; one that two kernels read is one parameter.
+    `size_of` gives a buffer's number of elements.
     At most one of the kernels runs over a table, and it is the last.
     """
     threads = max(kernels, key=lambda k: k.blocks * k.threads).threads
@@ -51,7 +53,8 @@ def beside(
     found: dict[str, tuple[Param, int]] = {}
     for kernel, numbers in zip(kernels, buffers, strict=True):
         kernel = replace(kernel, threads=threads)
-        kernel = kernel if kernel.table else _of_one_size(kernel)
+        if not kernel.table:
+            kernel = _of_one_size(kernel, {p: size_of(n) for p, n in numbers.items()})
         new: dict[str, str] = {}
         for param in kernel.params:
             shared = None if kernel.table else _same_input(param, numbers[param.name], found)
@@ -90,14 +93,12 @@ def _same_input(
     return None
 
 
-def _of_one_size(kernel: Kernel) -> Kernel:
-    """A flat kernel for its own number of elements alone."""
-
-    def static(type: Type) -> Type:
-        sizes = kernel.extents.values()
-        return type if type.is_static else type.with_shape(tuple(sizes))
-
-    params = tuple(replace(p, type=static(p.type)) for p in kernel.params)
+def _of_one_size(kernel: Kernel, sizes: Mapping[str, int]) -> Kernel:
+    """A flat kernel for its own number of elements alone, its buffers for what they hold."""
+    params = tuple(
+        p if p.type.is_static else replace(p, type=p.type.with_shape((sizes[p.name],)))
+        for p in kernel.params
+    )
     return replace(kernel, params=params, sizes={}, extents={})
 
 

@@ -20,13 +20,16 @@ MakeLaunch = Callable[[Kernel, tuple[int | Extent | Table, ...]], Launch]
 
 @dataclass(eq=False)
 class Steps:
-    """Steps in order, as they are added. `home` gives the buffer whose memory a buffer is.
+    """Steps in order, as they are added.
+
+    `home` gives the buffer whose memory a buffer is, `size_of` how many elements it has.
 
     Only reads order steps: a buffer is written once, and the arena is laid out later.
     """
 
     device: Device
     home: Callable[[int], int]
+    size_of: Callable[[int], int]
     steps: list[Step] = field(default_factory=list)
     kernel_of: dict[Launch, Kernel] = field(default_factory=dict)
 
@@ -97,7 +100,7 @@ class Steps:
     def _is_small(self, launch: Launch) -> bool:
         """Whether a launch leaves workers without work."""
         if self.device.is_cuda:
-            return launch.extent < self.device.cores
+            return 0 < launch.extent < self.device.cores
         return launch.extent <= launch.grain
 
     def _independent(self, step: Step, at: int) -> bool:
@@ -147,7 +150,7 @@ class Steps:
             buffers.append(dict(zip((p.name for p in kernel.params), numbers)))
         if len(kernels) == 1:
             return make(kernels[0], table)
-        whole, args = beside(kernels, buffers)
+        whole, args = beside(kernels, buffers, self.size_of)
         return make(whole, (*args, *table))
 
 

@@ -80,7 +80,9 @@ class _Planner:
     status: int | None = None
 
     def __post_init__(self) -> None:
-        self.joined = Steps(self.device, self._home_of)
+        self.joined = Steps(
+            self.device, self._home_of, lambda number: self.buffers[number].type.size
+        )
         for i, value in enumerate(self.graph.inputs):
             self.number[value] = self._buffer(
                 value.name or f"arg{i}", value.type, Place.INPUT, i
