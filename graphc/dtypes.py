@@ -137,7 +137,7 @@ class Type:
 
     @property
     def size(self) -> int:
-        """The number of elements; raises TypeError where a dimension is symbolic."""
+        """The number of elements; raises TypeMismatch where a dimension is symbolic."""
         return math.prod(self.static_shape)
 
     @property
@@ -150,9 +150,9 @@ class Type:
 
     @property
     def static_shape(self) -> tuple[int, ...]:
-        """The shape as plain ints; raises TypeError where a dimension is symbolic."""
+        """The shape as plain ints; raises TypeMismatch where a dimension is symbolic."""
         if not self.is_static:
-            raise TypeError(f"{self} has a symbolic dimension")
+            raise TypeMismatch(f"{self} has a symbolic dimension")
         return self.shape  # type: ignore[return-value]
 
     def with_dtype(self, dtype: DType) -> Type:
@@ -165,6 +165,29 @@ class Type:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     __repr__ = __str__
+
+
+MAX_NDIM = 64
+"""The dimensions that an array can have, which are NumPy's."""
+MAX_BYTES = 2**63 - 1
+"""The bytes that an array can have: they are counted in 64 bits."""
+
+
+def is_size(value: object) -> bool:
+    """Whether this can be the size of a dimension: an int from 0 on, or a Dim."""
+    # To isinstance a bool is an int; it prints as something else.
+    return isinstance(value, Dim) or (type(value) is int and value >= 0)
+
+
+def is_sound(type: object) -> bool:
+    """Whether this is a Type of a known dtype and a shape of sizes that can be."""
+    return (
+        isinstance(type, Type)
+        and isinstance(type.dtype, DType)
+        and DTYPES.get(type.dtype.name) == type.dtype
+        and isinstance(type.shape, tuple)
+        and all(map(is_size, type.shape))
+    )
 
 
 def promote(*operands: DType | bool | int | float) -> DType:

@@ -149,9 +149,7 @@ def reduction(
         if x.dtype.kind not in kinds:
             wanted = " or ".join(_WORDS[k] for k in kinds)
             raise TypeMismatch(f"{name} takes {wanted} operands", values=[("x", x)])
-        check_axes(name, axes, x.ndim)
-        if needs_elements and any(x.shape[a] == 0 for a in axes):
-            raise ShapeError(f"{name} of an empty axis has no value", values=[("x", x)])
+        check_axes(name, axes, x, needs_elements)
         return (x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in axes)),)
 
     def meaning(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -180,12 +178,18 @@ def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
-def check_axes(name: str, axes: Sequence[int], ndim: int) -> None:
-    """Raise ArgumentError unless `axes` are distinct axes in ascending order."""
-    if list(axes) != sorted(set(axes)) or any(not 0 <= a < ndim for a in axes):
+def check_axes(name: str, axes: Sequence[int], x: Type, needs_elements: bool = False) -> None:
+    """Raise ArgumentError unless `axes` are distinct axes of `x` in ascending order.
+
+    With `needs_elements`, raise ShapeError if one of them is empty.
+    """
+    if list(axes) != sorted(set(axes)) or any(not 0 <= a < x.ndim for a in axes):
         raise ArgumentError(
-            f"{name}: {tuple(axes)} are not ascending axes of {ndim} dimensions"
+            f"{name}: {tuple(axes)} are not ascending axes of {x.ndim} dimensions",
+            values=[("x", x)],
         )
+    if needs_elements and any(x.shape[a] == 0 for a in axes):
+        raise ShapeError(f"{name} of an empty axis has no value", values=[("x", x)])
 
 
 def operation(name: str, kind: str, doc: str, **fields: Any) -> Op:
@@ -209,14 +213,14 @@ def composite(
     """Register an op that is a composition of others.
 
     It is expanded before grad, or after it where it has a vjp of its own. `numpy` states its
-    meaning independently of the expansion. The result has the type of the first operand unless
-    `result` says otherwise.
+    meaning independently of the expansion. `result` checks the operands' types and gives the
+    result's; without it, that is the type of the one operand.
     """
 
     def rule(types: list[Type], regions: Sequence[Graph], **attrs: Any) -> tuple[Type, ...]:
         if not types[0].dtype.is_float:
             raise TypeMismatch(f"{name} takes float operands", values=[(operands[0], types[0])])
-        return (result(*types, **attrs) if result else types[0],)
+        return (result(*types, **attrs) if result else Type(types[0].dtype, types[0].shape),)
 
     return REGISTRY.add(
         Op(

@@ -7,14 +7,14 @@ and compositions are written with the operators users write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from graphc.dtypes import Type
-from graphc.errors import ArgumentError
+from graphc.dtypes import DTYPES, MAX_BYTES, MAX_NDIM, DType, Type, is_size
+from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.ir import Attrs, Graph
 
 TypeRule = Callable[..., tuple[Type, ...]]
@@ -77,18 +77,26 @@ class Op:
     def infer(
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
     ) -> tuple[Type, ...]:
-        """The result types; raises TypeMismatch or ShapeError where the rule is broken."""
-        if set(attrs) - set(self.attrs):
-            extra = ", ".join(sorted(set(attrs) - set(self.attrs)))
-            raise ArgumentError(f"{self.name} has no attribute {extra}")
-        missing = [name for name in self.attrs if name not in attrs]
-        if missing:
-            raise ArgumentError(f"{self.name} needs the attribute {', '.join(missing)}")
+        """The result types; raises a GraphcError where the rule is broken, whatever is given."""
+        _check_attributes(self, attrs)
         if self.kind != "group" and len(operands) != len(self.operands):
             raise ArgumentError(
                 f"{self.name} takes {len(self.operands)} operands, not {len(operands)}"
             )
-        return self.rule(list(operands), tuple(regions), **attrs)
+        if len(regions) != (self.kind == "group"):
+            raise ArgumentError(f"{self.name} does not take {len(regions)} regions")
+        try:
+            types = self.rule(list(operands), tuple(regions), **attrs)
+        except GraphcError:
+            raise
+        except Exception as error:  # a rule may trip over what it is there to refuse
+            raise ArgumentError(
+                f"{self.name} does not take these operands and attributes",
+                values=[("operands", ", ".join(map(str, operands))), *attrs.items()],
+            ) from error
+        for type in types:
+            _check_result(self, type)
+        return types
 
     @property
     def differentiable(self) -> bool:
@@ -100,6 +108,53 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+# --- what every rule may rely on, and promises ---------------------------------------------
+
+
+def _is_ints(value: object) -> bool:
+    return isinstance(value, tuple) and all(type(v) is int for v in value)
+
+
+ATTRIBUTES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(
+        ("axes", "dims", "perm", "start", "stop", "step", "low", "high", "interior"),
+        ("a tuple of ints", _is_ints),
+    ),
+    "shape": ("a tuple of sizes", lambda v: isinstance(v, tuple) and all(map(is_size, v))),
+    "axis": ("an int", lambda v: type(v) is int),
+    "dtype": ("a dtype", lambda v: isinstance(v, DType) and DTYPES.get(v.name) == v),
+    "eps": ("a float", lambda v: type(v) is float),
+    "spec": ("a string", lambda v: type(v) is str),
+    "name": ("a string", lambda v: type(v) is str),
+}
+"""What an attribute of this name is, in words and as a test; of others the op's rule says it."""
+
+
+def _check_attributes(op: Op, attrs: Attrs) -> None:
+    if set(attrs) - set(op.attrs):
+        extra = ", ".join(sorted(set(attrs) - set(op.attrs)))
+        raise ArgumentError(f"{op.name} has no attribute {extra}")
+    missing = [name for name in op.attrs if name not in attrs]
+    if missing:
+        raise ArgumentError(f"{op.name} needs the attribute {', '.join(missing)}")
+    for name, value in attrs.items():
+        words, holds = ATTRIBUTES.get(name, ("", None))
+        if holds is not None and not holds(value):
+            raise ArgumentError(f"{op.name}: {name} is {words}, not {value!r}")
+
+
+def _check_result(op: Op, type: Type) -> None:
+    if type.ndim > MAX_NDIM:
+        raise ShapeError(
+            f"{op.name}: the result would have {type.ndim} dimensions; {MAX_NDIM} is the most"
+        )
+    if type.is_static and type.nbytes > MAX_BYTES:
+        raise ShapeError(
+            f"{op.name}: the result would have {type.size} elements, which no memory can hold",
+            values=[("result", type)],
+        )
 
 
 class TraceLike(Protocol):

@@ -31,7 +31,6 @@ from graphc.text_words import (
     is_unnamed,
     read_section,
 )
-from graphc.verify import result_types
 
 Names = dict[str, Value]
 
@@ -318,7 +317,7 @@ class _Reader:
     def _append(self, cursor: Cursor, said: _Statement, body: _Body) -> None:
         """Ask the op's rule, compare with the type column, and make the node."""
         try:
-            types = result_types(said.op, said.operands, said.attrs, said.regions)
+            types = said.op.infer([o.type for o in said.operands], said.attrs, said.regions)
         except GraphcError as error:
             raise ParseError(
                 error.message,

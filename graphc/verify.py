@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphc.dtypes import DTYPES, Dim, DType, Type
-from graphc.errors import ArgumentError, GraphcError, ShapeError, VerifyError
-from graphc.ir import PARAMETER, Attrs, Graph, Literal, Node, Operand, OpLike, Value, literal
+from graphc.dtypes import is_sound
+from graphc.errors import GraphcError, VerifyError
+from graphc.ir import PARAMETER, Graph, Literal, Node, Value, literal
 from graphc.text_words import has_text
 
 
@@ -25,40 +25,6 @@ def verify(graph: Graph, *, after: str | None = None) -> None:
         if after is not None:
             error.message = f"after {after}: {error.message}"
         raise
-
-
-def result_types(
-    op: OpLike, operands: Sequence[Operand], attrs: Attrs, regions: Sequence[Graph]
-) -> tuple[Type, ...]:
-    """The types that an op's rule gives; raises a GraphcError whatever the rule raises."""
-    try:
-        types = op.infer([o.type for o in operands], attrs, regions)
-    except GraphcError:
-        raise
-    except Exception as error:  # a rule may trip over what it is there to refuse
-        raise ArgumentError(
-            f"{op.name} does not take these operands and attributes",
-            values=[("operands", ", ".join(str(o.type) for o in operands)), *attrs.items()],
-        ) from error
-    if not isinstance(types, tuple) or not all(map(is_sound, types)):
-        raise ShapeError(f"{op.name} has no result of these operands and attributes")
-    return types
-
-
-def is_sound(type: object) -> bool:
-    """Whether this is a Type of a known dtype and a shape of sizes that can be."""
-    return (
-        isinstance(type, Type)
-        and isinstance(type.dtype, DType)
-        and DTYPES.get(type.dtype.name) == type.dtype
-        and isinstance(type.shape, tuple)
-        and all(_is_size(d) for d in type.shape)
-    )
-
-
-def _is_size(size: object) -> bool:
-    # To isinstance a bool is an int; it prints as something else.
-    return isinstance(size, Dim) or (type(size) is int and size >= 0)
 
 
 @dataclass
@@ -101,7 +67,7 @@ class _Scope:
                 self._check_read(operand, node)
         _check_record(node)
         try:
-            types = result_types(node.op, node.operands, node.attrs, node.regions)
+            types = node.op.infer([o.type for o in node.operands], node.attrs, node.regions)
         except GraphcError as error:
             raise VerifyError(
                 error.message, values=[*error.values, _written(node)], loc=node.loc

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.dtypes import DType, Type, bool_, f16, f32, i32, u8
-from graphc.errors import GraphcError, VerifyError
+from graphc.dtypes import DType, Type, bool_, f16, f32, i32, is_sound, u8
+from graphc.errors import VerifyError
 from graphc.ir import PARAMETER, Builder, Graph, Literal, Loc, Node, Value, literal
 from graphc.ops import REGISTRY
-from graphc.verify import is_sound, result_types, verify
+from graphc.verify import verify
 from tests.op_cases import CASES, Case
 
 ADD, TANH, GROUP = REGISTRY["add"], REGISTRY["tanh"], REGISTRY["group"]
@@ -156,9 +156,13 @@ BROKEN: list[tuple[Callable[[Graph], Graph], str, bool]] = [
     (fields(0, attrs={"axis": np.int64(1)}), "the attribute axis has no text form", True),
     (fields(1, op=REGISTRY["reshape"]), "reshape needs the attribute shape", True),
     (fields(1, op=REGISTRY["reshape"], attrs={"shape": (5,)}), "5 elements", True),
-    (fields(1, op=REGISTRY["reshape"], attrs={"shape": 4}), "does not take these", True),
-    (fields(1, op=REGISTRY["reshape"], attrs={"shape": (-4, -1)}), "no result", True),
-    (fields(1, op=REGISTRY["reshape"], attrs={"shape": (True, 4)}), "no result", True),
+    (
+        fields(1, op=REGISTRY["reshape"], attrs={"shape": 4}),
+        "reshape: shape is a tuple of sizes, not 4",
+        True,
+    ),
+    (fields(1, op=REGISTRY["reshape"], attrs={"shape": (-4, -1)}), "a tuple of sizes", True),
+    (fields(1, op=REGISTRY["reshape"], attrs={"shape": (True, 4)}), "a tuple of sizes", True),
     (fields(1, op=REGISTRY["transpose"], attrs={"perm": (1,)}), "not a permutation", True),
     (fields(0, names=("a", "b")), "more names than results", True),
     (fields(0, order=-1), "the derivative order is negative", True),
@@ -225,17 +229,3 @@ def test_unused_and_repeated_outputs_are_fine() -> None:
 )
 def test_types_are_checked_to_the_bone(type: object, sound: bool) -> None:
     assert is_sound(type) == sound
-
-
-def test_whatever_a_rule_raises_is_ours() -> None:
-    x = Builder("f").parameter(f32[2, 2])
-    for name in ("broadcast", "slice", "pad", "diagonal", "transpose", "contract", "iota"):
-        op = REGISTRY[name]
-        for junk in (None, 1, "ab", (1,), ("a", "b"), (None, None), ((), ())):
-            attrs = dict.fromkeys(op.attrs, junk)
-            try:
-                types = result_types(op, [x] * len(op.operands), attrs, ())
-            except GraphcError as error:
-                assert str(error)
-            else:
-                assert all(map(is_sound, types))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc.dtypes import Type
-from graphc.kinds import composite
+from graphc.errors import ShapeError, TypeMismatch
+from graphc.kinds import check_axes, composite
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
 from graphc.ops.views import along, broadcast, reduce_max, reduce_sum
@@ -141,7 +143,16 @@ def _numpy_logsumexp(x: Any, axes: Ints) -> Any:
     return np.logaddexp.reduce(x, axis=axes)
 
 
-def _without_axes(x: Type, axes: Ints) -> Type:
+def _softmax_type(name: str) -> Callable[..., Type]:
+    def result(x: Type, axes: Ints) -> Type:
+        check_axes(name, axes, x, needs_elements=True)
+        return x.with_shape(x.shape)
+
+    return result
+
+
+def _logsumexp_type(x: Type, axes: Ints) -> Type:
+    check_axes("logsumexp", axes, x, needs_elements=True)
     return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in axes))
 
 
@@ -155,6 +166,7 @@ softmax = composite(
     expand=_softmax,
     vjp=_softmax_vjp,
     numpy=_numpy_softmax,
+    result=_softmax_type("softmax"),
     samples=_ROWS,
 )
 log_softmax = composite(
@@ -165,6 +177,7 @@ log_softmax = composite(
     expand=_log_softmax,
     vjp=_log_softmax_vjp,
     numpy=lambda x, axes: _numpy_log_softmax(x, axes),
+    result=_softmax_type("log_softmax"),
     samples=_ROWS,
 )
 logsumexp = composite(
@@ -174,7 +187,7 @@ logsumexp = composite(
     attrs=("axes",),
     expand=_logsumexp,
     numpy=_numpy_logsumexp,
-    result=_without_axes,
+    result=_logsumexp_type,
     samples=_ROWS,
 )
 
@@ -199,6 +212,18 @@ def _numpy_layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     return (x - mean) / np.sqrt(var + eps) * weight + bias
 
 
+def _layer_norm_type(x: Type, weight: Type, bias: Type, eps: float) -> Type:
+    shown = [("x", x), ("weight", weight), ("bias", bias)]
+    n = x.ndim - weight.ndim
+    if n < 0 or x.shape[n:] != weight.shape or weight.shape != bias.shape:
+        raise ShapeError("layer_norm: weight and bias must have x's last axes", values=shown)
+    if not x.dtype == weight.dtype == bias.dtype:
+        raise TypeMismatch("layer_norm: the operands must have one dtype", values=shown)
+    if not weight.is_static:
+        raise ShapeError("layer_norm: the last axes must have known sizes", values=shown)
+    return x.with_shape(x.shape)
+
+
 layer_norm = composite(
     "layer_norm",
     "x less its mean, over its deviation, times weight plus bias (Ba et al., 2016).",
@@ -206,6 +231,7 @@ layer_norm = composite(
     attrs=("eps",),
     expand=_layer_norm,
     numpy=_numpy_layer_norm,
+    result=_layer_norm_type,
     samples=({"eps": 1e-5, "shapes": ((4, 6), (6,), (6,))},),
 )
 
@@ -224,13 +250,35 @@ def _numpy_cross_entropy(logits: Any, labels: Any) -> Any:
     return -np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
 
 
+def _cross_entropy_type(logits: Type, labels: Type) -> Type:
+    name, shown = "softmax_cross_entropy", [("logits", logits), ("labels", labels)]
+    if not labels.dtype.is_integer:
+        raise TypeMismatch(f"{name} takes integer labels", values=shown)
+    if not logits.ndim or labels.shape != logits.shape[:-1] or logits.shape[-1] == 0:
+        raise ShapeError(
+            f"{name}: labels must have the shape of logits but for the last axis, which must "
+            "have elements",
+            values=shown,
+        )
+    return logits.with_shape(logits.shape[:-1])
+
+
+def _binary_cross_entropy_type(logits: Type, targets: Type) -> Type:
+    if logits != targets:
+        raise TypeMismatch(
+            "sigmoid_binary_cross_entropy: the operands must have one type",
+            values=[("logits", logits), ("targets", targets)],
+        )
+    return logits.with_shape(logits.shape)
+
+
 softmax_cross_entropy = composite(
     "softmax_cross_entropy",
     "Minus log of the probability that softmax over the last axis gives to each label.",
     operands=("logits", "labels"),
     expand=_cross_entropy,
     numpy=_numpy_cross_entropy,
-    result=lambda logits, labels: logits.with_shape(logits.shape[:-1]),
+    result=_cross_entropy_type,
     samples=({"shapes": ((4, 5), (4,)), "integers": {"labels": (0, 5)}},),
 )
 binary_cross_entropy = composite(
@@ -240,5 +288,6 @@ binary_cross_entropy = composite(
     expand=lambda x, t: ew.maximum(x, 0) - x * t + ew.log1p(ew.exp(-abs(x))),
     numpy=lambda x, t: np.logaddexp(x, 0) - x * t,
     vjp=lambda g, out, x, t: (g * (sigmoid(x) - t), -(g * x)),
+    result=_binary_cross_entropy_type,
     samples=({"shapes": ((4,), (4,)), "domains": ((-4.0, 4.0), (0.0, 1.0))},),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import DType, Shape, Type, dtype, f32, i64
+from graphc.errors import ArgumentError, TypeMismatch
 from graphc.ir import Graph
 from graphc.kinds import operation
 
@@ -44,6 +45,8 @@ class Constant:
 def _constant_rule(
     types: list[Type], regions: Sequence[Graph], value: Constant
 ) -> tuple[Type, ...]:
+    if not isinstance(value, Constant):
+        raise TypeMismatch(f"constant: value is a Constant, not {value!r}")
     return (Type(dtype(value.array.dtype), value.array.shape),)
 
 
@@ -62,6 +65,10 @@ constant = operation(
 def _iota_rule(
     types: list[Type], regions: Sequence[Graph], dtype: DType, shape: Shape, axis: int
 ) -> tuple[Type, ...]:
+    if dtype.kind == "b":
+        raise TypeMismatch("iota counts in numbers", values=[("dtype", dtype)])
+    if not 0 <= axis < len(shape):
+        raise ArgumentError(f"iota: axis {axis} is not one of {len(shape)}")
     return (Type(dtype, shape),)
 
 

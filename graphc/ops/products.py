@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,12 @@ def split_spec(spec: str) -> tuple[str, str, str]:
     return left, right, result
 
 
+_SPEC = re.compile("[A-Za-z]*,[A-Za-z]*->[A-Za-z]*")
+
+
 def _contract_rule(types: list[Type], regions: Sequence[Graph], spec: str) -> tuple[Type, ...]:
+    if not _SPEC.fullmatch(spec):
+        raise ArgumentError(f"contract: {spec!r} is not of the form 'ik,kj->ij'")
     left, right, result = split_spec(spec)
     x, y = types
     if x.dtype != y.dtype or x.dtype.kind == "b":
@@ -112,6 +118,10 @@ def _scatter_rule(
     i, x = types
     if not i.dtype.is_integer:
         raise TypeMismatch("scatter_add needs integer indices", values=[("i", i)])
+    if x.dtype.kind == "b":
+        raise TypeMismatch("scatter_add adds numbers", values=[("x", x)])
+    if not 0 <= axis < len(shape):
+        raise ArgumentError(f"scatter_add: axis {axis} is not one of {len(shape)}")
     if x.shape != shape[:axis] + i.shape + shape[axis + 1 :]:
         raise ShapeError(
             f"scatter_add: x does not fit {list(shape)} at axis {axis}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import Shape, Type, i64
-from graphc.errors import ArgumentError, ShapeError
+from graphc.dtypes import DType, Shape, Type, i64
+from graphc.errors import ArgumentError, ShapeError, TypeMismatch
+from graphc.ir import literal
 from graphc.kinds import check_axes, extreme, reduction, view
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import cast, eq, where
@@ -18,13 +20,14 @@ Ints = tuple[int, ...]
 
 
 def _broadcast_rule(x: Type, shape: Shape, dims: Ints) -> Type:
-    check_axes("broadcast", dims, len(shape))
+    result = x.with_shape(shape)
+    check_axes("broadcast", dims, result)
     if len(dims) != x.ndim or any(shape[d] != s for d, s in zip(dims, x.shape)):
         raise ShapeError(
             f"broadcast: axes {dims} of {list(shape)} must have the sizes of x",
             values=[("x", x)],
         )
-    return x.with_shape(shape)
+    return result
 
 
 def _numpy_broadcast(x: Any, shape: Ints, dims: Ints) -> Any:
@@ -127,13 +130,24 @@ reduce_min = reduction(
 
 
 def _reshape_rule(x: Type, shape: Shape) -> Type:
-    result = x.with_shape(shape)
-    if x.is_static and result.is_static and x.size != result.size:
+    if _elements(x.shape) != _elements(shape):
+        text = "[" + ", ".join(map(str, shape)) + "]"
         raise ShapeError(
-            f"reshape: {list(shape)} has {result.size} elements, x has {x.size}",
+            f"reshape: {text} has {_count(shape)} elements, x has {_count(x.shape)}",
             values=[("x", x)],
         )
-    return result
+    return x.with_shape(shape)
+
+
+def _elements(shape: Shape) -> tuple[int, list[str]]:
+    """The number of elements: a factor, and the sizes that are symbols."""
+    known = math.prod(d for d in shape if isinstance(d, int))
+    return known, sorted(str(d) for d in shape if not isinstance(d, int)) if known else []
+
+
+def _count(shape: Shape) -> str:
+    known, symbols = _elements(shape)
+    return " * ".join([str(known), *symbols])
 
 
 def regroup(shape: Ints, other: Ints) -> list[tuple[Ints, Ints]]:
@@ -226,9 +240,18 @@ transpose = view(
 # --- slice, pad, flip ---------------------------------------------------------------------
 
 
+def _check_each(name: str, x: Type, *parts: Ints) -> None:
+    if any(len(part) != x.ndim for part in parts):
+        raise ArgumentError(
+            f"{name}: every attribute must have a number for each axis",
+            values=[("x", x)],
+        )
+
+
 def _slice_rule(x: Type, start: Ints, stop: Ints, step: Ints) -> Type:
     sizes = []
-    for size, a, b, s in zip(x.static_shape, start, stop, step, strict=True):
+    _check_each("slice", x, start, stop, step)
+    for size, a, b, s in zip(x.static_shape, start, stop, step):
         if not (0 <= a <= b <= size and s >= 1):
             raise ArgumentError(
                 f"slice: {a}:{b}:{s} is not within 0:{size} with a step of 1 or more"
@@ -270,13 +293,26 @@ slice_ = view(
 
 
 def _pad_rule(x: Type, low: Ints, high: Ints, interior: Ints, value: float) -> Type:
+    _check_each("pad", x, low, high, interior)
     if any(n < 0 for n in (*low, *high, *interior)):
         raise ArgumentError("pad: widths must not be negative")
+    if not _holds(x.dtype, value):
+        raise TypeMismatch(f"pad: {value!r} is no number of {x.dtype}", values=[("x", x)])
     sizes = (
         n + max(n - 1, 0) * mid + a + b
-        for n, a, b, mid in zip(x.static_shape, low, high, interior, strict=True)
+        for n, a, b, mid in zip(x.static_shape, low, high, interior)
     )
     return x.with_shape(tuple(sizes))
+
+
+def _holds(dtype: DType, value: object) -> bool:
+    """Whether a dtype has this Python number; to a float dtype it is rounded."""
+    if type(value) not in (bool, int, float):
+        return False
+    try:
+        return dtype.is_float or literal(value, dtype).value == value
+    except (OverflowError, ValueError):
+        return False
 
 
 def _numpy_pad(x: Any, low: Ints, high: Ints, interior: Ints, value: float) -> Any:
@@ -337,15 +373,15 @@ pad = view(
     attrs=("low", "high", "interior", "value"),
     spelling=_spell_pad,
     samples=(
-        {"low": (1, 0), "high": (0, 2), "interior": (0, 0), "value": 0.5},
+        {"low": (1, 0), "high": (0, 2), "interior": (0, 0), "value": 1},
         {"low": (0, 1), "high": (1, 0), "interior": (0, 2), "value": 0.0},
     ),
 )
 
 
 def _flip_rule(x: Type, axes: Ints) -> Type:
-    check_axes("flip", axes, x.ndim)
-    return x
+    check_axes("flip", axes, x)
+    return x.with_shape(x.shape)
 
 
 flip = view(
@@ -364,8 +400,10 @@ flip = view(
 
 
 def _diagonal_rule(x: Type, axes: Ints) -> Type:
+    if len(axes) != 2 or axes[0] == axes[1] or any(not 0 <= a < x.ndim for a in axes):
+        raise ArgumentError(f"diagonal: {axes} are not two axes of x", values=[("x", x)])
     a, b = axes
-    if a == b or x.shape[a] != x.shape[b]:
+    if x.shape[a] != x.shape[b]:
         raise ShapeError(f"diagonal: axes {a} and {b} must have one size", values=[("x", x)])
     return x.with_shape(tuple(d for i, d in enumerate(x.shape) if i != b))
 
