@@ -22,7 +22,7 @@ from graphc.errors import ArgumentError, SignatureError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
-from graphc.tracing import Traced, bind, leaf_type, trace_call
+from graphc.tracing import Traced, bind, leaf_type, static_names, trace_call
 
 LOG = logging.getLogger("graphc")
 SIGNATURES = 64
@@ -124,7 +124,12 @@ class Compiled:
         functools.update_wrapper(self, fn)
         self.function = fn
         self.options = options or Options()
-        self.static = (static,) if isinstance(static, str) else tuple(static)
+        if device is not None and not isinstance(device, Device):
+            raise ArgumentError(
+                f"device is a graphc.device.Device, not {device!r}",
+                help='target="cpu" or target="cuda" names a kind of device',
+            )
+        self.static = static_names(fn, static)
         self._device = device
         self.requested = _known_target(target)
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()

@@ -56,7 +56,11 @@ class DType:
     def __getitem__(self, shape: Size | None | Shape) -> Type:
         """`f32[4, 3]` is a spec; `f32[()]` is 0-d; `None` is a size that is not known yet."""
         dims = shape if isinstance(shape, tuple) else (shape,)
-        return Type(self, tuple(map(_size, dims)))
+        type = Type(self, tuple(map(_size, dims)))
+        wrong = impossible(type)
+        if wrong:
+            raise ShapeError(f"an array of this spec {wrong}")
+        return type
 
     def __str__(self) -> str:
         return self.name
@@ -188,6 +192,17 @@ def is_sound(type: object) -> bool:
         and isinstance(type.shape, tuple)
         and all(map(is_size, type.shape))
     )
+
+
+def impossible(type: Type) -> str:
+    """What hinders an array from having this type, as the end of a sentence; empty if nothing."""
+    if not is_sound(type):
+        return "has no dtype or no sizes that an array can have"
+    if type.ndim > MAX_NDIM:
+        return f"would have {type.ndim} dimensions; {MAX_NDIM} is the most"
+    if type.is_static and type.nbytes > MAX_BYTES:
+        return f"would have {type.size:.3g} elements, more than memory has addresses"
+    return ""
 
 
 def promote(*operands: DType | bool | int | float) -> DType:

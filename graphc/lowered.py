@@ -15,7 +15,7 @@ from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.plan import Launch, Plan, Step
 from graphc.codegen.planner import make_plan
-from graphc.device import Device
+from graphc.device import CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.options import Options
@@ -43,11 +43,22 @@ class EmittedKernel:
         """PTX for each compute capability, by one run of the front end."""
         if self.target != "cuda":
             raise ArgumentError(f"{self.name} is a {self.target} kernel and has no PTX")
+        for cc in ccs:
+            if not _is_capability(cc):
+                raise ArgumentError(
+                    f"a compute capability is a pair such as (9, 0), not {cc!r}",
+                    help=f"the least that can be compiled for is {CUDA_CAPABILITIES[0]}",
+                )
         device_lib = _lazy.load("graphc.codegen.device_lib")
         seam = _lazy.load("graphc.codegen.numba_cuda")
         found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
         ptx: dict[CC, str] = seam.compile_ptx(found[self.name], ccs)
         return ptx
+
+
+def _is_capability(cc: object) -> bool:
+    pair = isinstance(cc, tuple) and len(cc) == 2 and all(type(n) is int for n in cc)
+    return pair and cc >= CUDA_CAPABILITIES[0]
 
 
 @dataclass(frozen=True)

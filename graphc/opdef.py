@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from graphc.dtypes import DTYPES, MAX_BYTES, MAX_NDIM, DType, Type, is_size
+from graphc.dtypes import DTYPES, DType, Type, impossible, is_size
 from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.ir import Attrs, Graph
 
@@ -146,15 +146,9 @@ def _check_attributes(op: Op, attrs: Attrs) -> None:
 
 
 def _check_result(op: Op, type: Type) -> None:
-    if type.ndim > MAX_NDIM:
-        raise ShapeError(
-            f"{op.name}: the result would have {type.ndim} dimensions; {MAX_NDIM} is the most"
-        )
-    if type.is_static and type.nbytes > MAX_BYTES:
-        raise ShapeError(
-            f"{op.name}: the result would have {type.size} elements, which no memory can hold",
-            values=[("result", type)],
-        )
+    wrong = impossible(type)
+    if wrong:
+        raise ShapeError(f"{op.name}: the result {wrong}")
 
 
 class TraceLike(Protocol):

@@ -27,7 +27,7 @@ class Options:
         for name in ("fast", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name} is True or False, not {getattr(self, name)!r}")
-        if self.level not in LEVELS:
+        if type(self.level) is not int or self.level not in LEVELS:
             raise ArgumentError(
                 f"level {self.level!r} does not exist",
                 help="the levels are " + ", ".join(map(str, LEVELS)),

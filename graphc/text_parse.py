@@ -47,6 +47,11 @@ def parse(
     `arrays` holds the constants beside the text by the hash it gives for them, `file` is named
     in errors, and relative paths of locations are joined to `root`. Raises ParseError.
     """
+    if not isinstance(text, str):
+        raise ParseError(
+            f"parse takes the text of a graph, not a {type(text).__name__}",
+            help=".read_text() of a path is its text" if hasattr(text, "read_text") else None,
+        )
     lines = _Lines(text.replace("\r\n", "\n").split("\n"), file)
     reader = _Reader(lines, arrays or {}, root)
     _read_version(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import linecache
+import operator
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.dtypes import DType, Type, bool_, dtype, f64, i64
+from graphc.dtypes import DType, Type, bool_, dtype, f64, i64, impossible
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
@@ -123,13 +125,7 @@ def bind(
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
-    static = (static,) if isinstance(static, str) else tuple(static)
-    unknown = [name for name in static if name not in signature.parameters]
-    if unknown:
-        raise ArgumentError(
-            f"static= names {unknown[0]}, which is no parameter of {function_name(fn)}",
-            values=[("parameters", ", ".join(signature.parameters))],
-        ).at(definition(fn))
+    static = static_names(fn, static)
     # Ordered, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
@@ -137,6 +133,25 @@ def bind(
     paths, leaves, tree = optree.tree_flatten_with_path(values)
     names = tuple(_leaf_name(signature, path[0], path[1:]) for path in paths)
     return Arguments(tuple(leaves), names, tree, dynamic, fixed)
+
+
+def static_names(fn: Callable[..., Any], static: Sequence[str] | str) -> tuple[str, ...]:
+    """`static=` as a tuple of parameters of `fn`; raises ArgumentError for anything else."""
+    names = (static,) if isinstance(static, str) else static
+    if not isinstance(names, (tuple, list, set, frozenset)) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise ArgumentError(
+            f"static= is the name of a parameter or a tuple of names, not {static!r}"
+        ).at(definition(fn))
+    known = signature_of(fn).parameters
+    for name in names:
+        if name not in known:
+            raise ArgumentError(
+                f"static= names {name}, which is no parameter of {function_name(fn)}",
+                values=[("parameters", ", ".join(known) or "none")],
+            ).at(definition(fn))
+    return tuple(names)
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
@@ -184,7 +199,7 @@ def identifier(path: Sequence[Any]) -> str:
 def leaf_type(name: str, leaf: Any) -> Type | type:
     """The signature of a leaf: a Type, or bool, int or float for a weak Python number."""
     if isinstance(leaf, Type):
-        return leaf
+        return _possible(name, leaf)
     if isinstance(leaf, DType):
         return Type(leaf, ())
     if type(leaf) in WEAK:
@@ -196,7 +211,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
             f"the argument {name} is a {type(leaf).__name__}, which has rules of its own",
             help="np.asarray(...) of it is a plain array",
         )
-    shape, kind = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
+    shape, kind = _attribute(name, leaf, "shape"), _attribute(name, leaf, "dtype")
     if shape is None or kind is None or isinstance(leaf, type):
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__}, neither an array nor a number",
@@ -205,9 +220,34 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
     try:
         # Other libraries' dtypes are known by their names: torch.float32.
         native = kind if isinstance(kind, np.dtype) else str(kind).rpartition(".")[2]
-        return Type(dtype(native), tuple(shape))
+        found = dtype(native)
     except TypeMismatch as error:
         raise SignatureError(f"the argument {name}: {error.message}", help=error.help) from None
+    try:
+        return _possible(name, Type(found, tuple(map(operator.index, shape))))
+    except TypeError:
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__} whose shape is {shape!r}"
+        ) from None
+
+
+def _attribute(name: str, leaf: Any, attribute: str) -> Any:
+    """An attribute of a user's object, None if it has none, whatever else it may raise."""
+    try:
+        return getattr(leaf, attribute, None)
+    except Exception as error:
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__} that does not tell its "
+            f"{attribute}: {error}"
+        ) from error
+
+
+def _possible(name: str, type: Type) -> Type:
+    """`type`; raises SignatureError for what no array can have."""
+    wrong = impossible(type)
+    if wrong:
+        raise SignatureError(f"the argument {name} {wrong}")
+    return type
 
 
 # --- tracing ------------------------------------------------------------------------------
@@ -304,12 +344,19 @@ def _output(trace: Trace, leaf: Any, fn: Callable[..., Any]) -> Tracer:
 
 
 def definition(fn: Callable[..., Any]) -> Loc | None:
-    """The line on which `fn` is defined."""
+    """The line on which `fn` is defined: that of its name, below its decorators."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
     if code is None:
         return None
-    source = linecache.getline(code.co_filename, code.co_firstlineno).rstrip("\r\n")
-    return Loc(code.co_filename, code.co_firstlineno, source=source)
+    first = code.co_firstlineno
+    lines = linecache.getlines(code.co_filename)[first - 1 : first + 99]
+    names = (n for n, text in enumerate(lines) if _DEFINITION.match(text))
+    line = next(names, 0) if lines and lines[0].lstrip().startswith("@") else 0
+    source = lines[line].rstrip("\r\n") if lines else ""
+    return Loc(code.co_filename, first + line, source=source)
+
+
+_DEFINITION = re.compile(r"\s*(async\s+def|def|class)\s")
 
 
 def sources_of(

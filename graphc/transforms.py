@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.dtypes import DType, Type, f64
+from graphc.dtypes import DType, Type, bf16, f64
 from graphc.errors import (
     ArgumentError,
     GraphcError,
@@ -72,7 +73,7 @@ def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -
     Raises NotDifferentiable for results that are no float scalars and arguments not of floats.
     """
     inner, rewrap = _unwrapped(fun)
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen = _numbers(argnums)
 
     @functools.wraps(inner)
     def both(*args: Any, **kwargs: Any) -> Any:
@@ -83,9 +84,23 @@ def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -
         count = len(call.graph.outputs)
         gradients = call.gradients(results[count:])
         value = optree.tree_unflatten(call.out_tree, results[:count])
-        return value, gradients[0] if isinstance(argnums, int) else gradients
+        return value, gradients if isinstance(argnums, (tuple, list)) else gradients[0]
 
     return rewrap(_named(both, inner, "value_and_grad"))
+
+
+def _numbers(argnums: Argnums) -> tuple[int, ...]:
+    """`argnums` as a tuple; raises ArgumentError for what names no arguments."""
+    given = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    try:
+        numbers = tuple(operator.index(number) for number in given)
+    except TypeError:
+        numbers = ()
+    if len(numbers) != len(given) or any(isinstance(number, bool) for number in given):
+        raise ArgumentError(
+            f"argnums is the position of an argument or a tuple of positions, not {argnums!r}"
+        )
+    return numbers
 
 
 def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
@@ -209,6 +224,10 @@ def _traced(
                 f"{len(args)} positional arguments"
             ).at(definition(fn))
     wanted = tuple(number % len(args) for number in chosen)
+    if len(set(wanted)) < len(wanted):
+        raise ArgumentError(
+            f"argnums {chosen} names an argument of {function_name(fn)} twice"
+        ).at(definition(fn))
     trace = Trace(function_name(fn))
     names = _argument_names(fn, args, kwargs)
     values: list[Any] = []
@@ -309,8 +328,21 @@ def _cotangents(graph: Graph, cotangent: Any, tree: optree.PyTreeSpec) -> list[A
                 "the cotangent must have the shape of the function's result",
                 values=[("result", output.type), ("cotangent", list(shape))],
             )
+        if _kind(leaf) not in "biuf":
+            raise ArgumentError(
+                "the cotangent must be of real numbers",
+                values=[("result", output.type), ("cotangent", np.asarray(leaf).dtype)],
+            )
         checked.append(_in_dtype(leaf, output.type.dtype))
     return checked
+
+
+def _kind(leaf: Any) -> str:
+    """The kind of a leaf's dtype as NumPy's letter; that of bfloat16 is `V`, and f here."""
+    if isinstance(leaf, Tracer):
+        return "f"
+    native = np.asarray(leaf).dtype
+    return "f" if native == bf16.numpy else native.kind
 
 
 def _in_dtype(leaf: Any, to: DType) -> Any:

@@ -123,8 +123,8 @@ class Executable:
         pool: ThreadPool = POOL,
         library: Callable[[], Blas | None] = blas,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ArgumentError(f"threads must be at least 1, not {threads}")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise ArgumentError(f"threads must be an int of at least 1, not {threads!r}")
         self.kernels = compile_kernels(plan) if kernels is None else kernels
         self.threads = usable_cores() if threads is None else threads
         self.pool = pool

@@ -1,0 +1,690 @@
+"""What users do wrong: one file for each; its last statement raises."""
+
+from __future__ import annotations
+
+CASES = """
+# matmul_shapes
+def layer(x, w, b):
+    h = x @ w + b
+    return h
+trace(layer, f32[64, 768], f32[3072, 768], f32[3072])
+
+# matmul_of_scalar
+def scale(x, c):
+    return x @ c
+trace(scale, f32[4, 4], f32[()])
+
+# matmul_batched
+def attention(q, k):
+    scores = np.matmul(q, k)
+    return scores
+trace(attention, f32[2, 5, 4], f32[2, 5, 4])
+
+# add_shapes
+def residual(x, y):
+    return np.tanh(x + y[:, 1:]) * 2
+trace(residual, f32[8, 5], f32[8, 5])
+
+# where_shapes
+def choose(mask, x):
+    return np.where(mask, x, 0.0)
+trace(choose, bool[3], f32[4])
+
+# underline_after_wide_characters
+def f(größe, b):
+    größe = größe * 2; größe = "日本語" and größe + b
+    return größe
+trace(f, f32[3], f32[4])
+
+# underline_of_several_lines
+def f(x, y):
+    total = (np.exp(x)
+             + y)
+    return total
+trace(f, f32[3], f32[4])
+
+# underline_of_call_over_lines
+def f(x, y):
+    return np.concatenate(
+        [x, y],
+        axis=1,
+    )
+trace(f, f32[3, 2], f32[4, 2])
+
+# error_in_nested_helper
+def dense(x, w):
+    return np.tanh(x @ w)
+
+def model(x, params):
+    for w in params:
+        x = dense(x, w)
+    return x
+trace(model, f32[2, 3], [f32[3, 3], f32[4, 3]])
+
+# dtype_not_stored
+def f(x):
+    return x + np.arange(3, dtype=np.int16)
+trace(f, f32[3])
+
+# dtype_of_complex_constant
+def f(x):
+    return x * 1j
+trace(f, f32[3])
+
+# astype_unknown
+def f(x):
+    return x.astype(np.complex64)
+trace(f, f32[3])
+
+# bits_of_floats
+def f(x, y):
+    return x & y
+trace(f, f32[3], i32[3])
+
+# minus_of_booleans
+def f(x, y):
+    return (x > 0) - (y > 0)
+trace(f, f32[3], f32[3])
+
+# number_out_of_range
+def f(x):
+    return x + 300
+trace(f, u8[3])
+
+# sum_of_bytes
+def f(image):
+    return image.sum(axis=0)
+trace(f, u8[4, 4])
+
+# power_of_int
+def f(n):
+    return n ** -1
+trace(f, i64[3])
+
+# string_operand
+def f(x):
+    return x + "1"
+trace(f, f32[3])
+
+# axis_out_of_range
+def f(x):
+    return x.mean(axis=2)
+trace(f, f32[3, 4])
+
+# axis_twice
+def f(x):
+    return np.sum(x, axis=(0, -2))
+trace(f, f32[3, 4])
+
+# axis_traced
+def f(x, axis):
+    return np.sum(x, axis=axis)
+trace(f, f32[3, 4], 1)
+
+# max_of_empty
+def f(x):
+    return x[:0].max()
+trace(f, f32[3])
+
+# reshape_size
+def f(x):
+    return x.reshape(7, -1)
+trace(f, f32[3, 4])
+
+# reshape_traced
+def f(x, n):
+    return x.reshape(n, 4)
+trace(f, f32[3, 4], 3)
+
+# reshape_order
+def f(x):
+    return np.reshape(x, (4, 3), order="F")
+trace(f, f32[3, 4])
+
+# transpose_axes
+def f(x):
+    return x.transpose(0, 2)
+trace(f, f32[3, 4, 5])
+
+# squeeze_axis
+def f(x):
+    return np.squeeze(x, axis=0)
+trace(f, f32[3, 1])
+
+# broadcast_to
+def f(x):
+    return np.broadcast_to(x, (4, 2))
+trace(f, f32[3, 2])
+
+# concatenate_shapes
+def f(x, y):
+    return np.concatenate([x, y, x], axis=1)
+trace(f, f32[3, 2], f32[4, 2])
+
+# stack_shapes
+def f(x, y):
+    return np.stack([x, y])
+trace(f, f32[3], f32[4])
+
+# pad_mode
+def f(x):
+    return np.pad(x, 1, mode="edge")
+trace(f, f32[3])
+
+# index_out_of_bounds
+def f(x):
+    last = x[:, 4]
+    return last
+trace(f, f32[3, 4])
+
+# too_many_indices
+def f(x):
+    return x[0, 0, 0]
+trace(f, f32[3, 4])
+
+# index_by_mask
+def f(x):
+    return x[x > 0]
+trace(f, f32[3])
+
+# index_by_several_arrays
+def f(x, i, j):
+    return x[i, j]
+trace(f, f32[3, 3], i64[2], i64[2])
+
+# index_by_float
+def f(x):
+    return x[1.5]
+trace(f, f32[3])
+
+# slice_traced
+def f(x, i):
+    return x[i : i + 2]
+trace(f, f32[8], 3)
+
+# take_out_of_bounds
+def f(x):
+    return np.take(x, [0, 5], axis=0)
+trace(f, f32[3, 4])
+
+# take_by_floats
+def f(x, i):
+    return np.take(x, i, axis=0)
+trace(f, f32[3, 4], f32[2])
+
+# einsum_sizes
+def f(a, b):
+    return np.einsum("ij,jk->ik", a, b)
+trace(f, f32[3, 4], f32[5, 6])
+
+# einsum_letters
+def f(a):
+    return np.einsum("ijk->i", a)
+trace(f, f32[3, 4])
+
+# einsum_output
+def f(a, b):
+    return np.einsum("ij,jk->iz", a, b)
+trace(f, f32[3, 4], f32[4, 6])
+
+# einsum_three
+def f(a, b, c):
+    return np.einsum("ij,jk,kl", a, b, c)
+trace(f, f32[3, 4], f32[4, 6], f32[6, 2])
+
+# tensordot_axes
+def f(a, b):
+    return np.tensordot(a, b, axes=2)
+trace(f, f32[3, 4], f32[4, 3])
+
+# truth_value
+def f(x):
+    if x.sum() > 0:
+        return x
+    return -x
+trace(f, f32[3])
+
+# python_max
+def f(x, y):
+    return max(x.sum(), y)
+trace(f, f32[3], 1.0)
+
+# python_float
+def f(x):
+    return x * math.exp(x.mean())
+trace(f, f32[3])
+
+# iteration
+def f(x):
+    return sum(x)
+trace(f, f32[3, 4])
+
+# range_of_traced
+def f(x, n):
+    for _ in range(n):
+        x = x * 2
+    return x
+trace(f, f32[3], 4)
+
+# item
+def f(x):
+    return x / x.max().item()
+trace(f, f32[3])
+
+# array_of_list
+def f(x, y):
+    return np.array([x.sum(), y.sum()])
+trace(f, f32[3], f32[3])
+
+# index_concrete_array
+TABLE = np.arange(10.0)
+def f(i):
+    return TABLE[i]
+trace(f, i64[3])
+
+# concrete_dot
+A = np.ones((3, 3))
+def f(x):
+    return A.dot(x)
+trace(f, f64[3])
+
+# r_
+def f(x, y):
+    return np.r_[x, y]
+trace(f, f32[3], f32[4])
+
+# zeros_of_traced_size
+def f(n):
+    return np.zeros(n) + 1
+trace(f, 3)
+
+# arange_of_traced
+def f(n):
+    return gnp.arange(n) * 2
+trace(f, 3)
+
+# assignment_to_element
+def f(x):
+    y = x * 2
+    y[0] = 1
+    return y
+trace(f, f32[3])
+
+# assignment_into_concrete
+def f(x):
+    out = np.zeros((2, 3))
+    out[0] = x
+    return out
+trace(f, f32[3])
+
+# in_place_on_argument
+def f(x):
+    x += 1
+    return x
+trace(f, f32[3])
+
+# in_place_on_concrete
+def f(x):
+    total = np.zeros(3)
+    total += x
+    return total
+trace(f, f32[3])
+
+# in_place_through_view
+def f(x):
+    y = x * 2
+    y[1:] += 1
+    return y
+trace(f, f32[3])
+
+# in_place_with_live_view
+def f(x):
+    y = x * 2
+    head = y[:2]
+    y *= 3
+    return head.sum() + y
+trace(f, f32[3])
+
+# in_place_shape
+def f(x, y):
+    z = x * 1
+    z += y
+    return z
+trace(f, f32[3], f32[2, 3])
+
+# out
+def f(x):
+    result = np.empty(3)
+    np.exp(x, out=result)
+    return result
+trace(f, f32[3])
+
+# copyto
+A = np.ones(3)
+def f(c):
+    return np.full_like(A, c)
+trace(f, f32[()])
+
+# ufunc_at
+def f(x, i):
+    counts = np.zeros(3)
+    np.add.at(counts, i, x)
+    return counts
+trace(f, f32[5], i64[5])
+
+# function_unknown
+def f(x):
+    return np.cumsum(x)
+trace(f, f32[3])
+
+# function_misremembered
+def f(x):
+    return np.nanmax(x)
+trace(f, f32[3])
+
+# function_of_submodule
+def f(x):
+    return np.linalg.norm(x)
+trace(f, f32[3])
+
+# ufunc_unknown
+def f(x, y):
+    return np.hypot(x, y)
+trace(f, f32[3], f32[3])
+
+# method_unknown
+def f(x):
+    return x.cumsum()
+trace(f, f32[3])
+
+# argument_unknown
+def f(x):
+    return np.add(x, 1, where=x > 0)
+trace(f, f32[3])
+
+# argument_misspelled
+def f(x):
+    return x.sum(axes=0)
+trace(f, f32[3])
+
+# reduction_initial
+def f(x):
+    return np.max(x, initial=0.0)
+trace(f, f32[3])
+
+# static_unhashable
+def f(x, sizes):
+    return x.reshape(sizes)
+trace(f, f32[6], [2, 3], static=("sizes",))
+
+# static_unknown
+def f(x, sizes):
+    return x.reshape(sizes)
+trace(f, f32[6], (2, 3), static=("shape",))
+
+# argument_is_text
+def f(x, mode):
+    return x if mode == "train" else -x
+trace(f, f32[6], "train")
+
+# argument_dtype
+def f(x):
+    return x + 1
+trace(f, np.zeros(3, np.uint32))
+
+# call_signature
+def f(x, y, scale=1.0):
+    return (x + y) * scale
+trace(f, f32[3])
+
+# returns_text
+def f(x):
+    return {"loss": x.sum(), "name": "mse"}
+trace(f, f32[6])
+
+# returns_nothing
+def f(x):
+    y = x.sum()
+trace(f, f32[6])
+
+# random_draw
+def f(x):
+    return x + np.random.normal(size=3)
+trace(f, f64[3])
+
+# leaked
+KEPT = []
+def f(x):
+    KEPT.append(x * 2)
+    return x
+trace(f, f32[3])
+def g(y):
+    return y + KEPT[0]
+trace(g, f32[3])
+
+# grad_of_vector
+def f(w):
+    return np.tanh(w)
+grad(f)(np.ones(3))
+
+# grad_by_int
+def f(w, n):
+    return np.sum(w * n)
+grad(f, argnums=(0, 1))(np.ones(3), np.arange(3))
+
+# grad_by_int_in_tree
+def f(params):
+    return np.sum(params["w"] * params["count"])
+grad(f)({"w": np.ones(3), "count": 3})
+
+# grad_of_int
+def f(w):
+    return np.argmax(w)
+grad(f)(np.ones(3))
+
+# grad_argnums
+def f(w):
+    return w.sum()
+grad(f, argnums=1)(np.ones(3))
+
+# grad_without_aux
+def f(w):
+    return w.sum(), w
+value_and_grad(f)(np.ones(3))
+
+# grad_aux_missing
+def f(w):
+    return w.sum()
+value_and_grad(f, has_aux=True)(np.ones(3))
+
+# vjp_cotangent
+def f(w):
+    return 2 * w
+out, pullback = vjp(f, np.ones(3))
+pullback(np.ones(4))
+
+# grad_changes_captured
+def f(x):
+    y = x * 2
+    def inner(w):
+        y.__iadd__(w)
+        return y.sum()
+    return grad(inner)(x)
+trace(f, f32[3])
+
+# layer_norm_shape
+def f(x, g):
+    return nn.layer_norm(x, 5, g)
+trace(f, f32[3, 4], f32[5])
+
+# cross_entropy_labels
+def loss(logits, labels):
+    return nn.softmax_cross_entropy(logits, labels).mean()
+trace(loss, f32[8, 10], f32[8])
+
+# gelu_form
+def f(x):
+    return nn.gelu(x, approximate="erf")
+trace(f, f32[3])
+
+# relu_of_ints
+def f(n):
+    return nn.relu(n)
+trace(f, i32[3])
+
+# linear_shapes
+def f(x, w):
+    return nn.linear(x, w)
+trace(f, f32[8, 4], f32[4, 3])
+
+# adam_trees
+w = np.ones(3)
+optim.adam({"w": w}, [w], optim.adam_init({"w": w}))
+
+# outside_a_trace
+gnp.concatenate([np.ones((2, 3)), np.ones((2, 4))])
+
+# outside_a_trace_unknown
+gnp.sort(np.ones(3))
+
+# power_outside_a_trace
+gnp.power(np.array([2, 3]), np.array([-1, 1]))
+
+# scalar_unpacked
+def f(x):
+    a, b = x.sum()
+    return a
+trace(f, f32[3])
+
+# length_of_scalar
+def f(x):
+    return len(x.sum())
+trace(f, f32[3])
+
+# dict_key
+def f(x):
+    return {x: 1}
+trace(f, f32[3])
+
+# format
+def f(x):
+    text = format(x.sum(), ".3f")
+    return x, text
+trace(f, f32[3])
+
+# large_size_symbolic
+def f(x):
+    return x.mean()
+trace(f, f32[None])
+
+# compile_static_number
+graphc.compile(lambda x: x, static=3)
+
+# compile_static_unknown_at_decoration
+@graphc.compile(static="n")
+def f(x):
+    return x
+f(np.ones(3))
+
+# compile_device_str
+graphc.compile(lambda x: x, device="cpu")
+
+# spec_65
+graphc.f32[(1,) * 65]
+
+# spec_huge
+graphc.f32[2**40, 2**40]
+
+# options_level
+graphc.Options(level=True)
+
+# grad_argnums_str
+def f(x):
+    return x.sum()
+grad(f, argnums="x")
+
+# grad_argnums_float
+def f(x):
+    return x.sum()
+grad(f, argnums=0.0)(np.ones(3))
+
+# grad_argnums_duplicate_negative
+def f(x, y):
+    return (x * y).sum()
+grad(f, argnums=(0, -2))(np.ones(3), np.ones(3))
+
+# grad_argnums_bool
+def f(x, y):
+    return (x * y).sum()
+grad(f, argnums=True)(np.ones(3), np.ones(3))
+
+# vjp_cotangent_complex
+def f(x):
+    return x
+out, pull = vjp(f, np.ones(3))
+pull(np.ones(3) * 1j)
+
+# vjp_cotangent_string
+def f(x):
+    return x
+out, pull = vjp(f, np.ones(3))
+pull("abc")
+
+# parse_none
+graphc.parse(None)
+
+# parse_path
+from pathlib import Path
+graphc.parse(Path("layer.ir"))
+
+# trace_static
+trace(lambda x: x, f32[3], static=5)
+
+# shape_raises
+class A:
+    dtype = np.dtype(float)
+    @property
+    def shape(self):
+        raise RuntimeError("shape?")
+@graphc.compile
+def f(x):
+    return x + 1
+f(A())
+
+# shape_none
+class A:
+    dtype = np.dtype(float)
+    shape = 3
+@graphc.compile
+def f(x):
+    return x + 1
+f(A())
+
+# lower_ptx_bad_cc2
+from graphc.lowered import lower_graph
+from graphc.device import H100
+lower_graph(graphc.trace(lambda x: x * 2, graphc.f32[3]), H100, graphc.Options()).kernels[0].ptx(90)
+
+# compile_threads_str
+@graphc.compile(target="cpu")
+def f(x):
+    return x * 2
+f.lower(graphc.f32[3]).compile(threads="two")
+
+# dims_65
+def f(x):
+    for _ in range(65):
+        x = x[None]
+    return x
+trace(f, f32[3])
+
+# too_large_elements
+def f(x):
+    return gnp.zeros((2**40, 2**40)) + x
+trace(f, f32[()])
+
+# arange_huge
+def f(x):
+    return gnp.arange(1e300)
+trace(f, f32[3])
+"""
