@@ -6,16 +6,35 @@ parameters and comes out with them.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import optree
 
-from graphc.errors import ArgumentError
+from graphc.dtypes import Type, dtype
+from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
+from graphc.provenance import call_site
 from graphc.tracer import Tracer
+from graphc.tracing import leaf_type
 
 Tree = Any
+Function = Callable[..., Any]
+
+
+def _located(function: Function) -> Function:
+    """`function`, whose errors say on which line of the user's it was called."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except GraphcError as error:
+            raise error.at(call_site()[0]) from None
+
+    return call
 
 
 class AdamState(NamedTuple):
@@ -26,8 +45,13 @@ class AdamState(NamedTuple):
     square: Tree
 
 
+@_located
 def adam_init(params: Tree) -> AdamState:
-    """The state before the first step of `adam`: zeros of the parameters' shapes and dtypes."""
+    """The state before the first step of `adam`: zeros of the parameters' shapes and dtypes.
+
+    Raises TypeMismatch for parameters that are no floats.
+    """
+    _leaf_types("adam", params)
     return AdamState(
         np.zeros((), np.float32),
         optree.tree_map(np.zeros_like, params),
@@ -35,6 +59,7 @@ def adam_init(params: Tree) -> AdamState:
     )
 
 
+@_located
 def adam(
     params: Tree,
     grads: Tree,
@@ -46,20 +71,28 @@ def adam(
 ) -> tuple[Tree, AdamState]:
     """The parameters and the state after a step of Adam (Kingma and Ba, 2015, algorithm 1).
 
-    Every array keeps its dtype. Raises ArgumentError if the trees have different structures.
+    Parameters are floats, and every array keeps its dtype; gradients may have another one. Raises
+    TypeMismatch for other parameters, ArgumentError if the trees have different structures or
+    their leaves different shapes, and for b1 or b2 outside of [0, 1).
     """
-    tree = _same_structure(params, grads=grads, mean=state.mean, square=state.square)
+    mean, square = _moments(state)
+    tree = _check("adam", params, grads=grads)
+    _check("adam", params, same_dtypes=True, mean=mean, square=square)
+    _check_rate(learning_rate)
+    b1, b2, eps = _number("b1", b1, 1), _number("b2", b2, 1), _number("eps", eps)
     step = state.step + 1
 
     def update(p: Any, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
+        g = _in_dtype(g, p)
         count, rate = _in_dtype(step, p), _in_dtype(learning_rate, p)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * (g * g)
         # The corrections are numbers: one division and one root for each parameter remain.
         scale, root = rate / _unbiasing(b1, count), 1 / np.sqrt(_unbiasing(b2, count))
-        return p - scale * m / (np.sqrt(v) * root + eps), m, v
+        new = p - scale * m / (np.sqrt(v) * root + eps)
+        return _in_dtype(new, p), _in_dtype(m, p), _in_dtype(v, p)
 
-    leaves = [optree.tree_leaves(t) for t in (params, grads, state.mean, state.square)]
+    leaves = [optree.tree_leaves(t) for t in (params, grads, mean, square)]
     updated = [update(*group) for group in zip(*leaves, strict=True)]
     new = [optree.tree_unflatten(tree, [u[i] for u in updated]) for i in range(3)]
     return new[0], AdamState(step, new[1], new[2])
@@ -70,31 +103,108 @@ def _unbiasing(decay: float, count: Any) -> Any:
     return -np.expm1(count * math.log(decay)) if decay else count * 0.0 + 1.0
 
 
+@_located
 def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:
-    """The parameters after a step of gradient descent; every array keeps its dtype.
+    """The parameters after a step of gradient descent.
 
-    Raises ArgumentError if the trees have different structures.
+    Parameters are floats, and every array keeps its dtype; gradients may have another one. Raises
+    TypeMismatch for other parameters, ArgumentError if the trees have different structures or
+    their leaves different shapes.
     """
-    tree = _same_structure(params, grads=grads)
+    tree = _check("sgd", params, grads=grads)
+    _check_rate(learning_rate)
     pairs = zip(optree.tree_leaves(params), optree.tree_leaves(grads), strict=True)
-    moved = [p - _in_dtype(learning_rate, p) * g for p, g in pairs]
+    moved = [
+        _in_dtype(p - _in_dtype(learning_rate, p) * _in_dtype(g, p), p) for p, g in pairs
+    ]
     return optree.tree_unflatten(tree, moved)
 
 
 def _in_dtype(number: Any, array: Any) -> Any:
-    """`number` in the dtype of `array`; Python numbers take it by themselves."""
+    """`number` in the dtype of `array`; Python numbers take it by themselves.
+
+    (Beside bfloat16 they do so in a trace only: NumPy makes float32 of the two.)
+    """
+    if isinstance(array, float):
+        return number
     strong = isinstance(number, (np.ndarray, np.generic)) or (
         isinstance(number, Tracer) and not number.weak
     )
     return number.astype(array.dtype) if strong else number
 
 
-def _same_structure(params: Tree, **others: Tree) -> optree.PyTreeSpec:
+# --- what is checked ----------------------------------------------------------------------
+
+
+def _leaf_types(name: str, tree: Tree, what: str = "params") -> dict[str, Type]:
+    """The type of every leaf by its path; raises TypeMismatch for what is no array of floats."""
+    paths, leaves, _ = optree.tree_flatten_with_path(tree)
+    found = {}
+    for path, leaf in zip(paths, leaves, strict=True):
+        label = what + "".join(f"[{part!r}]" for part in path)
+        type = _type_of(label, leaf)
+        if not type.dtype.is_float:
+            raise TypeMismatch(
+                f"{name} takes float arrays",
+                values=[(label, type)],
+                help="leave out of the tree what is not trained, or convert it with .astype",
+            )
+        found[label] = type
+    return found
+
+
+def _type_of(label: str, leaf: Any) -> Type:
+    try:
+        kind = leaf_type(label, leaf)
+    except SignatureError as error:
+        raise TypeMismatch(error.message.removeprefix("the argument ")) from None
+    return kind if isinstance(kind, Type) else Type(dtype(kind), ())
+
+
+def _check(
+    name: str, params: Tree, *, same_dtypes: bool = False, **others: Tree
+) -> optree.PyTreeSpec:
+    """The structure of the parameters, which the other trees have, with leaves of their shapes."""
     tree = optree.tree_structure(params)
-    for name, other in others.items():
+    for what, other in others.items():
         if optree.tree_structure(other) != tree:
             raise ArgumentError(
-                f"params and {name} have different structures",
-                values=[("params", tree), (name, optree.tree_structure(other))],
+                f"params and {what} have different structures",
+                values=[("params", tree), (what, optree.tree_structure(other))],
             )
+        own, given = _leaf_types(name, params), _leaf_types(name, other, what)
+        for pair in zip(own.items(), given.items(), strict=True):
+            (_, p), (_, g) = pair
+            if p.shape != g.shape:
+                raise ArgumentError(f"params and {what} have different shapes", values=pair)
+            if same_dtypes and p.dtype != g.dtype:
+                raise TypeMismatch(f"params and {what} have different dtypes", values=pair)
     return tree
+
+
+def _moments(state: Any) -> tuple[Tree, Tree]:
+    if not isinstance(state, AdamState):
+        raise ArgumentError(
+            f"the state of adam is an AdamState, not {type(state).__name__}",
+            help="optim.adam_init(params) is the first",
+        )
+    return state.mean, state.square
+
+
+def _check_rate(rate: Any) -> None:
+    kind = _type_of("learning_rate", rate)
+    if kind.shape or kind.dtype.kind == "b":
+        raise ArgumentError("the learning rate must be one number", values=[("got", kind)])
+
+
+def _number(name: str, number: Any, below: float = math.inf) -> float:
+    """A number from 0 to `below` as a float, of Python's own kind, which changes no dtype."""
+    try:
+        found = float(number)
+    except GraphcError:
+        raise
+    except (TypeError, ValueError):
+        found = math.nan
+    if not 0 <= found < below:
+        raise ArgumentError(f"{name} must be a number in [0, {below}), not {number!r}")
+    return found

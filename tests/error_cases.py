@@ -687,4 +687,37 @@ trace(f, f32[()])
 def f(x):
     return gnp.arange(1e300)
 trace(f, f32[3])
+
+# sgd_shapes_broadcast
+optim.sgd([np.ones(3)], [np.ones((2, 3))], 0.1)
+
+# sgd_ints
+optim.sgd([np.arange(3)], [np.ones(3)], 0.1)
+
+# sgd_rate_string
+optim.sgd([np.ones(3)], [np.ones(3)], "0.1")
+
+# sgd_rate_vector
+optim.sgd({"w": np.ones(3, np.float32)}, {"w": np.ones(3)}, np.ones(3))
+
+# adam_ints
+optim.adam([np.arange(3)], [np.ones(3)], optim.adam_init([np.arange(3)]))
+
+# adam_state_tuple
+optim.adam([np.ones(3)], [np.ones(3)], ())
+
+# adam_state_dtype
+optim.adam({"w": np.ones(3, np.float32)}, {"w": np.ones(3)}, optim.adam_init({"w": np.ones(3)}))
+
+# adam_b2_negative
+optim.adam([np.ones(3)], [np.ones(3)], optim.adam_init([np.ones(3)]), b2=-0.5)
+
+# adam_in_compile_trees
+@graphc.compile
+def step(p, g, s):
+    return optim.adam(p, g, s)
+step({"w": np.ones(3)}, {"v": np.ones(3)}, optim.adam_init({"w": np.ones(3)}))
+
+# adam_eps
+optim.adam([np.ones(3)], [np.ones(3)], optim.adam_init([np.ones(3)]), eps="x")
 """

@@ -149,7 +149,12 @@ REFUSED: dict[str, tuple[str, list[Type], dict[str, Any], str]] = {
         "is no number of i64",
     ),
     "dimensions": ("broadcast", [f32[()]], {"shape": (1,) * 65, "dims": ()}, "65 dimensions"),
-    "bytes": ("broadcast", [f32[()]], {"shape": (2**31, 2**30), "dims": ()}, "more than memory"),
+    "bytes": (
+        "broadcast",
+        [f32[()]],
+        {"shape": (2**31, 2**30), "dims": ()},
+        "more than memory",
+    ),
     "group": ("group", [X], {"name": "g"}, "does not take 0 regions"),
 }
 
