@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphc.errors import ShapeError, TypeMismatch
+from graphc.errors import AxisError, ShapeError, TypeMismatch
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,9 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
-def normalize_axis(axis: int, ndim: int, what: str = "axis") -> int:
-    """`axis` counted from the front; raises ShapeError if it is out of range."""
+def normalize_axis(axis: int, ndim: int) -> int:
+    """`axis` counted from the front; raises AxisError if it is out of range."""
     if not -ndim <= axis < ndim:
-        raise ShapeError(f"{what} {axis} is out of range for an array of {ndim} dimensions")
+        many = "s" if ndim != 1 else ""
+        raise AxisError(f"axis {axis} is out of range for an array of {ndim} dimension{many}")
     return axis % ndim

@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from graphc.ir import Loc
 
@@ -76,6 +78,10 @@ class ShapeError(GraphcError, ValueError):
     """Shapes do not fit each other."""
 
 
+class AxisError(ShapeError, np.exceptions.AxisError):
+    """An axis is none of the array's; an IndexError and a ValueError, as NumPy's is."""
+
+
 class ArgumentError(GraphcError, ValueError):
     """An argument has a value that the function does not take."""
 
@@ -114,6 +120,10 @@ class NotDifferentiable(GraphcError, TypeError):
 
 class TargetError(GraphcError, RuntimeError):
     """The target cannot be had on this machine; the help line says how to go on."""
+
+
+class OutOfMemory(GraphcError, MemoryError):
+    """An array that does not fit the memory of the machine."""
 
 
 class RuntimeFault(GraphcError, RuntimeError):

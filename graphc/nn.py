@@ -177,7 +177,15 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
             ),
         )
     product = matmul(x, transpose(weight))
-    return product if bias is None else elementwise(ew.add, product, bias)
+    if bias is None:
+        return product
+    bias = array(bias)
+    if bias.shape != weight.shape[:-1]:
+        raise ShapeError(
+            "linear: bias must have the outputs of weight [outputs, inputs]",
+            values=[(label(weight, "weight"), weight.type), (label(bias, "bias"), bias.type)],
+        )
+    return elementwise(ew.add, product, bias)
 
 
 # --- losses -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc.errors import UnsupportedFunction
 from graphc.functions import tables
+from graphc.provenance import call_site
 from graphc.tracing import public
 
 __array_api_version__ = "2024.12"
@@ -44,7 +45,10 @@ globals().update(
 def __getattr__(name: str) -> Any:
     if name.startswith("_") or not hasattr(np, name):
         raise AttributeError(f"graphc.numpy has no attribute {name}")
-    raise MissingFunction(f"graphc.numpy.{name} is not built yet", help=tables.nearest(name))
+    missing = MissingFunction(
+        f"graphc.numpy.{name} is not built yet", help=tables.nearest(name)
+    )
+    raise missing.at(call_site()[0])
 
 
 class MissingFunction(UnsupportedFunction, AttributeError):

@@ -114,9 +114,7 @@ def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:
     tree = _check("sgd", params, grads=grads)
     _check_rate(learning_rate)
     pairs = zip(optree.tree_leaves(params), optree.tree_leaves(grads), strict=True)
-    moved = [
-        _in_dtype(p - _in_dtype(learning_rate, p) * _in_dtype(g, p), p) for p, g in pairs
-    ]
+    moved = [_in_dtype(p - _in_dtype(learning_rate, p) * _in_dtype(g, p), p) for p, g in pairs]
     return optree.tree_unflatten(tree, moved)
 
 

@@ -23,6 +23,8 @@ _INTERNAL = tuple(
     for folder in (
         *(_ROOT / part for part in ("graphc", "passes", "codegen")),
         Path(np.__file__).resolve().parent,
+        # SciPy's functions may come to us by NumPy's names, from the depth of their own files.
+        Path(np.__file__).resolve().parents[1] / "scipy",
     )
 )
 

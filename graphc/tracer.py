@@ -435,7 +435,7 @@ class Tracer(promote.TracedArray):
                 "a traced array cannot be written into an array that exists while tracing",
                 _ELEMENTS,
             )
-        _refuse("the array", tables.instead_of(expression(loc)))
+        _refuse("the content", tables.instead_of(expression(loc)))
 
     def __bool__(self) -> NoReturn:
         _refuse(

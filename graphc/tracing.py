@@ -20,6 +20,7 @@ from graphc.errors import (
     ArgumentError,
     ConcretizationError,
     GraphcError,
+    OutOfMemory,
     SignatureError,
     TypeMismatch,
 )
@@ -27,7 +28,7 @@ from graphc.interpret import interpret
 from graphc.ir import Graph, Loc
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
-from graphc.tracer import Trace, Tracer, as_tracer
+from graphc.tracer import MissingAttribute, Trace, Tracer, as_tracer
 
 WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
 """The dtype of a Python number that meets no array."""
@@ -312,16 +313,17 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
         return call()
     except GraphcError:
         raise
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         loc, refused = raised_at(error), trace.refused
         if refused is not None and refused.loc == loc:
             # NumPy asked a traced value for its number, and replaced our error by its own.
             raise refused from None
-        if Tracer.__name__ in str(error):
-            raise ConcretizationError(f"a traced array is of no use here: {error}").at(
-                loc
-            ) from error
-        raise
+        name = Tracer.__name__
+        if name not in str(error):
+            raise
+        text = re.sub(rf"'{name}'( object)?|{name}(?=<)", "a traced array", str(error))
+        form = ConcretizationError if isinstance(error, TypeError) else MissingAttribute
+        raise form(text).at(loc) from error
 
 
 def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
@@ -456,10 +458,16 @@ def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_graph(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
-    """The graph interpreted; what NumPy raises for the numbers comes in our form."""
+    """The graph interpreted, to arrays that may be written to.
+
+    What NumPy raises for the numbers comes in our form.
+    """
     try:
-        return [np.asarray(a) for a in interpret(graph, arrays)]
+        results = [np.asarray(a) for a in interpret(graph, arrays)]
+        return [a if a.flags.writeable else a.copy() for a in results]
     except GraphcError:
         raise
+    except MemoryError as error:
+        raise OutOfMemory(f"{graph.name}: {error}") from error
     except (ValueError, IndexError, OverflowError, ArithmeticError) as error:
         raise ArgumentError(f"{graph.name}: {error}") from error

@@ -720,4 +720,212 @@ step({"w": np.ones(3)}, {"v": np.ones(3)}, optim.adam_init({"w": np.ones(3)}))
 
 # adam_eps
 optim.adam([np.ones(3)], [np.ones(3)], optim.adam_init([np.ones(3)]), eps="x")
+
+# array_raises_runtime
+class A:
+    shape, dtype = (3,), np.dtype(float)
+    def __array__(self, dtype=None, copy=None):
+        raise AttributeError("no array today")
+@graphc.compile
+def f(x):
+    return x + 1
+f(np.ones(3))
+f(A())
+
+# too_large_output
+@graphc.compile
+def f(x):
+    return gnp.broadcast_to(x, (2**16, 2**16, 2**16)) + x
+f(np.ones((), np.float32))
+
+# too_large_arena
+@graphc.compile
+def f(x):
+    y = gnp.broadcast_to(x[:, None], (x.shape[0], 2**48)) * x[:, None]
+    return gnp.tanh(y @ y.T)
+f(np.ones((3,), np.float32))
+
+# tensordot_repeat
+def f(a):
+    return np.tensordot(a, a, ((0, 1), (0, 0)))
+trace(f, f32[3, 3])
+
+# tensordot_too_many
+def f(x, y):
+    return np.tensordot(x, y, 2)
+trace(f, f32[3], f32[3, 4])
+
+# tensordot_str
+def f(a):
+    return np.tensordot(a, a, "ij")
+trace(f, f32[3, 3])
+
+# dims_outer
+def f(x):
+    return np.tensordot(x, x, 0)
+trace(f, f32[(1,) * 40])
+
+# dims_matmul
+def f(x):
+    return x @ x
+trace(f, f32[(1,) * 60])
+
+# lshift
+def f(x):
+    return x << 1
+trace(f, i32[3])
+
+# rlshift
+def f(x):
+    return 1 << x
+trace(f, i32[3])
+
+# rshift_array
+def f(x):
+    return x >> np.arange(3)
+trace(f, i32[3])
+
+# ilshift
+def f(x):
+    x = x * 2
+    x <<= 1
+    return x
+trace(f, i32[3])
+
+# pow_three
+def f(x):
+    return pow(x, 2, 5)
+trace(f, i32[3])
+
+# call_tracer
+def f(x):
+    return x(3)
+trace(f, f32[3])
+
+# matmul_list
+def f(x):
+    return x @ [[1, 2], [3]]
+trace(f, f32[3])
+
+# axis_softmax
+def f(x):
+    return nn.softmax(x, axis=2)
+trace(f, f32[3])
+
+# axis_string
+def f(x):
+    return x.sum(axis="a")
+trace(f, f32[3])
+
+# axis_float
+def f(x):
+    return x.sum(axis=0.0)
+trace(f, f32[3])
+
+# transpose_int
+def f(x):
+    return np.transpose(x, 3)
+trace(f, f32[3, 4])
+
+# concatenate_one_d_axis
+def f(x):
+    return np.concatenate([x, x], axis=1)
+trace(f, f32[3])
+
+# concatenate_scalars
+def f(x):
+    return np.concatenate([x.sum(), x.sum()])
+trace(f, f32[3])
+
+# stack_empty
+def f(x):
+    return gnp.stack([])
+trace(f, f32[3])
+
+# stack_axis
+def f(x):
+    return gnp.stack([x, x], axis=4)
+trace(f, f32[3])
+
+# reshape_zero_minus1
+def f(x):
+    return x.reshape(0, -1)
+trace(f, f32[0])
+
+# reshape_negative
+def f(x):
+    return x.reshape(-3)
+trace(f, f32[3])
+
+# size_negative
+def f(x):
+    return np.broadcast_to(x, (-2, 3))
+trace(f, f32[3])
+
+# take_axis
+def f(x):
+    return np.take(x, 0, axis=3)
+trace(f, f32[3])
+
+# pad_value
+def f(x):
+    return np.pad(x, 1, constant_values=300)
+trace(f, u8[3])
+
+# round_str
+def f(x):
+    return np.round(x, "a")
+trace(f, f32[3])
+
+# round_traced
+def f(x, d):
+    return np.round(x, d)
+trace(f, f32[3], 2)
+
+# arange_str
+def f(x):
+    return x + gnp.arange("a")
+trace(f, f32[3])
+
+# arange_nan
+def f(x):
+    return gnp.arange(float("nan"))
+trace(f, f32[3])
+
+# eye_negative
+def f(x):
+    return x @ gnp.eye(-3)
+trace(f, f32[3])
+
+# nn_linear_bias
+def f(x, w, b):
+    return nn.linear(x, w, b)
+trace(f, f32[8, 4], f32[3, 4], f32[8])
+
+# nn_ce_shapes
+def f(x, y):
+    return nn.softmax_cross_entropy(x, y)
+trace(f, f32[8, 4], i64[8, 4])
+
+# gnp_unknown
+def f(x):
+    return gnp.cumsum(x)
+trace(f, f32[8, 4])
+
+# set_attr
+def f(a):
+    a.name = "x"
+    return a
+trace(f, f32[3, 3])
+
+# set_dtype
+def f(a):
+    a.dtype = np.int32
+    return a
+trace(f, f32[3, 3])
+
+# index_ragged
+def f(x):
+    return x[[[0, 1], [2]]]
+trace(f, f32[3])
 """

@@ -12,7 +12,13 @@ import pytest
 
 from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind, Table
 from graphc.dtypes import bf16, bool_, f32, i64
-from graphc.errors import OutOfBounds, SignatureError, TargetError, UnsupportedFunction
+from graphc.errors import (
+    OutOfBounds,
+    OutOfMemory,
+    SignatureError,
+    TargetError,
+    UnsupportedFunction,
+)
 from graphc.runtime import cuda, devices
 from graphc.runtime.buffers import address_of
 from graphc.runtime.cores import core_numbers, usable_cores
@@ -391,6 +397,24 @@ def test_a_table_is_copied_only_where_an_address_changed():
         # One for the argument, and one for each turn of the loop, whose rows move on.
         assert core.stream.log.count("copy") == 1 + copies_of_fixed + 3
         assert np.array_equal(np.asarray(out), x + 1.5)
+
+
+def test_a_full_device_is_said():
+    class Full(FakeCore):
+        def __init__(self, text):
+            super().__init__({})
+
+            def allocate(self, size, *, stream):
+                raise ValueError(text)
+
+            self.Device.allocate = allocate
+
+    plan = Plan("f", "cuda", buffers(x=(IN, 0, f32[1024])), (), (0,), (), 4096)
+    x = np.ones(1024, np.float32)
+    with pytest.raises(OutOfMemory, match="f: the device's memory has no 4.0 KiB left"):
+        CudaExecutable(plan, {}, core=Full("CUDA_ERROR_OUT_OF_MEMORY: it is full"))([x])
+    with pytest.raises(ValueError, match="another"):
+        CudaExecutable(plan, {}, core=Full("another"))([x])
 
 
 def test_library_steps_get_device_arrays():

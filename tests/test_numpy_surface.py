@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import graphc
 import graphc.numpy as gnp
-from graphc.dtypes import DTYPES
+from graphc import nn
+from graphc.dtypes import DTYPES, f64
 from graphc.errors import ArgumentError, GraphcError, UnsupportedFunction
 from graphc.functions import tables
 from graphc.interpret import interpret
@@ -328,6 +330,29 @@ def test_creation(call):
     expected = np.asarray(evaluate(call, np, ARRAYS))
     check(expected, evaluate(call, gnp, ARRAYS))
     check(expected, run(lambda v: evaluate(call, gnp, {**ARRAYS, "V": v}), V))
+
+
+def test_what_is_created_outside_a_trace_can_be_written():
+    x = np.ones(3)
+    for made in (gnp.zeros(3), gnp.full((2, 2), 7), gnp.broadcast_to(x, (2, 3))):
+        made += 1
+        assert np.array_equal(x, np.ones(3))
+
+
+def test_a_label_outside_the_classes_is_none_of_them():
+    logits = np.array([[1.0, 2.0, 4.0]] * 4)
+    labels = np.array([0, 3, -1, 100])
+    step = graphc.compile(nn.softmax_cross_entropy, target="cpu")
+    made = nn.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(step(logits, labels), made, rtol=1e-12)
+    assert made[0] > made[1] == made[2] == made[3]
+
+
+def test_an_axis_that_is_none_raises_what_numpys_does():
+    for kind in (np.exceptions.AxisError, IndexError, ValueError, GraphcError):
+        for call in (lambda x: x.sum(axis=3), lambda x: gnp.concatenate([x, x], axis=-3)):
+            with pytest.raises(kind, match="axis -?3 is out of range"):
+                graphc.trace(call, f64[2, 2])
 
 
 def test_empty_is_zeros():

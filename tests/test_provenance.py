@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,6 +243,17 @@ def test_gradients_bear_the_line_of_the_forward_node():
         "np.sum(h * h)",
     }
     assert {n.names for n in nodes if n.order == 0} == {("h",), ()}
+
+
+def test_a_function_of_scipys_has_the_line_that_calls_it():
+    inside = str(Path(np.__file__).parents[1] / "scipy" / "special" / "_some.py")
+    space = {"np": np}
+    exec(compile("def special(x):\n    return np.tanh(x)\n", inside, "exec"), space)
+
+    def f(x):
+        return space["special"](x)
+
+    assert seen(f, X) == [("tanh", 'space["special"](x)')]
 
 
 def test_source_that_is_not_there():

@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import graphc
+import graphc.numpy as gnp
 from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind
 from graphc.dtypes import bool_, f32, f64, i64
-from graphc.errors import ArgumentError, OutOfBounds, RuntimeFault, SignatureError
-from graphc.runtime.buffers import RECYCLE_FROM, Outputs, address_of, aligned_bytes
+from graphc.errors import ArgumentError, OutOfBounds, OutOfMemory, RuntimeFault, SignatureError
+from graphc.runtime.buffers import RECYCLE_FROM, Outputs, address_of, aligned_bytes, in_units
 from graphc.runtime.execute import Executable
 from graphc.runtime.library import blas, open_blas, single_threaded
 from graphc.runtime.rows import LOOP
@@ -620,6 +622,25 @@ def test_faults_as_text_and_faults_unknown():
         Executable(checked_plan({7: "take: too far"}), kernels())([bad])
     with pytest.raises(RuntimeFault, match="check 7 failed"):
         Executable(checked_plan({}), kernels())([bad])
+
+
+def test_what_does_not_fit_the_memory_is_said_and_nothing_is_lost():
+    @graphc.compile(target="cpu", static="n")
+    def cube(x, n):
+        return gnp.broadcast_to(x, (n, n, n)) + x
+
+    one = np.ones((), np.float32)
+    for _ in range(2):
+        # 2**50 bytes: more than a process can address.
+        with pytest.raises(OutOfMemory, match="do not fit the memory\\n.* 1.0 PiB") as caught:
+            cube(one, 2**16)
+        assert isinstance(caught.value, MemoryError)
+        assert np.array_equal(cube(one, 3), np.full((3, 3, 3), 2, np.float32))
+
+
+def test_bytes_for_people():
+    sizes = {0: "0 bytes", 1023: "1023 bytes", 1536: "1.5 KiB", 2**60: "1.0 EiB"}
+    assert {n: in_units(n) for n in sizes} == sizes
 
 
 def test_threads_must_be_positive():

@@ -9,11 +9,11 @@ import numpy as np
 
 from graphc.dtypes import DType, dtype, f32, f64, i32, i64
 from graphc.errors import ArgumentError, ConcretizationError, ShapeError
-from graphc.functions.promote import Number, broadcast_to, label, lift
+from graphc.functions.promote import Number, broadcast_to, is_traced, label, lift
 from graphc.functions.promote import array as as_array
 from graphc.functions.promote import astype as convert
 from graphc.functions.promote import full as fill
-from graphc.functions.shapes import as_int, as_shape, holds_traced, stack
+from graphc.functions.shapes import as_int, as_shape, holds_traced, nested, stack
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
 
@@ -31,16 +31,9 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None) -> Any:
     elif holds_traced(a):
         made = stack([asarray(item) for item in a])
     else:
-        made = as_array(_nested(a))
+        made = as_array(nested(a))
     made = made if dtype is None else convert(made, _dtype(dtype, f64))
     return made.snapshot() if copy else made
-
-
-def _nested(items: Any) -> Any:
-    try:
-        return np.asarray(items)
-    except ValueError as error:
-        raise ShapeError(f"the lists do not make an array: {error}") from None
 
 
 def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
@@ -109,11 +102,15 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     if stop is None:
         start, stop = 0, start
     for value in (start, stop, step):
-        if not isinstance(value, (*Number, np.number)):
+        if not is_traced(value) and not isinstance(value, (*Number, np.number)):
+            raise ArgumentError(f"arange: the bounds must be numbers, not {value!r}")
+        if is_traced(value):
             raise ConcretizationError(
                 "arange: the bounds make the shape, so they must be known while tracing",
                 help="name the argument in static=",
             )
+    if not all(np.isfinite(v) for v in (start, stop, step)):
+        raise ArgumentError("arange: the bounds must be finite")
     if step == 0:
         raise ArgumentError("arange: the step must not be zero")
     count = max(math.ceil((stop - start) / step), 0)

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.dtypes import bool_
 from graphc.errors import ArgumentError, TypeMismatch
 from graphc.functions.promote import array, elementwise, is_traced, label, lift
+from graphc.functions.shapes import as_int
 from graphc.kinds import extreme
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
@@ -265,7 +266,7 @@ def _above_all(a: Any, bound: Any) -> bool:
 
 def round(a: Any, decimals: int = 0) -> Any:
     """Rounded to a number of decimals, halves to even; integers stay."""
-    a = array(a)
+    a, decimals = array(a), as_int(decimals, "the number of decimals")
     if a.type.dtype.is_integer:
         if decimals < 0:
             raise ArgumentError(

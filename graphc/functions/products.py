@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from graphc.dtypes import normalize_axis
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
 from graphc.functions.promote import (
     array,
@@ -15,7 +14,7 @@ from graphc.functions.promote import (
     elementwise,
     labels,
 )
-from graphc.functions.shapes import as_int, expand_dims, ravel, squeeze
+from graphc.functions.shapes import as_axis, expand_dims, ravel, squeeze
 from graphc.ops import elementwise as ew
 from graphc.ops import views
 from graphc.ops.products import contract
@@ -55,10 +54,13 @@ def matmul(a: Any, b: Any) -> Any:
     return contract(a, b, spec=f"{left}{row}k,{right}k{column}->{both}{row}{column}")
 
 
+_BATCH = "".join(c for c in string.ascii_uppercase + string.ascii_lowercase if c not in "ijk")
+
+
 def _align_batch(a: Any, b: Any, lead_a: Any, lead_b: Any) -> tuple[Any, Any, str, str]:
     """Broadcast leading axes of size 1 and letter them; a missing axis needs no copy."""
     n = max(len(lead_a), len(lead_b))
-    letters = string.ascii_uppercase[:n]
+    letters = _letters("matmul", n, _BATCH)
     wide_a, wide_b = list(lead_a), list(lead_b)
     for i in range(1, min(len(lead_a), len(lead_b)) + 1):
         wide_a[-i] = (
@@ -99,19 +101,25 @@ def dot(a: Any, b: Any) -> Any:
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """The sum of products over pairs of axes."""
     a, b = _pair("tensordot", a, b)
+    pairs = axes
     if isinstance(axes, int):
-        axes = (range(a.ndim - axes, a.ndim), range(axes))
-    if not isinstance(axes, (tuple, list)) or len(axes) != 2:
+        if axes > min(a.ndim, b.ndim):
+            raise ShapeError(
+                f"tensordot: a and b do not both have {axes} axes", values=_named(a, b)
+            )
+        pairs = (range(a.ndim - axes, a.ndim), range(axes))
+    if not isinstance(pairs, (tuple, list)) or len(pairs) != 2:
         raise ArgumentError(f"tensordot: axes {axes!r} are neither a number nor a pair")
-    first, second = _axes(axes[0], a), _axes(axes[1], b)
-    if len(first) != len(second) or len(set(first)) < len(first) > len(set(second)):
+    first, second = _axes(pairs[0], a), _axes(pairs[1], b)
+    unlike = len(set(first)) < len(first) or len(set(second)) < len(second)
+    if len(first) != len(second) or unlike:
         raise ArgumentError(f"tensordot: axes {axes} do not pair up axes of a and b")
     if [a.shape[i] for i in first] != [b.shape[i] for i in second]:
         raise ShapeError(
             f"tensordot: axes {first} of a and {second} of b must have equal sizes",
             values=[("a", a.type), ("b", b.type)],
         )
-    letters = iter(string.ascii_letters)
+    letters = iter(_letters("tensordot", a.ndim + b.ndim - len(first)))
     left = [next(letters) for _ in range(a.ndim)]
     right = [
         left[first[second.index(i)]] if i in second else next(letters) for i in range(b.ndim)
@@ -120,9 +128,19 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return contract(a, b, spec=f"{''.join(left)},{''.join(right)}->{''.join(result)}")
 
 
+def _letters(name: str, count: int, alphabet: str = string.ascii_letters) -> str:
+    """So many letters for axes; raises UnsupportedFunction where the alphabet has fewer."""
+    if count > len(alphabet):
+        raise UnsupportedFunction(
+            f"{name} over {count} axes is not built, only over {len(alphabet)}",
+            help="flatten axes with reshape",
+        )
+    return alphabet[:count]
+
+
 def _axes(axes: Any, x: Any) -> list[int]:
     given = axes if isinstance(axes, (tuple, list, range)) else (axes,)
-    return [normalize_axis(as_int(i, "an axis"), x.ndim) for i in given]
+    return [as_axis(i, x.ndim) for i in given]
 
 
 def outer(a: Any, b: Any) -> Any:

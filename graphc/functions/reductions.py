@@ -196,7 +196,7 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
     """The least index of the extreme, or of the first nan: two reductions."""
     a = array(a)
     flat = ravel(a) if axis is None else a
-    at = as_axes(0 if axis is None else as_int(axis, "axis"), flat.ndim)
+    at = as_axes(0 if axis is None else as_int(axis, "an axis"), flat.ndim)
     if not flat.shape[at[0]]:
         raise ShapeError(
             "the index of an extreme of an empty axis does not exist",

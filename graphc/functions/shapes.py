@@ -47,11 +47,23 @@ def as_int(value: Any, what: str) -> int:
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:
-    """A shape as a tuple of ints."""
+    """A shape as a tuple of ints; raises ArgumentError for a negative size."""
+    sizes = _as_sizes(shape)
+    if any(size < 0 for size in sizes):
+        raise ArgumentError(f"the sizes {list(sizes)} must not be negative")
+    return sizes
+
+
+def _as_sizes(shape: Any) -> tuple[int, ...]:
     if isinstance(shape, np.ndarray):
         shape = shape.tolist()
     sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
     return tuple(as_int(s, "a size") for s in sizes)
+
+
+def as_axis(axis: Any, ndim: int) -> int:
+    """An axis counted from the front; raises AxisError or ArgumentError for what is none."""
+    return normalize_axis(as_int(axis, "an axis"), ndim)
 
 
 def holds_traced(items: Any) -> bool:
@@ -61,12 +73,20 @@ def holds_traced(items: Any) -> bool:
     return is_traced(items)
 
 
+def nested(items: Any) -> np.ndarray:
+    """Nested lists of numbers as an array; raises ShapeError where they are ragged."""
+    try:
+        return np.asarray(items)
+    except ValueError:
+        raise ShapeError("the lists do not make an array: they differ in length") from None
+
+
 def as_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
     """Distinct axes in ascending order; all of them for None."""
     if axis is None:
         return tuple(range(ndim))
     given = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = [normalize_axis(as_int(a, "an axis"), ndim) for a in given]
+    axes = [as_axis(a, ndim) for a in given]
     if len(set(axes)) != len(axes):
         raise ArgumentError(f"an axis is named twice in {tuple(given)}")
     return tuple(sorted(axes))
@@ -80,11 +100,13 @@ def reshape(a: Any, shape: Any, *sizes: Any, order: str = "C") -> Any:
     if order != "C":
         raise UnsupportedFunction(f"reshape: order {order!r} is not built yet, only 'C'")
     a = array(a)
-    wanted = as_shape((shape, *sizes) if sizes else shape)
-    if wanted.count(-1) > 1 or any(s < -1 for s in wanted):
+    wanted = _as_sizes((shape, *sizes) if sizes else shape)
+    if wanted.count(-1) > 1:
         raise ArgumentError(f"reshape: {list(wanted)} has more than one size to be found")
+    if any(s < -1 for s in wanted):
+        raise ArgumentError(f"reshape: the sizes {list(wanted)} must not be negative")
     known = abs(math.prod(wanted))
-    if a.size % known if known and -1 in wanted else a.size != known:
+    if (not known or a.size % known) if -1 in wanted else a.size != known:
         raise ShapeError(
             f"reshape: {a.size} elements do not make {list(wanted)}",
             values=[(label(a, "a"), a.type)],
@@ -148,7 +170,7 @@ def ndim(a: Any) -> int:
 def size(a: Any, axis: int | None = None) -> int:
     """The number of elements, or the size of an axis."""
     a = array(a)
-    return int(a.size if axis is None else a.shape[normalize_axis(axis, a.ndim)])
+    return int(a.size if axis is None else a.shape[as_axis(axis, a.ndim)])
 
 
 # --- transpose ----------------------------------------------------------------------------
@@ -158,8 +180,8 @@ def transpose(a: Any, axes: Any = None, *more: Any) -> Any:
     """The axes in another order, reversed by default."""
     a = array(a)
     given = (axes, *more) if more else axes
-    order = tuple(range(a.ndim))[::-1] if given is None else given
-    perm = tuple(normalize_axis(as_int(p, "an axis"), a.ndim) for p in order)
+    order = tuple(range(a.ndim))[::-1] if given is None else _listed(given)
+    perm = tuple(as_axis(p, a.ndim) for p in order)
     if sorted(perm) != list(range(a.ndim)):
         raise ArgumentError(
             f"transpose: {list(order)} does not name each of {a.ndim} axes once",
@@ -168,6 +190,12 @@ def transpose(a: Any, axes: Any = None, *more: Any) -> Any:
     if perm == tuple(range(a.ndim)):
         return a
     return views.transpose(a, perm=perm).is_view_of(a)
+
+
+def _listed(axes: Any) -> Sequence[Any]:
+    """One axis or several, as a sequence."""
+    found: Sequence[Any] = axes if isinstance(axes, (tuple, list, range)) else (axes,)
+    return found
 
 
 def permute_dims(a: Any, axes: Any) -> Any:
@@ -184,7 +212,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     """Two axes exchanged."""
     a = array(a)
     order = list(range(a.ndim))
-    i, j = (normalize_axis(as_int(x, "an axis"), a.ndim) for x in (axis1, axis2))
+    i, j = (as_axis(x, a.ndim) for x in (axis1, axis2))
     order[i], order[j] = order[j], order[i]
     return transpose(a, order)
 
@@ -192,13 +220,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
 def moveaxis(a: Any, source: Axes, destination: Axes) -> Any:
     """Axes moved to other places; the others keep their order."""
     a = array(a)
-    pairs = [
-        [
-            normalize_axis(as_int(x, "an axis"), a.ndim)
-            for x in (v if isinstance(v, (tuple, list)) else (v,))
-        ]
-        for v in (source, destination)
-    ]
+    pairs = [[as_axis(x, a.ndim) for x in _listed(v)] for v in (source, destination)]
     if len(pairs[0]) != len(pairs[1]) or any(len(set(p)) != len(p) for p in pairs):
         raise ArgumentError(f"moveaxis: {source} and {destination} do not pair up axes")
     order = [i for i in range(a.ndim) if i not in pairs[0]]
@@ -219,26 +241,40 @@ def flip(m: Any, axis: Axes = None) -> Any:
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     """The arrays one after another along an axis."""
-    parts = [array(a) for a in arrays]
-    if not parts:
-        raise ArgumentError("concatenate needs at least one array")
+    parts = _parts("concatenate", arrays)
     if axis is None:
         parts, axis = [ravel(p) for p in parts], 0
     ndim = parts[0].ndim
-    along = normalize_axis(as_int(axis, "axis"), ndim)
+    if not ndim:
+        raise ShapeError(
+            "concatenate: arrays of no dimension have no axis to be joined along",
+            values=zip(_numbered(parts), (p.type for p in parts), strict=True),
+            help="graphc.numpy.stack makes an array of them",
+        )
+    along = as_axis(axis, ndim)
     rest = {tuple(n for i, n in enumerate(p.shape) if i != along) for p in parts}
     if len(rest) > 1 or any(p.ndim != ndim for p in parts):
         raise ShapeError(
             f"concatenate: the arrays must agree in every axis but {along}",
-            values=zip(
-                labels(parts, [f"arrays[{i}]" for i in range(len(parts))]),
-                (p.type for p in parts),
-                strict=True,
-            ),
+            values=zip(_numbered(parts), (p.type for p in parts), strict=True),
         )
     common = common_dtype(parts)
     parts = [astype(p, common) for p in parts]
     return _join([p for p in parts if p.shape[along]] or parts[:1], along).snapshot()
+
+
+def _parts(name: str, arrays: Any) -> list[Any]:
+    """The arrays of a sequence, or the slices of an array along its first axis."""
+    if is_traced(arrays) and arrays.ndim:
+        arrays = [arrays[i] for i in range(arrays.shape[0])]
+    parts = [array(a) for a in arrays]
+    if not parts:
+        raise ArgumentError(f"{name} needs at least one array")
+    return parts
+
+
+def _numbered(parts: Sequence[Any]) -> list[str]:
+    return labels(parts, [f"arrays[{i}]" for i in range(len(parts))])
 
 
 def _join(parts: Sequence[Any], axis: int) -> Any:
@@ -261,16 +297,13 @@ def _join(parts: Sequence[Any], axis: int) -> Any:
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """The arrays along a new axis."""
-    arrays = [array(a) for a in arrays]
+    arrays = _parts("stack", arrays)
     if len({a.shape for a in arrays}) > 1:
         raise ShapeError(
             "stack: the arrays must have one shape",
-            values=zip(
-                labels(arrays, [f"arrays[{i}]" for i in range(len(arrays))]),
-                (a.type for a in arrays),
-                strict=True,
-            ),
+            values=zip(_numbered(arrays), (a.type for a in arrays), strict=True),
         )
+    as_axis(axis, arrays[0].ndim + 1)
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
 
 
@@ -289,7 +322,8 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     if not isinstance(constant_values, Number):
         raise ArgumentError("pad: constant_values must be one Python number")
     zeros = (0,) * a.ndim
-    return views.pad(a, low=low, high=high, interior=zeros, value=constant_values)
+    value = promote.fitting_literal(constant_values, a.type.dtype).value
+    return views.pad(a, low=low, high=high, interior=zeros, value=value)
 
 
 # --- indexing -----------------------------------------------------------------------------
@@ -386,7 +420,7 @@ def _expand_key(x: Any, keys: tuple[Any, ...]) -> list[Any]:
 def _index_array(key: Any) -> Any:
     """A list or array in an index as an array of integers; other keys as they are."""
     if isinstance(key, list):
-        key = stack([array(k) for k in key]) if holds_traced(key) else np.asarray(key)
+        key = stack([array(k) for k in key]) if holds_traced(key) else nested(key)
     if not _is_array(key):
         return key
     if key.dtype == bool:
@@ -432,7 +466,7 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     a = array(a)
     if axis is None:
         a, axis = ravel(a), 0
-    along = normalize_axis(as_int(axis, "axis"), a.ndim)
+    along = as_axis(axis, a.ndim)
     if not is_traced(indices) and not holds_traced(indices):
         known = np.asarray(indices)
         size = a.shape[along]

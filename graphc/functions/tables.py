@@ -208,6 +208,7 @@ _COMPARISONS = {
     "ge": "greater_equal",
 }
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
+_SHIFTS = {"lshift": "<<", "rshift": ">>"}
 _METHODS = (
     "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
     "squeeze swapaxes dot astype copy clip round take"
@@ -223,6 +224,9 @@ def install_methods(cls: Any) -> None:
         setattr(cls, f"__i{name}__", _in_place(forward, target))
     for name, target in _COMPARISONS.items():
         setattr(cls, f"__{name}__", _operator(target))
+    for name, symbol in _SHIFTS.items():
+        for prefix in ("", "r", "i"):
+            setattr(cls, f"__{prefix}{name}__", _shift(symbol + "=" * (prefix == "i")))
     for name, target in _UNARY.items():
         setattr(cls, f"__{name}__", _unary(target))
     for name in _METHODS.split():
@@ -236,7 +240,9 @@ def install_methods(cls: Any) -> None:
 def _operator(name: str, swapped: bool = False) -> Function:
     """A binary operator; of Python numbers and weak values, its result is weak, too."""
 
-    def operator(self: Any, other: Any) -> Any:
+    def operator(self: Any, other: Any, modulo: Any = None) -> Any:
+        if modulo is not None:
+            return self.guard(name, _refuse_modulo, modulo)
         known = isinstance(other, _OPERANDS)
         if not known and hasattr(type(other), "__array_ufunc__"):
             return NotImplemented
@@ -252,7 +258,25 @@ def _operator(name: str, swapped: bool = False) -> Function:
     return operator
 
 
+def _refuse_modulo(modulo: Any) -> Any:
+    raise UnsupportedFunction("pow with a modulus is not built", help="write x**n % modulus")
+
+
 _OPERANDS = (TracedArray, bool, int, float, np.ndarray, np.generic, list, tuple)
+
+
+def _shift(symbol: str) -> Function:
+    instead = "x * 2**n is what x << n" if "<<" in symbol else "x // 2**n is what x >> n"
+
+    def refuse(a: Any, b: Any) -> Any:
+        raise UnsupportedFunction(
+            f"the operator {symbol} is not built yet", help=f"{instead} means"
+        )
+
+    def operator(self: Any, other: Any) -> Any:
+        return self.guard(symbol, refuse, self, other)
+
+    return operator
 
 
 def _python_power(base: Any, exponent: Any) -> tuple[Any, Any]:

@@ -246,8 +246,10 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def _numpy_cross_entropy(logits: Any, labels: Any) -> Any:
-    log_p = _numpy_log_softmax(logits, (logits.ndim - 1,))
-    return -np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
+    z = logits - np.max(logits, -1, keepdims=True)
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    own = np.take_along_axis(z, np.where(known, labels, 0)[..., None].astype(np.int64), -1)
+    return np.log(np.sum(np.exp(z), -1)) - np.where(known, own[..., 0], 0)
 
 
 def _cross_entropy_type(logits: Type, labels: Type) -> Type:

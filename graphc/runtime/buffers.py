@@ -201,9 +201,10 @@ def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[An
             return np.from_dlpack(value)
         if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
             return np.asarray(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # it is the user's object, and may raise anything
         raise _misfit(
-            f"{function}: argument {name} cannot be read as an array in host memory: {error}",
+            f"{function}: argument {name} cannot be read as an array in host memory: "
+            f"{error.__class__.__name__}: {error}",
             type,
             value,
         ) from error
@@ -250,3 +251,12 @@ def describe(value: object) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def in_units(nbytes: int) -> str:
+    """A number of bytes for people: `3.6 TiB`."""
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    size, unit = float(nbytes), next(units)
+    while size >= 1024:
+        size, unit = size / 1024, next(units)
+    return f"{size:.1f} {unit}" if unit != "bytes" else f"{nbytes} bytes"

@@ -15,8 +15,8 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.codegen.plan import Extent, Launch, Place, Plan, Step, StepKind, Table
-from graphc.errors import SignatureError, TargetError, UnsupportedFunction
-from graphc.runtime.buffers import adapt, aligned_copy, describe
+from graphc.errors import OutOfMemory, SignatureError, TargetError, UnsupportedFunction
+from graphc.runtime.buffers import adapt, aligned_copy, describe, in_units
 from graphc.runtime.device_array import DeviceArray, download, upload
 from graphc.runtime.device_table import DeviceTable, table_bytes
 from graphc.runtime.faults import fault_of
@@ -122,7 +122,14 @@ class CudaExecutable:
         return code.get_kernel(entry[1])
 
     def _allocate(self, nbytes: int) -> Any:
-        return self.device.allocate(max(nbytes, 1), stream=self.stream)
+        try:
+            return self.device.allocate(max(nbytes, 1), stream=self.stream)
+        except Exception as error:
+            if "OUT_OF_MEMORY" not in str(error):
+                raise
+            raise OutOfMemory(
+                f"{self.plan.name}: the device's memory has no {in_units(nbytes)} left"
+            ) from error
 
     def _buffer(self, address: int, nbytes: int, owner: Any) -> Any:
         return self._core.Buffer.from_handle(address, nbytes, owner=owner)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graphc import _lazy
 from graphc.codegen.plan import Launch, Place, Plan, StepKind
-from graphc.errors import ArgumentError, RuntimeFault, SignatureError
+from graphc.errors import ArgumentError, OutOfMemory, RuntimeFault, SignatureError
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
     LAYOUT,
@@ -29,6 +29,7 @@ from graphc.runtime.buffers import (
     aligned_bytes,
     aligned_copy,
     as_bytes,
+    in_units,
 )
 from graphc.runtime.cores import usable_cores
 from graphc.runtime.faults import fault_of
@@ -174,11 +175,14 @@ class Executable:
             else:
                 with self._lease:
                     outputs = self._run(context, tuple(arrays))
-        except BaseException:  # an interrupted loop leaves addresses of a later turn behind
+        except BaseException as error:
+            # An interrupted loop leaves addresses of a later turn behind.
             if context is not None:
                 self._retire(context)
             if self._lease is not None:
                 self._lease.restore(depth)
+            if isinstance(error, MemoryError):
+                raise self._out_of_memory() from error
             raise
         self._free.append(context)
         return outputs
@@ -263,6 +267,19 @@ class Executable:
         return SignatureError(
             f"{self.plan.name} takes {self._inputs} arrays, not {len(arrays)}",
             values=[(b.name, b.type) for b in names],
+        )
+
+    def _out_of_memory(self) -> OutOfMemory:
+        buffers = [self.plan.buffers[b] for b in self.plan.outputs]
+        return OutOfMemory(
+            f"{self.plan.name}: the results and temporaries do not fit the memory",
+            values=[
+                *(
+                    (f"result {n}", f"{b.type}, {in_units(b.type.nbytes)}")
+                    for n, b in enumerate(buffers)
+                ),
+                ("temporaries", in_units(self.plan.arena_bytes)),
+            ],
         )
 
     def trim(self) -> None:
