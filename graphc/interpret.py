@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import SignatureError
+from graphc.errors import (
+    ArgumentError,
+    GraphcError,
+    OutOfBounds,
+    OutOfMemory,
+    SignatureError,
+)
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.opdef import Op
 
@@ -20,7 +26,8 @@ def interpret(
     """The graph's outputs for these inputs, in the dtypes that the graph states.
 
     Floating-point warnings are silent. `observe(node, results)` sees every node as it is run.
-    Raises SignatureError if an array does not have the type of its input.
+    Raises SignatureError if an array does not have the type of its input, and OutOfBounds,
+    ArgumentError or OutOfMemory, at the node's line, where NumPy cannot compute a node.
     """
     if len(arrays) != len(graph.inputs):
         raise SignatureError(
@@ -71,9 +78,23 @@ def _results(node: Node, arrays: list[Any], observe: Observer | None) -> tuple[A
         inner = dict(zip(region.inputs, arrays, strict=True))
         _run(region, inner, observe)
         return tuple(inner[v] for v in region.outputs)
-    made = op.numpy(*arrays, **node.attrs)
+    made = _computed(node, op, arrays)
     made = made if isinstance(made, tuple) else (made,)
     return tuple(
         np.asarray(array).astype(type.dtype.numpy, copy=False)
         for array, type in zip(made, node.types, strict=True)
     )
+
+
+def _computed(node: Node, op: Op, arrays: list[Any]) -> Any:
+    """What the op's meaning makes of the arrays; what NumPy raises comes in our form."""
+    try:
+        return op.numpy(*arrays, **node.attrs)
+    except GraphcError:
+        raise
+    except IndexError as error:
+        raise OutOfBounds(f"{op.name}: {error}").at(node.loc) from error
+    except (ValueError, OverflowError, ArithmeticError) as error:
+        raise ArgumentError(f"{op.name}: {error}").at(node.loc) from error
+    except MemoryError as error:
+        raise OutOfMemory(f"{op.name}: {error}").at(node.loc) from error

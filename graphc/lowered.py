@@ -57,8 +57,9 @@ class EmittedKernel:
 
 
 def _is_capability(cc: object) -> bool:
-    pair = isinstance(cc, tuple) and len(cc) == 2 and all(type(n) is int for n in cc)
-    return pair and cc >= CUDA_CAPABILITIES[0]
+    if not isinstance(cc, tuple) or [type(n) for n in cc] != [int, int]:
+        return False
+    return cc >= CUDA_CAPABILITIES[0]
 
 
 @dataclass(frozen=True)

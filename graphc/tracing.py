@@ -458,16 +458,9 @@ def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_graph(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
-    """The graph interpreted, to arrays that may be written to.
-
-    What NumPy raises for the numbers comes in our form.
-    """
+    """The graph interpreted, to arrays that may be written to."""
+    results = [np.asarray(a) for a in interpret(graph, arrays)]
     try:
-        results = [np.asarray(a) for a in interpret(graph, arrays)]
         return [a if a.flags.writeable else a.copy() for a in results]
-    except GraphcError:
-        raise
     except MemoryError as error:
         raise OutOfMemory(f"{graph.name}: {error}") from error
-    except (ValueError, IndexError, OverflowError, ArithmeticError) as error:
-        raise ArgumentError(f"{graph.name}: {error}") from error

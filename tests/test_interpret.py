@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
+import graphc.numpy as gnp
 from graphc.dtypes import Dim, DType, Type, bf16, f16, f32, f64, i64
-from graphc.errors import SignatureError
+from graphc.errors import ArgumentError, OutOfBounds, OutOfMemory, SignatureError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Node, Value, literal
 from graphc.ops import REGISTRY
@@ -208,3 +210,20 @@ def test_inputs_and_constants_pass_through() -> None:
     np.testing.assert_array_equal(a, [1, 2])
     np.testing.assert_array_equal(b, [0, 1, 2])
     assert again is a
+
+
+def test_what_numpy_cannot_compute_is_said_at_the_line() -> None:
+    def pick(x: Any, i: Any) -> Any:
+        return np.take(x, i)
+
+    x, i = np.ones(3), np.array([0, 9])
+    graph = graphc.trace(pick, x, i)
+    with pytest.raises(OutOfBounds, match="take: index 9 is out of bounds.*") as caught:
+        graph.run(x, i)
+    assert "return np.take(x, i)" in str(caught.value)
+    with pytest.raises(ArgumentError, match="pow: Integers to negative integer powers"):
+        graphc.trace(lambda x, y: x**y, i, i).run(i, -i)
+    wide = graphc.trace(lambda x: gnp.broadcast_to(x, (2**24, 2**24)) + x, x[0])
+    with pytest.raises(OutOfMemory, match="add: Unable to allocate") as full:
+        wide.run(x[0])
+    assert isinstance(full.value, MemoryError) and full.value.loc is not None
