@@ -53,14 +53,14 @@ class GraphcError(Exception):
 def _quote(loc: Loc) -> list[str]:
     """The user's line with the expression underlined, as far as the source is known."""
     lines = [f"  {loc.file}:{loc.line}"]
-    if loc.source:
-        source = loc.source.strip()
+    source = loc.source.strip()
+    if source:
         lines.append(f"    {source}")
         start, stop = loc.underline()
         if stop > start:
-            lines.append(
-                "    " + " " * _cells(source[:start]) + "^" * _cells(source[start:stop])
-            )
+            # Of what is missing at the end of a line, the place is shown.
+            under = max(_cells(source[start:stop]), 1)
+            lines.append("    " + " " * _cells(source[:start]) + "^" * under)
     return lines
 
 

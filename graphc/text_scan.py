@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DTYPES, Dim, DType, Size, Type
+from graphc.dtypes import DTYPES, Dim, DType, Size, Type, impossible
 from graphc.errors import ParseError
 from graphc.ir import Literal, Loc, literal
 from graphc.ops.creation import Constant
@@ -209,7 +209,11 @@ def read_type(cursor: Cursor) -> Type:
         if sizes:
             cursor.expect(",")
         sizes.append(_read_size(cursor))
-    return Type(DTYPES[token.text], tuple(sizes))
+    type = Type(DTYPES[token.text], tuple(sizes))
+    wrong = impossible(type)
+    if wrong:
+        raise cursor.fail(f"an array of this type {wrong}", token)
+    return type
 
 
 def read_types(cursor: Cursor) -> tuple[Type, ...]:

@@ -749,3 +749,18 @@ def test_files_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"graphc ir 1\n\xff")
     with pytest.raises(ParseError, match="UTF-8"):
         load_graph(path)
+
+
+@pytest.mark.parametrize("shape", ["1, " * 64 + "1", "4294967296, 4294967296"])
+def test_a_type_that_no_array_has_is_refused(shape: str) -> None:
+    with pytest.raises(ParseError, match="an array of this type would have"):
+        parse(f"graphc ir 1\ngraph f(x: f32[{shape}]) -> f32[3]:\n    return x\n")
+
+
+def test_what_is_missing_at_the_end_of_a_line_is_marked_there() -> None:
+    with pytest.raises(ParseError) as caught:
+        parse("graphc ir 1\ngraph f(x: f32[3]) -> f32[3]\n    return x\n")
+    assert str(caught.value).splitlines()[-2:] == [
+        "    graph f(x: f32[3]) -> f32[3]",
+        "                                ^",
+    ]
