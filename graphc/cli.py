@@ -1,17 +1,20 @@
 """The command line: `graphc compile | run | show | ops | sanitize`.
 
-Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong. What is a user's
-mistake ends in the four-part text of an error, or in the frames of the user's own file.
+Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong, 130 or 143 it was
+interrupted or terminated. What is a user's mistake ends in the four-part text of an error, or in
+the frames of the user's own file.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from graphc import _lazy
 from graphc.cli_load import ModelError, parse_argument
@@ -29,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:
         return int(error.code or 0)
     try:
-        code: int = args.command(args)
-        sys.stdout.flush()
-        return code
+        with _terminable():
+            code: int = args.command(args)
+            sys.stdout.flush()
+            return code
     except GraphcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     except ModelError as error:
@@ -39,11 +43,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _Terminated:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: what is half written is to be removed."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End the block by _Terminated on SIGTERM, as on an interrupt; in the main thread only."""
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,14 +108,14 @@ def _add_compile(commands: Any) -> None:
         "function specs() in the file, or from annotations (x: graphc.f32[64, 784]). Without "
         "-o, --dump-ir and --emit, the plans are printed.",
     )
-    sub.add_argument("model", type=Path, help="a Python file")
+    sub.add_argument("model", type=_path, help="a Python file")
     _add_functions(sub)
     sub.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write kernels, PTX and manifest.json"
+        "-o", "--output", type=_path, metavar="DIR", help="write kernels, PTX and manifest.json"
     )
     sub.add_argument(
         "--dump-ir",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="write the graph after every pass, and index.txt on what each did",
     )
@@ -112,7 +141,7 @@ def _add_compile(commands: Any) -> None:
 
 def _check_compile(args: argparse.Namespace) -> str | None:
     """What is wrong with options that do not go together."""
-    if args.stage and args.emit != "ir":
+    if args.stage is not None and args.emit != "ir":
         return "--pass goes with --emit ir"
     if args.cc and args.target == "cpu":
         return "--cc goes with --target cuda"
@@ -132,12 +161,12 @@ def _add_run(commands: Any) -> None:
         "Run a graph on the arrays of an .npz file, which has them by the names of its inputs, "
         "compiled for this machine's CPU.",
     )
-    sub.add_argument("graph", type=Path, help="an .ir file")
-    sub.add_argument("--inputs", type=Path, metavar="NPZ", help="the inputs, by their names")
+    sub.add_argument("graph", type=_path, help="an .ir file")
+    sub.add_argument("--inputs", type=_path, metavar="NPZ", help="the inputs, by their names")
     sub.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_path,
         metavar="NPZ",
         help="write the outputs; without it they are printed",
     )
@@ -156,9 +185,15 @@ def _add_show(commands: Any) -> None:
         "Print the graph of an .ir file, or the graphs of a Python file's functions, and for "
         "each its plan: steps, bytes, kernels.",
     )
-    sub.add_argument("model", type=Path, help="an .ir file or a Python file")
+    sub.add_argument("model", type=_path, help="an .ir file or a Python file")
     _add_functions(sub)
-    sub.set_defaults(emit=None)
+    sub.set_defaults(emit=None, check=_check_show)
+
+
+def _check_show(args: argparse.Namespace) -> str | None:
+    if args.model.suffix == ".ir" and (args.fn or args.arg or not args.grad):
+        return "--fn, --arg and --no-grad go with a Python file"
+    return None
 
 
 def _add_ops(commands: Any) -> None:
@@ -182,7 +217,7 @@ def _add_sanitize(commands: Any) -> None:
         "Run the kernels of emitted CUDA files on the CPU, every thread, and report races, "
         "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach.",
     )
-    sub.add_argument("file", nargs="+", type=Path, help="a file that graphc compile wrote")
+    sub.add_argument("file", nargs="+", type=_path, help="a file that graphc compile wrote")
     sub.add_argument(
         "--all",
         action="store_true",
@@ -255,6 +290,12 @@ def _argument(text: str) -> tuple[tuple[str, ...], Any]:
         return parse_argument(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is empty")
+    return Path(text)
 
 
 def _capabilities(text: str) -> list[tuple[int, int]]:

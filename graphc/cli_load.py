@@ -58,13 +58,19 @@ def user_traceback(error: BaseException) -> str:
 # --- the file -----------------------------------------------------------------------------
 
 
+def read_source(path: Path) -> str:
+    """The text of a Python file; raises ArgumentError if it cannot be read."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ArgumentError(f"{path} cannot be read: it is no text in UTF-8") from None
+
+
 def load_model(path: Path) -> dict[str, Any]:
     """The names that a Python file defines, run as an import of it would."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ArgumentError(f"{path} cannot be read: {reason}") from None
+    text = read_source(path)
     module = ModuleType(f"graphc_model_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
@@ -166,6 +172,7 @@ def trace_chosen(
             if parts[0] in signature.parameters:
                 values[parts[0]] = _with_part(values.get(parts[0]), parts[1:], value, parts)
         _check_all(chosen, signature, values)
+        _check_static(chosen, values)
         bound = _bound(signature, values)
         arguments = bind(chosen.function, bound.args, bound.kwargs, chosen.static)
         return trace_call(chosen.function, arguments, name=function_name(chosen.function)).graph
@@ -187,6 +194,11 @@ def _from_specs(
         ).at(definition(specs))
     if isinstance(found, dict):
         return dict(found)
+    if not isinstance(found, (tuple, list)):
+        raise SignatureError(
+            f"specs() must give {chosen.name} a tuple or a dict, not {type(found).__name__}",
+            help="return a tuple with the type of each argument, or a dict by their names",
+        ).at(definition(specs))
     try:
         return dict(signature.bind_partial(*found).arguments)
     except TypeError as error:
@@ -251,6 +263,15 @@ def _check_all(chosen: Chosen, signature: inspect.Signature, values: Mapping[str
             f'({missing[0]}: graphc.f32[64, 784]), give --arg "{missing[0]}=f32[64,784]", '
             "or define specs()",
         ).at(definition(chosen.function))
+
+
+def _check_static(chosen: Chosen, values: Mapping[str, Any]) -> None:
+    for name in chosen.static:
+        if isinstance(values.get(name), Type | DType):
+            raise ArgumentError(
+                f"{chosen.name}: {name} is static and needs a value, not the type {values[name]}",
+                help=f'--arg "{name}=3" gives it one',
+            ).at(definition(chosen.function))
 
 
 def _bound(signature: inspect.Signature, values: Mapping[str, Any]) -> inspect.BoundArguments:

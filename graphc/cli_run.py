@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,17 @@ import numpy as np
 from graphc import _lazy
 from graphc.api import device_for
 from graphc.cli_compile import device_of, works_of
-from graphc.cli_load import user_code
+from graphc.cli_load import read_source, user_code
 from graphc.codegen import simt
 from graphc.debug import plan_text
-from graphc.errors import ArgumentError, RuntimeFault, SignatureError
+from graphc.errors import ArgumentError, GraphcError, RuntimeFault, SignatureError
 from graphc.interpret import interpret
 from graphc.ir import Graph, Value
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
 from graphc.options import Options
+from graphc.output import output_file
 from graphc.text import load_graph, print_graph
 from graphc.text_words import name_values
 from graphc.verify import verify
@@ -61,7 +61,8 @@ def run_graph(args: argparse.Namespace) -> int:
         outputs = lower_graph(graph, device, _options(args), verify=True).compile()(arrays)
     named = dict(zip(_output_names(graph), map(np.asarray, outputs), strict=True))
     if args.output is not None:
-        _write_arrays(args.output, named)
+        with output_file(args.output) as file:
+            np.savez(file, **named)
         print(f"wrote {args.output}", file=sys.stderr)
         return 0
     for (name, array), type in zip(named.items(), graph.output_types, strict=True):
@@ -98,15 +99,16 @@ def _as_stored(array: Any, value: Value) -> Any:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            if not isinstance(found, np.lib.npyio.NpzFile):
-                raise ArgumentError(
-                    f"{path} is no .npz file: it holds one array without a name"
-                )
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ArgumentError(f"{path} is no .npz file: it holds one array without a name")
+        with found:
             return dict(found)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError):
+    except GraphcError:
+        raise
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
         raise ArgumentError(f"{path} is no .npz file of numbers") from None
 
 
@@ -120,18 +122,6 @@ def _output_names(graph: Graph) -> list[str]:
             name, count = f"{base}_{count}", count + 1
         names.append(name)
     return names
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an .npz file as a whole, under a temporary name first."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 # --- show ---------------------------------------------------------------------------------
@@ -192,9 +182,9 @@ def sanitize(args: argparse.Namespace) -> int:
 
 
 def _sanitize_file(path: Path, every: bool) -> bool:
-    if not path.is_file():
-        raise ArgumentError(f"{path} cannot be read: there is no such file")
+    text = read_source(path)
     with user_code(path):
+        compile(text, str(path), "exec", dont_inherit=True)
         reports = simt.sanitize_file(path, small=not every)
     good = True
     for report in reports:

@@ -156,7 +156,17 @@ class Lowered:
         )
 
     def compile(self, *, threads: int | None = None) -> Any:
-        """An executable: called with the graph's input arrays it returns the list of outputs."""
+        """An executable: called with the graph's input arrays it returns the list of outputs.
+
+        Raises ArgumentError for a graph with inputs of unknown size.
+        """
+        unknown = [(v.name or "?", v.type) for v in self.graph.inputs if not v.type.is_static]
+        if unknown:
+            raise ArgumentError(
+                f"{self.graph.name} has inputs of unknown size, which are not compiled yet",
+                values=unknown,
+                help="lower it for known sizes",
+            )
         if self.device.is_cuda:
             runtime = _lazy.load("graphc.runtime.cuda")
             ptx = {k.key: k.ptx(self.device.cc) for k in self.kernels}

@@ -1,12 +1,14 @@
-"""Folders that appear whole or not at all, and never in the place of what is not graphc's."""
+"""Folders and files that appear whole or not at all, never in the place of what is not ours."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from graphc.errors import ArgumentError
 
@@ -19,19 +21,57 @@ def output_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `path` when the block ends well.
 
     Otherwise nothing is left. Raises ArgumentError if `path` is there, not empty, and was not
-    written by graphc (unless `force`), or is no folder, or holds the working directory.
+    written by graphc (unless `force`), or is no folder, or holds the working directory, or cannot
+    be written.
     """
     path = path.absolute()
-    _check(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    made.chmod(0o755)
-    try:
-        yield made
+    with writing(path):
         _check(path, force)
-        _put(made, path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            made.chmod(0o755)
+            yield made
+            _check(path, force)
+            _put(made, path)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in the block becomes an ArgumentError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not _concerns(error.filename, path.absolute()):
+            raise
+        raise ArgumentError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _concerns(name: object, path: Path) -> bool:
+    """Whether an error about a file of this name is one about what is written to `path`."""
+    if not isinstance(name, str):
+        return name is None
+    return Path(name).is_relative_to(path.parent) or path.is_relative_to(name)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes the place of `path` when the block ends well.
+
+    Otherwise nothing is left. Raises ArgumentError if `path` is a folder or cannot be written.
+    """
+    made = path.absolute().with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        if path.is_dir():
+            raise ArgumentError(f"{path} is a folder")
+        try:
+            with made.open("xb") as file:
+                yield file
+            made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def _put(made: Path, path: Path) -> None:

@@ -346,7 +346,7 @@ def test_an_interrupted_compilation_leaves_nothing(
 
     monkeypatch.setattr(EmittedKernel, "assemble", interrupt)
     monkeypatch.setattr(cli_compile, "_ccs", lambda *_: [(9, 0)])
-    assert main(["compile", "layer.py", "--target", "cuda", "-o", "out"]) == 1
+    assert main(["compile", "layer.py", "--target", "cuda", "-o", "out"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert [p.name for p in Path().iterdir()] == ["layer.py"]
 
@@ -467,6 +467,19 @@ WRONG: dict[str, list[str]] = {
     "sanitize_no_file": ["sanitize", "nowhere.py"],
     "sanitize_no_launches": ["sanitize", "plain.py"],
     "sanitize_cpu": ["sanitize", "cpu.py"],
+    "sanitize_no_python": ["sanitize", "good.ir"],
+    "sanitize_folder": ["sanitize", "folder"],
+    "no_utf8": ["compile", "binary.py"],
+    "specs_are_no_tuple": ["compile", "number.py"],
+    "static_without_value": ["compile", "static.py", "--arg", "n=f32[3]"],
+    "output_below_a_file": ["compile", "layer.py", "--target", "cpu", "-o", "layer.py/out"],
+    "run_unnamed_array": ["run", "good.ir", "--inputs", "one.npy"],
+    "run_truncated_inputs": ["run", "good.ir", "--inputs", "truncated.npz"],
+    "run_output_is_a_folder": ["run", "good.ir", "--inputs", "good.npz", "-o", "folder"],
+    "run_output_nowhere": ["run", "good.ir", "--inputs", "good.npz", "-o", "no/where.npz"],
+    "run_index": ["run", "take.ir", "--inputs", "take.npz"],
+    "run_index_interpreted": ["run", "take.ir", "--inputs", "take.npz", "--interpret"],
+    "run_unknown_size": ["run", "size.ir", "--inputs", "good.npz"],
 }
 USAGE: dict[str, list[str]] = {
     "usage_no_command": [],
@@ -475,6 +488,8 @@ USAGE: dict[str, list[str]] = {
     "usage_pass": ["compile", "layer.py", "--pass", "fuse"],
     "usage_ptx_for_cpu": ["compile", "layer.py", "--emit", "ptx", "--target", "cpu"],
     "usage_arg": ["compile", "layer.py", "--arg", "x"],
+    "usage_empty_name": ["compile", "layer.py", "-o", ""],
+    "usage_show_graph": ["show", "good.ir", "--arg", "x=f32[3]"],
     "usage_one_folder": ["compile", "layer.py", "-o", "a", "--dump-ir", "a"],
 }
 CPU_FILE = """\
@@ -505,6 +520,19 @@ def mistakes(model: Path) -> None:
     Path("good.ir").write_text(head + "    return x\n")
     np.savez("other.npz", x=np.zeros(3, "f"), y=np.zeros(3, "f"))
     np.savez("wrong.npz", x=np.zeros(3))
+    np.savez("good.npz", x=np.zeros(3, "f"))
+    np.savez("take.npz", x=np.zeros(3, "f"), i=np.array([0, 9]))
+    np.save("one.npy", np.zeros(3, "f"))
+    Path("truncated.npz").write_bytes(Path("good.npz").read_bytes()[:120])
+    Path("binary.py").write_bytes(b"\xff\xfe")
+    Path("folder").mkdir()
+    head = "graphc ir 1\ngraph pick(x: f32[3], i: i64[2]) -> f32[2]:\n"
+    Path("take.ir").write_text(head + "    y = take x, i, axis=0 : f32[2]\n    return y\n")
+    head = "graphc ir 1\ngraph f(x: f32[n]) -> f32[n]:\n"
+    Path("size.ir").write_text(head + "    return x\n")
+    one = "import graphc\n\n@graphc.compile{}\ndef f(x{}):\n    return x\n"
+    Path("number.py").write_text(one.format("", "") + "\ndef specs():\n    return 3\n")
+    Path("static.py").write_text(one.format("(static='n')", ": graphc.f32[3], n"))
 
 
 @pytest.mark.parametrize("name", WRONG)
