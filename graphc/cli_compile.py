@@ -43,8 +43,11 @@ class Work:
 
 def run_compile(args: argparse.Namespace) -> int:
     """Compile the functions of a file and write or print what is asked for."""
+
     # What is printed for another program is not mixed with what is said to the user.
-    say: Say = lambda line: print(line, file=sys.stderr if args.emit else sys.stdout)  # noqa: E731
+    def say(line: str) -> None:
+        print(line, file=sys.stderr if args.emit else sys.stdout, flush=True)
+
     works = list(works_of(args, say))
     if args.emit:
         _emit(args, works)
@@ -147,7 +150,7 @@ def _ir_texts(works: Sequence[Work], stage: str | None) -> Iterator[str]:
     for work in works:
         graphs = stage_graphs(work.lowered, work.made_by)
         known |= dict.fromkeys(graphs)
-        name = stage or list(graphs)[-1]
+        name = list(graphs)[-1] if stage is None else stage
         if name in graphs:
             found = True
             yield print_graph(graphs[name], root=work.lowered.root)
@@ -220,7 +223,8 @@ def _ccs(args: argparse.Namespace, device: Device, say: Say) -> Sequence[CC]:
 @contextmanager
 def _progress(total: int, say: Say) -> Iterator[Say]:
     """What to call as each kernel is begun: a bar on a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
+    console = _lazy.load("rich.console").Console(stderr=True) if sys.stderr.isatty() else None
+    if console is None or console.is_dumb_terminal:
         yield lambda file: say(f"  {file}")
         return
     rich = _lazy.load("rich.progress")
@@ -229,7 +233,7 @@ def _progress(total: int, say: Say) -> Iterator[Say]:
         rich.MofNCompleteColumn(),
         rich.TextColumn("{task.description}"),
     )
-    with rich.Progress(*columns, console=_stderr_console(), transient=True) as progress:
+    with rich.Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         done = -1
 
@@ -239,10 +243,6 @@ def _progress(total: int, say: Say) -> Iterator[Say]:
             progress.update(task, completed=done, description=file)
 
         yield advance
-
-
-def _stderr_console() -> Any:
-    return _lazy.load("rich.console").Console(stderr=True)
 
 
 # --- the manifest -------------------------------------------------------------------------
