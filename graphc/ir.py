@@ -7,7 +7,7 @@ graphs. A region is itself a `Graph` and is isolated: it sees its own inputs and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,16 +49,37 @@ class Loc:
         return max(self.column - indent, 0), max(stop - indent, 0)
 
 
-@dataclass(frozen=True)
+def bits(value: Any) -> Hashable:
+    """A key that is equal for attributes and numbers of the same type and bits.
+
+    `==` is not: to it 0.0 is -0.0 and 1 is True, and nan is not nan. Tuples go by their elements.
+    """
+    if isinstance(value, tuple):
+        return tuple(map(bits, value))
+    if isinstance(value, (bool, int, float)):
+        return type(value).__name__, repr(value)
+    return value  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
 class Literal:
-    """A number written in the graph; `value` is exactly representable in `dtype`."""
+    """A number written in the graph; `value` is exactly representable in `dtype`.
+
+    Literals are equal if their bits are: 0.0 and -0.0 differ, nan equals nan.
+    """
 
     value: bool | int | float
     dtype: DType
 
     def key(self) -> tuple[str, str]:
-        """Equal for literals of the same bits: 0.0 and -0.0 differ, nan equals nan."""
+        """The dtype's name and the number's digits."""
         return self.dtype.name, repr(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.key() == other.key()
+
+    def __hash__(self) -> int:
+        return hash(self.key())
 
     @property
     def type(self) -> Type:
@@ -299,7 +320,7 @@ class Builder:
         """Append `node` with other operands or regions; the very node if nothing changed."""
         operands = tuple(operands)
         regions = node.regions if regions is None else regions
-        same = all(map(_same, operands, node.operands)) and regions == node.regions
+        same = operands == node.operands and regions == node.regions
         if same and (tag is None or tag == node.tag):
             self.nodes.append(node)
             return node.results
@@ -340,12 +361,6 @@ class Builder:
         return Graph(
             self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), self.meta
         )
-
-
-def _same(a: Operand, b: Operand) -> bool:
-    if isinstance(a, Literal) and isinstance(b, Literal):
-        return a.key() == b.key()
-    return a == b
 
 
 def is_number(operand: Operand, number: float) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from graphc.ir import Graph, Literal, Node, Operand, Value
+from graphc.ir import Graph, Literal, Node, Operand, Value, bits
 from graphc.text_words import Scope, name_values
 
 
@@ -41,7 +40,7 @@ def _same_node(
         and len(m.regions) == len(n.regions)
         and all(_same_operand(x, y, twin) for x, y in zip(m.operands, n.operands, strict=True))
         and m.attrs.keys() == n.attrs.keys()
-        and all(_same_attr(value, n.attrs[name]) for name, value in m.attrs.items())
+        and all(bits(value) == bits(n.attrs[name]) for name, value in m.attrs.items())
         and _same_record(m, n, names_a, names_b)
     )
     if not same or not m.regions:
@@ -51,18 +50,7 @@ def _same_node(
 
 
 def _same_operand(x: Operand, y: Operand, twin: Mapping[Value, Value]) -> bool:
-    if isinstance(x, Literal) or isinstance(y, Literal):
-        return isinstance(x, Literal) and isinstance(y, Literal) and x.key() == y.key()
-    return twin.get(x) == y
-
-
-def _same_attr(x: Any, y: Any) -> bool:
-    """Equal and of one type: 1, 1.0 and True differ, 0.0 and -0.0 too, nan equals nan."""
-    if type(x) is not type(y):
-        return False
-    if isinstance(x, tuple):
-        return len(x) == len(y) and all(map(_same_attr, x, y))
-    return repr(x) == repr(y) if isinstance(x, float) else bool(x == y)
+    return x == y if isinstance(x, Literal) else twin.get(x) == y
 
 
 def _same_record(m: Node, n: Node, names_a: Scope, names_b: Scope) -> bool:

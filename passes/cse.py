@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
-from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
+from graphc.ir import Builder, Graph, Node, Operand, Value, bits
 from graphc.passes.dce import EFFECTS
 from graphc.passes.matching import is_commutative
 from graphc.passes.rewrite import Report, graph_pass
@@ -25,7 +24,7 @@ def cse(graph: Graph, report: Report) -> Graph:
     ) -> Sequence[Operand] | None:
         if node.op.kind in EFFECTS:
             return None
-        key = _key(node, tuple(map(_operand_key, operands)))
+        key = _key(node, operands)
         if key in first:
             report.note("merge", node)
         else:
@@ -38,21 +37,8 @@ def cse(graph: Graph, report: Report) -> Graph:
 def _key(node: Node, operands: tuple[Hashable, ...]) -> Hashable:
     if is_commutative(node):
         operands = (frozenset(operands), len(operands))
-    attrs = tuple(sorted((name, _attr_key(value)) for name, value in node.attrs.items()))
+    attrs = tuple(sorted((name, bits(value)) for name, value in node.attrs.items()))
     return node.op, operands, attrs, tuple(map(_region_key, node.regions)), node.tag
-
-
-def _operand_key(operand: Operand) -> Hashable:
-    return operand.key() if isinstance(operand, Literal) else operand
-
-
-def _attr_key(value: Any) -> Hashable:
-    """Equal for attributes of the same bits: 0.0 is not -0.0, 1 is not True, nan is nan."""
-    if isinstance(value, tuple):
-        return tuple(map(_attr_key, value))
-    if isinstance(value, (bool, int, float)):
-        return type(value).__name__, repr(value)
-    return value
 
 
 def _region_key(region: Graph) -> Hashable:
@@ -63,7 +49,7 @@ def _region_key(region: Graph) -> Hashable:
         return number.setdefault(value, len(number))
 
     def operand_key(operand: Operand) -> Hashable:
-        return numbered(operand) if isinstance(operand, Value) else operand.key()
+        return numbered(operand) if isinstance(operand, Value) else operand
 
     for value in region.inputs:
         numbered(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphc.dtypes import DType
 from graphc.interpret import interpret
-from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, bits, literal
 from graphc.opdef import Op
 from graphc.passes.rewrite import emitting
 from graphc.passes.rules import AttrVar, Rule
@@ -67,7 +67,7 @@ def _operand_matches(
             yield found
     elif pattern.is_input:
         if pattern in found.values:
-            if same_operand(found.values[pattern], operand):
+            if found.values[pattern] == operand:
                 yield found
         elif _may_stand_for(rule, pattern, operand):
             yield Match({**found.values, pattern: operand}, found.attrs, found.nodes)
@@ -92,9 +92,9 @@ def _attrs_match(
 ) -> Mapping[str, Any] | None:
     for key, wanted in pattern.items():
         if not isinstance(wanted, AttrVar):
-            if wanted != attrs[key]:
+            if bits(wanted) != bits(attrs[key]):
                 return None
-        elif bound.get(wanted.name, attrs[key]) != attrs[key]:
+        elif bits(bound.get(wanted.name, attrs[key])) != bits(attrs[key]):
             return None
         else:
             bound = {**bound, wanted.name: attrs[key]}
@@ -106,13 +106,6 @@ def _same_number(pattern: Literal, number: Literal) -> bool:
     a, b = float(pattern.value), float(number.value)
     boolean = isinstance(pattern.value, bool) == isinstance(number.value, bool)
     return boolean and a == b and math.copysign(1.0, a) == math.copysign(1.0, b)
-
-
-def same_operand(a: Operand, b: Operand) -> bool:
-    """One value, or literals of the same bits."""
-    if isinstance(a, Literal) and isinstance(b, Literal):
-        return a.key() == b.key()
-    return a == b
 
 
 def is_commutative(node: Node) -> bool:

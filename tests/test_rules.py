@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
-from graphc.ir import Graph, Literal, Operand, Value
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
 from graphc.passes.matching import cost
 from graphc.passes.rewrite import Report
 from graphc.passes.rules import EXACT, REAL, Contract, Rule
@@ -45,7 +46,11 @@ def is_plain(rule: Rule) -> bool:
 
 
 def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) -> Iterator[Case]:
-    """The rule's pattern alone as a graph, with arrays; tame ones hold numbers around 1."""
+    """The rule's pattern alone as a graph, with arrays; tame ones hold numbers around 1.
+
+    Where not tame, each comes once more with the signs of some of its zeros changed: what is
+    the pattern only to `==` must not be taken for it.
+    """
     exact = any(node.op.kind == "contraction" for node in rule.pattern_nodes)
     for _ in range(4 if is_plain(rule) else 100):
         maker = Maker(rng, tame, DTYPES)
@@ -63,6 +68,9 @@ def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) ->
             if variable in rule.numbers:
                 bound[variable] = maker.number(kind, (0.5, 4.0) if tame else (-4.0, 4.0))
                 continue
+            if len(plain) > 1 and name == plain[-1] and not tame and maker.chance(0.25):
+                bound[variable] = literal(0, kind)
+                continue
             type = Type(kind, shape)
             if is_plain(rule):
                 array = arrays[plain.index(name)]
@@ -74,7 +82,28 @@ def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) ->
             continue
         builder = maker.builder
         graph = Graph("lhs", tuple(builder.inputs), tuple(builder.nodes), (result,))
-        yield Case(graph, tuple(maker.arrays[v] for v in graph.inputs))
+        case = Case(graph, tuple(maker.arrays[v] for v in graph.inputs))
+        yield case
+        if not tame:
+            yield case.of(with_other_zeros(graph, rng))
+
+
+def with_other_zeros(graph: Graph, rng: np.random.Generator) -> Graph:
+    """The graph with the signs of half of its zeros changed: of literals, and of attributes."""
+
+    def other(value: Any) -> Any:
+        return (
+            -value if isinstance(value, float) and value == 0 and rng.random() < 0.5 else value
+        )
+
+    def visit(builder: Builder, node: Node, operands: tuple[Operand, ...]) -> Sequence[Operand]:
+        attrs = {name: other(value) for name, value in node.attrs.items()}
+        read = [
+            Literal(other(o.value), o.dtype) if isinstance(o, Literal) else o for o in operands
+        ]
+        return builder.emit(node.op, read, attrs)
+
+    return graph.map(visit)
 
 
 def grid(rng: np.random.Generator, dtypes: list[DType]) -> list[np.ndarray]:
