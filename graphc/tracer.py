@@ -280,6 +280,10 @@ class MissingAttribute(UnsupportedFunction, AttributeError):
     """An attribute or method of NumPy's arrays that traced arrays do not have."""
 
 
+Later = tuple[Callable[..., Any], "Tracer", tuple[Loc | None, Names]]
+"""What a weak value is made of once its dtype is known: a function, its operand, and where."""
+
+
 class Tracer(promote.TracedArray):
     """An array of a trace: NumPy's operators, methods and dispatch hooks append nodes.
 
@@ -293,6 +297,7 @@ class Tracer(promote.TracedArray):
         "_value",
         "argument",
         "base",
+        "later",
         "trace",
         "views",
         "weak",
@@ -317,6 +322,7 @@ class Tracer(promote.TracedArray):
         self.argument = argument
         self.weak_type = weak_type
         self.weak_name = weak_name
+        self.later: Later | None = None
         self.base: Tracer | None = None
         self.views: list[weakref.ref[Tracer]] = []
 
@@ -327,7 +333,7 @@ class Tracer(promote.TracedArray):
         """The IR value; a weak argument that met no other dtype takes its own."""
         if self._value is None:
             assert self.weak_type is not None
-            return self.trace.weak_input(self, self.weak_type)
+            return self._input(self.weak_type).value
         return self._value
 
     @property
@@ -340,8 +346,37 @@ class Tracer(promote.TracedArray):
     def as_strong(self, to: DType) -> Any:
         """This weak value in dtype `to`, as a strong one."""
         if self._value is None:
-            return Tracer(self.trace, self.trace.weak_input(self, to))
+            return self._input(to)
         return self.snapshot() if to == self.type.dtype else tables.cast(self, to)
+
+    def _input(self, to: DType) -> Tracer:
+        """The strong value, in dtype `to`, of a weak one that has no value of its own."""
+        assert self.weak_type is not None
+        if self.later is None:
+            return Tracer(self.trace, self.trace.weak_input(self, to))
+        function, number, site = self.later
+        # Into a float, rounding and the function commute; integers may wrap around.
+        early = to if to.is_float else self.weak_type
+        before, self.trace._site = self.trace._site, site
+        try:
+            result: Tracer = function(number.as_strong(early))
+        finally:
+            self.trace._site = before
+        return result if early == to else tables.cast(result, to)
+
+    def signed(self, function: Callable[..., Any]) -> Tracer:
+        """`function`, which changes no more than the sign, of this weak value.
+
+        Where it is of an argument, the argument takes the dtype that the result meets: the kernel
+        holds no arithmetic of the number's own dtype.
+        """
+        if self._value is not None or self.type.dtype.kind not in "if":
+            result: Tracer = self.guard(function.__name__, function, self)
+            result.weak = result.type.dtype.kind != "b"
+            return result
+        result = Tracer(self.trace, None, weak=True, weak_type=self.weak_type)
+        result.later = function, self, call_site()
+        return result
 
     def snapshot(self) -> Tracer:
         """A strong value that later writes to this one do not change."""

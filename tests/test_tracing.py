@@ -29,6 +29,7 @@ from graphc.errors import (
 )
 from graphc.interpret import interpret
 from graphc.tracing import bind, trace, trace_call
+from graphc.transforms import grad
 
 X = np.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
@@ -252,6 +253,31 @@ def test_arithmetic_of_numbers_is_pythons(name, n, dtype):
     (result,) = run(f, n, x)
     assert result.dtype == expected.dtype
     np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+SIGNED = {
+    "minus": lambda rate, x: -rate * x,
+    "nested": lambda rate, x: x - abs(-rate) * x,
+    "plus": lambda rate, x: x + abs(-rate) * np.tanh(x) - +rate,
+    "captured": lambda rate, x: grad(lambda w: np.sum(w * -rate * x))(x),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_the_sign_of_a_number_is_changed_in_the_dtype_it_meets(name):
+    f, x = SIGNED[name], np.linspace(-2, 3, 7).astype(np.float32)
+    graph = trace(f, 0.1, f32[7])
+    values = [*graph.inputs, *(v for node in graph.nodes for v in node.results)]
+    assert {v.type.dtype.name for v in values} == {"f32"}
+    (result,) = run(f, 0.1, x)
+    expected = f(0.1, x) if name != "captured" else -np.float32(0.1) * x
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_sign_that_meets_nothing_keeps_the_numbers_own_dtype():
+    negative, doubled, largest = run(lambda n: (-n, -n * 2.0, abs(n)), -3)
+    assert (negative.dtype, negative, largest) == (np.int64, 3, 3)
+    assert (doubled.dtype, doubled) == (np.float64, 6.0)
 
 
 def test_a_number_out_of_range_is_reported_by_name():
@@ -482,7 +508,7 @@ VIEWS = {
     "ravel": lambda x: x.ravel()[None],
     "T": lambda x: x[:, None].T,
     "flip": lambda x: np.flip(x),
-    "twice": lambda x: x[1:][1:],
+    "product": lambda x: x[1:][1:],
 }
 
 

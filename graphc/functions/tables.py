@@ -292,8 +292,14 @@ def _weakened(result: Any) -> Any:
     return result
 
 
+_SIGNS = ("negative", "positive", "absolute")
+"""The operators that round as their operand does: they change its sign, or nothing."""
+
+
 def _unary(name: str) -> Function:
     def operator(self: Any) -> Any:
+        if self.weak and name in _SIGNS:
+            return self.signed(FUNCTIONS[name])
         result = self.guard(name, FUNCTIONS[name], self)
         return _weakened(result) if self.weak else result
 
