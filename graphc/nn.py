@@ -196,7 +196,8 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
     """Minus log of the probability that softmax over the last axis gives to each label.
 
     Logits are floats [..., classes], labels integers [...]; the result has the shape of the
-    labels and the dtype of the logits. A label outside the classes counts as none of them.
+    labels and the dtype of the logits. A label that is none of the classes (-1, say, of what is
+    padded) has a loss of 0 and no gradient; in a mean over the rows it counts all the same.
     """
     x, y = _floating("softmax_cross_entropy", logits), array(labels)
     shown = [(label(x, "logits"), x.type), (label(y, "labels"), y.type)]

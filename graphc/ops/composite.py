@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import Type
+from graphc.dtypes import Type, i64
 from graphc.errors import ShapeError, TypeMismatch
-from graphc.kinds import check_axes, composite
+from graphc.kinds import check_axes, composite, extreme
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
 from graphc.ops.views import along, broadcast, reduce_max, reduce_sum
@@ -239,17 +239,21 @@ layer_norm = composite(
 def _cross_entropy(logits: Any, labels: Any) -> Any:
     """Row by row: the logarithm of the sum of exponentials less the label's own logit."""
     axes = (len(logits.shape) - 1,)
+    classes = logits.shape[-1]
+    if classes > extreme(labels.type.dtype, largest=True):
+        labels = ew.cast(labels, dtype=i64)
     column = iota(dtype=labels.type.dtype, shape=logits.shape, axis=axes[0])
     z = _shifted(logits, axes)
     own = ew.where(ew.eq(column, along(labels, logits, axes)), z, 0)
-    return ew.log(reduce_sum(ew.exp(z), axes=axes)) - reduce_sum(own, axes=axes)
+    loss = ew.log(reduce_sum(ew.exp(z), axes=axes)) - reduce_sum(own, axes=axes)
+    return ew.where(ew.ge(labels, 0) & ew.lt(labels, classes), loss, 0)
 
 
 def _numpy_cross_entropy(logits: Any, labels: Any) -> Any:
-    z = logits - np.max(logits, -1, keepdims=True)
+    log_p = _numpy_log_softmax(logits, (logits.ndim - 1,))
     known = (labels >= 0) & (labels < logits.shape[-1])
-    own = np.take_along_axis(z, np.where(known, labels, 0)[..., None].astype(np.int64), -1)
-    return np.log(np.sum(np.exp(z), -1)) - np.where(known, own[..., 0], 0)
+    at = np.where(known, labels, 0).astype(np.int64)
+    return np.where(known, -np.take_along_axis(log_p, at[..., None], -1)[..., 0], 0)
 
 
 def _cross_entropy_type(logits: Type, labels: Type) -> Type:
@@ -276,12 +280,16 @@ def _binary_cross_entropy_type(logits: Type, targets: Type) -> Type:
 
 softmax_cross_entropy = composite(
     "softmax_cross_entropy",
-    "Minus log of the probability that softmax over the last axis gives to each label.",
+    "Minus log of the probability that softmax over the last axis gives to each label; 0, and "
+    "no gradient, for a label that is none of the classes.",
     operands=("logits", "labels"),
     expand=_cross_entropy,
     numpy=_numpy_cross_entropy,
     result=_cross_entropy_type,
-    samples=({"shapes": ((4, 5), (4,)), "integers": {"labels": (0, 5)}},),
+    samples=(
+        {"shapes": ((4, 5), (4,)), "integers": {"labels": (0, 5)}},
+        {"shapes": ((9, 3), (9,)), "integers": {"labels": (-2, 5)}},
+    ),
 )
 binary_cross_entropy = composite(
     "sigmoid_binary_cross_entropy",

@@ -1,0 +1,43 @@
+"""Numbers at the edges: eager, compiled and NumPy say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import nn
+
+# --- labels that are no class ---------------------------------------------------------------
+
+
+def losses(logits: Any, labels: Any) -> Any:
+    return nn.softmax_cross_entropy(logits, labels)
+
+
+def by_hand(logits: Any, labels: Any) -> Any:
+    z = logits - logits.max(-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    rows = zip(log_p, labels.tolist(), strict=True)
+    return np.array([-row[y] if 0 <= y < len(row) else 0.0 for row, y in rows])
+
+
+@pytest.mark.parametrize("classes", [4, 300])
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_a_label_that_is_no_class_has_no_loss_and_no_gradient(classes: int, dtype: Any) -> None:
+    logits = np.random.default_rng(0).standard_normal((7, classes))
+    labels = np.array([0, 1, 3, classes, -1, -classes, 2**31 - 1]).astype(dtype)
+    expected = by_hand(logits, labels)
+    np.testing.assert_allclose(losses(logits, labels), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        graphc.compile(losses, target="cpu")(logits, labels), expected, rtol=1e-12
+    )
+    gradient = graphc.grad(lambda x, y: losses(x, y).sum())
+    eager, compiled = (
+        g(logits, labels) for g in (gradient, graphc.compile(gradient, target="cpu"))
+    )
+    np.testing.assert_allclose(eager, compiled, atol=1e-14)
+    none = np.array([not 0 <= y < classes for y in labels.tolist()])
+    assert np.all(eager[none] == 0) and np.all(eager[~none].any(axis=1))
