@@ -5,7 +5,9 @@ A piece shares the region's values: what it reads is among its inputs, computed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 from graphc.ir import PARAMETER, Graph, Literal, Node, Value
 from graphc.space import Partition, is_free, op_of
@@ -16,28 +18,14 @@ def temporary(type: object, name: str) -> Value:
     return Value(Node(PARAMETER, (), {"type": type}, (type,), names=(name,)))  # type: ignore[arg-type]
 
 
-def piece(region: Graph, nodes: Sequence[Node], name: str) -> Graph:
-    """The nodes by themselves; outputs are what the rest of the region or its outputs need."""
-    own = set(nodes)
-    inputs = dict.fromkeys(v for n in nodes for v in n.values if v.node not in own)
-    read = {v for n in region.nodes if n not in own for v in n.values}
-    wanted = read | set(region.outputs)
-    outputs = [v for n in nodes for v in n.results if v in wanted]
-    return Graph(name, tuple(inputs), tuple(nodes), tuple(outputs))
-
-
 def cut(region: Graph, limit: int) -> list[Graph]:
     """Pieces with at most one product each and at most `limit` computed nodes each."""
     products = [n for n in region.nodes if op_of(n).kind == "contraction"]
     if len(products) > 1:
         first, second = _before(region, products[1])
         return [q for p in (first, second) for q in cut(p, limit)]
-    computed = sum(not is_free(n) for n in region.nodes)
-    if computed <= limit:
-        return [region]
-    pieces = -(-computed // limit)
-    first, second = _at(region, limit, pieces)
-    return [first, *cut(second, limit)]
+    segments = _segments(region, limit)
+    return [region] if len(segments) == 1 else _apart(region, segments)
 
 
 def halves(region: Graph) -> tuple[Graph, Graph]:
@@ -72,46 +60,68 @@ def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
     return _split(region, needed(need, [v for n in computed for v in n.results]))
 
 
-def _at(region: Graph, limit: int, pieces: int) -> tuple[Graph, Graph]:
-    """Cut where the fewest bytes are live, without needing more pieces than necessary."""
+def _segments(region: Graph, limit: int) -> list[list[Node]]:
+    """The nodes in order, cut where the fewest bytes are live, into no more than it takes."""
     computed = [i for i, n in enumerate(region.nodes) if not is_free(n)]
-    slack = pieces * limit - len(computed)
-    best, least = limit, None
-    for size in range(limit, max(limit - slack, 1) - 1, -1):
-        stop = computed[size - 1] + 1
-        live = _live_bytes(region, stop)
-        if least is None or live < least:
-            best, least = size, live
-    return _split(region, region.nodes[: computed[best - 1] + 1])
+    last = {v: i for i, n in enumerate(region.nodes) for v in n.values}
+    segments = []
+    start, done = 0, 0
+    while (left := len(computed) - done) > limit:
+        slack = -(-left // limit) * limit - left
+        stops = [computed[done + limit - 1 - i] + 1 for i in range(min(slack, limit - 1) + 1)]
+        live = _live_bytes(region, start, stops[0], last)
+        stop = min(stops, key=lambda s: live[s - start])
+        segments.append(list(region.nodes[start:stop]))
+        done = bisect_left(computed, stop)
+        start = stop
+    return [*segments, list(region.nodes[start:])]
 
 
-def _live_bytes(region: Graph, stop: int) -> int:
-    before = set(region.nodes[:stop])
-    read = {v for n in region.nodes[stop:] for v in n.values if v.node in before}
-    return sum(v.type.nbytes for v in read if not is_free(v.node))
+def _live_bytes(region: Graph, start: int, stop: int, last: Mapping[Value, int]) -> list[int]:
+    """For every place from `start` to `stop`, the bytes computed since `start` and read later."""
+    change = [0] * (stop - start + 2)
+    for at, node in enumerate(region.nodes[start:stop]):
+        if not is_free(node):
+            for value in node.results:
+                end = min(last.get(value, -1), stop)
+                if end > start + at:
+                    change[at + 1] += value.type.nbytes
+                    change[end - start + 1] -= value.type.nbytes
+    return list(accumulate(change))
 
 
 def _split(region: Graph, first: Sequence[Node]) -> tuple[Graph, Graph]:
-    chosen = _with_free(region, first)
-    rest = _with_free(region, [n for n in region.nodes if n not in set(first)])
-    return (
-        piece(_closed(region, rest), chosen, region.name),
-        piece(_closed(region, chosen), rest, f"{region.name}_rest"),
-    )
+    chosen = set(first)
+    before, rest = _apart(region, [first, [n for n in region.nodes if n not in chosen]])
+    return before, rest
 
 
-def _closed(region: Graph, others: Sequence[Node]) -> Graph:
-    """The region as a piece sees it: only the other part's reads count as outside."""
-    return Graph(region.name, region.inputs, tuple(others), region.outputs)
+def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
+    """A graph for every segment, its outputs what others or the region need; linear in nodes."""
+    place = {n: i for i, n in enumerate(region.nodes)}
+    parts = [_with_free(place, nodes) for nodes in segments]
+    inputs = [_outside(nodes) for nodes in parts]
+    wanted = {v for values in inputs for v in values} | set(region.outputs)
+    names = [region.name, f"{region.name}_rest"]
+    names += [f"{region.name}_rest_{i}" for i in range(2, len(parts))]
+    return [
+        Graph(
+            name, own, tuple(nodes), tuple(v for n in nodes for v in n.results if v in wanted)
+        )
+        for name, own, nodes in zip(names, inputs, parts)
+    ]
 
 
-def _with_free(region: Graph, nodes: Sequence[Node]) -> list[Node]:
+def _with_free(place: Mapping[Node, int], nodes: Iterable[Node]) -> list[Node]:
     """The nodes and the views and counters that they read, which each piece has for itself."""
     wanted = set(nodes)
-    for node in reversed(region.nodes):
-        if node in wanted:
-            wanted.update(v.node for v in node.values if _is_pure(v))
-    return [n for n in region.nodes if n in wanted]
+    stack = list(wanted)
+    while stack:
+        for value in stack.pop().values:
+            if value.node in place and value.node not in wanted and _is_pure(value):
+                wanted.add(value.node)
+                stack.append(value.node)
+    return sorted(wanted, key=place.__getitem__)
 
 
 def _is_pure(value: Value) -> bool:
