@@ -1,9 +1,15 @@
-"""The steps of a plan: launches that depend on none of each other share one."""
+"""The steps of a plan in order; launches that depend on none of each other share one.
+
+A buffer knows the step that writes it. Whoever reads it comes later: so whether a step can join
+an earlier one is asked of the writers of what it reads, and not of all steps between the two.
+Nothing else orders steps: a buffer is written once, and the arena is laid out later.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from graphc.codegen.beside import beside, fits_beside
 from graphc.codegen.kernel import Kernel
@@ -19,83 +25,122 @@ MakeLaunch = Callable[[Kernel, tuple[int | Extent | Table, ...]], Launch]
 
 
 @dataclass(eq=False)
+class _Open:
+    """A step that others may still join: the later its place, the later it runs.
+
+    `keys` counts the launches of each kernel; `beside` says whether all of these may share a
+    launch on CUDA.
+    """
+
+    step: Step
+    place: int = -1
+    reads: dict[int, None] = field(default_factory=dict)
+    writes: dict[int, None] = field(default_factory=dict)
+    locs: dict[str, None] = field(default_factory=dict)
+    launches: list[Launch] = field(default_factory=list)
+    keys: dict[str, int] = field(default_factory=dict)
+    small: bool = True
+    beside: bool = True
+    is_read: bool = False
+
+    def take(self, step: Step) -> None:
+        """Do what `step` does, too."""
+        self.reads.update(dict.fromkeys(step.reads))
+        self.writes.update(dict.fromkeys(step.writes))
+        self.locs.update(dict.fromkeys(step.locs))
+        if step.launch is not None:
+            self.launches.append(step.launch)
+            self.keys[step.launch.key] = self.keys.get(step.launch.key, 0) + 1
+
+    def finished(self) -> Step:
+        """The step, with all that it took."""
+        if len(self.launches) < 2:
+            return self.step
+        return replace(
+            self.step,
+            reads=tuple(self.reads),
+            writes=tuple(self.writes),
+            others=tuple(self.launches[1:]),
+            locs=tuple(self.locs),
+        )
+
+
+@dataclass(eq=False)
 class Steps:
-    """Steps in order, as they are added.
+    """Steps under construction.
 
     `home` gives the buffer whose memory a buffer is, `size_of` how many elements it has.
-
-    Only reads order steps: a buffer is written once, and the arena is laid out later.
     """
 
     device: Device
     home: Callable[[int], int]
     size_of: Callable[[int], int]
-    steps: list[Step] = field(default_factory=list)
-    kernel_of: dict[Launch, Kernel] = field(default_factory=dict)
+    _kernel_of: dict[Launch, Kernel] = field(default_factory=dict)
+    _drafts: dict[int, _Open] = field(default_factory=dict)
+    _writer: dict[int, _Open] = field(default_factory=dict)
+    _places: int = 0
 
     def add(self, step: Step, kernel: Kernel | None) -> None:
         """Append a step, together with an earlier one where that is possible."""
+        memory = {*step.reads, *map(self.home, step.reads)}
+        writers = {self._writer[b] for b in memory if b in self._writer}
+        latest = max((w.place for w in writers), default=-1)
         if step.launch is not None and kernel is not None:
-            self.kernel_of[step.launch] = kernel
-        at = self._partner(step)
-        if at is None:
-            self.steps.append(step)
-            return
-        mate = self.steps[at]
-        assert step.launch is not None
-        both = replace(
-            mate,
-            reads=tuple(dict.fromkeys((*mate.reads, *step.reads))),
-            writes=tuple(dict.fromkeys((*mate.writes, *step.writes))),
-            others=(*mate.others, step.launch),
-            locs=tuple(dict.fromkeys((*mate.locs, *step.locs))),
-        )
-        if self._independent(step, at):
-            self.steps[at] = both
-        else:
-            del self.steps[at]
-            self.steps.append(both)
+            self._kernel_of[step.launch] = kernel
+        draft = self._partner(step, writers, latest)
+        if draft is None:
+            draft = _Open(step)
+        if draft.place <= latest:
+            self._to_the_end(draft)
+        draft.take(step)
+        if step.launch is not None and kernel is not None:
+            draft.small &= self._is_small(step.launch)
+            draft.beside &= fits_beside(kernel)
+        for writer in writers:
+            writer.is_read = True
+        self._writer.update(dict.fromkeys(step.writes, draft))
+
+    def _to_the_end(self, draft: _Open) -> None:
+        self._drafts.pop(draft.place, None)
+        draft.place = self._places
+        self._drafts[draft.place] = draft
+        self._places += 1
 
     # --- who goes with whom ---------------------------------------------------------------
 
-    def _partner(self, step: Step) -> int | None:
+    def _partner(self, step: Step, writers: set[_Open], latest: int) -> _Open | None:
         """A step of the same kernel that this one can join, or that can wait for this one."""
         if step.kind is not StepKind.KERNEL or step.launch is None:
             return None
         second = None
-        for at in range(len(self.steps) - 1, max(len(self.steps) - WINDOW, 0) - 1, -1):
-            mate = self.steps[at]
-            if mate.kind is not StepKind.KERNEL or mate.launch is None:
+        for mate in islice(reversed(self._drafts.values()), WINDOW):
+            if mate.step.kind is not StepKind.KERNEL or not mate.launches:
                 continue
-            if not self._independent(step, at) and not self._can_wait(step, at):
+            can_wait = not mate.is_read and mate not in writers
+            if mate.place <= latest and not can_wait:
                 continue
             if self._is_of_one_kernel(step.launch, mate):
-                return at
+                return mate
             if second is None and self._goes_along(step.launch, mate):
-                second = at
+                second = mate
         return second
 
-    def _is_of_one_kernel(self, launch: Launch, mate: Step) -> bool:
+    def _is_of_one_kernel(self, launch: Launch, mate: _Open) -> bool:
         """Whether a step has a launch of the same kernel, and (on CUDA) a table holds both."""
-        if self.device.is_cuda and not self.kernel_of[launch].fits_table:
-            return False
-        keys = [x.key for x in _launches(mate)]
-        if self.device.is_cuda:
-            # A launch runs over one table at most.
-            tables = {key for key in keys if keys.count(key) > 1}
-            return launch.key in keys and tables <= {launch.key}
-        return launch.key in keys
+        if launch.key not in mate.keys or not self.device.is_cuda:
+            return launch.key in mate.keys
+        # A launch runs over one table at most.
+        tables = {key for key, count in mate.keys.items() if count > 1}
+        return self._kernel_of[launch].fits_table and tables <= {launch.key}
 
-    def _goes_along(self, launch: Launch, mate: Step) -> bool:
+    def _goes_along(self, launch: Launch, mate: _Open) -> bool:
         """Whether a kernel too small to be dealt out runs beside others."""
-        others = _launches(mate)
-        if self.device.is_cuda:
-            keys = {launch.key, *(x.key for x in others)}
-            if launch.key in {x.key for x in others} or len(keys) > MOST_BESIDE:
-                return False
-            if not all(fits_beside(self.kernel_of[x]) for x in (launch, *others)):
-                return False
-        return self._is_small(launch) or all(map(self._is_small, others))
+        if not self._is_small(launch) and not mate.small:
+            return False
+        if not self.device.is_cuda:
+            return True
+        new = launch.key not in mate.keys and len(mate.keys) < MOST_BESIDE
+        return new and mate.beside and fits_beside(self._kernel_of[launch])
 
     def _is_small(self, launch: Launch) -> bool:
         """Whether a launch leaves workers without work."""
@@ -103,31 +148,17 @@ class Steps:
             return 0 < launch.extent < self.device.cores
         return launch.extent <= launch.grain
 
-    def _independent(self, step: Step, at: int) -> bool:
-        """Whether a step reads nothing that the steps from `at` on write."""
-        written = {b for s in self.steps[at:] for b in s.writes}
-        return not written & self._memory(step.reads)
+    # --- all of them ----------------------------------------------------------------------
 
-    def _can_wait(self, step: Step, at: int) -> bool:
-        """Whether nothing after step `at`, nor `step`, reads what it writes."""
-        after = (*self.steps[at + 1 :], step)
-        read = {b for s in after for b in self._memory(s.reads)}
-        return not read & set(self.steps[at].writes)
+    def finished(self) -> list[Step]:
+        """The steps in order."""
+        return [draft.finished() for draft in self._drafts.values()]
 
-    def _memory(self, numbers: Sequence[int]) -> set[int]:
-        """Buffers and those whose memory they are views of."""
-        return {*numbers, *map(self.home, numbers)}
-
-    # --- one launch on CUDA ---------------------------------------------------------------
-
-    def finished(self, make: MakeLaunch) -> tuple[Step, ...]:
-        """The steps; on CUDA the launches of each are one, which `make` makes."""
-        if not self.device.is_cuda:
-            return tuple(self.steps)
-        return tuple(self._joined(s, make) if s.others else s for s in self.steps)
-
-    def _joined(self, step: Step, make: MakeLaunch) -> Step:
-        launch = self._as_one(_launches(step), make)
+    def as_launched(self, step: Step, make: MakeLaunch) -> Step:
+        """A finished step; on CUDA its launches are one, which `make` makes."""
+        if not step.others or not self.device.is_cuda:
+            return step
+        launch = self._as_one([x for x in (step.launch, *step.others) if x is not None], make)
         return replace(step, name=launch.entry, launch=launch, others=())
 
     def _as_one(self, launches: Sequence[Launch], make: MakeLaunch) -> Launch:
@@ -138,7 +169,7 @@ class Steps:
         kernels: list[Kernel] = []
         buffers: list[dict[str, int]] = []
         for equal in sorted(by_key.values(), key=len):
-            kernel = self.kernel_of[equal[0]]
+            kernel = self._kernel_of[equal[0]]
             if len(equal) > 1:
                 table = (_table(equal),)
                 sizes = tuple(
@@ -152,10 +183,6 @@ class Steps:
             return make(kernels[0], table)
         whole, args = beside(kernels, buffers, self.size_of)
         return make(whole, (*args, *table))
-
-
-def _launches(step: Step) -> list[Launch]:
-    return [x for x in (step.launch, *step.others) if x is not None]
 
 
 def _table(launches: Sequence[Launch]) -> Table:

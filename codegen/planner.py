@@ -80,7 +80,7 @@ class _Planner:
     status: int | None = None
 
     def __post_init__(self) -> None:
-        self.joined = Steps(
+        self.steps = Steps(
             self.device, self._home_of, lambda number: self.buffers[number].type.size
         )
         for i, value in enumerate(self.graph.inputs):
@@ -177,7 +177,7 @@ class _Planner:
             gemm=gemm,
             locs=locs,
         )
-        self.joined.add(step, kernel)
+        self.steps.add(step, kernel)
 
     def _in_place(
         self,
@@ -265,9 +265,9 @@ class _Planner:
         """The plan, every temporary at an offset of the arena."""
         outputs = [self.number[v] for v in self.graph.outputs]
         self._number_outputs(outputs)
-        self._lifetimes()
+        steps = self.steps.finished()
+        self._lifetimes(steps)
         arena_bytes = self._place_temporaries()
-        steps = self.joined.finished(self._called)
         buffers = []
         for draft in self.buffers:
             home = self.buffers[draft.home] if draft.home >= 0 else draft
@@ -276,7 +276,7 @@ class _Planner:
             self.graph.name,
             self.device.target,
             tuple(buffers),
-            steps,
+            tuple(self.steps.as_launched(s, self._called) for s in steps),
             tuple(self.number[v] for v in self.graph.inputs),
             tuple(outputs),
             arena_bytes,
@@ -301,17 +301,17 @@ class _Planner:
                 draft.index = next_index
                 next_index += 1
 
-    def _lifetimes(self) -> None:
-        for at, step in enumerate(self.joined.steps):
+    def _lifetimes(self, steps: Sequence[Step]) -> None:
+        for at, step in enumerate(steps):
             for number in (*step.reads, *step.writes):
                 draft = self._home(number)
                 draft.first = at if draft.first < 0 else draft.first
                 draft.last = at
         for value in self.graph.outputs:
-            self._home(self.number[value]).last = len(self.joined.steps)
+            self._home(self.number[value]).last = len(steps)
         if self.status is not None:
             draft = self.buffers[self.status]
-            draft.first, draft.last = 0, len(self.joined.steps)
+            draft.first, draft.last = 0, len(steps)
 
     def _place_temporaries(self) -> int:
         """Offsets by first fit, the largest first, where lifetimes overlap."""
