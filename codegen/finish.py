@@ -73,8 +73,12 @@ def finish(
 def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
     """The user's expressions that statements compute, in the order of the source."""
     made = (s.loc for s in walk(body) if isinstance(s, Let | Store | Update))
-    found = {loc for loc in made if loc is not None}
-    return tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
+    return in_order(loc for loc in made if loc is not None)
+
+
+def in_order(locs: Iterable[Loc]) -> tuple[Loc, ...]:
+    """The distinct places in the order of the source."""
+    return tuple(sorted(set(locs), key=lambda loc: (loc.file, loc.line, loc.column)))
 
 
 GRAIN = 8192

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.canonical import region_key
 from graphc.codegen.access import share_buffer
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement, map_body
@@ -21,16 +25,18 @@ from graphc.codegen.plan import (
     Table,
 )
 from graphc.codegen.product import linear
+from graphc.codegen.repeat import repeated
 from graphc.codegen.schedule import Schedule, Task, schedules
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
-from graphc.ir import Graph, Literal, Node, Value
+from graphc.ir import Graph, Literal, Loc, Node, Value
 from graphc.space import is_free, op_of
 
 ALIGNMENT = 64
 
+IntArray = NDArray[np.int64]
 Spell = Callable[[Kernel], str]
 Choose = Callable[[Graph, Device], Schedule]
 
@@ -77,6 +83,9 @@ class _Planner:
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    known: dict[Hashable, tuple[Schedule, Graph]] = field(default_factory=dict)
+    fitted: dict[Hashable, Kernel] = field(default_factory=dict)
+    keys: dict[Kernel, str] = field(default_factory=dict)
     status: int | None = None
 
     def __post_init__(self) -> None:
@@ -120,11 +129,22 @@ class _Planner:
             self.number[Value(node)] = self._view(inner[alias], node.types[0])
             return
         outputs = dict(zip(region.outputs, node.results, strict=True))
-        schedule = self.choose(region, self.device)
+        schedule = self._schedule(region, list(inner.values()))
         for task in schedule.tasks:
             self._task(task, inner, outputs)
         for value, result in outputs.items():
             self.number[result] = inner[value]
+
+    def _schedule(self, region: Graph, numbers: Sequence[int]) -> Schedule:
+        """The schedule of a group; equal groups that read equally have one."""
+        key = region_key(region), _pattern(numbers)
+        if key in self.known:
+            return repeated(*self.known[key], region)
+        schedule = self.choose(region, self.device)
+        # A check names the node that failed, so its kernel is for one group alone.
+        if not any(task.faults for task in schedule.tasks):
+            self.known[key] = schedule, region
+        return schedule
 
     def _view(self, number: int, type: Type) -> int:
         """The same memory under another type."""
@@ -164,10 +184,7 @@ class _Planner:
             reads += [b for b in more_reads if b not in writes]
             writes += more_writes
         kind = StepKind.KERNEL if gemm is None else StepKind.GEMM
-        name = task.kernel.name if task.kernel is not None else "product"
-        locs = tuple(
-            f"{loc.file}:{loc.line}" for loc in (task.kernel.locs if task.kernel else ())
-        )
+        name, locs = _heading(task)
         step = Step(
             kind,
             name,
@@ -175,7 +192,7 @@ class _Planner:
             tuple(dict.fromkeys(writes)),
             launch=launch,
             gemm=gemm,
-            locs=locs,
+            locs=tuple(f"{loc.file}:{loc.line}" for loc in locs),
         )
         self.steps.add(step, kernel)
 
@@ -205,8 +222,7 @@ class _Planner:
         if task.faults:
             kernel = self._with_codes(kernel, task.faults)
         numbers = {p: place(v) for p, v in task.binding.items()}
-        kernel = _sharing(kernel, numbers)
-        kernel = _aliased(kernel, numbers)
+        kernel = self._fitted(kernel, numbers)
         args: list[int | Extent] = []
         for param in kernel.params:
             args.append(self._status() if param.role == "status" else numbers[param.name])
@@ -216,11 +232,19 @@ class _Planner:
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
         return kernel, launch, reads, writes
 
+    def _fitted(self, kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+        """The kernel for buffers some of which are one; the very same for the next such."""
+        key = kernel, _pattern(list(numbers.values()))
+        if key not in self.fitted:
+            self.fitted[key] = _aliased(_sharing(kernel, numbers), numbers)
+        return self.fitted[key]
+
     def _called(
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
         """The launch of a kernel, by the source of the first one of its key."""
-        key = kernel.key(self.device.target)
+        key = self.keys.get(kernel) or kernel.key(self.device.target)
+        self.keys[kernel] = key
         if key not in self.sources:
             self.sources[key] = self.spell(kernel)
         source = self.sources[key]
@@ -314,22 +338,25 @@ class _Planner:
             draft.first, draft.last = 0, len(steps)
 
     def _place_temporaries(self) -> int:
-        """Offsets by first fit, the largest first, where lifetimes overlap."""
+        """Offsets by first fit, the largest first, where lifetimes overlap; returns the bytes."""
         waiting = [d for d in self.buffers if d.place is Place.ARENA and d.home < 0]
-        placed: list[_Draft] = []
-        end = 0
-        for draft in sorted(waiting, key=lambda d: (-d.type.nbytes, d.first)):
+        waiting.sort(key=lambda d: (-d.type.nbytes, d.first))
+        born, gone = (np.array([getattr(d, n) for d in waiting]) for n in ("first", "last"))
+        starts, stops = np.zeros((2, len(waiting)), np.int64)
+        for at, draft in enumerate(waiting):
             size = _aligned(draft.type.nbytes)
-            offset = 0
-            rivals = [p for p in placed if p.first <= draft.last and draft.first <= p.last]
-            for rival in sorted(rivals, key=lambda p: p.index):
-                if offset + size <= rival.index:
-                    break
-                offset = max(offset, rival.index + _aligned(rival.type.nbytes))
-            draft.index = offset
-            placed.append(draft)
-            end = max(end, offset + size)
-        return end
+            rivals = (born[:at] <= draft.last) & (gone[:at] >= draft.first)
+            draft.index = _first_gap(starts[:at][rivals], stops[:at][rivals], size)
+            starts[at], stops[at] = draft.index, draft.index + size
+        return int(stops.max(initial=0))
+
+
+def _first_gap(starts: IntArray, stops: IntArray, size: int) -> int:
+    """The least offset at which `size` bytes meet none of the ranges."""
+    order = np.argsort(starts)
+    reached = np.maximum.accumulate(np.concatenate(([0], stops[order])))
+    (gaps,) = np.nonzero(starts[order] - reached[:-1] >= size)
+    return int(reached[gaps[0]] if len(gaps) else reached[-1])
 
 
 def _aligned(nbytes: int) -> int:
@@ -374,6 +401,20 @@ def _aliased(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
             pairs.append((seen[number], param.name))
         seen.setdefault(number, param.name)
     return replace(kernel, alias=tuple(pairs)) if pairs else kernel
+
+
+def _pattern(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Which of the numbers are equal: for each, the first place of one like it."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(n, i) for i, n in enumerate(numbers))
+
+
+def _heading(task: Task) -> tuple[str, tuple[Loc, ...]]:
+    """What a task's step is called, and the user's expressions that it computes."""
+    kernel = task.kernel
+    name = kernel.name if kernel is not None else "product"
+    locs = kernel.locs if kernel is not None else ()
+    return task.title or name, locs if task.locs is None else task.locs
 
 
 def _entry(source: str, name: str) -> str:

@@ -32,7 +32,7 @@ from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.dtypes import Dim, Type
 from graphc.index import Axis
-from graphc.ir import Graph, Node, Value
+from graphc.ir import Graph, Loc, Node, Value
 from graphc.space import Illegal, Partition, Space, assign, op_of, partition
 
 STATEMENTS = 128
@@ -54,7 +54,8 @@ class Task:
     """A kernel, or a product with its epilogue; `binding` maps parameters to graph values.
 
     A product writes `result` (a value of the region, or a temporary). The epilogue runs on the
-    same rows, `block` of them for each of its chunks.
+    same rows, `block` of them for each of its chunks. `title` and `locs` are of the group that the
+    task is for, where the kernel was made for an equal one.
     """
 
     kernel: Kernel | None
@@ -63,6 +64,8 @@ class Task:
     result: Value | None = None
     block: int = 1
     faults: dict[int, Node] | None = None
+    title: str | None = None
+    locs: tuple[Loc, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,45 @@
+"""A schedule made for one group, for another that is equal: the same kernels on its own values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.codegen.finish import in_order
+from graphc.codegen.names import entry_name
+from graphc.codegen.schedule import Schedule, Task
+from graphc.ir import Graph, Loc
+
+
+def repeated(schedule: Schedule, of: Graph, region: Graph) -> Schedule:
+    """The schedule of `of` for `region`, whose `region_key` is the same.
+
+    The kernels are the very same objects; only the first group's names and lines stand in them.
+    """
+    twins = dict(zip(of.inputs, region.inputs, strict=True))
+    places: dict[Loc | None, list[Loc]] = {}
+    for old, new in zip(of.nodes, region.nodes, strict=True):
+        twins.update(zip(old.results, new.results, strict=True))
+        if new.loc is not None:
+            places.setdefault(old.loc, []).append(new.loc)
+
+    def own(task: Task) -> Task:
+        title, locs = None, None
+        if task.kernel is not None:
+            same = task.kernel.name == entry_name(of.name)
+            rest = "" if same else task.kernel.name.removeprefix(of.name)
+            title = entry_name(region.name + rest)
+            locs = in_order(new for loc in task.kernel.locs for new in places.get(loc, ()))
+        product = task.product
+        if product is not None:
+            a, b = (twins.get(v, v) for v in (product.a, product.b))
+            product = replace(product, a=a, b=b)
+        return replace(
+            task,
+            binding={name: twins.get(v, v) for name, v in task.binding.items()},
+            product=product,
+            result=None if task.result is None else twins.get(task.result, task.result),
+            title=title,
+            locs=locs,
+        )
+
+    return replace(schedule, tasks=tuple(map(own, schedule.tasks)))
