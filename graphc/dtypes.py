@@ -22,6 +22,8 @@ class Dim:
     def __str__(self) -> str:
         return self.name
 
+    __repr__ = __str__
+
 
 Size = int | Dim
 Shape = tuple[Size, ...]

@@ -55,7 +55,8 @@ def _quote(loc: Loc) -> list[str]:
     lines = [f"  {loc.file}:{loc.line}"]
     source = loc.source.strip()
     if source:
-        lines.append(f"    {source}")
+        # A tab is one column here, and as many as it likes on a terminal.
+        lines.append("    " + source.replace("\t", " "))
         start, stop = loc.underline()
         if stop > start:
             # Of what is missing at the end of a line, the place is shown.

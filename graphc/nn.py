@@ -71,7 +71,7 @@ def silu(x: Any) -> Any:
 def gelu(x: Any, approximate: str = "none") -> Any:
     """x times the normal distribution's cumulative function; `approximate` may be "tanh"."""
     forms = {"none": composite.gelu, "tanh": composite.gelu_tanh}
-    if approximate not in forms:
+    if not isinstance(approximate, str) or approximate not in forms:
         raise ArgumentError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
     return forms[approximate](_floating("gelu", x))
 

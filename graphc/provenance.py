@@ -18,6 +18,7 @@ import numpy as np
 from graphc.ir import Loc
 
 _ROOT = Path(__file__).resolve().parents[1]
+_STANDARD = str(Path(linecache.__file__).resolve().parent) + os.sep
 _INTERNAL = tuple(
     str(folder) + os.sep
     for folder in (
@@ -39,7 +40,7 @@ Instructions = Sequence[dis.Instruction]
 def call_site() -> tuple[Loc | None, Names]:
     """The user's expression under way and the variables that its results are assigned to.
 
-    The user's frame is the innermost one that belongs neither to graphc nor to NumPy.
+    The user's frame is the innermost one of `user_frame`.
     """
     frame = user_frame()
     return (None, ()) if frame is None else _site(frame.f_code, frame.f_lasti)
@@ -62,7 +63,7 @@ def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
 
 
 def user_frame() -> FrameType | None:
-    """The innermost frame that belongs neither to graphc nor to NumPy."""
+    """The innermost frame that belongs to none of graphc, NumPy and Python's own library."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and is_internal(frame.f_code.co_filename):
         frame = frame.f_back
@@ -71,10 +72,12 @@ def user_frame() -> FrameType | None:
 
 @lru_cache(maxsize=4096)
 def is_internal(filename: str) -> bool:
-    """Whether a file of this name is graphc's own or NumPy's, and not the user's."""
+    """Whether a file of this name is graphc's own, NumPy's or Python's, and not the user's."""
     if filename.startswith("<"):
         return filename.startswith("<frozen")  # <stdin> and notebook cells are the user's
-    return str(Path(filename).resolve()).startswith(_INTERNAL)
+    path = str(Path(filename).resolve())
+    installed = path.removeprefix(_STANDARD).startswith(("site-packages", "dist-packages"))
+    return path.startswith(_INTERNAL) or (path.startswith(_STANDARD) and not installed)
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.dtypes import DType, Type, dtype, f64
+from graphc.dtypes import Dim, DType, Type, dtype, f64
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
@@ -261,14 +261,23 @@ def _in_our_form(
         unknown = set(kwargs) - set(inspect.signature(function).parameters)
         if unknown:
             return UnsupportedFunction(
-                f"{what} does not take {', '.join(sorted(unknown))}= yet"
+                f"{what} does not take {', '.join(sorted(unknown))}= yet",
+                help=f"it takes {', '.join(inspect.signature(function).parameters)}",
             )
         return SignatureError(f"{what}: {mismatch}")
+    if Dim.__name__ in str(error):
+        return UnsupportedFunction(f"{what} over sizes that are not known is not built yet")
     if isinstance(error, IndexError):
         return OutOfBounds(f"{what}: {error}")
     if isinstance(error, TypeError):
         return TypeMismatch(f"{what}: {error}")
     return ArgumentError(f"{what}: {error}")
+
+
+def _unknown_size(what: str, type: Type) -> GraphcError:
+    return UnsupportedFunction(
+        f"{what} of an array of unknown size is not built yet", values=[("array", type)]
+    )
 
 
 def _short(value: Any) -> str:
@@ -401,7 +410,7 @@ class Tracer(promote.TracedArray):
     @property
     def size(self) -> int:
         if not self.type.is_static:
-            _refuse(f"the size of {self.type}", "write the function for any size")
+            raise _unknown_size("the number of elements", self.type).at(call_site()[0])
         return self.type.size
 
     @property
@@ -516,6 +525,8 @@ class Tracer(promote.TracedArray):
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeMismatch("len() of a 0-d array").at(call_site()[0])
+        if isinstance(self.shape[0], Dim):
+            raise _unknown_size("the length", self.type).at(call_site()[0])
         return int(self.shape[0])
 
     def __contains__(self, item: Any) -> NoReturn:

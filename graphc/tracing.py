@@ -321,7 +321,7 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
         name = Tracer.__name__
         if name not in str(error):
             raise
-        text = re.sub(rf"'{name}'( object)?|{name}(?=<)", "a traced array", str(error))
+        text = re.sub(rf"'{name}'( object)?|\b{name}\b", "a traced array", str(error))
         form = ConcretizationError if isinstance(error, TypeError) else MissingAttribute
         raise form(text).at(loc) from error
 

@@ -219,9 +219,11 @@ def _traced(
     """Trace `fn`; arguments that are not chosen keep what Python knows of them."""
     for number in chosen:
         if not -len(args) <= number < len(args):
+            many = "" if len(args) == 1 else "s"
             raise SignatureError(
                 f"argnums names argument {number} of {function_name(fn)}, which is called with "
-                f"{len(args)} positional arguments"
+                f"{len(args)} positional argument{many}",
+                help="arguments are counted from 0, and given by position",
             ).at(definition(fn))
     wanted = tuple(number % len(args) for number in chosen)
     if len(set(wanted)) < len(wanted):

@@ -726,20 +726,20 @@ class A:
     shape, dtype = (3,), np.dtype(float)
     def __array__(self, dtype=None, copy=None):
         raise AttributeError("no array today")
-@graphc.compile
+@graphc.compile(target="cpu")
 def f(x):
     return x + 1
 f(np.ones(3))
 f(A())
 
 # too_large_output
-@graphc.compile
+@graphc.compile(target="cpu")
 def f(x):
     return gnp.broadcast_to(x, (2**16, 2**16, 2**16)) + x
 f(np.ones((), np.float32))
 
 # too_large_arena
-@graphc.compile
+@graphc.compile(target="cpu")
 def f(x):
     y = gnp.broadcast_to(x[:, None], (x.shape[0], 2**48)) * x[:, None]
     return gnp.tanh(y @ y.T)
@@ -928,4 +928,126 @@ trace(f, f32[3, 3])
 def f(x):
     return x[[[0, 1], [2]]]
 trace(f, f32[3])
+
+# underline_after_tabs
+def f(x, y):
+	z =	x +	(x	@	y)
+	return z
+trace(f, f32[3, 4], f32[3, 4])
+
+# json
+import json
+def f(x):
+    return json.dumps({"x": x})
+trace(f, f32[3])
+
+# join_text
+def f(x):
+    return ",".join([x])
+trace(f, f32[3])
+
+# gelu_list
+def f(x):
+    return nn.gelu(x, ["tanh"])
+trace(f, f32[4])
+
+# argument_of_another_library
+nn.softmax(np.ones(3), dim=0)
+
+# grad_by_kwarg
+def f(x, w):
+    return (x * w).sum()
+grad(f, argnums=1)(np.ones(3), w=np.ones(3))
+
+# walrus
+def f(x, y):
+    return (z := x @ y) + z
+trace(f, f32[3, 4], f32[3, 4])
+
+# comprehension
+def f(x, ws):
+    return [x @ w for w in ws]
+trace(f, f32[3, 4], [f32[4, 4], f32[3, 4]])
+
+# lambda_in_call
+def f(x, y):
+    return list(map(lambda a: a @ y, [x, x]))
+trace(f, f32[3, 4], f32[3, 4])
+
+# chained_calls
+def f(x, y):
+    return (x
+            .reshape(4, 3)
+            .sum(axis=5)
+            .mean())
+trace(f, f32[3, 4], f32[3, 4])
+
+# vjp_list_cotangent
+def f(x):
+    return [x, x]
+out, pull = vjp(f, np.ones(3))
+pull((np.ones(3), np.ones(3)))
+
+# list_index
+def f(x, i):
+    return [1, 2, 3][i] * x
+trace(f, f32[3], 1)
+
+# rmasked
+def f(x):
+    return np.ma.array([1.0, 2.0], mask=[0, 1]) + x
+trace(f, f32[2])
+
+# mean_where
+def f(x):
+    return np.mean(x, where=x > 0)
+trace(f, f32[3])
+
+# lower_keyword
+@graphc.compile
+def f(x):
+    return x
+f.lower(y=graphc.f32[3])
+
+# type_by_hand
+trace(lambda x: x, graphc.Type("f32", (3,)))
+
+# grad_inside_compile_shape
+@graphc.compile
+def step(w, x):
+    def loss(w):
+        return ((x @ w) ** 2).mean()
+    return w - 0.1 * grad(loss)(w)
+step(np.ones((3, 2)), np.ones((4, 5)))
+
+# len_symbolic
+def f(x):
+    return x * len(x)
+trace(f, graphc.f32[None])
+
+# concat_symbolic
+def f(x):
+    return gnp.concatenate([x, x])
+trace(f, graphc.f32[None, 3])
+
+# getitem_symbolic
+def f(x):
+    return x[1:]
+trace(f, graphc.f32[None, 3])
+
+# zeros_symbolic
+def f(x):
+    return x + gnp.zeros(x.shape)
+trace(f, graphc.f32[None])
+
+# callable_object
+class A:
+    def __call__(self, x):
+        return x @ x
+graphc.compile(A())(np.ones((3, 4)))
+
+# clip_shapes
+def f(x, y):
+    return np.clip(x, y, 3)
+trace(f, f32[4], f32[3])
 """

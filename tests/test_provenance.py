@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import linecache
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import graphc.numpy as gnp
 from graphc import nn
 from graphc.dtypes import f64
+from graphc.provenance import is_internal
 from graphc.tracing import trace
 from graphc.transforms import grad
 
@@ -254,6 +257,20 @@ def test_a_function_of_scipys_has_the_line_that_calls_it():
         return space["special"](x)
 
     assert seen(f, X) == [("tanh", 'space["special"](x)')]
+
+
+def test_pythons_own_library_is_no_users_but_what_is_installed_in_it_is():
+    library = Path(linecache.__file__).parent
+    assert is_internal(str(library / "json" / "encoder.py"))
+    assert not is_internal(str(library / "site-packages" / "models" / "layer.py"))
+
+    def f(x):
+        return statistics.fmean([1.0, 2.0]) * x + copy.copy(x)
+
+    assert {line for *_, line in seen(f, X)} == {
+        "statistics.fmean([1.0, 2.0]) * x",
+        "statistics.fmean([1.0, 2.0]) * x + copy.copy(x)",
+    }
 
 
 def test_source_that_is_not_there():

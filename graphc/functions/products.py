@@ -12,6 +12,7 @@ from graphc.functions.promote import (
     broadcast_to,
     common_dtype,
     elementwise,
+    label,
     labels,
 )
 from graphc.functions.shapes import as_axis, expand_dims, ravel, squeeze
@@ -84,7 +85,7 @@ def _matmul_error(a: Any, b: Any) -> ShapeError:
         f"matmul: the last axis of {left} ({a.shape[-1]}) must equal {place} of {right} "
         f"({b.shape[second]})",
         values=_named(a, b),
-        help=f"{right}.T is {turned} and would fit" if fits else None,
+        help=f"{label(b, right)}.T is {turned} and would fit" if fits else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import i64, normalize_axis
+from graphc.dtypes import Dim, i64, normalize_axis
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
@@ -38,6 +38,8 @@ Axes = int | Sequence[int] | None
 
 def as_int(value: Any, what: str) -> int:
     """A Python int; raises ArgumentError for what is none (a traced array says so itself)."""
+    if isinstance(value, Dim):
+        raise UnsupportedFunction(f"{what} that is not known, {value}, is not built yet")
     try:
         return operator.index(value)
     except ConcretizationError:
