@@ -6,9 +6,9 @@ import argparse
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def run_graph(args: argparse.Namespace) -> int:
     named = dict(zip(_output_names(graph), map(np.asarray, outputs), strict=True))
     if args.output is not None:
         with output_file(args.output) as file:
-            np.savez(file, **named)
+            _write_arrays(file, named)
         print(f"wrote {args.output}", file=sys.stderr)
         return 0
     for (name, array), type in zip(named.items(), graph.output_types, strict=True):
@@ -110,6 +110,14 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
         raise ArgumentError(f"{path} is no .npz file of numbers") from None
+
+
+def _write_arrays(file: IO[bytes], arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file; the names may be any, those of np.savez's own parameters too."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
 
 
 def _output_names(graph: Graph) -> list[str]:

@@ -18,7 +18,7 @@ from graphc import cli_compile
 from graphc.cli import main
 from graphc.cli_load import parse_argument
 from graphc.device import CPU
-from graphc.dtypes import f32
+from graphc.dtypes import bf16, f32
 from graphc.errors import ArgumentError, TargetError
 from graphc.interpret import interpret
 from graphc.lowered import EmittedKernel
@@ -392,6 +392,22 @@ def test_a_graph_is_run(dumped: Path, stage: str, capsys: Capture) -> None:
     assert list(y) == list(z) == ["out0"]
     np.testing.assert_allclose(y["out0"], want, rtol=1e-6)
     np.testing.assert_allclose(z["out0"], want, rtol=1e-6)
+
+
+def test_an_output_may_have_any_name_and_dtype(tmp_path: Path) -> None:
+    graph = tmp_path / "f.ir"
+    graph.write_text(
+        "graphc ir 1\ngraph f(x: bf16[3]) -> (bf16[3], bool[3]):\n"
+        "    file = neg x : bf16[3]\n    allow_pickle = lt x, file : bool[3]\n"
+        "    return file, allow_pickle\n"
+    )
+    x = np.array([1, -2, 3], bf16.numpy)
+    np.savez(tmp_path / "x.npz", x=x)
+    line = ["run", str(graph), "--inputs", str(tmp_path / "x.npz"), "--interpret"]
+    assert main([*line, "-o", str(tmp_path / "y.npz")]) == 0
+    with np.load(tmp_path / "y.npz") as made:
+        assert np.array_equal(made["file"].view(bf16.numpy), -x)
+        assert np.array_equal(made["allow_pickle"], x < -x)
 
 
 def test_outputs_are_printed_where_no_file_is_named(dumped: Path, capsys: Capture) -> None:
