@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -347,6 +348,18 @@ def test_aligned_memory(nbytes):
     memory = aligned_bytes(nbytes)
     assert memory.nbytes == nbytes
     assert nbytes == 0 or address_of(memory) % 64 == 0
+
+
+def test_results_that_are_held_for_long_do_not_end_recycling():
+    outputs = Outputs(f32[RECYCLE_FROM])
+    held = [outputs.fresh() for _ in range(4)]
+    array, memory = None, []
+    for _ in range(10):
+        array = outputs.fresh()  # the one before is still there when this one is made
+        memory.append(weakref.ref(array.base))
+    assert len({id(found()) for found in memory if found() is not None}) == 2
+    assert all(found() is not None for found in memory)
+    assert not any(np.shares_memory(array, other) for other in held)
 
 
 def test_large_outputs_are_recycled_only_when_nobody_refers_to_them():

@@ -133,8 +133,10 @@ class Outputs:
             raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
             kept = (raw, -address_of(raw) % ALIGNMENT)
         array: NDArray[Any] = np.ndarray(self.shape, self.dtype, *kept)
-        if len(self._handed) < KEPT:
-            self._handed.append(kept)
+        self._handed.append(kept)
+        if len(self._handed) > KEPT:
+            # What is still held after so many calls may be held for long: it is let go.
+            del self._handed[:-KEPT]
         return array
 
     def _unreferenced(self) -> tuple[NDArray[np.uint8], int] | None:
