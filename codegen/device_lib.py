@@ -81,7 +81,8 @@ class KernelSource:
     `params` are its parameters in order, each a buffer (Type) or an integer (DType i64);
     `literals` is the dtype of its float literals, `threads` the size of a CUDA block, `alias`
     the groups of parameters that may overlap, `source` the text of the function where it is
-    known.
+    known. A `fast` kernel may round a product and a sum once, multiply by a reciprocal, and use
+    CUDA's approximate division.
     """
 
     name: str
@@ -92,6 +93,7 @@ class KernelSource:
     alias: tuple[tuple[str, ...], ...]
     function: FunctionType = field(compare=False)
     source: str | None = None
+    fast: bool = False
 
 
 def kernel(
@@ -100,6 +102,7 @@ def kernel(
     literals: DType = f32,
     threads: int = 256,
     alias: tuple[tuple[str, ...], ...] = (),
+    fast: bool = False,
 ) -> Callable[[Callable[..., None]], KernelSource]:
     """Make a kernel of the function below; raises ArgumentError for a wrong annotation."""
 
@@ -126,6 +129,7 @@ def kernel(
             alias,
             function,
             source,
+            fast,
         )
 
     return decorate

@@ -155,6 +155,9 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
     flags.no_compile = True
+    if kernel.fast:
+        # Sums keep their order: the scalar functions rest on it.
+        flags.fastmath = {"contract", "arcp", "nsz"}
     arguments = (types.int64, types.int64, types.int64)
     context = cpu_target.target_context
     try:

@@ -1,7 +1,7 @@
 """The seam to Numba's CUDA target: kernels to PTX, and PTX through `ptxas`, with no GPU needed.
 
-Numba's front end runs once for a kernel and NVVM once for each compute capability. Contraction
-is off and division and square root are exact, so what a kernel writes with + - * / gives
+Numba's front end runs once for a kernel and NVVM once for each compute capability. In a kernel
+that is not `fast` contraction is off and division and square root are exact, so what a kernel writes with + - * / gives
 NumPy's bits; the scalar functions and accumulations say `fma` themselves. The entry is called
 by the kernel's name. The package's internals are used here and in no other file; tried with
 numba-cuda 0.30.
@@ -31,6 +31,7 @@ CC = tuple[int, int]
 INSTALL = 'pip install "graphc[cuda]"'
 SHARED_LIMIT = 48 << 10  # bytes of static shared memory of a block
 _EXACT = {"fma": 0, "prec-div": 1, "prec-sqrt": 1}
+_FAST = {"fma": 1, "prec-div": 0, "prec-sqrt": 0}
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
             function,
             load("numba.cuda.types").void,
             tuple(_arguments(kernel, plan)),
-            nvvm_options=dict(_EXACT),
+            nvvm_options=dict(_FAST if kernel.fast else _EXACT),
             cc=ccs[0],
         )
     except (errors.NumbaError, load("numba.core.errors").NumbaError) as error:

@@ -1,0 +1,93 @@
+"""Fast kernels: contraction and reciprocals where the user asks for speed, nothing where not."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc._lazy import load
+from graphc.codegen.device_lib import KernelSource, load_kernels
+from graphc.codegen.scalar import SCALARS
+
+COMBINE = """
+@kernel({decorator})
+def combine({params}):
+    {loop}
+        z[i] = (x[i] * y[i] + 0.5) / d[()]
+"""
+UNARY = sorted(
+    name
+    for name, row in SCALARS.items()
+    if row.cost == "transcendental" and row.arity == 1 and row.result == "same"
+)
+
+
+def kernels(text: str) -> dict[str, KernelSource]:
+    names = ", ".join(["f32", "f64", "i64", "kernel", *UNARY])
+    source = f"from numba import cuda\nfrom graphc.codegen.device_lib import {names}\n{text}"
+    return load_kernels(source, f"<fast {abs(hash(source))}>")
+
+
+def combine(target: str, fast: bool) -> KernelSource:
+    params = "x: f32[1024], y: f32[1024], z: f32[1024], d: f32[()]"
+    loop = "i = cuda.blockIdx.x * 256 + cuda.threadIdx.x\n    if i < 1024:"
+    if target == "cpu":
+        params, loop = f"{params}, lo: i64, hi: i64", "for i in range(lo, hi):"
+    decorator = f'"{target}", literals=f32, fast={fast}'
+    return kernels(COMBINE.format(decorator=decorator, params=params, loop=loop))["combine"]
+
+
+def test_on_the_cpu() -> None:
+    seam = load("graphc.codegen.numba_cpu")
+    exact, fast = (k.assembly() for k in seam.compile_cpu([combine("cpu", f) for f in (0, 1)]))
+    assert "vdivps" in exact and "vdivps" not in fast
+    if seam.has_feature("fma"):
+        assert "vfmadd" in fast and "vfmadd" not in exact
+
+
+def test_on_cuda() -> None:
+    seam = load("graphc.codegen.numba_cuda")
+    exact, fast = (seam.compile_ptx(combine("cuda", f), [(7, 5)])[7, 5] for f in (False, True))
+    assert "fma.rn.f32" in fast and "fma.rn.f32" not in exact
+    assert "div.rn.f32" in exact and "div.rn.f32" not in fast
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_scalar_functions_keep_their_bounds(dtype: str) -> None:
+    """Their algorithms hold with contraction, too: fast and exact are within both's bounds."""
+    text = "\n".join(
+        f"""
+@kernel("cpu", literals={dtype}, fast={fast})
+def map_{name}_{fast}(x: {dtype}[None], y: {dtype}[None], lo: i64, hi: i64):
+    for i in range(lo, hi):
+        y[i] = {name}(x[i])
+"""
+        for name in UNARY
+        for fast in (False, True)
+    )
+    found = kernels(text)
+    made = load("graphc.codegen.numba_cpu").compile_cpu(list(found.values()))
+    random = np.random.default_rng(3)
+    wide = 10.0 ** random.uniform(-6, 1.5, 4000)
+    x = np.concatenate([random.standard_normal(4000), wide, 1 + wide * 1e-6]).astype(
+        np.float64 if dtype == "f64" else np.float32
+    )
+    with np.errstate(all="ignore"):
+        results = {k: run(m.address, x) for k, m in zip(found, made, strict=True)}
+    for name in UNARY:
+        exact, fast = (results[f"map_{name}_{f}"] for f in (False, True))
+        assert np.array_equal(np.isnan(exact), np.isnan(fast))
+        known = np.isfinite(exact)
+        error = np.abs(fast[known] - exact[known]) / np.spacing(np.abs(exact[known]))
+        assert error.max() <= 2 * SCALARS[name].ulp[dtype == "f64"], name
+
+
+def run(address: int, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    y = np.zeros_like(x)
+    table = (ctypes.c_int64 * 2)(x.ctypes.data, y.ctypes.data)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
+    call(ctypes.addressof(table), 0, len(x))
+    return y
