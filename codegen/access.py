@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernel import (
@@ -33,27 +33,37 @@ Access = tuple[str, tuple[Index, ...]]
 def accesses(body: Sequence[Statement]) -> Iterable[Access]:
     """Every (buffer, index) that is loaded, stored or accumulated into."""
     for statement in walk(body):
-        if isinstance(statement, Store):
-            yield statement.buffer, statement.index
-        if isinstance(statement, Update) and isinstance(statement.target, Load):
-            yield statement.target.buffer, statement.target.index
-        for expr in parts(statement):
-            for part in subexpressions(expr):
-                if isinstance(part, Load):
-                    yield part.buffer, part.index
+        yield from own_accesses(statement)
+
+
+def own_accesses(statement: Statement) -> Iterable[Access]:
+    """Those of a statement itself, without what is inside it."""
+    if isinstance(statement, Store):
+        yield statement.buffer, statement.index
+    if isinstance(statement, Update) and isinstance(statement.target, Load):
+        yield statement.target.buffer, statement.target.index
+    for expr in parts(statement):
+        for part in subexpressions(expr):
+            if isinstance(part, Load):
+                yield part.buffer, part.index
 
 
 def other_indices(body: Sequence[Statement]) -> Iterable[Index]:
     """Indices that are used as numbers or in conditions."""
     for statement in walk(body):
-        conditions: tuple[Condition, ...] = getattr(statement, "conditions", ())
-        yield from (c.index for c in conditions)
-        for expr in parts(statement):
-            for part in subexpressions(expr):
-                if isinstance(part, IndexValue):
-                    yield part.index
-                elif isinstance(part, Masked):
-                    yield from (c.index for c in part.conditions)
+        yield from own_numbers(statement)
+
+
+def own_numbers(statement: Statement) -> Iterable[Index]:
+    """Those of a statement itself, without what is inside it."""
+    conditions: tuple[Condition, ...] = getattr(statement, "conditions", ())
+    yield from (c.index for c in conditions)
+    for expr in parts(statement):
+        for part in subexpressions(expr):
+            if isinstance(part, IndexValue):
+                yield part.index
+            elif isinstance(part, Masked):
+                yield from (c.index for c in part.conditions)
 
 
 @dataclass(frozen=True)
@@ -135,53 +145,55 @@ def apply_merge(
     return map_indices(body, index), new
 
 
-def map_indices(body: Sequence[Statement], change: object) -> tuple[Statement, ...]:
+def map_indices(
+    body: Sequence[Statement], change: Callable[[tuple[Index, ...]], tuple[Index, ...]]
+) -> tuple[Statement, ...]:
     """Statements with `change` applied to the index of every access."""
 
     def expression(expr: Expr) -> Expr:
-        return replace(expr, index=change(expr.index)) if isinstance(expr, Load) else expr  # type: ignore[operator]
+        return replace(expr, index=change(expr.index)) if isinstance(expr, Load) else expr
 
     def statement(s: Statement) -> Statement:
         s = map_exprs(s, lambda e: map_expr(e, expression))
         if isinstance(s, Store):
-            return replace(s, index=change(s.index))  # type: ignore[operator]
+            return replace(s, index=change(s.index))
         if isinstance(s, Update) and isinstance(s.target, Load):
-            return replace(s, target=replace(s.target, index=change(s.target.index)))  # type: ignore[operator]
+            return replace(s, target=replace(s.target, index=change(s.target.index)))
         return s
 
     return map_body(body, statement)
 
 
-def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[Statement, ...]:
-    """Statements with other indices in place of axes (loops keep theirs)."""
+def map_every_index(
+    body: Sequence[Statement], change: Callable[[Index], Index]
+) -> tuple[Statement, ...]:
+    """Statements with `change` applied to every index: of accesses, conditions and bounds too."""
 
     def condition(c: Condition) -> Condition:
-        return replace(c, index=c.index.substitute(new))
+        return replace(c, index=change(c.index))
 
     def expression(expr: Expr) -> Expr:
-        if isinstance(expr, Load):
-            return replace(expr, index=tuple(i.substitute(new) for i in expr.index))
         if isinstance(expr, IndexValue):
-            return replace(expr, index=expr.index.substitute(new))
+            return replace(expr, index=change(expr.index))
         if isinstance(expr, Masked):
             return replace(expr, conditions=tuple(map(condition, expr.conditions)))
         return expr
 
     def statement(s: Statement) -> Statement:
         s = map_exprs(s, lambda e: map_expr(e, expression))
-        if isinstance(s, Store):
-            return replace(s, index=tuple(i.substitute(new) for i in s.index))
-        if isinstance(s, Update) and isinstance(s.target, Load):
-            at = tuple(i.substitute(new) for i in s.target.index)
-            return replace(s, target=replace(s.target, index=at))
         if isinstance(s, When | Check):
             return replace(s, conditions=tuple(map(condition, s.conditions)))
         if isinstance(s, Loop) and (s.start is not None or s.stop is not None):
-            bounds = [None if i is None else i.substitute(new) for i in (s.start, s.stop)]
+            bounds = [None if i is None else change(i) for i in (s.start, s.stop)]
             return replace(s, start=bounds[0], stop=bounds[1])
         return s
 
-    return map_body(body, statement)
+    return map_indices(map_body(body, statement), lambda at: tuple(map(change, at)))
+
+
+def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[Statement, ...]:
+    """Statements with other indices in place of axes (loops keep theirs)."""
+    return map_every_index(body, lambda index: index.substitute(new))
 
 
 def share_buffer(kernel: Kernel, source: str, target: str) -> Kernel:

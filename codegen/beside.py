@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from graphc.codegen.access import map_every_index
 from graphc.codegen.kernel import (
     Combine,
     Expr,
@@ -27,7 +28,8 @@ from graphc.codegen.kernel import (
     map_exprs,
     walk,
 )
-from graphc.codegen.names import Names, entry_name
+from graphc.codegen.names import Names
+from graphc.index import Atom, Index, Loaded, Quotient, Remainder
 
 
 def fits_beside(kernel: Kernel) -> bool:
@@ -67,7 +69,7 @@ def beside(
         parts.append(part)
     first = parts[0]
     whole = Kernel(
-        entry_name(f"{first.name}_and_{len(parts) - 1}_more"),
+        name=f"{first.name}_and_{len(parts) - 1}_more",
         params=tuple(param for param, _ in found.values()),
         body=(),
         axis_names={},
@@ -77,7 +79,6 @@ def beside(
         form="+".join(dict.fromkeys(p.form for p in parts)),
         sizes={},
         extents={},
-        locs=tuple(dict.fromkeys(loc for p in parts for loc in p.locs)),
         parts=tuple(parts),
     )
     return whole, [number for _, number in found.values()]
@@ -130,6 +131,9 @@ def _renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
                 return replace(s, target=expression(target))  # type: ignore[arg-type]
         return s
 
+    def index(of: Index) -> Index:
+        return Index(tuple((_renamed_atom(a, new), f) for a, f in of.terms), of.constant)
+
     meaning = kernel.meaning
     if meaning is not None:
         meaning = Meaning(
@@ -142,6 +146,16 @@ def _renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
     return replace(
         kernel,
         params=tuple(replace(p, name=new[p.name]) for p in kernel.params),
-        body=map_body(kernel.body, statement),
+        body=map_every_index(map_body(kernel.body, statement), index),
         meaning=meaning,
     )
+
+
+def _renamed_atom(atom: Atom, new: Mapping[str, str]) -> Atom:
+    match atom:
+        case Loaded(value=value):
+            return replace(atom, value=new[value])
+        case Quotient(index=index) | Remainder(index=index):
+            terms = tuple((_renamed_atom(a, new), f) for a, f in index.terms)
+            return replace(atom, index=Index(terms, index.constant))
+    return atom

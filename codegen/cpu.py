@@ -15,16 +15,21 @@ class _Cpu:
 
     def loop(self, printer: Printer, loop: Loop) -> None:
         axis = printer.axis(loop.axis.number)
-        if loop.role in ("chunk", "flat"):
-            printer.block(f"for {axis} in range(lo, hi):", loop.body)
-            return
+        match loop.role:
+            case "chunk" | "flat":
+                printer.block(f"for {axis} in range(lo, hi):", loop.body)
+            case "lane" | "serial":
+                printer.block(f"for {axis} in range({self._range(printer, loop)}):", loop.body)
+            case role:
+                raise ValueError(f"a CPU kernel has no loop of role {role}")
+
+    def _range(self, printer: Printer, loop: Loop) -> str:
         size = printer.kernel.sizes[loop.axis.number]
         if loop.start is None or loop.stop is None:
-            printer.block(f"for {axis} in range({size}):", loop.body)
-            return
-        start, stop = printer.index(loop.start), printer.index(loop.stop)
+            return size
         printer.used.add(LESSER)
-        printer.block(f"for {axis} in range({start}, {LESSER}({stop}, {size})):", loop.body)
+        start, stop = printer.index(loop.start), printer.index(loop.stop)
+        return f"{start}, {LESSER}({stop}, {size})"
 
     def combine(self, printer: Printer, statement: Combine) -> None:
         """One lane holds everything already."""
@@ -51,8 +56,17 @@ def print_cpu(kernel: Kernel, *, root: str = "") -> str:
             decorator=f'@kernel("cpu", literals={literals.name}{alias})',
             params=params + [f"{s}: i64" for s in (*sizes, "lo", "hi")],
             names={"i64", *(element(p.type) for p in kernel.params)},
-            launch=f"{kernel.name} for lo..hi in pieces of range({kernel.extent})",
+            launch=_launch(kernel),
             grid=kernel.extent,
             roles=input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes},
         ),
     )
+
+
+def _launch(kernel: Kernel) -> list[str]:
+    """How the kernel is called, and what the sizes are."""
+    sizes = {name: str(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())}
+    if not all(p.type.is_static for p in kernel.params):
+        sizes["n"] = str(kernel.extent)
+    call = [f"{kernel.name}(..., lo, hi)", f"lo:hi pieces of range({kernel.extent})"]
+    return [*call, *(f"{name} = {value}" for name, value in sizes.items())]

@@ -32,22 +32,30 @@ class _Cuda:
 
     def loop(self, printer: Printer, loop: Loop) -> None:
         axis, threads = printer.axis(loop.axis.number), printer.kernel.threads
-        if loop.role == "chunk":
-            printer.line(f"{axis} = {self.block}")
-            printer.body(loop.body)
-        elif loop.role == "thread":
-            printer.line(f"{axis} = lane")
-            printer.body(loop.body)
-        elif loop.role == "flat":
-            block = f"({self.block})" if self.first else self.block
-            bound: object = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
-            if printer.kernel.table:
-                block = f"({self.block} - {self.table}[{self.row}, 0])"
-                bound = f"{self.table}[{self.row}, 1]"
-            printer.line(f"{axis} = {block} * {threads} + cuda.threadIdx.x")
-            printer.block(f"if {axis} < {bound}:", loop.body)
-        else:
-            printer.block(f"for {axis} in range({self._range(printer, loop)}):", loop.body)
+        match loop.role:
+            case "chunk":
+                printer.line(f"{axis} = {self.block}")
+                printer.body(loop.body)
+            case "thread":
+                printer.body(loop.body)
+            case "flat":
+                block, bound = self._elements(printer, loop)
+                printer.line(f"{axis} = {block} * {threads} + cuda.threadIdx.x")
+                printer.block(f"if {axis} < {bound}:", loop.body)
+            case "lane" | "serial":
+                printer.block(f"for {axis} in range({self._range(printer, loop)}):", loop.body)
+            case role:
+                raise ValueError(f"a CUDA kernel has no loop of role {role}")
+
+    def _elements(self, printer: Printer, loop: Loop) -> tuple[str, object]:
+        """The number of a block among those that share a flat loop, and the loop's end."""
+        if printer.kernel.table:
+            return (
+                f"({self.block} - {self.table}[{self.row}, 0])",
+                f"{self.table}[{self.row}, 1]",
+            )
+        size = printer.kernel.sizes.get(loop.axis.number, loop.axis.extent)
+        return f"({self.block})" if self.first else self.block, size
 
     def _range(self, printer: Printer, loop: Loop) -> str:
         first, last = "0", str(loop.axis.extent)
@@ -136,11 +144,15 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
     params = {p.name: spec(p.type) for p in kernel.params if kernel is not tabled}
     params |= dict.fromkeys(sizes, "i64") if kernel is not tabled else {}
     roles = input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}
-    launch = f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"
-    if tabled is not None:
+    launch = [f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"]
+    if tabled is None:
+        launch += [f"{s} = {kernel.extents[s]}" for s in sizes]
+    else:
         rows = len(tabled.table)
         params[table] = f"i64[{rows}, {FIRST_BUFFER + len(tabled.params)}]"
-        launch += f" over {rows} rows: first block, elements, buffers' addresses"
+        first, *others = [p.name for p in tabled.params]
+        launch[0] += f" over {rows} rows of the table: first block"
+        launch += ["n", f"addresses of {first}", *others]
         roles = {table: str(tabled.table)} | input_roles(kernel)
     if _uses_lane(kernel):
         printer.line("lane = cuda.threadIdx.x")

@@ -22,6 +22,7 @@ from graphc.codegen.kernel import (
     Statement,
     Var,
     convert,
+    origin_of,
     spell,
 )
 from graphc.codegen.names import Names
@@ -110,7 +111,7 @@ class Elements:
         key = (name, tuple(i.key() for i in at))
         if key not in home.known:
             local = self.names.fresh(f"{name}_")
-            home.body.append(Let(local, load, value.node.loc))
+            home.body.append(Let(local, load, origin_of(value.node)))
             home.known[key] = Var(local, load.dtype)
         return home.known[key]
 
@@ -134,7 +135,7 @@ class Elements:
         if self._is_kept(value, phase):
             name = self.stored_in[value]
             at = self._stored_index(value, name)
-            local = self.names.fresh(f"{value.name or 't'}_")
+            local = self.names.fresh(value.name or "kept")
             home.body.append(Let(local, Load(name, at, value.type.dtype.compute)))
             home.known[value] = Var(local, value.type.dtype.compute)
             return home.known[value]
@@ -201,7 +202,7 @@ class Elements:
             home.known[value] = expr
             return
         name = self.names.fresh(value.name)
-        home.body.append(Let(name, expr, value.node.loc, user=value.name is not None))
+        home.body.append(Let(name, expr, origin_of(value.node), user=value.name is not None))
         home.known[value] = Var(name, expr.dtype)
 
     def _gather(self, node: Node, home: Scope, phase: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graphc.codegen.access import accesses
 from graphc.codegen.kernel import (
+    Check,
     Combine,
     Const,
     Expr,
@@ -18,9 +19,9 @@ from graphc.codegen.kernel import (
     Masked,
     Once,
     Param,
+    ParamRole,
     Scratch,
     Statement,
-    Store,
     Update,
     Var,
     When,
@@ -31,18 +32,15 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.kernel import parts as expressions
-from graphc.codegen.names import entry_name
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import WORKER, Draft
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.ir import Loc
+from graphc.index import Index, Loaded
 
 
-def finish(
-    name: str, draft: Draft, roles: dict[str, str], nest: Nest, device: Device
-) -> Kernel:
-    """The kernel: parameters in order, small values inlined, extents as parameters."""
+def finish(draft: Draft, roles: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
+    """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
     body = hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
@@ -56,29 +54,16 @@ def finish(
         if isinstance(s, Loop) and s.axis.number in sizes
     }
     return Kernel(
-        entry_name(name),
-        params,
-        body,
-        names,
-        draft.extent,
-        grain,
-        draft.threads,
-        draft.form,
-        sizes,
-        extents,
-        locs=locs_of(body),
+        params=params,
+        body=body,
+        axis_names=names,
+        extent=draft.extent,
+        grain=grain,
+        threads=draft.threads,
+        form=draft.form,
+        sizes=sizes,
+        extents=extents,
     )
-
-
-def locs_of(body: Sequence[Statement]) -> tuple[Loc, ...]:
-    """The user's expressions that statements compute, in the order of the source."""
-    made = (s.loc for s in walk(body) if isinstance(s, Let | Store | Update))
-    return in_order(loc for loc in made if loc is not None)
-
-
-def in_order(locs: Iterable[Loc]) -> tuple[Loc, ...]:
-    """The distinct places in the order of the source."""
-    return tuple(sorted(set(locs), key=lambda loc: (loc.file, loc.line, loc.column)))
 
 
 GRAIN = 8192
@@ -145,36 +130,62 @@ def _unlike(taken: Iterable[str], base: str) -> str:
 
 
 def hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
-    """Values that depend on no axis stand before the outermost loop."""
-    changing = {
-        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
+    """Values and checks stand before every loop of which they are independent."""
+    result: list[Statement] = []
+    for s in body:
+        if isinstance(s, Loop | Once | When):
+            s = replace(s, body=hoist_constants(s.body, inputs))
+        if isinstance(s, Loop):
+            before, rest = _independent(s, inputs)
+            result += before
+            s = replace(s, body=rest)
+        result.append(s)
+    return tuple(result)
+
+
+def _independent(loop: Loop, inputs: set[str]) -> tuple[list[Statement], tuple[Statement, ...]]:
+    """The statements of a loop that say the same at every turn, and the others."""
+    changing = {s.name for s in walk(loop.body) if isinstance(s, Combine)}
+    changing |= {
+        s.target.name
+        for s in walk(loop.body)
+        if isinstance(s, Update) and isinstance(s.target, Var)
     }
-    changing |= {s.name for s in walk(body) if isinstance(s, Combine)}
-    before: list[Statement] = []
-    fixed: set[str] = set()
+    own = changing | {s.name for s in walk(loop.body) if isinstance(s, Let)}
+
+    def is_fixed(index: Index) -> bool:
+        return all(
+            a.value not in own if isinstance(a, Loaded) else a != loop.axis
+            for a in index.atoms()
+        )
 
     def is_constant(expr: Expr) -> bool:
         match expr:
             case Var(name=name):
-                return name in fixed
+                return name not in own
             case Load(buffer=buffer, index=at):
-                return buffer in inputs and not any(a for i in at for a in i.terms)
-            case IndexValue() | Masked():
-                return False
+                return buffer in inputs and all(map(is_fixed, at))
+            case IndexValue(index=index):
+                return is_fixed(index)
+            case Masked(conditions=conditions):
+                return all(is_fixed(c.index) for c in conditions)
             case _:
                 return True
 
-    def visit(s: Statement) -> Statement | None:
-        if not isinstance(s, Let) or s.name in changing or isinstance(s.expr, Const):
-            return s
-        if not all(map(is_constant, subexpressions(s.expr))):
-            return s
-        before.append(s)
-        fixed.add(s.name)
-        return None
-
-    rest = map_body(body, visit)
-    return (*before, *rest) if before else body
+    before: list[Statement] = []
+    rest: list[Statement] = []
+    for s in loop.body:
+        match s:
+            case Let(name=name, expr=expr):
+                plain = isinstance(expr, Const) or name in changing
+                fixed = not plain and all(map(is_constant, subexpressions(expr)))
+                own -= {name} if fixed else set()
+            case Check(conditions=conditions):
+                fixed = all(is_fixed(c.index) for c in conditions)
+            case _:
+                fixed = False
+        (before if fixed else rest).append(s)
+    return before, tuple(rest)
 
 
 def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

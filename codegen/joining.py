@@ -159,7 +159,7 @@ class Steps:
         if not step.others or not self.device.is_cuda:
             return step
         launch = self._as_one([x for x in (step.launch, *step.others) if x is not None], make)
-        return replace(step, name=launch.entry, launch=launch, others=())
+        return replace(step, launch=launch, others=())
 
     def _as_one(self, launches: Sequence[Launch], make: MakeLaunch) -> Launch:
         by_key: dict[str, list[Launch]] = {}

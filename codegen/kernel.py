@@ -1,21 +1,22 @@
 """The Kernel IR: typed expressions and a dozen statements, before any spelling.
 
 Schedules make it and printers spell it. An index is a `graphc.index.Index` over the kernel's own
-axes; `Kernel.axis_names` names them. Values and buffers have separate namespaces.
+axes; `Kernel.axis_names` names them. Values and buffers share a namespace, as in their file.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from graphc.codegen.scalar import SCALARS
 from graphc.dtypes import DType, Type, bool_
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
 from graphc.ir import Loc, Node, Value
+from graphc.naming import kernel_name
 
 # --- expressions --------------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ class IndexValue:
 
 @dataclass(frozen=True)
 class Apply:
-    """An operator (`+`, `<`, `-x` as `neg`...) or a scalar function applied to operands."""
+    """An operator (`+`, `<`, of one operand `u-` and `u~`) or a scalar function on operands."""
 
     function: str
     args: tuple[Expr, ...]
@@ -143,12 +144,25 @@ def convert(expr: Expr, to: DType) -> Expr:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The user's expression that a statement computes; from order 1 on, a part of its gradient."""
+
+    loc: Loc
+    order: int = 0
+
+
+def origin_of(node: Node) -> Origin | None:
+    """Where a node comes from; None for one of no source."""
+    return None if node.loc is None else Origin(node.loc, node.order)
+
+
+@dataclass(frozen=True)
 class Let:
     """`name = expr`; `user` if the user named it so."""
 
     name: str
     expr: Expr
-    loc: Loc | None = None
+    origin: Origin | None = None
     user: bool = False
 
 
@@ -159,7 +173,7 @@ class Store:
     buffer: str
     index: tuple[Index, ...]
     expr: Expr
-    loc: Loc | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,7 @@ class Update:
     target: Var | Load
     function: str
     expr: Expr
-    loc: Loc | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -185,17 +199,22 @@ class Combine:
     dtype: DType
 
 
+LoopRole = Literal["chunk", "flat", "lane", "thread", "serial", "inner"]
+
+
 @dataclass(frozen=True)
 class Loop:
     """A loop over `axis`.
 
     roles: `chunk` is dealt out to workers, `flat` to workers and their lanes at once, `lane` runs
-    over the lanes of a worker, `thread` is the lane itself, `serial` in order. `start` and `stop`
-    bound a loop over a part of the axis.
+    over the lanes of a worker, `thread` is the lane itself (its axis is named `lane`), `serial`
+    runs in order; `inner` stands for the inner axes of a nest until those have roles, and no
+    finished kernel has it. `start` and `stop` bound a loop over a part of the axis. `comment` is
+    printed above it.
     """
 
     axis: Axis
-    role: str
+    role: LoopRole
     body: tuple[Statement, ...]
     start: Index | None = None
     stop: Index | None = None
@@ -241,13 +260,20 @@ class Check:
 Statement = Let | Store | Update | Combine | Loop | Scratch | Once | When | Barrier | Check
 
 
+ParamRole = Literal["input", "output", "inout", "temp", "status"]
+
+
 @dataclass(frozen=True)
 class Param:
-    """A buffer of the kernel: `role` is input, output, inout (read, then written) or temp."""
+    """A buffer of the kernel.
+
+    `role` is input, output, inout (read, then written), temp (partials of reductions, that another
+    kernel combines) or status (where failed checks leave their code).
+    """
 
     name: str
     type: Type
-    role: str
+    role: ParamRole
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,13 +299,13 @@ class Kernel:
     pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the
     parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
-    assignment of roles. `table` makes one launch of several of a flat kernel: it holds the extent
+    assignment of roles; `name` says what is computed, and a plan makes an identifier of it.
+    `table` makes one launch of several of a flat kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
     readers: it takes no part in `key`.
     """
 
-    name: str
     params: tuple[Param, ...]
     body: tuple[Statement, ...]
     axis_names: Mapping[int, str]
@@ -289,9 +315,9 @@ class Kernel:
     form: str
     sizes: Mapping[int, str]
     extents: Mapping[str, int]
+    name: str = "kernel"
     alias: tuple[tuple[str, str], ...] = ()
     in_place: tuple[tuple[str, str], ...] = ()
-    locs: tuple[Loc, ...] = ()
     table: tuple[int, ...] = ()
     parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None
@@ -300,6 +326,23 @@ class Kernel:
     def whole(self) -> tuple[Kernel, ...]:
         """The kernels that run: its parts, or itself."""
         return self.parts or (self,)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """What the kernel computes, in the user's words: each expression once, gradients last."""
+        found: list[Origin | None] = []
+        for part in self.whole:
+            made = (s.origin for s in walk(part.body) if isinstance(s, Let | Store | Update))
+            found += map(origin_of, part.meaning.nodes) if part.meaning is not None else made
+        places = {o for o in found if o is not None}
+        return tuple(
+            sorted(places, key=lambda o: (o.order, o.loc.file, o.loc.line, o.loc.column))
+        )
+
+    @property
+    def locs(self) -> tuple[Loc, ...]:
+        """The user's expressions among the origins, each once."""
+        return tuple(dict.fromkeys(o.loc for o in self.origins))
 
     @property
     def blocks(self) -> int:
@@ -317,9 +360,14 @@ class Kernel:
         binding: Mapping[str, Value],
         totals: Mapping[str, Value] | None = None,
     ) -> Kernel:
-        """The kernel with its meaning."""
+        """The kernel with its meaning, which are those of the nodes that it needs; they name it."""
+        roles = {p.name: p.role for p in self.params}
         own = {name: v for name, v in binding.items() if name not in (totals or {})}
-        return replace(self, meaning=Meaning(tuple(nodes), own, totals or {}))
+        given = {v for name, v in own.items() if roles[name] == "input"}
+        results = [v for v in (*own.values(), *(totals or {}).values()) if v not in given]
+        chosen = between(nodes, given, results)
+        meaning = Meaning(tuple(chosen), own, totals or {})
+        return replace(self, name=kernel_name(chosen), meaning=meaning)
 
     @property
     def fits_table(self) -> bool:
@@ -336,6 +384,17 @@ class Kernel:
             wired = [[place.get(p.name, "") for p in part.params] for part in self.parts]
             text += f"\n{self.threads} {wired} {[(p.blocks, p.extent) for p in self.parts]}"
         return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:16]
+
+
+def between(
+    nodes: Sequence[Node], given: Container[Value], results: Iterable[Value]
+) -> list[Node]:
+    """The nodes, in order, that compute `results` from what is given."""
+    live = {v.node for v in results if v not in given}
+    for node in reversed(nodes):
+        if node in live:
+            live.update(v.node for v in node.values if v not in given)
+    return [n for n in nodes if n in live]
 
 
 def map_body(body: Sequence[Statement], change: Any) -> tuple[Statement, ...]:
@@ -450,11 +509,12 @@ def canonical(kernel: Kernel) -> str:
                 return f"{dtype}({value!r})"
 
     def at(index: tuple[Index, ...]) -> str:
-        return ", ".join(index_text(i, axis_name) for i in index)
+        return ", ".join(index_text(i, axis_name, number) for i in index)
 
     def mask(conditions: tuple[Condition, ...]) -> str:
         return " & ".join(
-            f"{index_text(c.index, axis_name)} {c.relation} {c.bound}" for c in conditions
+            f"{index_text(c.index, axis_name, number)} {c.relation} {c.bound}"
+            for c in conditions
         )
 
     head = "; ".join(f"{number(p.name)}: {p.type} {p.role}" for p in kernel.params)
@@ -464,24 +524,30 @@ def canonical(kernel: Kernel) -> str:
     return f"{head} | {kernel.threads} {alias} | {body}{rows}"
 
 
-def index_text(index: Index, name: Callable[[int], str]) -> str:
-    """An index as Python source, axes by `name(number)`."""
+def index_text(
+    index: Index, name: Callable[[int], str], variable: Callable[[str], str] = str
+) -> str:
+    """An index as Python source, axes by `name(number)` and what was loaded by `variable(name)`."""
+
+    def grouped(inner: Index) -> str:
+        text = index_text(inner, name, variable)
+        return text if inner.axis is not None else f"({text})"
+
     pieces = []
     for atom, factor in index.terms:
         match atom:
             case Axis(number=number):
                 text = name(number)
             case Quotient(index=inner, divisor=divisor):
-                text = f"{_grouped(inner, name)} // {divisor}"
+                text = f"{grouped(inner)} // {divisor}"
             case Remainder(index=inner, divisor=divisor):
-                text = f"{_grouped(inner, name)} % {divisor}"
+                text = f"{grouped(inner)} % {divisor}"
             case Loaded(value=value):
-                text = str(value)
-        atomic = isinstance(atom, Axis | Loaded)
-        if abs(factor) != 1:
-            text = f"{text if atomic else f'({text})'} * {abs(factor)}"
-        elif not atomic and (len(index.terms) > 1 or index.constant):
+                text = variable(value)
+        if not isinstance(atom, Axis | Loaded) and factor != 1:
             text = f"({text})"
+        if abs(factor) != 1:
+            text = f"{text} * {abs(factor)}"
         pieces.append(("-" if factor < 0 else "+", text))
     if index.constant or not pieces:
         pieces.append(("-" if index.constant < 0 else "+", str(abs(index.constant))))
@@ -489,8 +555,3 @@ def index_text(index: Index, name: Callable[[int], str]) -> str:
     pieces.sort(key=lambda piece: piece[0] == "-")
     first = pieces[0][1] if pieces[0][0] == "+" else f"-{pieces[0][1]}"
     return first + "".join(f" {sign} {text}" for sign, text in pieces[1:])
-
-
-def _grouped(index: Index, name: Callable[[int], str]) -> str:
-    text = index_text(index, name)
-    return text if index.axis is not None else f"({text})"

@@ -63,7 +63,13 @@ class Layout:
 
     def digest(self, kernel: KernelSource) -> str:
         """A hash of the arithmetic: equal whatever the comments, positions and file."""
-        parts = (ast.dump(self.tree), kernel.target, kernel.literals, kernel.threads, kernel.fast)
+        parts = (
+            ast.dump(self.tree),
+            kernel.target,
+            kernel.literals,
+            kernel.threads,
+            kernel.fast,
+        )
         text = repr((*parts, kernel.params, kernel.alias))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

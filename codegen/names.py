@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+from collections.abc import Container
 
 from graphc.codegen import device_lib
 
@@ -30,8 +31,9 @@ class Names:
                 number += 1
             base = f"{fallback}{number}"
         unique, number = base, 2
+        stem = base if base.endswith("_") else f"{base}_"
         while unique in self.taken or _is_builtin(unique) or _RESERVED.fullmatch(unique):
-            unique, number = f"{base}_{number}", number + 1
+            unique, number = f"{stem}{number}", number + 1
         self.taken.add(unique)
         return unique
 
@@ -42,6 +44,14 @@ class Names:
 
 def _is_builtin(name: str) -> bool:
     return hasattr(device_lib, name) or hasattr(builtins, name)
+
+
+def distinct(base: str, taken: Container[str]) -> str:
+    """`base`, or with a number behind it, so that it is none of those taken."""
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    return name
 
 
 def entry_name(name: str) -> str:

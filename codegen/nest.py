@@ -24,6 +24,7 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     convert,
+    origin_of,
     spell,
 )
 from graphc.dtypes import Type
@@ -209,7 +210,7 @@ class NestBuilder(Elements):
     def _store(self, value: Value, scope: Scope, phase: int) -> None:
         at = self.own_index(value)
         expr = self.element(value, at, scope, phase, False)
-        scope.body.append(Store(self.buffer_of[value], at, expr, value.node.loc))
+        scope.body.append(Store(self.buffer_of[value], at, expr, origin_of(value.node)))
 
     def _reduce(
         self, node: Node, scope: Scope, number: int, local: list[tuple[int, Accumulator]]
@@ -237,7 +238,7 @@ class NestBuilder(Elements):
         else:
             local.append((number, made))
             self.outer_scope.known[value] = convert(target, value.type.dtype)
-        home.body.append(Update(target, function, expr, node.loc))
+        home.body.append(Update(target, function, expr, origin_of(node)))
 
     def _reads_inner(self, node: Node) -> bool:
         axes = {self.space.find(a) for a in self.space.reduced[node] if a is not None}

@@ -27,7 +27,7 @@ from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
 from graphc.codegen.layout import Layout, compile_error, layout
 from graphc.codegen.numba_names import Toolkit, install
-from graphc.codegen.scalar_llvm import CpuArith
+from graphc.codegen.scalar_llvm import FAST, CpuArith
 from graphc.codegen.transform import Names, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
@@ -156,8 +156,7 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
     flags.no_cfunc_wrapper = True
     flags.no_compile = True
     if kernel.fast:
-        # Sums keep their order: the scalar functions rest on it.
-        flags.fastmath = {"contract", "arcp", "nsz"}
+        flags.fastmath = set(FAST)
     arguments = (types.int64, types.int64, types.int64)
     context = cpu_target.target_context
     try:

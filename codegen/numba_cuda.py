@@ -1,10 +1,10 @@
 """The seam to Numba's CUDA target: kernels to PTX, and PTX through `ptxas`, with no GPU needed.
 
 Numba's front end runs once for a kernel and NVVM once for each compute capability. In a kernel
-that is not `fast` contraction is off and division and square root are exact, so what a kernel writes with + - * / gives
-NumPy's bits; the scalar functions and accumulations say `fma` themselves. The entry is called
-by the kernel's name. The package's internals are used here and in no other file; tried with
-numba-cuda 0.30.
+that is not `fast` contraction is off and division and square root are exact, so what it writes
+with + - * / gives NumPy's bits; the scalar functions and accumulations say `fma` themselves. The
+entry is called by the kernel's name. The package's internals are used here and in no other
+file; tried with numba-cuda 0.30.
 """
 
 from __future__ import annotations

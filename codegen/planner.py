@@ -13,6 +13,7 @@ from graphc.canonical import region_key
 from graphc.codegen.access import share_buffer
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement, map_body
+from graphc.codegen.names import distinct, entry_name
 from graphc.codegen.plan import (
     Buffer,
     Extent,
@@ -31,7 +32,7 @@ from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
-from graphc.ir import Graph, Literal, Loc, Node, Value
+from graphc.ir import Graph, Literal, Node, Value
 from graphc.space import is_free, op_of
 
 ALIGNMENT = 64
@@ -82,7 +83,8 @@ class _Planner:
     number: dict[Value, int] = field(default_factory=dict)
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kernels: dict[str, Kernel] = field(default_factory=dict)
     known: dict[Hashable, tuple[Schedule, Graph]] = field(default_factory=dict)
     fitted: dict[Hashable, Kernel] = field(default_factory=dict)
     keys: dict[Kernel, str] = field(default_factory=dict)
@@ -184,7 +186,8 @@ class _Planner:
             reads += [b for b in more_reads if b not in writes]
             writes += more_writes
         kind = StepKind.KERNEL if gemm is None else StepKind.GEMM
-        name, locs = _heading(task)
+        name = task.kernel.name if task.kernel is not None else "product"
+        locs = task.kernel.locs if task.kernel is not None and task.locs is None else task.locs
         step = Step(
             kind,
             name,
@@ -192,7 +195,7 @@ class _Planner:
             tuple(dict.fromkeys(writes)),
             launch=launch,
             gemm=gemm,
-            locs=tuple(f"{loc.file}:{loc.line}" for loc in locs),
+            locs=tuple(f"{loc.file}:{loc.line}" for loc in locs or ()),
         )
         self.steps.add(step, kernel)
 
@@ -242,23 +245,36 @@ class _Planner:
     def _called(
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
-        """The launch of a kernel, by the source of the first one of its key."""
+        """The launch of a kernel, by the first one of its key; its source is still to come."""
         key = self.keys.get(kernel) or kernel.key(self.device.target)
         self.keys[kernel] = key
-        if key not in self.sources:
-            self.sources[key] = self.spell(kernel)
-        source = self.sources[key]
+        self.kernels.setdefault(key, kernel)
         return Launch(
-            _entry(source, kernel.name),
-            source,
-            key,
-            args,
-            kernel.blocks if self.device.is_cuda else kernel.extent,
-            kernel.grain,
-            kernel.threads,
-            block,
-            kernel.form,
+            entry="",
+            source="",
+            key=key,
+            args=args,
+            extent=kernel.blocks if self.device.is_cuda else kernel.extent,
+            grain=kernel.grain,
+            threads=kernel.threads,
+            block=block,
+            form=kernel.form,
         )
+
+    def _spelled(self, step: Step) -> Step:
+        """The step with its kernels as emitted, each under a name that no other has."""
+
+        def spelled(launch: Launch) -> Launch:
+            if launch.key not in self.sources:
+                kernel = self.kernels[launch.key]
+                taken = {entry for entry, _ in self.sources.values()}
+                entry = distinct(entry_name(kernel.name), taken)
+                self.sources[launch.key] = entry, self.spell(replace(kernel, name=entry))
+            entry, source = self.sources[launch.key]
+            return replace(launch, entry=entry, source=source)
+
+        first = None if step.launch is None else spelled(step.launch)
+        return replace(step, launch=first, others=tuple(map(spelled, step.others)))
 
     def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
         """The kernel with codes of its checks that no other kernel of the plan has."""
@@ -288,7 +304,7 @@ class _Planner:
     def finish(self) -> Plan:
         """The plan, every temporary at an offset of the arena."""
         outputs = [self.number[v] for v in self.graph.outputs]
-        self._number_outputs(outputs)
+        self._number_outputs()
         steps = self.steps.finished()
         self._lifetimes(steps)
         arena_bytes = self._place_temporaries()
@@ -300,7 +316,7 @@ class _Planner:
             self.graph.name,
             self.device.target,
             tuple(buffers),
-            tuple(self.steps.as_launched(s, self._called) for s in steps),
+            tuple(self._spelled(self.steps.as_launched(s, self._called)) for s in steps),
             tuple(self.number[v] for v in self.graph.inputs),
             tuple(outputs),
             arena_bytes,
@@ -317,8 +333,8 @@ class _Planner:
     def _home(self, number: int) -> _Draft:
         return self.buffers[self._home_of(number)]
 
-    def _number_outputs(self, outputs: Sequence[int]) -> None:
-        """Number the outputs; one that is a view of something else is copied out later."""
+    def _number_outputs(self) -> None:
+        """Number the output buffers in the order in which they were made."""
         next_index = 0
         for draft in self.buffers:
             if draft.place is Place.OUTPUT and draft.home < 0:
@@ -407,20 +423,6 @@ def _pattern(numbers: Sequence[int]) -> tuple[int, ...]:
     """Which of the numbers are equal: for each, the first place of one like it."""
     first: dict[int, int] = {}
     return tuple(first.setdefault(n, i) for i, n in enumerate(numbers))
-
-
-def _heading(task: Task) -> tuple[str, tuple[Loc, ...]]:
-    """What a task's step is called, and the user's expressions that it computes."""
-    kernel = task.kernel
-    name = kernel.name if kernel is not None else "product"
-    locs = kernel.locs if kernel is not None else ()
-    return task.title or name, locs if task.locs is None else task.locs
-
-
-def _entry(source: str, name: str) -> str:
-    """The kernel's name in the source that stands for all kernels of its key."""
-    marker = source.index("\ndef ", source.index("@kernel"))
-    return source[marker + 5 : source.index("(", marker)]
 
 
 def _same_elements(region: Graph) -> Value | None:

@@ -23,6 +23,7 @@ from graphc.codegen.kernel import (
     Loop,
     Masked,
     Once,
+    Origin,
     Scratch,
     Statement,
     Store,
@@ -35,16 +36,15 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.reference import Reference, print_reference, shortest
-from graphc.dtypes import DType, Type, f32, f64
+from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
-from graphc.ir import Loc
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
-_COMPARISON, _UNARY, _ATOM = 0, 7, 9
+_CHOICE, _COMPARISON, _UNARY, _ATOM = -1, 0, 7, 9
 
 
-WIDTH = 96
-"""Columns of a line, as far as the user's own lines leave it to us."""
+WIDTH, FARTHEST = 96, 60
+"""Columns of a line, as far as the user's own lines leave it to us; where comments begin."""
 
 
 class Target(Protocol):
@@ -67,7 +67,7 @@ class Printer:
     literals: DType
     root: str = ""
     depth: int = 1
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[tuple[str, Origin | None]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
     # --- expressions --------------------------------------------------------------------
@@ -81,11 +81,17 @@ class Printer:
     def element(self, buffer: str, at: Sequence[Index]) -> str:
         return f"{buffer}[{', '.join(map(self.index, at)) or '()'}]"
 
-    def condition(self, c: Condition) -> str:
-        return f"{self.index(c.index)} {c.relation} {c.bound}"
-
     def conditions(self, found: Sequence[Condition]) -> str:
-        return " and ".join(map(self.condition, found))
+        """All of them, the two bounds of an index in one comparison."""
+        texts: dict[tuple[str, str], str] = {}
+        for c in found:
+            index = self.index(c.index)
+            text = f"{index} {c.relation} {c.bound}"
+            if c.relation == "<" and (index, ">=") in texts:
+                least = texts.pop((index, ">=")).removeprefix(f"{index} >= ")
+                text = f"{least} <= {index} < {c.bound}"
+            texts[index, c.relation] = text
+        return " and ".join(texts.values())
 
     def constant(self, value: bool | int | float, dtype: DType) -> str:
         text = _number(value, dtype)
@@ -96,7 +102,7 @@ class Printer:
         self.used.add(dtype.name)
         return f"{dtype.name}({text})"
 
-    def expr(self, expr: Expr, outer: int = -1) -> str:
+    def expr(self, expr: Expr, outer: int = _CHOICE) -> str:
         """An expression, in parentheses where the operator around it binds tighter."""
         text, strength = self._expr(expr)
         return f"({text})" if strength < outer else text
@@ -110,12 +116,15 @@ class Printer:
                 return name, _ATOM
             case Load(buffer=buffer, index=index):
                 return self.element(buffer, index), _ATOM
+            case IndexValue(index=index, dtype=dtype) if dtype is i64:
+                plain = index.axis is not None
+                return self.index(index), _ATOM if plain else _PRECEDENCE["+"]
             case IndexValue(index=index, dtype=dtype):
                 self.used.add(dtype.name)
                 return f"{dtype.name}({self.index(index)})", _ATOM
             case Masked(conditions=conditions, value=value, other=other):
-                chosen, rest = self.expr(value, 1), self.expr(other, 1)
-                return f"{chosen} if {self.conditions(conditions)} else {rest}", -1
+                chosen, rest = (self.expr(e, _COMPARISON + 1) for e in (value, other))
+                return f"{chosen} if {self.conditions(conditions)} else {rest}", _CHOICE
             case Apply(function=function, args=args):
                 return self._apply(function, args)
 
@@ -123,20 +132,28 @@ class Printer:
         if function in UNARY.values():
             return f"{function[1:]}{self.expr(args[0], _UNARY)}", _UNARY
         if function in COMPARISONS:
-            left, right = (self.expr(a, 1) for a in args)
+            left, right = self._operands(args, _COMPARISON + 1, _COMPARISON + 1)
             return f"{left} {function} {right}", _COMPARISON
         if function in _PRECEDENCE:
             strength = _PRECEDENCE[function]
-            left, right = self.expr(args[0], strength), self.expr(args[1], strength + 1)
+            left, right = self._operands(args, strength, strength + 1)
             return f"{left} {function} {right}", strength
         name = "boolean" if function == "bool" else function
         self.used.add(name)
         return f"{name}({', '.join(self.expr(a) for a in args)})", _ATOM
 
+    def _operands(self, args: tuple[Expr, ...], *outer: int) -> list[str]:
+        """The operands of an operator; a whole number beside an i64 needs no dtype of its own."""
+        weak = {a.dtype for a in args} == {i64} and not all(isinstance(a, Const) for a in args)
+        return [
+            str(a.value) if weak and isinstance(a, Const) and a.value >= 0 else self.expr(a, o)
+            for a, o in zip(args, outer, strict=True)
+        ]
+
     # --- statements ---------------------------------------------------------------------
 
-    def line(self, text: str, loc: Loc | None = None) -> None:
-        self.lines.append(("    " * self.depth + text, _comment(loc, self.root)))
+    def line(self, text: str, origin: Origin | None = None) -> None:
+        self.lines.append(("    " * self.depth + text, origin))
 
     def block(self, head: str, body: Sequence[Statement]) -> None:
         self.line(head)
@@ -150,10 +167,10 @@ class Printer:
 
     def statement(self, statement: Statement) -> None:
         match statement:
-            case Let(name=name, expr=expr, loc=loc):
-                self.line(f"{name} = {self.expr(expr)}", loc)
-            case Store(buffer=buffer, index=index, expr=expr, loc=loc):
-                self.line(f"{self.element(buffer, index)} = {self.expr(expr)}", loc)
+            case Let(name=name, expr=expr, origin=origin):
+                self.assign(name, expr, origin)
+            case Store(buffer=buffer, index=index, expr=expr, origin=origin):
+                self.assign(self.element(buffer, index), expr, origin)
             case Update():
                 self._update(statement)
             case Combine():
@@ -173,30 +190,59 @@ class Printer:
             case Barrier():
                 self.target.barrier(self)
 
+    def assign(self, target: str, expr: Expr, origin: Origin | None) -> None:
+        """An assignment, on three lines where one is too long."""
+        text = self.expr(expr)
+        if 4 * self.depth + len(f"{target} = {text}") <= WIDTH:
+            self.line(f"{target} = {text}", origin)
+            return
+        self.line(f"{target} = (", origin)
+        self.line(f"    {text}", origin)
+        self.line(")", origin)
+
     def _update(self, update: Update) -> None:
         target = self.expr(update.target)
         if update.function in _PRECEDENCE:
-            self.line(f"{target} {update.function}= {self.expr(update.expr)}", update.loc)
+            self.line(f"{target} {update.function}= {self.expr(update.expr)}", update.origin)
             return
         self.used.add(update.function)
         self.line(
-            f"{target} = {update.function}({target}, {self.expr(update.expr)})", update.loc
+            f"{target} = {update.function}({target}, {self.expr(update.expr)})", update.origin
         )
 
     def text(self) -> str:
-        """The lines, comments aligned behind those that have one."""
-        width = min(max((len(code) for code, note in self.lines if note), default=0), 60)
-        before, out = "", []
-        for code, note in self.lines:
-            shown = note if note and note != before else ""
-            before = note or before
-            line = f"{code:<{width}}  # {shown}" if shown else code
-            if shown and len(line) > WIDTH:
-                indent = code[: len(code) - len(code.lstrip())]
-                out.append(f"{indent}# {shown}")
-                line = code
-            out.append(line)
+        """The lines, comments aligned behind those that have one.
+
+        A comment holds the user's line the first time, and afterwards only where that stands.
+        """
+        rows = self._commented()
+        beside = [len(code) for code, note in rows if note and _fits(code, note)]
+        width = min(max(beside, default=0), FARTHEST)
+        out = []
+        for code, note in rows:
+            if note and not _fits(f"{code:<{width}}", note):
+                out += [f"{code[: len(code) - len(code.lstrip())]}# {note}", code]
+                continue
+            out.append(f"{code:<{width}}  # {note}" if note else code)
         return "\n".join(out)
+
+    def _commented(self) -> list[tuple[str, str]]:
+        """The lines with their comments, of which one that would repeat the last is left out."""
+        before, seen, rows = "", set[str](), []
+        for code, origin in self.lines:
+            note = _place(origin, self.root)
+            shown = "" if note == before else note
+            before = note or before
+            if shown and note not in seen:
+                seen.add(note)
+                shown = user_line(origin, self.root)
+            rows.append((code, shown))
+        return rows
+
+
+def _fits(code: str, note: str) -> bool:
+    """Whether a comment goes behind a line."""
+    return len(code) + len("  # ") + len(note) <= WIDTH
 
 
 def _number(value: bool | int | float, dtype: DType) -> str:
@@ -207,10 +253,24 @@ def _number(value: bool | int | float, dtype: DType) -> str:
     return shortest(value, dtype)
 
 
-def _comment(loc: Loc | None, root: str) -> str:
-    if loc is None or not loc.source:
+def _place(origin: Origin | None, root: str) -> str:
+    """File, line and derivative order, as dumps of a graph have them."""
+    if origin is None or not origin.loc.source:
         return ""
-    return f"{relative(loc.file, root)}:{loc.line}: {loc.source.strip()}"
+    grad = (
+        ""
+        if not origin.order
+        else " (grad)"
+        if origin.order == 1
+        else f" (grad {origin.order})"
+    )
+    return f"{relative(origin.loc.file, root)}:{origin.loc.line}{grad}"
+
+
+def user_line(origin: Origin | None, root: str) -> str:
+    """The user's line and where it stands: `layer.py:5 (grad): h = x + b`."""
+    place = _place(origin, root)
+    return f"{place}: {origin.loc.source.strip()}" if origin is not None and place else ""
 
 
 def relative(file: str, root: str) -> str:
@@ -220,9 +280,9 @@ def relative(file: str, root: str) -> str:
     return file.rsplit("/", 1)[-1]
 
 
-def spec(type: Type) -> str:
-    """A type as an annotation."""
-    sizes = [str(n) if isinstance(n, int) else "None" for n in type.shape]
+def spec(type: Type, symbol: str = "None") -> str:
+    """A type as an annotation; a size that is not known is written as `symbol`."""
+    sizes = [str(n) if isinstance(n, int) else symbol for n in type.shape]
     inside = ", ".join(sizes) if sizes else "()"
     return f"{element(type)}[{inside}]"
 
@@ -241,15 +301,16 @@ def literal_dtype(kernel: Kernel) -> DType:
     return f64 if f64 in found and f32 not in found else f32
 
 
-def header(kernel: Kernel, launch: str, root: str) -> str:
+def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
     """The docstring: the user's lines, what is read and written, the launch."""
     params = {p.name: p for part in kernel.whole for p in part.params}.values()
-    reads = [f"{p.name} {p.type}" for p in params if p.role in ("input", "inout")]
-    writes = [f"{p.name} {p.type}" for p in params if p.role not in ("input", "status")]
+    typed = [(p.role, f"{p.name} {spec(p.type, 'n')}") for p in params]
+    reads = [text for role, text in typed if role in ("input", "inout")]
+    writes = [text for role, text in typed if role not in ("input", "status")]
     checks = [
         "Checks   that indices are in bounds; status[0] is the code of a check that fails"
     ]
-    lines = dict.fromkeys(_comment(loc, root) for loc in kernel.locs if loc.source)
+    lines = dict.fromkeys(user_line(o, root) for o in kernel.origins if o.loc.source)
     computes = [f"    {line}" for line in lines]
     return "\n".join(
         [
@@ -260,28 +321,29 @@ def header(kernel: Kernel, launch: str, root: str) -> str:
             *_listed("Reads    ", reads or ["nothing"]),
             *_listed("Writes   ", writes),
             *(checks if any(p.role == "status" for p in kernel.params) else []),
-            f"Launch   {launch}",
+            *_listed("Launch   ", launch),
             '"""',
         ]
     )
 
 
 def _listed(head: str, items: Sequence[str]) -> list[str]:
-    """Items behind a word, on as many lines as they take; none is cut in two."""
-    lines = [head]
-    for number, item in enumerate(items):
-        text = item + (", " if number < len(items) - 1 else "")
-        if len(lines[-1]) + len(text) > WIDTH and lines[-1].strip():
-            lines.append(" " * len(head))
-        lines[-1] += text
-    return [line.rstrip() for line in lines]
+    """The items behind a word, as many on a line as there is room for."""
+    lines = [head + items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + len(item) + 3 <= WIDTH:
+            lines[-1] += f", {item}"
+        else:
+            lines[-1] += ","
+            lines.append(" " * len(head) + item)
+    return lines
 
 
 @dataclass(frozen=True)
 class Frame:
     """What a target puts around a kernel's body.
 
-    `launch` says in words how the kernel is called, `grid` is LAUNCHES's number of workers;
+    `launch` says in phrases how the kernel is called, `grid` is LAUNCHES's number of workers;
     `roles` are the parameters with what LAUNCHES says of them.
     """
 
@@ -289,7 +351,7 @@ class Frame:
     decorator: str
     params: Sequence[str]
     names: Iterable[str]
-    launch: str
+    launch: Sequence[str]
     grid: int
     roles: Mapping[str, str]
 
@@ -323,9 +385,9 @@ def import_lines(names: Sequence[str]) -> list[str]:
     """The import of these names of the helper module."""
     head = "from graphc.codegen.device_lib import "
     one = head + ", ".join(names)
-    if len(one) <= 96:
+    if len(one) <= WIDTH:
         return [one]
-    body = textwrap.wrap(", ".join(names) + ",", 92, break_on_hyphens=False)
+    body = textwrap.wrap(", ".join(names) + ",", WIDTH - 4, break_on_hyphens=False)
     return [head + "(", *(f"    {line}" for line in body), ")"]
 
 
@@ -356,12 +418,12 @@ def _wrapped(head: str, items: Iterable[tuple[str, str]], tail: str) -> list[str
     """A dict on a line, or with a line for each item."""
     pairs = [f'"{name}": {value}' for name, value in items]
     one = f"{head}{', '.join(pairs)}{tail}"
-    return [one] if len(one) <= 96 else [head, *(f"    {pair}," for pair in pairs), tail]
+    return [one] if len(one) <= WIDTH else [head, *(f"    {pair}," for pair in pairs), tail]
 
 
 def signature(name: str, params: list[str]) -> list[str]:
     """The `def` line, or lines where it is long."""
     one = f"def {name}({', '.join(params)}):"
-    if len(one) <= 96:
+    if len(one) <= WIDTH:
         return [one]
     return [f"def {name}(", *(f"    {p}," for p in params), "):"]

@@ -131,10 +131,9 @@ class _Writer:
         ]
         for name in inputs:
             self._input(name, params[name].type, given[name])
-        nodes = self._needed(meaning, wanted)
-        self._count_uses(nodes, wanted)
+        self._count_uses(meaning.nodes, wanted)
         self.returned = set(wanted)
-        for node in nodes:
+        for node in meaning.nodes:
             self._node(node)
         return inputs, wanted
 
@@ -151,14 +150,6 @@ class _Writer:
         self.known[value] = ast.Name(name)
         if given.shape != value.type.shape and not self.flat:
             self.lines.append(f"{name} = np.reshape({name}, {value.type.static_shape})")
-
-    def _needed(self, meaning: Meaning, outputs: Sequence[Value]) -> list[Node]:
-        """The nodes between inputs and outputs, in order."""
-        live = {v.node for v in outputs if v not in self.known}
-        for node in reversed(meaning.nodes):
-            if node in live:
-                live.update(v.node for v in node.values if v not in self.known)
-        return [n for n in meaning.nodes if n in live]
 
     def _count_uses(self, nodes: Sequence[Node], outputs: Any) -> None:
         self.uses: dict[Value, int] = {}

@@ -220,7 +220,13 @@ def late_regions(
                 o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
             )
             made = Node(
-                node.op, operands, node.attrs, node.types, loc=node.loc, names=node.names
+                node.op,
+                operands,
+                node.attrs,
+                node.types,
+                loc=node.loc,
+                names=node.names,
+                order=node.order,
             )
             nodes.append(made)
             new.update(zip(node.results, made.results))

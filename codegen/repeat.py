@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.codegen.finish import in_order
-from graphc.codegen.names import entry_name
 from graphc.codegen.schedule import Schedule, Task
 from graphc.ir import Graph, Loc
 
@@ -23,12 +21,10 @@ def repeated(schedule: Schedule, of: Graph, region: Graph) -> Schedule:
             places.setdefault(old.loc, []).append(new.loc)
 
     def own(task: Task) -> Task:
-        title, locs = None, None
+        locs = None
         if task.kernel is not None:
-            same = task.kernel.name == entry_name(of.name)
-            rest = "" if same else task.kernel.name.removeprefix(of.name)
-            title = entry_name(region.name + rest)
-            locs = in_order(new for loc in task.kernel.locs for new in places.get(loc, ()))
+            found = {new for loc in task.kernel.locs for new in places.get(loc, ())}
+            locs = tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
         product = task.product
         if product is not None:
             a, b = (twins.get(v, v) for v in (product.a, product.b))
@@ -38,7 +34,6 @@ def repeated(schedule: Schedule, of: Graph, region: Graph) -> Schedule:
             binding={name: twins.get(v, v) for name, v in task.binding.items()},
             product=product,
             result=None if task.result is None else twins.get(task.result, task.result),
-            title=title,
             locs=locs,
         )
 

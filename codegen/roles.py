@@ -28,6 +28,7 @@ from graphc.codegen.kernel import (
     Let,
     Load,
     Loop,
+    LoopRole,
     Once,
     Scratch,
     Statement,
@@ -108,7 +109,7 @@ def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis
     return whole, new
 
 
-def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: str) -> Loop:
+def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRole) -> Loop:
     """Nested loops over the inner axes, the innermost of role `last`."""
     loop: tuple[Statement, ...] = body
     for i, axis in enumerate(reversed(axes)):
@@ -121,7 +122,7 @@ def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: str) -
 def expand_inner(
     body: Sequence[Statement],
     axes: Sequence[Axis],
-    last: str,
+    last: LoopRole,
     combine: Sequence[Accumulator] = (),
 ) -> list[Statement]:
     """Replace the stand-in loops by real ones, lanes combined after the loop that fed them."""
@@ -204,8 +205,15 @@ def _as_vectors(body: Body, axis: Axis) -> Body:
 
 
 def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
-    """Buffers that are read along the only axis and no other way need no static size."""
+    """Buffers that are read along the only axis and no other way need no static size.
+
+    Where it has one element that every turn would write, it has no other size.
+    """
     found = list(accesses(body.statements))
+    if axis.extent == 1 and any(
+        isinstance(s, Store) and s.index == () for s in walk(body.statements)
+    ):
+        return body.buffers
     free = {b for b, at in found if len(at) == 1 and at[0].axis == axis}
     bound = {b for b, at in found if not (len(at) == 1 and at[0].axis == axis)}
     return {
@@ -346,7 +354,7 @@ def _privatize(
         )
     statement = map_exprs(statement, lambda e: map_expr(e, expression))
     if isinstance(statement, Let) and statement.name in private:
-        return Store(f"{statement.name}_lanes", at, statement.expr, statement.loc)
+        return Store(f"{statement.name}_lanes", at, statement.expr, statement.origin)
     if isinstance(statement, Update) and isinstance(statement.target, Var):
         target = expression(statement.target)
         return replace(statement, target=target)  # type: ignore[arg-type]

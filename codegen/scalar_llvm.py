@@ -33,6 +33,8 @@ _WIDTH = {"f16": 16, "f32": 32, "f64": 64, "bool": 1}
 _INTEGER_OPS = {"add": "add", "sub": "sub", "mul": "mul"}
 TABLES = "tables"  # the alias scope of constant arrays
 _SUM = ("reassoc", "contract")
+FAST = frozenset({"contract", "arcp", "nsz"})
+"""The flags of a fast kernel's arithmetic. Sums keep their order: scalar functions rest on it."""
 
 
 def width(kind: str) -> int:

@@ -7,6 +7,7 @@ those that fall into its range: no atomics, and the same bits however many worke
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 from graphc.codegen.elements import wrap_negative
 from graphc.codegen.kernel import (
@@ -23,19 +24,21 @@ from graphc.codegen.kernel import (
     Var,
     When,
     convert,
+    origin_of,
 )
-from graphc.codegen.names import Names, entry_name
+from graphc.codegen.names import Names
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index
 from graphc.ir import Node, Value
 from graphc.space import op_of
 
+T = TypeVar("T")
 RANGES = 64
 """The most ranges that the scattered axis is cut into."""
 
 
-def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[str, Value]]:
+def scatter_kernel(node: Node, device: Device) -> tuple[Kernel, dict[str, Value]]:
     """The kernel of a scatter whose operands are buffers, and its parameters' values.
 
     The half types accumulate in their storage dtype.
@@ -55,8 +58,8 @@ def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[
     dtype = node.types[0].dtype
     types = {
         i_name: indices.type.with_shape((count,)),
-        x_name: updates.type.with_shape((outer.extent, count, lane.extent)),
-        out: Type(dtype, (outer.extent, size, lane.extent)),
+        x_name: updates.type.with_shape(_wide(outer, (outer.size, count, lane.size), lane)),
+        out: Type(dtype, _wide(outer, (outer.size, size, lane.size), lane)),
     }
     start = axis_index(chunk) * width
     body = (
@@ -66,24 +69,21 @@ def scatter_kernel(node: Node, name: str, device: Device) -> tuple[Kernel, dict[
         ),
     )
     loop = Loop(chunk, "chunk", body)
-    roles = {i_name: "input", x_name: "input", out: "output"}
-    params = [Param(n, types[n], roles[n]) for n in types]
+    params = [Param(n, type, "output" if n == out else "input") for n, type in types.items()]
     params.append(Param("status", Type(i64, (1,)), "status"))
     axis_names = {0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"}
     sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
     extents = {sizes[a.number]: a.size for a in (place, update, outer, lane) if sizes}
     kernel = Kernel(
-        entry_name(name),
-        tuple(params),
-        (loop,),
-        axis_names,
-        chunk.size,
-        1,
-        min(256, max(32, 1 << (lane.size - 1).bit_length())),
-        "scatter",
-        sizes,
-        extents,
-        locs=(node.loc,) if node.loc else (),
+        params=tuple(params),
+        body=(loop,),
+        axis_names=axis_names,
+        extent=chunk.size,
+        grain=1,
+        threads=min(256, max(32, 1 << (lane.size - 1).bit_length())),
+        form="scatter",
+        sizes=sizes,
+        extents=extents,
     )
     return kernel, {i_name: indices, x_name: updates, out: Value(node)}
 
@@ -92,7 +92,7 @@ def _clear(
     out: str, axes: tuple[Axis, ...], start: Index, width: int, dtype: DType
 ) -> Statement:
     outer, place, lane = axes
-    at = (axis_index(outer), as_index(place), axis_index(lane))
+    at = _wide(outer, (axis_index(outer), as_index(place), axis_index(lane)), lane)
     zero = Const(0.0 if dtype.is_float else 0, dtype.compute)
     store = Store(out, at, zero)
     rows = Loop(place, "serial", (Loop(lane, "lane", (store,)),), start, start + width)
@@ -115,20 +115,18 @@ def _add(
     raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
     index = convert(Load(i_name, (axis_index(update),), types[i_name].dtype), i64)
     place = Index(((Loaded(wrapped, (), size), 1),))
+    in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
     mine = (
         Condition(place - start, ">=", 0),
         Condition(place - start, "<", width),
-        Condition(place, "<", size),
+        *(in_range[1:] if size % width else ()),
     )
-    value = Load(
-        x_name,
-        (axis_index(outer), axis_index(update), axis_index(lane)),
-        types[x_name].dtype.compute,
-    )
-    target = Load(out, (axis_index(outer), place, axis_index(lane)), types[out].dtype.compute)
-    step = Update(target, "+", value, node.loc)
+    source = _wide(outer, (axis_index(outer), axis_index(update), axis_index(lane)), lane)
+    goal = _wide(outer, (axis_index(outer), place, axis_index(lane)), lane)
+    value = Load(x_name, source, types[x_name].dtype.compute)
+    target = Load(out, goal, types[out].dtype.compute)
+    step = Update(target, "+", value, origin_of(node))
     adding = Loop(outer, "serial", (Loop(lane, "lane", (step,)),))
-    in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
     body = (
         Let(raw, index),
         Let(wrapped, wrap_negative(Var(raw, i64), size)),
@@ -136,6 +134,12 @@ def _add(
         When(mine, (adding,)),
     )
     return Loop(update, "serial", body)
+
+
+def _wide(outer: Axis, triple: tuple[T, T, T], lane: Axis) -> tuple[T, ...]:
+    """Three per axis (outer, scattered, lane), without those of an outer or a lane axis of one."""
+    first, second, third = triple
+    return (*([first] * (outer.extent != 1)), second, *([third] * (lane.extent != 1)))
 
 
 def is_scatter(node: Node) -> bool:

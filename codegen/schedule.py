@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen import access, roles
 from graphc.codegen.finish import finish
-from graphc.codegen.kernel import Kernel
+from graphc.codegen.kernel import Kernel, ParamRole
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas, blas_form
 from graphc.codegen.region import (
@@ -27,6 +27,7 @@ from graphc.codegen.region import (
     without,
 )
 from graphc.codegen.scatter import is_scatter, scatter_kernel
+from graphc.codegen.tidy import tidy
 from graphc.codegen.tile_epilogue import letters_of
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
@@ -54,8 +55,8 @@ class Task:
     """A kernel, or a product with its epilogue; `binding` maps parameters to graph values.
 
     A product writes `result` (a value of the region, or a temporary). The epilogue runs on the
-    same rows, `block` of them for each of its chunks. `title` and `locs` are of the group that the
-    task is for, where the kernel was made for an equal one.
+    same rows, `block` of them for each of its chunks. `locs` are those of the group that the task
+    is for, where the kernel was made for an equal one.
     """
 
     kernel: Kernel | None
@@ -64,7 +65,6 @@ class Task:
     result: Value | None = None
     block: int = 1
     faults: dict[int, Node] | None = None
-    title: str | None = None
     locs: tuple[Loc, ...] | None = None
 
 
@@ -127,8 +127,8 @@ def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Iterator[
         for value in operands:
             need = needed(before, [value])
             tasks += next(schedules(piece_for(region, need, value), device)).tasks
-    kernel, binding = scatter_kernel(scatter, region.name, device)
-    kernel = kernel.computing([scatter], binding)
+    kernel, binding = scatter_kernel(scatter, device)
+    kernel = tidy(kernel).computing([scatter], binding)
     tasks.append(Task(kernel, binding, faults={1: scatter}))
     yield Schedule(tuple(tasks), "scatter")
 
@@ -264,12 +264,13 @@ def _task(region: Graph, nest: Nest, draft: roles.Draft, device: Device) -> Task
     inputs = dict(zip(nest.inputs, region.inputs))
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in access.accesses(draft.body)}
-    params = {b: "input" for b in inputs if b in used} | dict.fromkeys(outputs, "output")
-    kernel = finish(region.name, draft, params, nest, device)
+    params: dict[str, ParamRole] = {b: "input" for b in inputs if b in used}
+    params |= dict.fromkeys(outputs, "output")
+    kernel = finish(draft, params, nest, device)
     if len(nest.phases) == 1:
         kernel = replace(kernel, in_place=access.in_place(kernel))
     binding = {b: v for b, v in (inputs | outputs).items() if b in params}
-    return Task(kernel.computing(region.nodes, binding), binding, faults=nest.faults)
+    return Task(tidy(kernel).computing(region.nodes, binding), binding, faults=nest.faults)
 
 
 # --- split reductions ---------------------------------------------------------------------
@@ -289,7 +290,10 @@ def _late_tasks(
     for part, back in late_regions(region, chosen, partials):
         for task in next(schedules(part, device)).tasks:
             binding = {p: back.get(v, v) for p, v in task.binding.items()}
-            tasks.append(replace(task, binding=binding))
+            kernel, parts = task.kernel, set(partials.values())
+            if kernel is not None and any(v in parts for v in binding.values()):
+                kernel = replace(kernel, name=f"{kernel.name}_total")
+            tasks.append(replace(task, kernel=kernel, binding=binding))
     return tasks
 
 
@@ -313,15 +317,13 @@ def _split_task(
         count = draft.buffers[parts[a.name]].shape[0]
         partials[a.node] = temporary(Type(a.type.dtype, (count, *a.type.shape)), parts[a.name])
     temps = {parts[a.name]: partials[a.node] for a in nest.split}
-    params = (
-        {b: "input" for b in inputs if b in used}
-        | dict.fromkeys(outputs, "output")
-        | dict.fromkeys(temps, "temp")
-    )
-    kernel = finish(region.name, draft, params, nest, device)
+    params: dict[str, ParamRole] = {b: "input" for b in inputs if b in used}
+    params |= dict.fromkeys(outputs, "output")
+    params |= dict.fromkeys(temps, "temp")
+    kernel = finish(draft, params, nest, device)
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
     totals = {parts[a.name]: Value(a.node) for a in nest.split}
-    kernel = kernel.computing(region.nodes, binding, totals)
+    kernel = tidy(kernel).computing(region.nodes, binding, totals)
     return Task(kernel, binding, block=draft.block, faults=nest.faults), partials, draft.form
 
 

@@ -25,7 +25,7 @@ from graphc.dtypes import DType
 from graphc.errors import UnsupportedFunction
 
 _KERNEL_FILE = "<kernel {}>"
-_USER_LINE = re.compile(r"#\s*(\S.*?:\d+(?::\d+-\d+)?(?: \([^)]*\))?: .*)$")
+_USER_LINE = re.compile(r"#\s*(\S.*?:\d+(?::\d+-\d+)?(?: \([^)]*\))?)(: .*)?$")
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,17 @@ def prepare(function: FunctionType, literals: DType) -> Program:
 
 
 def _user_lines(lines: list[str], first: int) -> dict[int, str]:
-    """Kernel line to user line, from trailing comments `# layer.py:5: h = x + b`."""
-    found = {}
+    """Kernel line to user line, from comments `# layer.py:5: h = x + b`, later `# layer.py:5`."""
+    found: dict[int, str] = {}
+    known: dict[str, str] = {}
     source = textwrap.dedent("".join(lines))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             match = _USER_LINE.match(token.string)
             if match:
-                found[first + token.start[0] - 1] = match.group(1)
+                place, text = match.groups()
+                whole = place + text if text else known.get(place, place)
+                found[first + token.start[0] - 1] = known.setdefault(place, whole)
     return found
 
 

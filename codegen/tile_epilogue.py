@@ -30,6 +30,7 @@ from graphc.codegen.kernel import (
     map_body,
     map_expr,
     map_exprs,
+    origin_of,
     walk,
 )
 from graphc.codegen.nest import Accumulator, NestBuilder
@@ -293,7 +294,7 @@ class Epilogue:
             dtype = acc.type.dtype
             total, term = Var(acc.name, dtype), Load(self.terms[acc.name], (i, j), dtype)
             body.append(Let(acc.name, acc.start))
-            step = (Update(total, acc.function, term, acc.node.loc),)
+            step = (Update(total, acc.function, term, origin_of(acc.node)),)
             body.append(Loop(Axis(ROW, self.tile.rows), "serial", step, *(ends or ())))
             at = (self.tile.line, *self.builder.own_index(Value(acc.node)))
             store = (Store(self.parts[acc.name], at, total),)
@@ -311,7 +312,7 @@ class Epilogue:
         found |= letters.spread(letters.rows, row) | letters.spread(letters.columns, column)
         at = letters.at(split_spec(self.product.attrs["spec"])[2], found)
         value = convert(Load(self.own, (i, j), self.compute), self.result.type.dtype)
-        return (Store(out, at, value, self.product.loc),)
+        return (Store(out, at, value, origin_of(self.product)),)
 
     # --- from the nest to the tile ----------------------------------------------------------
 
@@ -355,7 +356,7 @@ class Epilogue:
             if not isinstance(s, Update) or not isinstance(s.target, Load):
                 return s
             if s.target.buffer in self.terms:
-                return Store(self.terms[s.target.buffer], (i, j), s.expr, s.loc)
+                return Store(self.terms[s.target.buffer], (i, j), s.expr, s.origin)
             return replace(s, target=Var(s.target.buffer, s.target.dtype))
 
         return substitute(map_body(body, statement), self._places(row, column))

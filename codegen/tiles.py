@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.access import accesses
 from graphc.codegen.elements import Scope
-from graphc.codegen.finish import hoist_constants, inline, locs_of
+from graphc.codegen.finish import hoist_constants, inline
 from graphc.codegen.kernel import (
     Apply,
     Barrier,
@@ -31,10 +31,11 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     convert,
+    origin_of,
     subexpressions,
 )
-from graphc.codegen.names import entry_name
 from graphc.codegen.region import temporary, without
+from graphc.codegen.tidy import tidy
 from graphc.codegen.tile_epilogue import NAMES, Epilogue, Letters, Tile, letters_of, padded
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
@@ -51,7 +52,7 @@ LEAST_SIDE, LEAST_DEPTH, LEAST_WORK = 8, 4, 32768
 """Rows and columns, inner elements, and multiplications from which a product is worth tiles."""
 
 TILE, THREAD, STEP, FIRST, SECOND, INNER = range(1000, 1006)
-_NAMES = {TILE: "tile", THREAD: "thread", STEP: "step", FIRST: "e", SECOND: "f", INNER: "k"}
+_NAMES = {TILE: "tile", THREAD: "lane", STEP: "step", FIRST: "e", SECOND: "f", INNER: "k"}
 
 
 def worth_tiling(node: Node) -> bool:
@@ -179,7 +180,8 @@ class _Tiling:
         for a, line in zip(left, names, strict=True):
             for b, name in zip(right, line, strict=True):
                 product = Apply("*", (a, b), self.compute)
-                body.append(Update(Var(name, self.compute), "+", product))
+                target = Var(name, self.compute)
+                body.append(Update(target, "+", product, origin_of(self.product)))
         return Loop(Axis(INNER, DEPTH), "serial", tuple(body))
 
     def finished(self, names: list[list[str]]) -> list[Statement]:
@@ -243,21 +245,19 @@ class _Tiling:
         if nest.faults:
             params.append(Param("status", Type(i64, (1,)), "status"))
         kernel = Kernel(
-            entry_name(self.region.name),
-            tuple(params),
-            body,
-            self._axis_names(),
-            self.tile.axis.size,
-            1,
-            THREADS,
-            "tiles",
-            {},
-            {},
-            locs=locs_of(body) or ((self.product.loc,) if self.product.loc else ()),
+            params=tuple(params),
+            body=body,
+            axis_names=self._axis_names(),
+            extent=self.tile.axis.size,
+            grain=1,
+            threads=THREADS,
+            form="tiles",
+            sizes={},
+            extents={},
         )
         binding = inputs | outputs | temps
         totals = {self.epilogue.parts[a.name]: Value(a.node) for a in nest.split}
-        kernel = kernel.computing(self.region.nodes, binding, totals)
+        kernel = tidy(kernel).computing(self.region.nodes, binding, totals)
         return Tiled(kernel, binding, nest.faults, partials, self.epilogue.roles)
 
     def _axis_names(self) -> dict[int, str]:

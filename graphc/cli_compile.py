@@ -98,9 +98,11 @@ def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:
 
 
 def _describe(device: Device) -> str:
+    """The device in words; one that is not here is only what the kernels are compiled for."""
     if device.is_cuda:
         major, minor = device.cc
-        return f"{device.name}, sm_{major}{minor}, {device.cores} multiprocessors"
+        name = f"{device.name}, sm_{major}{minor}, {device.cores} multiprocessors"
+        return f"no device here, compiled as for an {name}" if device is H100 else name
     return f"{device.name}, {device.cores} cores, vectors of {8 * device.vector_bytes} bits"
 
 
@@ -181,7 +183,8 @@ def _write(args: argparse.Namespace, works: Sequence[Work], folder: Path, say: S
             own.mkdir()
             save_graph(lowered.final, own / "graph.ir", root=lowered.root)
             kernels = []
-            for file, kernel in _named(lowered.kernels):
+            for kernel in lowered.kernels:
+                file = kernel.name
                 advance(f"{lowered.graph.name}/{file}.py")
                 (own / f"{file}.py").write_text(kernel.source, "utf-8")
                 ptx = {}
@@ -195,17 +198,6 @@ def _write(args: argparse.Namespace, works: Sequence[Work], folder: Path, say: S
             graphs.append(_graph_record(work, kernels))
     text = json.dumps(_manifest(args, works, graphs), indent=2, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", "utf-8")
-
-
-def _named(kernels: Sequence[EmittedKernel]) -> Iterator[tuple[str, EmittedKernel]]:
-    """Kernels with file names of their own."""
-    taken: set[str] = set()
-    for kernel in kernels:
-        name, number = kernel.name, 2
-        while name in taken:
-            name, number = f"{kernel.name}_{number}", number + 1
-        taken.add(name)
-        yield name, kernel
 
 
 def _ccs(args: argparse.Namespace, device: Device, say: Say) -> Sequence[CC]:

@@ -189,16 +189,21 @@ class Index:
                 return atom
         return None
 
-    def axes(self) -> Iterator[Axis]:
-        """Every axis that occurs, inner expressions included."""
+    def atoms(self) -> Iterator[Axis | Loaded]:
+        """Every axis and every loaded index that occurs, inner expressions included."""
         for atom, _ in self.terms:
             if isinstance(atom, Axis):
                 yield atom
             elif isinstance(atom, Loaded):
+                yield atom
                 for index in atom.at:
-                    yield from index.axes()
+                    yield from index.atoms()
             else:
-                yield from atom.index.axes()
+                yield from atom.index.atoms()
+
+    def axes(self) -> Iterator[Axis]:
+        """Every axis that occurs, inner expressions included."""
+        return (atom for atom in self.atoms() if isinstance(atom, Axis))
 
     def substitute(self, new: dict[Axis, Index]) -> Index:
         """The expression with other indices in place of axes."""

@@ -38,18 +38,24 @@ class Op:
     kind          elementwise, view, reduction, contraction, gather, scatter, iota, constant,
                   composite, group
     operands      their names
+    attrs         the names of its attributes
+    signature     kind elementwise: dtypes by letters, operands before `->`, such as TT->b:
+                  T is the common dtype, D the attribute `dtype`, b a boolean
+    kinds         the dtype kinds (DType.kind) that T may be
     rule          type rule `(types, regions, **attrs) -> types`
     numpy         the meaning: NumPy arrays in, array (or tuple) out; oracle and interpreter
     vjp           `(g, out, *operands, **attrs) -> cotangent or None for each operand`
     jvp           `(tangents, out, *operands, **attrs) -> tangent of the result`
     batch         `(op, operands, axes, **attrs) -> (result, axis)`, or None where the kind does it
     code          kind elementwise: the spelling, one Python expression for each result
-    init, step    kind reduction: start value by dtype, and the spelling of one accumulation
+    init, step    kinds that accumulate: start value by type, and the spelling of one accumulation
+                  into `acc`
     index         kind view: `(index, type, **attrs) -> (operand's index, mask)`
     spelling      kind view: `(type, **attrs) -> expression` in NumPy's words, x its operand
     expand        kind composite: the expansion, in terms of other ops
     domain        where tests draw the operands from
     flops         the cost of one element; a transcendental function counts 20
+    samples       cases that the tests of its kind take: attributes and operands
     """
 
     name: str

@@ -41,9 +41,12 @@ def is_free(node: Node) -> bool:
 class Space:
     """Axes of the nodes added so far (in an order in which operands come first).
 
-    `axes` holds those of every value that is computed inside or is a view (`pure`: one of what
-    comes from outside), `apart` other axes that must stay different: those of a reduction's
-    operand, and the letters of a product.
+    An axis is a number; axes that turned out to be the same form a class, by which `extent` holds
+    its size. `parent` finds the class of an axis, `joined` lists the unions made, so that they can
+    be undone. `axes` holds those of every value that is computed inside or is a view (`pure`: one
+    of what comes from outside), `reduced` those that a reduction or product runs over, `reads`
+    along which axes values from outside are read, `apart` other axes that must stay different:
+    those of a reduction's operand, and the letters of a product.
     """
 
     nodes: list[Node] = field(default_factory=list)

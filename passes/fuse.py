@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir import Builder, Graph, Node, Value
+from graphc.naming import kernel_name
 from graphc.ops.products import group as group_op
-from graphc.passes.naming import kernel_name
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of
 from graphc.space import Illegal, Space, anchor, is_free, op_of, partition

@@ -26,6 +26,7 @@ from graphc.ops import REGISTRY
 from graphc.output import output_folder
 from graphc.text import load_graph, parse, print_graph
 from graphc.text_equal import equal
+from tests.conftest import has_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 Capture = pytest.CaptureFixture[str]
@@ -260,7 +261,8 @@ def test_a_folder_holds_kernels_ptx_and_a_manifest(model: Path, capsys: Capture)
     line = ["compile", "layer.py", "--target", "cuda", "-o", "out", "--cc", "75,90"]
     assert main(line) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("target cuda: ") and lines[-1] == "wrote out"
+    here = "" if has_gpu() else "no device here, compiled as for an H100, sm_90, "
+    assert lines[0].startswith(f"target cuda: {here}") and lines[-1] == "wrote out"
     manifest = json.loads(Path("out/manifest.json").read_text())
     assert manifest["versions"]["numpy"] == np.__version__ and manifest["model"] == "layer.py"
     assert [g["name"] for g in manifest["graphs"]] == ["layer", "layer_grad"]

@@ -195,7 +195,7 @@ class Bench:
         )
         self.buffers = {
             name: [
-                arrays[row[column]].reshape(() if f"{name} f32[]" in source else -1)
+                arrays[row[column]].reshape(() if f"{name} f32[()]" in source else -1)
                 for row in table.rows
             ]
             for column, name in enumerate(self.names, 2)

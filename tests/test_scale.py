@@ -105,7 +105,7 @@ def test_equal_groups_are_scheduled_and_spelled_once(device: Device) -> None:
     assert len(spelled) <= 12
 
 
-def test_steps_of_equal_groups_have_their_own_names_and_lines() -> None:
+def test_steps_of_equal_groups_have_their_own_lines_and_buffers() -> None:
     def thrice(x: Any) -> Any:
         first = np.tanh(x)
         second = np.tanh(first)
@@ -115,7 +115,6 @@ def test_steps_of_equal_groups_have_their_own_names_and_lines() -> None:
     plan = lowered.plan
     lines = [int(line.rpartition(":")[2]) for step in plan.steps for line in step.locs]
     assert lines == list(range(lines[0], lines[0] + 3))
-    assert [step.name for step in plan.steps] == ["tanh_kernel", "tanh_2", "tanh_3"]
     names = [plan.buffers[b].name for step in plan.steps for b in step.writes]
     assert names == ["first", "second", "out3"]
     (kernel,) = lowered.kernels

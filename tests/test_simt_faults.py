@@ -435,6 +435,13 @@ def test_a_fault_names_both_sides_and_the_users_line(tmp_path: Path) -> None:
     assert "s += left[i, k] * right[k, j]\n    computes layer.py:3: c = a @ b" in text
 
 
+def test_a_comment_that_names_a_line_stands_for_the_one_that_quoted_it(tmp_path: Path) -> None:
+    again = MATMUL.replace("right[k, j]", "right[k, j]  # layer.py:3")
+    faults = run(tmp_path, again.replace("cuda.syncthreads()  # filled", "pass"), 4, "forward")
+    fault = next(f for f in faults.faults if "s +=" in f.kernel_text)
+    assert fault.user_line == "layer.py:3: c = a @ b"
+
+
 @pytest.mark.parametrize(
     ("index", "kind"),
     [

@@ -2,9 +2,10 @@
 
 Computes
     model.py:40: params, state = optim.adam(params, grads, state)
-Reads    state_1_b f32[n], grads_b f32[n], state_2_b f32[n], state_0 f32[], params_b f32[n]
+Reads    state_1_b f32[n], grads_b f32[n], state_2_b f32[n], state_0 f32[()], params_b f32[n]
 Writes   out0 f32[n], out1 f32[n], out2 f32[n]
-Launch   adam[3, 256] over 2 rows: first block, elements, buffers' addresses
+Launch   adam[3, 256] over 2 rows of the table: first block, n, addresses of state_1_b, grads_b,
+         state_2_b, state_0, params_b, out0, out1, out2
 """
 import numpy as np
 from numba import cuda

@@ -5,7 +5,7 @@ Computes
     model.py:25: return nn.gelu(h)
 Reads    b f32[96], x f32[32, 96]
 Writes   out0 f32[32, 96]
-Launch   add_gelu for lo..hi in pieces of range(32)
+Launch   add_gelu(..., lo, hi), lo:hi pieces of range(32), cols = 96
 """
 import numpy as np
 

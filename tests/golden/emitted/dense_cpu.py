@@ -1,10 +1,10 @@
-"""contract_add_maximum
+"""add_maximum
 
 Computes
     model.py:35: return np.maximum(x @ w + b, 0)
 Reads    b f32[10], out0 f32[32, 10]
 Writes   out0 f32[32, 10]
-Launch   contract_add_maximum for lo..hi in pieces of range(32)
+Launch   add_maximum(..., lo, hi), lo:hi pieces of range(32), cols = 10
 """
 import numpy as np
 
@@ -12,14 +12,14 @@ from graphc.codegen.device_lib import f32, i64, kernel, maximum, run_alone
 
 
 @kernel("cpu", literals=f32)
-def contract_add_maximum(b: f32[10], out0: f32[32, 10], cols: i64, lo: i64, hi: i64):
+def add_maximum(b: f32[10], out0: f32[32, 10], cols: i64, lo: i64, hi: i64):
     for row in range(lo, hi):
         for col in range(cols):
             # model.py:35: return np.maximum(x @ w + b, 0)
             out0[row, col] = maximum(out0[row, col] + b[col], 0.0)
 
 
-LAUNCHES = (("contract_add_maximum", 32, {"b": "input", "out0": "inout", "cols": 10}),)
+LAUNCHES = (("add_maximum", 32, {"b": "input", "out0": "inout", "cols": 10}),)
 
 
 def reference(b, out0):
@@ -28,4 +28,4 @@ def reference(b, out0):
 
 
 if __name__ == "__main__":
-    run_alone(contract_add_maximum, LAUNCHES, reference)
+    run_alone(add_maximum, LAUNCHES, reference)

@@ -5,7 +5,7 @@ Computes
 Reads    table f32[50, 16], words i64[8]
 Writes   out0 f32[8, 16]
 Checks   that indices are in bounds; status[0] is the code of a check that fails
-Launch   take_mul for lo..hi in pieces of range(8)
+Launch   take_mul(..., lo, hi), lo:hi pieces of range(8), cols = 16
 """
 import numpy as np
 
@@ -23,12 +23,12 @@ def take_mul(
     hi: i64,
 ):
     for row in range(lo, hi):
+        at = words[row]
+        at_wrapped = at if at >= 0 else at + 50
+        check(0 <= at_wrapped < 50, 1)
         for col in range(cols):
-            at = words[row]
-            at_wrapped = at if at >= 0 else at + i64(50)
-            check(at_wrapped >= 0 and at_wrapped < 50, 1)
             # model.py:30: return np.take(table, words, axis=0) * 2
-            out0[row, col] = (table[at_wrapped, col] if at_wrapped >= 0 and at_wrapped < 50 else 0.0) * 2.0
+            out0[row, col] = (table[at_wrapped, col] if 0 <= at_wrapped < 50 else 0.0) * 2.0
 
 
 LAUNCHES = (("take_mul", 8, {

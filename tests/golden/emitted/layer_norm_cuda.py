@@ -18,8 +18,7 @@ def layer_norm(x: f32[64, 1000], scale: f32[1000], shift: f32[1000], out0: f32[6
     row = cuda.blockIdx.x
     acc0 = 0.0
     for col in range(lane, 1000, 256):
-        # model.py:19: return nn.layer_norm(x, (1000,), scale, shift)
-        acc0 += x[row, col]
+        acc0 += x[row, col]  # model.py:19: return nn.layer_norm(x, (1000,), scale, shift)
     acc0 = block_sum(acc0)
     t0 = acc0 / 1000.0
     acc1 = 0.0

@@ -41,21 +41,36 @@ def adam(params, grads, state):
     return params, state.mean, state.square
 
 
-def loss(params, x, labels):
+def loss(params, x, y):
+    hidden = nn.relu(x @ params["w"] + params["b"])
+    logits = hidden @ params["v"]
+    return nn.binary_cross_entropy_with_logits(logits, y).mean()
+
+
+@graphc.compile
+def step(params, state, x, y):
+    value, grads = graphc.value_and_grad(loss)(params, x, y)
+    params, state = optim.adam(params, grads, state)
+    return params, state, value
+
+
+def classifier_loss(params, x, labels):
     logits = x @ params["w"] + params["b"]
     return nn.softmax_cross_entropy(logits, labels).mean()
 
 
 @graphc.compile
 def train_step(params, state, x, labels):
-    value, grads = graphc.value_and_grad(loss)(params, x, labels)
+    value, grads = graphc.value_and_grad(classifier_loss)(params, x, labels)
     return value, *optim.adam(params, grads, state)
 
 
 def specs():
     tree = {"w": f32[30, 10], "b": f32[10]}
+    three = {**tree, "v": f32[10]}
     wide = {"w": f32[40, 16], "b": f32[16]}
     return {
         "adam": (tree, tree, optim.AdamState(f32[()], tree, tree)),
+        "step": (three, optim.AdamState(f32[()], three, three), f32[32, 30], f32[32]),
         "train_step": (wide, optim.AdamState(f32[()], wide, wide), f32[96, 40], i64[96]),
     }

@@ -6,7 +6,7 @@ Computes
     model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
 Reads    x f32[64, 1000]
 Writes   out0 f32[64, 1000]
-Launch   max_exp_sum for lo..hi in pieces of range(64)
+Launch   max_exp_sum(..., lo, hi), lo:hi pieces of range(64), cols = 1000
 """
 import numpy as np
 
@@ -23,13 +23,13 @@ def max_exp_sum(x: f32[64, 1000], out0: f32[64, 1000], cols: i64, lo: i64, hi: i
             acc0 = maximum(acc0, x[row, col])
         acc1 = 0.0
         for col in range(cols):
-            e = exp(x[row, col] - acc0)        # model.py:13: e = np.exp(x - top)
+            e = exp(x[row, col] - acc0)  # model.py:13: e = np.exp(x - top)
             # model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
             acc1 += e
             e_row[col] = e
         for col in range(cols):
-            e_ = e_row[col]
-            out0[row, col] = e_ / acc1
+            e_2 = e_row[col]
+            out0[row, col] = e_2 / acc1
 
 
 LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out0": "output", "cols": 1000}),)

@@ -28,14 +28,13 @@ def max_exp_sum(x: f32[64, 1000], out0: f32[64, 1000]):
     acc0 = block_max(acc0)
     acc1 = 0.0
     for col in range(lane, 1000, 256):
-        e = exp(x[row, col] - acc0)        # model.py:13: e = np.exp(x - top)
-        # model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
-        acc1 += e
+        e = exp(x[row, col] - acc0)  # model.py:13: e = np.exp(x - top)
+        acc1 += e                    # model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
         e_row[col] = e
     acc1 = block_sum(acc1)
     for col in range(lane, 1000, 256):
-        e_ = e_row[col]
-        out0[row, col] = e_ / acc1
+        e_2 = e_row[col]
+        out0[row, col] = e_2 / acc1
 
 
 LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out0": "output"}),)

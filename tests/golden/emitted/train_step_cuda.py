@@ -1,8 +1,10 @@
 """contract_sum_softmax_cross_entropy_grad
 
 Computes
-    model.py:45: logits = x @ params["w"] + params["b"]
-    model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+    model.py:58: logits = x @ params["w"] + params["b"]
+    model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
+    model.py:58 (grad): logits = x @ params["w"] + params["b"]
+    model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
 Reads    params_b f32[16], labels i64[96], x f32[96, 40], params_w f32[40, 16]
 Writes   out0 f32[96, 16], acc3_parts f32[3], acc4_parts f32[3, 16]
 Launch   contract_sum_softmax_cross_entropy_grad[3, 256]
@@ -30,57 +32,66 @@ def contract_sum_softmax_cross_entropy_grad(
     right_tile = scratch(f32[16, 17])
     result_tile = scratch(f32[32, 17])
     tile = cuda.blockIdx.x
-    thread = lane
+    lane_row = lane // 16
+    lane_col = lane % 16
     acc00 = 0.0
     acc10 = 0.0
     for step in range(3):
         for e in range(lane, 512, 256):
-            left_tile[e // 16, e % 16] = x[tile * 32 + (e // 16), step * 16 + (e % 16)] if step * 16 + (e % 16) < 40 else 0.0
+            e_row = e // 16
+            e_col = e % 16
+            left_tile[e_row, e_col] = (
+                x[tile * 32 + e_row, step * 16 + e_col] if step * 16 + e_col < 40 else 0.0
+            )
         for f in range(lane, 256, 256):
-            right_tile[f // 16, f % 16] = params_w[step * 16 + (f // 16), f % 16] if step * 16 + (f // 16) < 40 else 0.0
+            f_row = f // 16
+            f_col = f % 16
+            right_tile[f_row, f_col] = (
+                params_w[step * 16 + f_row, f_col] if step * 16 + f_row < 40 else 0.0
+            )
         cuda.syncthreads()
         for k in range(16):
-            a0 = left_tile[thread // 16, k]
-            a1 = left_tile[(thread // 16) + 16, k]
-            b0 = right_tile[k, thread % 16]
+            a0 = left_tile[lane_row, k]
+            a1 = left_tile[lane_row + 16, k]
+            b0 = right_tile[k, lane_col]
+            # model.py:58: logits = x @ params["w"] + params["b"]
             acc00 += a0 * b0
             acc10 += a1 * b0
         cuda.syncthreads()
-    result_tile[thread // 16, thread % 16] = acc00
-    result_tile[(thread // 16) + 16, thread % 16] = acc10
+    result_tile[lane_row, lane_col] = acc00
+    result_tile[lane_row + 16, lane_col] = acc10
     cuda.syncthreads()
     acc3 = 0.0
     for row in range(lane, 32, 256):
         acc0 = -inf
         for col in range(16):
-            # model.py:45: logits = x @ params["w"] + params["b"]
             x0_ = result_tile[row, col]
             logits = x0_ + params_b[col]
-            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+            # model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
             acc0 = maximum(acc0, logits)
         labels_ = labels[tile * 32 + row]
         acc1 = 0.0
         acc2 = 0.0
         for col in range(16):
-            # model.py:45: logits = x @ params["w"] + params["b"]
-            x0__2 = result_tile[row, col]
-            logits_2 = x0__2 + params_b[col]
-            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
-            t0 = logits_2 - acc0
+            x0_2 = result_tile[row, col]      # model.py:58
+            logits_2 = x0_2 + params_b[col]
+            t0 = logits_2 - acc0              # model.py:59
             acc1 += exp(t0)
-            acc2 += where(i64(col) == labels_, t0, 0.0)
-        acc3 += log(acc1) - acc2
-        t9 = 0.010416667 / acc1
+            acc2 += where(col == labels_, t0, 0.0)
+        t8 = (labels_ >= 0) & (labels_ < 16)
+        acc3 += where(t8, log(acc1) - acc2, 0.0)
+        # model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
+        t13 = where(t8, 0.010416667, 0.0)
+        t14 = -t13
+        t15 = t13 / acc1
         for col in range(16):
-            # model.py:45: logits = x @ params["w"] + params["b"]
-            x0__3 = result_tile[row, col]
-            logits_3 = x0__3 + params_b[col]
-            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
-            t12 = t9 * exp(logits_3 - acc0) + where(i64(col) == labels_, -0.010416667, 0.0)
-            # model.py:45: logits = x @ params["w"] + params["b"]
-            result_tile[row, col] = t12
-            # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
-            out0[tile * 32 + row, col] = t12
+            x0_3 = result_tile[row, col]      # model.py:58
+            logits_3 = x0_3 + params_b[col]
+            # model.py:59 (grad)
+            t18 = t15 * exp(logits_3 - acc0) + where(col == labels_, t14, 0.0)
+            # model.py:58 (grad): logits = x @ params["w"] + params["b"]
+            result_tile[row, col] = t18
+            out0[tile * 32 + row, col] = t18  # model.py:59 (grad)
     acc3 = block_sum(acc3)
     if lane == 0:
         acc3_parts[tile] = acc3
@@ -88,8 +99,7 @@ def contract_sum_softmax_cross_entropy_grad(
     for col in range(lane, 16, 256):
         acc4 = 0.0
         for row in range(32):
-            # model.py:45: logits = x @ params["w"] + params["b"]
-            acc4 += result_tile[row, col]
+            acc4 += result_tile[row, col]     # model.py:58 (grad)
         acc4_parts[tile, col] = acc4
 
 
@@ -113,10 +123,12 @@ def reference(params_b, labels, x, params_w):
     t2 = t1 == np.broadcast_to(labels[:, None], (96, 16))
     t3 = np.exp(t0)
     t4 = np.sum(t3, axis=1)
-    t5 = np.broadcast_to((0.010416667 / t4)[:, None], (96, 16)) * t3
-    t6 = t5 + np.where(t2, -0.010416667, 0.0)
-    t7 = np.sum(np.log(t4) - np.sum(np.where(t2, t0, 0.0), axis=1), axis=0)
-    return t6, t7, np.sum(t6, axis=0)
+    t5 = (labels >= 0) & (labels < 16)
+    t6 = np.where(t5, np.log(t4) - np.sum(np.where(t2, t0, 0.0), axis=1), 0.0)
+    t7 = np.where(t5, 0.010416667, 0.0)
+    t8 = np.where(t2, np.broadcast_to((-t7)[:, None], (96, 16)), 0.0)
+    t9 = np.broadcast_to((t7 / t4)[:, None], (96, 16)) * t3 + t8
+    return t9, np.sum(t6, axis=0), np.sum(t9, axis=0)
 
 
 if __name__ == "__main__":

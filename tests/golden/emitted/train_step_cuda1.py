@@ -1,13 +1,13 @@
-"""contract_sum_softmax_cross_entropy_grad_total_and_2_more
+"""mean_total_and_2_more
 
 Computes
-    model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
-    model.py:45: logits = x @ params["w"] + params["b"]
-    model.py:52: return value, *optim.adam(params, grads, state)
+    model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
+    model.py:65: return value, *optim.adam(params, grads, state)
+    model.py:58 (grad): logits = x @ params["w"] + params["b"]
 Reads    acc3_parts f32[3], acc4_parts f32[3, 16], state_1_b f32[16], state_2_b f32[16],
-         state_0 f32[], params_b f32[16]
-Writes   out0 f32[], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[]
-Launch   contract_sum_softmax_cross_entropy_grad_total_and_2_more[3, 256]
+         state_0 f32[()], params_b f32[16]
+Writes   out0 f32[()], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[()]
+Launch   mean_total_and_2_more[3, 256]
 """
 import numpy as np
 from numba import cuda
@@ -16,7 +16,7 @@ from graphc.codegen.device_lib import expm1, f32, kernel, run_alone, sqrt
 
 
 @kernel("cuda", literals=f32, threads=256)
-def contract_sum_softmax_cross_entropy_grad_total_and_2_more(
+def mean_total_and_2_more(
     acc3_parts: f32[3],
     out0: f32[()],
     acc4_parts: f32[3, 16],
@@ -29,27 +29,26 @@ def contract_sum_softmax_cross_entropy_grad_total_and_2_more(
     out2: f32[16],
     out0_3: f32[()],
 ):
-    if cuda.blockIdx.x < 1:  # contract_sum_softmax_cross_entropy_grad_total
+    if cuda.blockIdx.x < 1:  # mean_total
         i = cuda.blockIdx.x * 256 + cuda.threadIdx.x
         if i < 1:
             acc0 = 0.0
             for k in range(3):
-                # model.py:46: return nn.softmax_cross_entropy(logits, labels).mean()
+                # model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
                 acc0 += acc3_parts[k]
             out0[()] = acc0 / 96.0
-    elif cuda.blockIdx.x < 2:  # contract_sum_softmax_cross_entropy_grad_total
+    elif cuda.blockIdx.x < 2:  # sum_adam_grad_total
         state_0_ = state_0[()]
-        # model.py:52: return value, *optim.adam(params, grads, state)
+        # model.py:65: return value, *optim.adam(params, grads, state)
         t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
         t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
         i = (cuda.blockIdx.x - 1) * 256 + cuda.threadIdx.x
         if i < 16:
             acc0_2 = 0.0
             for k in range(3):
-                # model.py:45: logits = x @ params["w"] + params["b"]
+                # model.py:58 (grad): logits = x @ params["w"] + params["b"]
                 acc0_2 += acc4_parts[k, i]
-            # model.py:52: return value, *optim.adam(params, grads, state)
-            t2 = 0.9 * state_1_b[i] + 0.1 * acc0_2
+            t2 = 0.9 * state_1_b[i] + 0.1 * acc0_2  # model.py:65
             out0_2[i] = t2
             t6 = 0.999 * state_2_b[i] + 0.001 * (acc0_2 * acc0_2)
             out1[i] = t6
@@ -61,7 +60,7 @@ def contract_sum_softmax_cross_entropy_grad_total_and_2_more(
             out0_3[()] = state_0[()] + 1.0
 
 
-LAUNCHES = (("contract_sum_softmax_cross_entropy_grad_total_and_2_more", 3, {
+LAUNCHES = (("mean_total_and_2_more", 3, {
     "acc3_parts": "input",
     "out0": "output",
     "acc4_parts": "input",
@@ -88,4 +87,4 @@ def reference(acc3_parts, acc4_parts, state_1_b, state_2_b, state_0, params_b):
 
 
 if __name__ == "__main__":
-    run_alone(contract_sum_softmax_cross_entropy_grad_total_and_2_more, LAUNCHES, reference)
+    run_alone(mean_total_and_2_more, LAUNCHES, reference)

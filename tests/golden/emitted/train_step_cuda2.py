@@ -1,9 +1,9 @@
 """contract_adam_grad
 
 Computes
-    model.py:45: logits = x @ params["w"] + params["b"]
-    model.py:52: return value, *optim.adam(params, grads, state)
-Reads    state_1_w f32[40, 16], state_2_w f32[40, 16], state_0 f32[], params_w f32[40, 16],
+    model.py:65: return value, *optim.adam(params, grads, state)
+    model.py:58 (grad): logits = x @ params["w"] + params["b"]
+Reads    state_1_w f32[40, 16], state_2_w f32[40, 16], state_0 f32[()], params_w f32[40, 16],
          x f32[96, 40], x0 f32[96, 16]
 Writes   out0 f32[40, 16], out1 f32[40, 16], out2 f32[40, 16]
 Launch   contract_adam_grad[2, 256]
@@ -27,44 +27,52 @@ def contract_adam_grad(
     out2: f32[40, 16],
 ):
     lane = cuda.threadIdx.x
-    state_0_ = state_0[()]
-    # model.py:52: return value, *optim.adam(params, grads, state)
-    t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
-    t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
     left_tile = scratch(f32[32, 17])
     right_tile = scratch(f32[16, 17])
     result_tile = scratch(f32[32, 17])
     tile = cuda.blockIdx.x
-    thread = lane
+    lane_row = lane // 16
+    lane_col = lane % 16
     acc00 = 0.0
     acc10 = 0.0
     for step in range(6):
         for e in range(lane, 512, 256):
-            left_tile[e % 32, e // 32] = x[step * 16 + (e // 32), tile * 32 + (e % 32)] if tile * 32 + (e % 32) < 40 else 0.0
+            row = e % 32
+            col = e // 32
+            left_tile[row, col] = (
+                x[step * 16 + col, tile * 32 + row] if tile * 32 + row < 40 else 0.0
+            )
         for f in range(lane, 256, 256):
-            right_tile[f // 16, f % 16] = x0[step * 16 + (f // 16), f % 16]
+            row = f // 16
+            col = f % 16
+            right_tile[row, col] = x0[step * 16 + row, col]
         cuda.syncthreads()
         for k in range(16):
-            a0 = left_tile[thread // 16, k]
-            a1 = left_tile[(thread // 16) + 16, k]
-            b0 = right_tile[k, thread % 16]
+            a0 = left_tile[lane_row, k]
+            a1 = left_tile[lane_row + 16, k]
+            b0 = right_tile[k, lane_col]
+            # model.py:58 (grad): logits = x @ params["w"] + params["b"]
             acc00 += a0 * b0
             acc10 += a1 * b0
         cuda.syncthreads()
-    result_tile[thread // 16, thread % 16] = acc00
-    result_tile[(thread // 16) + 16, thread % 16] = acc10
+    result_tile[lane_row, lane_col] = acc00
+    result_tile[lane_row + 16, lane_col] = acc10
     cuda.syncthreads()
     for at in range(lane, 512, 256):
-        if tile * 32 + (at // 16) < 40:
-            # model.py:45: logits = x @ params["w"] + params["b"]
-            x1_ = result_tile[at // 16, at % 16]
-            # model.py:52: return value, *optim.adam(params, grads, state)
-            t2 = 0.9 * state_1_w[tile * 32 + (at // 16), at % 16] + 0.1 * x1_
-            out0[tile * 32 + (at // 16), at % 16] = t2
-            t6 = 0.999 * state_2_w[tile * 32 + (at // 16), at % 16] + 0.001 * (x1_ * x1_)
-            out1[tile * 32 + (at // 16), at % 16] = t6
+        row = at // 16
+        col = at % 16
+        if tile * 32 + row < 40:
+            state_0_ = state_0[()]
+            # model.py:65: return value, *optim.adam(params, grads, state)
+            t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
+            t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
+            x1_ = result_tile[row, col]                       # model.py:58 (grad)
+            t2 = 0.9 * state_1_w[tile * 32 + row, col] + 0.1 * x1_  # model.py:65
+            out0[tile * 32 + row, col] = t2
+            t6 = 0.999 * state_2_w[tile * 32 + row, col] + 0.001 * (x1_ * x1_)
+            out1[tile * 32 + row, col] = t6
             t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
-            out2[tile * 32 + (at // 16), at % 16] = params_w[tile * 32 + (at // 16), at % 16] - t20
+            out2[tile * 32 + row, col] = params_w[tile * 32 + row, col] - t20
 
 
 LAUNCHES = (("contract_adam_grad", 2, {
