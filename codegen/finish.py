@@ -22,6 +22,7 @@ from graphc.codegen.kernel import (
     ParamRole,
     Scratch,
     Statement,
+    Store,
     Update,
     Var,
     When,
@@ -195,7 +196,7 @@ def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
 
 
 def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
-    """Put unnamed values that are used once where they are used.
+    """Put values that are used once where they are used: unnamed ones, and what is only stored.
 
     Loads move only from buffers that the kernel does not write.
     """
@@ -211,6 +212,9 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
         s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
     }
     combined = {s.name for s in walk(body) if isinstance(s, Combine)}
+    stored = {
+        s.expr.name for s in walk(body) if isinstance(s, Store) and isinstance(s.expr, Var)
+    }
     moved: dict[str, Expr] = {}
 
     def expression(expr: Expr) -> Expr:
@@ -224,7 +228,8 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
                 s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
             if isinstance(s, Let) and s.name not in updated | combined:
                 once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
-                if once and not s.user and _movable(s.expr, constant) and _small(s.expr):
+                free = not s.user or s.name in stored
+                if once and free and _movable(s.expr, constant) and _small(s.expr):
                     moved[s.name] = s.expr
                     continue
             result.append(s)

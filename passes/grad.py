@@ -65,10 +65,11 @@ def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Grap
     with emitting(builder) as emitter:
         cotangents = _seeds(emitter, graph, forward, seed)
         _reverse(emitter, graph, forward, cotangents)
-        gradients = [
-            _total(emitter, cotangents, forward[graph.inputs[i]], graph.inputs[i].type)
-            for i in wrt
-        ]
+        gradients = []
+        for value in (graph.inputs[i] for i in wrt):
+            gradient = _total(emitter, cotangents, forward[value], value.type)
+            _name(emitter, gradient, value)
+            gradients.append(gradient)
     return builder.graph([*(forward[v] for v in graph.outputs), *(g.value for g in gradients)])
 
 
@@ -107,6 +108,8 @@ def _reverse(
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
         g = [_total(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
+        for cotangent, value in zip(g, node.results, strict=True):
+            _name(emitter, cotangent, value)
         out = [emitter.wrap(r) for r in results]
         shares = op.vjp(  # type: ignore[operator]
             g[0] if len(g) == 1 else tuple(g),
@@ -136,6 +139,14 @@ def _add(
 ) -> None:
     known: Any = cotangents.get(value)
     cotangents[value] = share if known is None else known + share
+
+
+def _name(emitter: Emitter, cotangent: Tracer, value: Value) -> None:
+    """Name the cotangent of a named value, if it is a value of the gradient without a name."""
+    made = cotangent.value
+    order = emitter.builder.order
+    if value.name and isinstance(made, Value) and not made.name and made.node.order == order:
+        emitter.builder.name_value(made, f"d{value.name}")
 
 
 def _total(

@@ -27,6 +27,7 @@ from graphc.passes.rewrite import GraphPass, Report, graph_pass
 from graphc.passes.settle import settle
 from graphc.passes.simplify import all_rules, simplify, simplify_fast
 from graphc.text import parse, print_graph
+from graphc.tracing import trace
 from graphc.verify import verify
 from tests.equal_graphs import changes
 from tests.random_graphs import Case, Maker
@@ -320,3 +321,14 @@ def test_passes_work_on_regions_too() -> None:
     assert [len(n.regions[0].nodes) for n in cse(graph).nodes] == [2, 2]
     dead = parse(print_graph(graph).replace("return d", "return b", 1))
     assert [len(n.regions[0].nodes) for n in dce(dead).nodes] == [1, 2, 2]
+
+
+def test_a_gradient_is_named_after_the_value_that_it_is_of() -> None:
+    def layer(x, b):
+        h = np.exp(x) + b
+        return np.tanh(h).sum()
+
+    graph = value_and_grad(trace(layer, f32[4, 3], f32[3]), [0, 1])
+    named = {v.name: v.type for n in graph.nodes for v in n.results if n.order and v.name}
+    assert named == {"dh": f32[4, 3], "dx": f32[4, 3], "db": f32[3]}
+    assert [v.name for v in graph.outputs[1:]] == ["dx", "db"]

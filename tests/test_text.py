@@ -151,11 +151,11 @@ graph layer_grad(x: f32[4, 3], b: f32[3], dout: f32[4, 3]) -> (f32[4, 3], f32[4,
     # test_text.py:2:11-21 (grad):     return np.tanh(h)
     t2 = mul t1, t1                           : f32[4, 3]
     t3 = sub 1.0, t2                          : f32[4, 3]
-    t4 = mul dout, t3                         : f32[4, 3]
+    dh = mul dout, t3                         : f32[4, 3]
 
     # test_text.py:1:8-13 (grad):     h = x + b
-    t5 = sum t4, axes=(0,)                    : f32[3]
-    return t1, t4, t5
+    db = sum dh, axes=(0,)                    : f32[3]
+    return t1, dh, db
 """
 
 
