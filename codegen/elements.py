@@ -188,9 +188,11 @@ class Elements:
             name: self.element(o, at, home, phase, False)
             for name, o in zip(op.operands, node.operands)
         }
-        compute = next((a.dtype for n, a in args.items() if n != "c"), node.types[0].dtype)
+        letters = dict(zip(op.operands, op.signature))
+        common = (a.dtype for name, a in args.items() if letters[name] == "T")
+        compute = next(common, node.types[0].dtype.compute)
         for value, code in zip(node.results, op.code):
-            if "D" in op.signature:
+            if op.is_cast:
                 (expr,) = args.values()
             else:
                 expr = spell(code, args, compute)

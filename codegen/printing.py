@@ -175,7 +175,9 @@ class Printer:
                 self._update(statement)
             case Combine():
                 self.target.combine(self, statement)
-            case Loop():
+            case Loop(comment=comment):
+                if comment:
+                    self.line(f"# {comment}")
                 self.target.loop(self, statement)
             case Scratch(name=name, type=type):
                 self.used |= {"scratch", element(type)}

@@ -196,7 +196,7 @@ class _Writer:
         args = dict(zip(op.operands, operands, strict=True))
         match op.kind:
             case "elementwise":
-                if op.signature.endswith("->D"):
+                if op.is_cast:
                     return [_cast(node, operands[0])]
                 return [self._code(code, args) for code in op.code]
             case "view":

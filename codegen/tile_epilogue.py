@@ -262,7 +262,8 @@ class Epilogue:
         body = self._on_tile((*levels, *self.nest.after), row, column, i, j)
         body = (*self._store_product(out, row, column, i, j), *body)
         inside = _when(self.tile.inside(row, column), body)
-        return Loop(Axis(ELEMENT, self.tile.rows * self.tile.columns), "lane", inside)
+        every = Axis(ELEMENT, self.tile.rows * self.tile.columns)
+        return Loop(every, "lane", inside, comment="the finished tile, by elements")
 
     def _rows(self, out: str | None) -> Statement:
         """A lane for every row of the tile."""
@@ -275,7 +276,8 @@ class Epilogue:
         if out is not None:
             store = Loop(Axis(INNER, 1), "inner", self._store_product(out, row, j, i, j))
             body = (*self._along_rows((store,)), *body)
-        return Loop(Axis(ROW, self.tile.rows), "lane", _when(self.tile.inside(row, None), body))
+        inside = _when(self.tile.inside(row, None), body)
+        return Loop(Axis(ROW, self.tile.rows), "lane", inside, comment="the tile, by rows")
 
     def _along_rows(self, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
         return tuple(expand_inner(body, self.nest.inner, "serial"))
@@ -300,7 +302,7 @@ class Epilogue:
             store = (Store(self.parts[acc.name], at, total),)
             body += substitute(store, self._places(None, column))
         inside = _when(self.tile.inside(None, column), tuple(body))
-        return Loop(Axis(COLUMN, self.tile.columns), "lane", inside)
+        return Loop(Axis(COLUMN, self.tile.columns), "lane", inside, comment="by columns")
 
     def _store_product(
         self, out: str | None, row: Index, column: Index, i: Index, j: Index

@@ -155,7 +155,8 @@ class _Tiling:
             else (inner + i, self.tile.column0 + j)
         )
         store = Store(self.operands[which], (i, j), self.operand(which, *where))
-        return Loop(element, "lane", (store,))
+        comment = "bring a tile of either operand" if which == 0 else ""
+        return Loop(element, "lane", (store,), comment=comment)
 
     def _contiguous(self, which: int) -> int:
         """Along which of a tile's two axes an operand lies contiguous in memory."""
@@ -182,7 +183,7 @@ class _Tiling:
                 product = Apply("*", (a, b), self.compute)
                 target = Var(name, self.compute)
                 body.append(Update(target, "+", product, origin_of(self.product)))
-        return Loop(Axis(INNER, DEPTH), "serial", tuple(body))
+        return Loop(Axis(INNER, DEPTH), "serial", tuple(body), comment="multiply them")
 
     def finished(self, names: list[list[str]]) -> list[Statement]:
         """Put a thread's part of the tile into shared memory, rounded as the result is."""

@@ -105,6 +105,11 @@ class Op:
         return types
 
     @property
+    def is_cast(self) -> bool:
+        """Whether it converts to the dtype that its attribute names."""
+        return self.signature.endswith("->D")
+
+    @property
     def differentiable(self) -> bool:
         return not isinstance(self.vjp, _NotDifferentiable)
 

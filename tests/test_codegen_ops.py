@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc import kinds
+from graphc.device import CPU, H100
 from graphc.dtypes import DTYPES, DType, Type, bool_, f32, f64, i64
 from graphc.errors import OutOfBounds
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
-from graphc.opdef import Op
+from graphc.lowered import lower_graph
+from graphc.opdef import NOT_DIFFERENTIABLE, Op, Registry
 from graphc.ops import REGISTRY
+from graphc.options import Options
 from tests.codegen_harness import Run, run_cpu, run_cuda_checked
 from tests.codegen_reference import EPS, TINY, accumulates, check, in_float64, reference, ulp_of
 from tests.op_cases import CASES
@@ -202,3 +206,22 @@ def test_gradient(op: Op) -> None:
             np.testing.assert_allclose(got, want, tolerance, tolerance)
         if case.number == 0:
             judge(run_cuda_checked, both.graph, arrays)
+
+
+def test_literals_have_the_dtype_of_the_operands_whatever_those_are_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kinds, "REGISTRY", Registry())
+    above = kinds.elementwise(
+        "above", "Whether an element is above a half.", numpy=lambda c: c > 0.5, code="c > 0.5",
+        signature="T->b", vjp=NOT_DIFFERENTIABLE,
+    )  # fmt: skip
+    builder = Builder("above")
+    c = builder.parameter(f32[6], "c")
+    graph = builder.graph(builder.emit(above, [c]))
+    array = np.linspace(0, 1.25, 6, dtype=np.float32)
+    for device in (CPU, H100):
+        (kernel,) = lower_graph(graph, device, Options()).kernels
+        assert "> 0.5" in kernel.source
+    (got,) = lower_graph(graph, CPU, Options()).compile()([array])
+    np.testing.assert_array_equal(got, array > 0.5)

@@ -254,6 +254,15 @@ def test_indices_are_divided_once_where_their_axes_are_known() -> None:
     assert any(re.search(r"if .*tile_col \+ col < 100:$", line) for line in lines)
 
 
+def test_a_tiled_product_says_where_it_is_and_what_line_it_computes() -> None:
+    lines = body(tiled(128, 256, 100).source)
+    comments = [line.split("# ")[1] for line in lines if "# " in line]
+    bring, multiply, user, tile = comments
+    assert (bring, multiply) == ("bring a tile of either operand", "multiply them")
+    assert tile == "the finished tile, by elements"
+    assert re.match(r"\S*test_emitted\.py:\d+: .*np\.tanh\(x @ w \+ b\)", user)
+
+
 def test_what_does_not_change_in_a_loop_stands_before_it() -> None:
     (kernel,) = emitted("embedding", "cpu")
     lines = body(kernel.source)
