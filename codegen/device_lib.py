@@ -29,12 +29,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from graphc import _lazy
+from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import evaluate, model
 from graphc.dtypes import DTYPES, DType, Shape, Size, Type
 from graphc.errors import ArgumentError, RuntimeFault
 
-if TYPE_CHECKING:  # whoever compiles or interprets the body of a helper binds it
+if TYPE_CHECKING:  # whoever compiles or interprets the body of a helper binds `cuda`
     cuda: Any = None
+    maximum: Any = None
+    minimum: Any = None
 
 FULL_WARP = 0xFFFFFFFF
 inf = float("inf")
@@ -211,31 +214,14 @@ def like(value: Any, number: int) -> Any:
     return np.asarray(value).dtype.type(number)
 
 
-exp = model("exp")
-expm1 = model("expm1")
-log = model("log")
-log1p = model("log1p")
-tanh = model("tanh")
-sin = model("sin")
-cos = model("cos")
-erf = model("erf")
-sqrt = model("sqrt")
-rsqrt = model("rsqrt")
-pow = model("pow")
-floor = model("floor")
-ceil = model("ceil")
-trunc = model("trunc")
-rint = model("rint")
-abs = model("abs")
-sign = model("sign")
-maximum = model("maximum")
-minimum = model("minimum")
-where = model("where")
-isnan = model("isnan")
-copysign = model("copysign")
-fma = model("fma")
-round_f16 = model("round_f16")
-round_bf16 = model("round_bf16")
+# Every scalar function under its name: `exp`, `maximum` and the rest of the table.
+globals().update(
+    {
+        row.name: model(row.name)
+        for row in SCALARS.values()
+        if not row.operator and not row.converts
+    }
+)
 
 
 @device_helper

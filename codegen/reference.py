@@ -14,7 +14,8 @@ from typing import Any
 
 from graphc.codegen.kernel import Kernel, Meaning
 from graphc.codegen.names import Names
-from graphc.codegen.scalar_numpy import SPELLING, TOTALS
+from graphc.codegen.scalar import SCALARS
+from graphc.codegen.scalar_numpy import TOTALS
 from graphc.dtypes import DType, Type, f32
 from graphc.ir import Literal, Node, Value
 from graphc.space import op_of
@@ -248,9 +249,11 @@ class _Substitute(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.expr:
         function = node.func
         if isinstance(function, ast.Name):
-            if function.id not in SPELLING:
+            row = SCALARS.get(function.id)
+            spelling = row.spelling if row is not None else ""
+            if not spelling:
                 self.used.add(function.id)
-            function = ast.Name(SPELLING.get(function.id, function.id))
+            function = ast.Name(spelling or function.id)
         keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
         return ast.Call(function, [self.visit(a) for a in node.args], keywords)
 

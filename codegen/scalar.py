@@ -43,6 +43,14 @@ class Scalar:
     flops: int = 1
     condition: bool = False  # the first operand is a bool and takes no part in promotion
     converts: bool = False  # operands keep their own dtype
+    operator: bool = False  # kernels spell it by one of Python's operators, not by its name
+    numpy: str = "same"  # NumPy's name of it: its own, another one, or none ("")
+
+    @property
+    def spelling(self) -> str:
+        """NumPy's own function, `np.exp`; "" where NumPy has none."""
+        name = self.name if self.numpy == "same" else self.numpy
+        return f"np.{name}" if name else ""
 
 
 def signature(row: Scalar, operands: Sequence[Operand]) -> tuple[tuple[DType, ...], DType]:
@@ -67,8 +75,12 @@ def _power(m: Any, a: Any, b: Any) -> Any:
     return (elementary.float_power if basic.is_float(m, a) else basic.integer_power)(m, a, b)
 
 
-def _transcendental(compute: Any, ulp: tuple[float, float]) -> Scalar:
-    return Scalar(compute.__name__, 1, compute, ulp=ulp, cost=TRANSCENDENTAL, flops=20)
+def _transcendental(compute: Any, ulp: tuple[float, float], **more: Any) -> Scalar:
+    return Scalar(compute.__name__, 1, compute, ulp=ulp, cost=TRANSCENDENTAL, flops=20, **more)
+
+
+def _operator(name: str, arity: int, takes: str, **more: Any) -> Scalar:
+    return _cheap(name, arity, takes, operator=True, **more)
 
 
 def _cheap(name: str, arity: int, takes: str, compute: Any = None, **more: Any) -> Scalar:
@@ -81,12 +93,12 @@ _ROWS = (
     _transcendental(elementary.log, (1.5, 1.6)),
     _transcendental(elementary.log1p, (2.0, 2.0)),
     _transcendental(elementary.tanh, (2.5, 2.5)),
-    _transcendental(elementary.erf, (2.5, 2.5)),
+    _transcendental(elementary.erf, (2.5, 2.5), numpy=""),
     _transcendental(trigonometry.sin, (1.6, 1.6)),
     _transcendental(trigonometry.cos, (1.6, 1.6)),
-    Scalar("pow", 2, _power, "iuf", ulp=(1.5, 1.5), cost=TRANSCENDENTAL, flops=60),
+    Scalar("pow", 2, _power, "iuf", "same", (1.5, 1.5), TRANSCENDENTAL, 60, numpy="power"),
     _cheap("sqrt", 1, "f", flops=4),
-    _cheap("rsqrt", 1, "f", flops=8, ulp=(1.5, 1.5)),
+    _cheap("rsqrt", 1, "f", flops=8, ulp=(1.5, 1.5), numpy=""),
     _cheap("floor", 1, "biuf"),
     _cheap("ceil", 1, "biuf"),
     _cheap("trunc", 1, "biuf"),
@@ -97,34 +109,34 @@ _ROWS = (
     _cheap("minimum", 2, "biuf"),
     _cheap("isnan", 1, "biuf", result="bool"),
     _cheap("copysign", 2, "f"),
-    _cheap("fma", 3, "f"),
+    _cheap("fma", 3, "f", numpy=""),
     _cheap("where", 3, "biuf", condition=True),
-    _cheap("add", 2, "biuf"),
-    _cheap("subtract", 2, "iuf"),
-    _cheap("multiply", 2, "biuf"),
-    _cheap("divide", 2, "f", flops=4),
-    _cheap("floor_divide", 2, "iuf", flops=12),
-    _cheap("remainder", 2, "iuf", flops=12),
-    _cheap("negative", 1, "iuf"),
-    _cheap("bitwise_and", 2, "biu"),
-    _cheap("bitwise_or", 2, "biu"),
-    _cheap("bitwise_xor", 2, "biu"),
-    _cheap("invert", 1, "biu"),
-    _cheap("left_shift", 2, "iu"),
-    _cheap("right_shift", 2, "iu"),
-    _cheap("less", 2, "biuf", result="bool"),
-    _cheap("less_equal", 2, "biuf", result="bool"),
-    _cheap("greater", 2, "biuf", result="bool"),
-    _cheap("greater_equal", 2, "biuf", result="bool"),
-    _cheap("equal", 2, "biuf", result="bool"),
-    _cheap("not_equal", 2, "biuf", result="bool"),
-    _cheap("accumulate_add", 2, "biuf"),
-    _cheap("accumulate_multiply", 2, "biuf"),
-    _cheap("accumulate_product", 3, "iuf", flops=2),
-    _cheap("round_f16", 1, "f", flops=8),
-    _cheap("round_bf16", 1, "f", flops=4),
+    _operator("add", 2, "biuf"),
+    _operator("subtract", 2, "iuf"),
+    _operator("multiply", 2, "biuf"),
+    _operator("divide", 2, "f", flops=4),
+    _operator("floor_divide", 2, "iuf", flops=12),
+    _operator("remainder", 2, "iuf", flops=12),
+    _operator("negative", 1, "iuf"),
+    _operator("bitwise_and", 2, "biu"),
+    _operator("bitwise_or", 2, "biu"),
+    _operator("bitwise_xor", 2, "biu"),
+    _operator("invert", 1, "biu"),
+    _operator("left_shift", 2, "iu"),
+    _operator("right_shift", 2, "iu"),
+    _operator("less", 2, "biuf", result="bool"),
+    _operator("less_equal", 2, "biuf", result="bool"),
+    _operator("greater", 2, "biuf", result="bool"),
+    _operator("greater_equal", 2, "biuf", result="bool"),
+    _operator("equal", 2, "biuf", result="bool"),
+    _operator("not_equal", 2, "biuf", result="bool"),
+    _operator("accumulate_add", 2, "biuf"),
+    _operator("accumulate_multiply", 2, "biuf"),
+    _operator("accumulate_product", 3, "iuf", flops=2),
+    _cheap("round_f16", 1, "f", flops=8, numpy=""),
+    _cheap("round_bf16", 1, "f", flops=4, numpy=""),
     *(
-        _cheap(d.name, 1, "biuf", _cast_to(d), result=d.name, converts=True)
+        _cheap(d.name, 1, "biuf", _cast_to(d), result=d.name, converts=True, numpy="")
         for d in DTYPES.values()
         if d.compute is d
     ),

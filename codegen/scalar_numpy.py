@@ -23,18 +23,6 @@ _KINDS = {
 }  # fmt: skip
 _DTYPES = {kind: np.dtype(name) for name, kind in _KINDS.items()}
 
-
-SPELLING = MappingProxyType(
-    {
-        **{
-            f: f"np.{f}"
-            for f in "exp expm1 log log1p tanh sin cos sqrt floor ceil trunc".split()
-        },
-        **{f: f"np.{f}" for f in "rint abs sign maximum minimum where isnan copysign".split()},
-        "pow": "np.power",
-    }
-)
-"""NumPy's own name of a scalar function, where it has the function."""
 TOTALS = MappingProxyType(
     {"+": "np.sum", "*": "np.prod", "maximum": "np.max", "minimum": "np.min"}
 )
