@@ -110,7 +110,7 @@ class Elements:
         home = scope if inner else self.outer_scope
         key = (name, tuple(i.key() for i in at))
         if key not in home.known:
-            local = self.names.fresh(f"{name}_")
+            local = self.names.fresh(f"{name}_" if value.name else None)
             home.body.append(Let(local, load, origin_of(value.node)))
             home.known[key] = Var(local, load.dtype)
         return home.known[key]

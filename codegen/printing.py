@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,16 +34,15 @@ from graphc.codegen.kernel import (
     subexpressions,
     walk,
 )
+from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
 from graphc.codegen.reference import Reference, print_reference, shortest
 from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
 _CHOICE, _COMPARISON, _UNARY, _ATOM = -1, 0, 7, 9
-
-
-WIDTH, FARTHEST = 96, 60
-"""Columns of a line, as far as the user's own lines leave it to us; where comments begin."""
+FARTHEST = 60
+"""The column where comments begin at most."""
 
 
 class Target(Protocol):
@@ -85,11 +83,12 @@ class Printer:
         """All of them, the two bounds of an index in one comparison."""
         texts: dict[tuple[str, str], str] = {}
         for c in found:
-            index = self.index(c.index)
-            text = f"{index} {c.relation} {c.bound}"
+            shift = c.index.constant if all(factor > 0 for _, factor in c.index.terms) else 0
+            index, bound = self.index(c.index - shift), c.bound - shift
+            text = f"{index} {c.relation} {bound}"
             if c.relation == "<" and (index, ">=") in texts:
                 least = texts.pop((index, ">=")).removeprefix(f"{index} >= ")
-                text = f"{least} <= {index} < {c.bound}"
+                text = f"{least} <= {index} < {bound}"
             texts[index, c.relation] = text
         return " and ".join(texts.values())
 
@@ -168,9 +167,9 @@ class Printer:
     def statement(self, statement: Statement) -> None:
         match statement:
             case Let(name=name, expr=expr, origin=origin):
-                self.assign(name, expr, origin)
+                self.line(f"{name} = {self.expr(expr)}", origin)
             case Store(buffer=buffer, index=index, expr=expr, origin=origin):
-                self.assign(self.element(buffer, index), expr, origin)
+                self.line(f"{self.element(buffer, index)} = {self.expr(expr)}", origin)
             case Update():
                 self._update(statement)
             case Combine():
@@ -192,16 +191,6 @@ class Printer:
             case Barrier():
                 self.target.barrier(self)
 
-    def assign(self, target: str, expr: Expr, origin: Origin | None) -> None:
-        """An assignment, on three lines where one is too long."""
-        text = self.expr(expr)
-        if 4 * self.depth + len(f"{target} = {text}") <= WIDTH:
-            self.line(f"{target} = {text}", origin)
-            return
-        self.line(f"{target} = (", origin)
-        self.line(f"    {text}", origin)
-        self.line(")", origin)
-
     def _update(self, update: Update) -> None:
         target = self.expr(update.target)
         if update.function in _PRECEDENCE:
@@ -222,10 +211,12 @@ class Printer:
         width = min(max(beside, default=0), FARTHEST)
         out = []
         for code, note in rows:
-            if note and not _fits(f"{code:<{width}}", note):
-                out += [f"{code[: len(code) - len(code.lstrip())]}# {note}", code]
+            if note and _fits(f"{code:<{width}}", note):
+                out.append(f"{code:<{width}}  # {note}")
                 continue
-            out.append(f"{code:<{width}}  # {note}" if note else code)
+            if note:
+                out.append(f"{code[: len(code) - len(code.lstrip())]}# {note}")
+            out += folded(code)
         return "\n".join(out)
 
     def _commented(self) -> list[tuple[str, str]]:
@@ -320,25 +311,13 @@ def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
             "",
             "Computes",
             *(computes or ["    (no source lines)"]),
-            *_listed("Reads    ", reads or ["nothing"]),
-            *_listed("Writes   ", writes),
+            *listed("Reads    ", reads or ["nothing"]),
+            *listed("Writes   ", writes),
             *(checks if any(p.role == "status" for p in kernel.params) else []),
-            *_listed("Launch   ", launch),
+            *listed("Launch   ", launch),
             '"""',
         ]
     )
-
-
-def _listed(head: str, items: Sequence[str]) -> list[str]:
-    """The items behind a word, as many on a line as there is room for."""
-    lines = [head + items[0]]
-    for item in items[1:]:
-        if len(lines[-1]) + len(item) + 3 <= WIDTH:
-            lines[-1] += f", {item}"
-        else:
-            lines[-1] += ","
-            lines.append(" " * len(head) + item)
-    return lines
 
 
 @dataclass(frozen=True)
@@ -383,23 +362,13 @@ def emitted_file(printer: Printer, frame: Frame) -> str:
     )
 
 
-def import_lines(names: Sequence[str]) -> list[str]:
-    """The import of these names of the helper module."""
-    head = "from graphc.codegen.device_lib import "
-    one = head + ", ".join(names)
-    if len(one) <= WIDTH:
-        return [one]
-    body = textwrap.wrap(", ".join(names) + ",", WIDTH - 4, break_on_hyphens=False)
-    return [head + "(", *(f"    {line}" for line in body), ")"]
-
-
 def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[str]:
     """How the kernel is launched, the same in NumPy, and what `python file.py` does."""
     start = f'LAUNCHES = (("{kernel.name}", {frame.grid}, {{'
-    launches = _wrapped(start, frame.roles.items(), "}),)")
+    launches = entries(start, frame.roles.items(), "}),)")
     if reference is None:
         return ["", "", *launches, ""]
-    totals = _wrapped("TOTALS = {", reference.totals.items(), "}") if reference.totals else []
+    totals = entries("TOTALS = {", reference.totals.items(), "}") if reference.totals else []
     return [
         "",
         "",
@@ -414,18 +383,3 @@ def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[s
         f"    run_alone({kernel.name}, LAUNCHES, reference{', TOTALS' if totals else ''})",
         "",
     ]
-
-
-def _wrapped(head: str, items: Iterable[tuple[str, str]], tail: str) -> list[str]:
-    """A dict on a line, or with a line for each item."""
-    pairs = [f'"{name}": {value}' for name, value in items]
-    one = f"{head}{', '.join(pairs)}{tail}"
-    return [one] if len(one) <= WIDTH else [head, *(f"    {pair}," for pair in pairs), tail]
-
-
-def signature(name: str, params: list[str]) -> list[str]:
-    """The `def` line, or lines where it is long."""
-    one = f"def {name}({', '.join(params)}):"
-    if len(one) <= WIDTH:
-        return [one]
-    return [f"def {name}(", *(f"    {p}," for p in params), "):"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.codegen.kernel import Kernel, Meaning
+from graphc.codegen.lines import folded, signature
 from graphc.codegen.names import Names
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import TOTALS
@@ -104,13 +105,12 @@ class _Writer:
             outputs += wanted
             totals |= {n: _total(op_of(v.node).step) for n, v in part.meaning.totals.items()}
         results = self._results(outputs)
-        head = f"def reference({', '.join(inputs)}):"
+        lines = [f"    {line}" for line in (*self.lines, f"return {results}")]
         return Reference(
             (
-                head if len(head) <= 96 else _long_head(list(inputs)),
+                *signature("reference", list(inputs)),
                 '    """What the kernel computes, by NumPy; floats are float64."""',
-                *(f"    {line}" for line in self.lines),
-                f"    return {results}",
+                *(part for line in lines for part in folded(line)),
             ),
             frozenset(self.used),
             totals,
@@ -326,7 +326,3 @@ def _iota(node: Node) -> ast.expr:
         return _parsed(line)
     after = ", None" * (len(shape) - axis - 1)
     return _parsed(f"np.broadcast_to({line}{f'[:{after}]' if after else ''}, {shape})")
-
-
-def _long_head(inputs: Sequence[str]) -> str:
-    return "\n".join(["def reference(", *(f"    {name}," for name in inputs), "):"])

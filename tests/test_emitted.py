@@ -22,6 +22,7 @@ from graphc.codegen import simt
 from graphc.codegen.cpu import print_cpu
 from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Const, Kernel, Loop, Param, Store
+from graphc.codegen.lines import folded
 from graphc.device import CPU, H100
 from graphc.dtypes import f32, f64
 from graphc.index import Axis, as_index
@@ -233,6 +234,18 @@ def test_every_line_does_something(name: str, target: str) -> None:
         text = "\n".join(line.split("  #")[0] for line in body(kernel.source))
         assert not re.search(r"\brange\(1\)|minimum\((\d+), \1\)|\bi64\(\d|= lane$", text, re.M)
         assert not re.search(r"^( *)if lane == 0:\n(\1 .*\n)+\1if lane == 0:", text, re.M), text
+
+
+@pytest.mark.parametrize("head", ["t0 = ", "out0[row, col] = ", "acc0 += ", "return ", "if "])
+def test_long_statements_are_folded_as_python_allows(head: str) -> None:
+    line = f"{head}{' + '.join(f'x{i}[row, col]' for i in range(20))}{':' if head == 'if ' else ''}"
+    around = "def f():\n{}{}"
+    lines = folded(f"    {line}")
+    assert len(lines) > 3 and max(map(len, lines)) <= 96
+    tail = "\n        pass" if head == "if " else ""
+    trees = [ast.parse(around.format(text, tail)) for text in (f"    {line}", "\n".join(lines))]
+    assert ast.dump(trees[0]) == ast.dump(trees[1])
+    assert folded("    t0 = x0[row]") == ["    t0 = x0[row]"]
 
 
 def tiled(rows: int, inner: int, columns: int) -> EmittedKernel:
