@@ -383,19 +383,19 @@ def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:
     form = task.product
     assert form is not None and task.result is not None
     return Gemm(
-        task.result.type.dtype,
-        form.m,
-        form.n,
-        form.k,
-        a,
-        b,
-        c,
-        form.trans_a,
-        form.trans_b,
-        form.batch,
-        form.stride_a,
-        form.stride_b,
-        form.m * form.n,
+        dtype=task.result.type.dtype,
+        m=form.m,
+        n=form.n,
+        k=form.k,
+        a=a,
+        b=b,
+        c=c,
+        trans_a=form.trans_a,
+        trans_b=form.trans_b,
+        batch=form.batch,
+        stride_a=form.stride_a,
+        stride_b=form.stride_b,
+        stride_c=form.m * form.n,
     )
 
 

@@ -248,6 +248,23 @@ def test_long_statements_are_folded_as_python_allows(head: str) -> None:
     assert folded("    t0 = x0[row]") == ["    t0 = x0[row]"]
 
 
+@pytest.mark.parametrize("target", DEVICES)
+def test_names_take_no_part_in_the_key(target: str) -> None:
+    """Not those of the user, nor those that indices get so as to differ from them."""
+    pairs = [
+        (lambda x, w: np.tanh(x @ w), lambda tile_row, lane_col: np.tanh(tile_row @ lane_col)),
+        (
+            lambda x, w: np.take(w, x[0].astype(np.int64)),
+            lambda at, x: np.take(x, at[0].astype(np.int64)),
+        ),
+    ]
+    for one, other in pairs:
+        graphs = [trace(f, f32[64, 64], f32[64, 64]) for f in (one, other)]
+        kernels = [lower_graph(g, DEVICES[target], Options()).kernels for g in graphs]
+        keys = [[k.key for k in found] for found in kernels]
+        assert keys[0] == keys[1]
+
+
 def tiled(rows: int, inner: int, columns: int) -> EmittedKernel:
     """The kernel of a dense layer on CUDA, in tiles."""
     graph = trace(lambda x, w, b: np.tanh(x @ w + b), f32[rows, inner], f32[inner, columns],
