@@ -241,5 +241,6 @@ def normalize_axis(axis: int, ndim: int) -> int:
     """`axis` counted from the front; raises AxisError if it is out of range."""
     if not -ndim <= axis < ndim:
         many = "s" if ndim != 1 else ""
-        raise AxisError(f"axis {axis} is out of range for an array of {ndim} dimension{many}")
+        message = f"axis {axis} is out of range for an array of {ndim} dimension{many}"
+        raise AxisError(message).of(axis, ndim)
     return axis % ndim

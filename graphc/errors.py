@@ -82,6 +82,11 @@ class ShapeError(GraphcError, ValueError):
 class AxisError(ShapeError, np.exceptions.AxisError):
     """An axis is none of the array's; an IndexError and a ValueError, as NumPy's is."""
 
+    def of(self, axis: int, ndim: int) -> AxisError:
+        """Give the error NumPy's attributes."""
+        self.axis, self.ndim = axis, ndim
+        return self
+
 
 class ArgumentError(GraphcError, ValueError):
     """An argument has a value that the function does not take."""

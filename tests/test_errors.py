@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import linecache
 import math
+import pickle
 import textwrap
 import traceback
 import unicodedata
@@ -15,8 +16,10 @@ import pytest
 
 import graphc
 import graphc.numpy as gnp
-from graphc import dtypes, nn, optim
+from graphc import dtypes, errors, nn, optim
 from graphc.errors import GraphcError
+from graphc.ir import Loc
+from graphc.tracer import MissingAttribute
 from graphc.tracing import trace
 from graphc.transforms import grad, value_and_grad, vjp
 from tests.error_cases import CASES
@@ -74,9 +77,23 @@ def test_every_golden_file_has_its_case():
     assert len(files) >= 30
 
 
-def test_errors_are_the_built_in_ones_too():
-    from graphc import errors
+def test_errors_go_to_other_processes():
+    """Every class, with all its parts; NumPy's attributes stay behind."""
+    loc = Loc("layer.py", 3, 4, 3, 9, "h = x + y")
+    for kind in (*vars(errors).values(), MissingAttribute):
+        if isinstance(kind, type) and issubclass(kind, GraphcError):
+            error = kind("it is wrong", values=[("x", 1)], help="do not", loc=loc)
+            again = pickle.loads(pickle.dumps(error))
+            assert type(again) is kind and str(again) == str(error)
 
+
+def test_an_axis_has_numpys_attributes():
+    with pytest.raises(np.exceptions.AxisError) as caught:
+        gnp.sum(np.ones((2, 3)), axis=-4)
+    assert (caught.value.axis, caught.value.ndim) == (-4, 2)
+
+
+def test_errors_are_the_built_in_ones_too():
     builtin = {
         c.__name__: [b.__name__ for b in c.__mro__ if b.__module__ == "builtins"][:1]
         for c in vars(errors).values()
