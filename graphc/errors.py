@@ -7,7 +7,7 @@ that `except ValueError` keeps working. Wording is part of the product and is ke
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,6 +110,27 @@ class UnsupportedFunction(GraphcError, NotImplementedError):
 
 class SignatureError(GraphcError, TypeError):
     """A call does not fit the signature that a function was compiled for."""
+
+
+def wrong_count(
+    name: str, inputs: Sequence[tuple[str | None, object]], given: object
+) -> SignatureError:
+    """The error for a graph that is called with other than a list of its arrays.
+
+    `inputs` are its inputs with their types, `given` is what came in the place of the list.
+    """
+    one = len(inputs) == 1
+    if not isinstance(given, (list, tuple)):
+        said = f"{name} takes a list of {len(inputs)} array{'' if one else 's'}, "
+        return SignatureError(
+            f"{said}not {type(given).__name__}",
+            values=[(n or "?", t) for n, t in inputs],
+            help="put it in a list" if one else None,
+        )
+    return SignatureError(
+        f"{name} takes {len(inputs)} array{'' if one else 's'}, not {len(given)}",
+        values=[(n or "?", t) for n, t in inputs],
+    )
 
 
 class ParseError(GraphcError, ValueError):

@@ -13,6 +13,7 @@ from graphc.errors import (
     OutOfBounds,
     OutOfMemory,
     SignatureError,
+    wrong_count,
 )
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.opdef import Op
@@ -29,10 +30,8 @@ def interpret(
     Raises SignatureError if an array does not have the type of its input, and OutOfBounds,
     ArgumentError or OutOfMemory, at the node's line, where NumPy cannot compute a node.
     """
-    if len(arrays) != len(graph.inputs):
-        raise SignatureError(
-            f"{graph.name} takes {len(graph.inputs)} arrays, not {len(arrays)}"
-        )
+    if not isinstance(arrays, (list, tuple)) or len(arrays) != len(graph.inputs):
+        raise wrong_count(graph.name, [(v.name, v.type) for v in graph.inputs], arrays)
     values: dict[Value, Any] = {}
     for value, array in zip(graph.inputs, arrays):
         values[value] = _checked(value, array)

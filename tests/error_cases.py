@@ -1050,4 +1050,22 @@ graphc.compile(A())(np.ones((3, 4)))
 def f(x, y):
     return np.clip(x, y, 3)
 trace(f, f32[4], f32[3])
+
+# executable_wrong_count
+@graphc.compile(target="cpu")
+def f(x):
+    return x * 2
+f.lower(graphc.f32[3]).compile()([])
+
+# executable_of_an_array
+@graphc.compile(target="cpu")
+def f(x):
+    return x * 2
+f.lower(graphc.f32[3]).compile()(np.ones(3, "f"))
+
+# graph_run_wrong_count
+graphc.trace(lambda x: x + 1, graphc.f32[3]).run()
+
+# graph_run_wrong_type
+graphc.trace(lambda x: x + 1, graphc.f32[3]).run(np.ones(3))
 """

@@ -457,7 +457,7 @@ def test_arguments_are_checked():
     run = CudaExecutable(Plan("f", "cuda", table, (), (0,), (0,), 0), {}, core=core)
     with pytest.raises(SignatureError, match="has shape"):
         run([np.zeros(3, np.float32)])
-    with pytest.raises(SignatureError, match="takes 1 arrays, not 2"):
+    with pytest.raises(SignatureError, match="takes 1 array, not 2"):
         run([1, 2])
     (good,) = run([np.ones((2, 3), np.float32)])
     face = dict(good.__cuda_array_interface__)

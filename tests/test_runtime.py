@@ -663,6 +663,9 @@ def test_threads_must_be_positive():
 
 def test_the_wrong_number_of_arrays():
     run = Executable(chain(64, 64), kernels())
+    for given in (None, 3, normal(64)):
+        with pytest.raises(SignatureError, match="chain takes a list of 4 arrays, not"):
+            run(given)
     with pytest.raises(SignatureError, match="chain takes 4 arrays, not 3"):
         run([normal(64)] * 3)
 

@@ -15,7 +15,13 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.codegen.plan import Extent, Launch, Place, Plan, Step, StepKind, Table
-from graphc.errors import OutOfMemory, SignatureError, TargetError, UnsupportedFunction
+from graphc.errors import (
+    OutOfMemory,
+    SignatureError,
+    TargetError,
+    UnsupportedFunction,
+    wrong_count,
+)
 from graphc.runtime.buffers import adapt, aligned_copy, describe, in_units
 from graphc.runtime.device_array import DeviceArray, download, upload
 from graphc.runtime.device_table import DeviceTable, table_bytes
@@ -93,10 +99,9 @@ class CudaExecutable:
         Raises SignatureError for arguments that do not fit, and what the plan's faults say.
         """
         plan = self.plan
-        if len(arrays) != len(plan.inputs):
-            raise SignatureError(
-                f"{plan.name} takes {len(plan.inputs)} arrays, not {len(arrays)}"
-            )
+        if not isinstance(arrays, (list, tuple)) or len(arrays) != len(plan.inputs):
+            wanted = [plan.buffers[b] for b in plan.inputs]
+            raise wrong_count(plan.name, [(b.name, b.type) for b in wanted], arrays)
         with self._lock:
             self.device.set_current()
             inputs = [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graphc import _lazy
 from graphc.codegen.plan import Launch, Place, Plan, StepKind
-from graphc.errors import ArgumentError, OutOfMemory, RuntimeFault, SignatureError
+from graphc.errors import ArgumentError, OutOfMemory, RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
     LAYOUT,
@@ -162,8 +162,13 @@ class Executable:
 
     def __call__(self, arrays: Sequence[Any]) -> list[Array]:
         """Run the plan; raises SignatureError for arguments that do not fit their types."""
-        if len(arrays) != self._inputs:
-            raise self._wrong_count(arrays)
+        try:
+            fits = len(arrays) == self._inputs
+        except TypeError:
+            fits = False
+        if not fits:
+            inputs = [self.plan.buffers[b] for b in self.plan.inputs]
+            raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays)
         context = None
         depth = 0 if self._lease is None else self._lease.depth
         try:
@@ -261,13 +266,6 @@ class Executable:
             array.flags.writeable = False
         assert leave.step.function is not None
         leave.step.function(reads, [view(*write) for write in leave.writes])
-
-    def _wrong_count(self, arrays: Sequence[Any]) -> SignatureError:
-        names = [self.plan.buffers[b] for b in self.plan.inputs]
-        return SignatureError(
-            f"{self.plan.name} takes {self._inputs} arrays, not {len(arrays)}",
-            values=[(b.name, b.type) for b in names],
-        )
 
     def _out_of_memory(self) -> OutOfMemory:
         buffers = [self.plan.buffers[b] for b in self.plan.outputs]
