@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.dtypes import DType, Type, bool_, dtype, f64, i64, impossible
+from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
@@ -216,7 +216,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
     if shape is None or kind is None or isinstance(leaf, type):
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__}, neither an array nor a number",
-            help="name it in static= if it is a constant of the computation",
+            help=_help_with(leaf),
         )
     try:
         # Other libraries' dtypes are known by their names: torch.float32.
@@ -230,6 +230,14 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__} whose shape is {shape!r}"
         ) from None
+
+
+def _help_with(leaf: Any) -> str:
+    if isinstance(leaf, str) and leaf.partition("[")[0] in DTYPES:
+        return f"graphc.{leaf}, without quotation marks, is the type of such arrays"
+    if isinstance(leaf, (type, np.dtype)):
+        return "graphc.f32[64, 784] is the type of an array, graphc.f32[()] of a scalar"
+    return "name it in static= if it is a constant of the computation"
 
 
 def _attribute(name: str, leaf: Any, attribute: str) -> Any:

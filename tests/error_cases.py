@@ -1068,4 +1068,16 @@ graphc.trace(lambda x: x + 1, graphc.f32[3]).run()
 
 # graph_run_wrong_type
 graphc.trace(lambda x: x + 1, graphc.f32[3]).run(np.ones(3))
+
+# lower_string_spec
+@graphc.compile
+def f(x):
+    return x + 1
+f.lower("f32[3]")
+
+# lower_dtype_class
+@graphc.compile
+def f(x):
+    return x + 1
+f.lower(np.float32)
 """
