@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.dtypes import bool_
+import numpy as np
+
+from graphc.dtypes import bool_, dtype
 from graphc.errors import ArgumentError, TypeMismatch
-from graphc.functions.promote import array, elementwise, is_traced, label, lift
+from graphc.functions.promote import array, astype, elementwise, is_traced, label, lift
 from graphc.functions.shapes import as_int
 from graphc.kinds import extreme
 from graphc.opdef import Op
@@ -183,8 +185,30 @@ def isfinite(x: Any) -> Any:
     return elementwise(ew.lt, elementwise(ew.absolute, x), float("inf"))
 
 
+def _floating(ufunc: np.ufunc, *values: Any) -> list[Any]:
+    """The values, integers among them in the float dtype in which NumPy computes the function."""
+    operands = [lift(v) for v in values]
+    strong = [is_traced(o) and not o.weak for o in operands]
+    kinds = [o.type.dtype for o, s in zip(operands, strong, strict=True) if s]
+    if not kinds or any(kind.is_float for kind in kinds):
+        return operands
+    parts = [
+        o.type.dtype.numpy if s else float if _is_float(o) else int
+        for o, s in zip(operands, strong, strict=True)
+    ]
+    loop: Any = ufunc.resolve_dtypes((*parts, None))
+    return [
+        astype(o, dtype(loop[0])) if s else o for o, s in zip(operands, strong, strict=True)
+    ]
+
+
+def _is_float(number: Any) -> bool:
+    return bool(number.type.dtype.is_float) if is_traced(number) else isinstance(number, float)
+
+
 def sinh(x: Any) -> Any:
     """Hyperbolic sine, accurate near 0."""
+    (x,) = _floating(np.sinh, x)
     # By half the angle: no power overflows where the result does not.
     half = multiply(0.5, x)
     up, down = elementwise(ew.expm1, half), elementwise(ew.expm1, elementwise(ew.neg, half))
@@ -193,6 +217,7 @@ def sinh(x: Any) -> Any:
 
 def cosh(x: Any) -> Any:
     """Hyperbolic cosine."""
+    (x,) = _floating(np.cosh, x)
     half = multiply(0.5, x)
     up, down = elementwise(ew.exp, half), elementwise(ew.exp, elementwise(ew.neg, half))
     return add(multiply(multiply(0.5, up), up), multiply(multiply(0.5, down), down))
@@ -205,6 +230,7 @@ def tan(x: Any) -> Any:
 
 def exp2(x: Any) -> Any:
     """2 to the power x."""
+    (x,) = _floating(np.exp2, x)
     return elementwise(ew.power, 2.0, x)
 
 
@@ -220,6 +246,7 @@ def log10(x: Any) -> Any:
 
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow."""
+    x, y = _floating(np.logaddexp, x, y)
     high, low = maximum(x, y), elementwise(ew.minimum, x, y)
     gap = elementwise(
         ew.where, elementwise(ew.eq, high, low), 0, elementwise(ew.sub, low, high)

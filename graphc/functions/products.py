@@ -91,9 +91,9 @@ def _matmul_error(a: Any, b: Any) -> ShapeError:
 
 def dot(a: Any, b: Any) -> Any:
     """NumPy's dot: over the last axis of a and the last but one of b."""
-    if not array(a).ndim or not array(b).ndim:
-        return elementwise(ew.mul, a, b)
     a, b = array(a), array(b)
+    if not a.ndim or not b.ndim:
+        return elementwise(ew.mul, a, b)
     if b.ndim <= 2 and a.shape[-1] != b.shape[0]:
         raise _matmul_error(a, b)
     return tensordot(a, b, ((a.ndim - 1,), (max(b.ndim - 2, 0),)))
@@ -152,9 +152,9 @@ def outer(a: Any, b: Any) -> Any:
 
 def inner(a: Any, b: Any) -> Any:
     """The sum of products over the last axes."""
-    if not array(a).ndim or not array(b).ndim:
-        return elementwise(ew.mul, a, b)
     a, b = array(a), array(b)
+    if not a.ndim or not b.ndim:
+        return elementwise(ew.mul, a, b)
     return tensordot(a, b, ((a.ndim - 1,), (b.ndim - 1,)))
 
 
@@ -165,7 +165,12 @@ def vdot(a: Any, b: Any) -> Any:
 
 def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     """Einstein summation of one or two operands; `optimize` changes nothing for two."""
-    if not isinstance(subscripts, str) or not set(subscripts) <= _SUBSCRIPTS:
+    if not isinstance(subscripts, str):
+        raise UnsupportedFunction(
+            f"einsum: subscripts as {type(subscripts).__name__} are not built",
+            help="write them as a string before the operands, such as 'ij,jk->ik'",
+        )
+    if not set(subscripts) <= _SUBSCRIPTS:
         raise UnsupportedFunction(
             f"einsum: subscripts {subscripts!r} are not built; write letters"
         )

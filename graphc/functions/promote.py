@@ -102,15 +102,15 @@ def elementwise(op: Op, *args: Any) -> Any:
     """Call `op` on promoted and broadcast operands."""
     operands = [_operand(a) for a in args]
     dtypes = resolve(op, operands)
-    traced = [o for o in operands if is_traced(o)]
-    if not traced:
-        return elementwise(op, *(_standing_alone(o) for o in operands))
     shape = _common_shape(op, operands)
     if op.signature == "TT->b":
         beyond = [_beyond(o, d) for o, d in zip(operands, dtypes, strict=True)]
         if any(beyond):
             return full(shape, bool(op.numpy(*beyond)), bool_)
-    return op(*(_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)))
+    ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
+    if not any(map(is_traced, ready)):
+        ready = [broadcast(number, shape=(), dims=()) for number in ready]
+    return op(*ready)
 
 
 def _operand(value: Any) -> Any:
@@ -118,12 +118,6 @@ def _operand(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         return literal(value.item(), dtype(value.dtype))
     return lift(value)
-
-
-def _standing_alone(operand: Any) -> Any:
-    if isinstance(operand, Literal):
-        return full((), operand.value, operand.dtype)
-    return array(operand)
 
 
 def _converted(operand: Any, to: DType, shape: Shape) -> Any:

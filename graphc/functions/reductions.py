@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from graphc.dtypes import bool_, dtype, f64, i64
-from graphc.errors import ShapeError, TypeMismatch, UnsupportedFunction
+from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
 from graphc.functions.promote import array, astype, broadcast_to, elementwise, label
 from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
 from graphc.opdef import Op
@@ -17,6 +19,8 @@ from graphc.ops.creation import iota
 
 def _reduce(op: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
     axes = as_axes(axis, a.ndim)
+    if not isinstance(keepdims, (bool, int, np.bool_, np.integer)):
+        raise ArgumentError(f"keepdims is True or False, not {keepdims!r}")
     result = op(a, axes=axes)
     if not keepdims:
         return result

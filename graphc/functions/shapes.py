@@ -40,6 +40,8 @@ def as_int(value: Any, what: str) -> int:
     """A Python int; raises ArgumentError for what is none (a traced array says so itself)."""
     if isinstance(value, Dim):
         raise UnsupportedFunction(f"{what} that is not known, {value}, is not built yet")
+    if isinstance(value, (bool, np.bool_)):
+        raise ArgumentError(f"{what} must be an integer, not {value!r}")
     try:
         return operator.index(value)
     except ConcretizationError:
@@ -129,11 +131,11 @@ def flatten(a: Any, order: str = "C") -> Any:
     return reshape(a, -1, order=order).snapshot()
 
 
-def expand_dims(a: Any, axis: Axes) -> Any:
+def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
     """New axes of size 1 at the given places of the result."""
-    a = array(a)
-    count = len(axis) if isinstance(axis, (tuple, list)) else 1
-    new = as_axes(axis, a.ndim + count)
+    a, axes = array(a), _listed(axis)
+    count = len(axes)
+    new = as_axes(tuple(axes), a.ndim + count)
     sizes = iter(a.shape)
     return reshape(a, tuple(1 if i in new else next(sizes) for i in range(a.ndim + count)))
 
@@ -169,10 +171,12 @@ def ndim(a: Any) -> int:
     return len(shape(a))
 
 
-def size(a: Any, axis: int | None = None) -> int:
-    """The number of elements, or the size of an axis."""
+def size(a: Any, axis: Axes = None) -> int:
+    """The number of elements, along all axes or some."""
     a = array(a)
-    return int(a.size if axis is None else a.shape[as_axis(axis, a.ndim)])
+    if axis is None:
+        return int(a.size)
+    return math.prod(as_int(a.shape[i], "a size") for i in as_axes(axis, a.ndim))
 
 
 # --- transpose ----------------------------------------------------------------------------
@@ -197,6 +201,8 @@ def transpose(a: Any, axes: Any = None, *more: Any) -> Any:
 def _listed(axes: Any) -> Sequence[Any]:
     """One axis or several, as a sequence."""
     found: Sequence[Any] = axes if isinstance(axes, (tuple, list, range)) else (axes,)
+    if isinstance(axes, np.ndarray):
+        found = axes.reshape(-1).tolist()
     return found
 
 
@@ -315,7 +321,10 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
         raise UnsupportedFunction(f"pad: mode {mode!r} is not built yet, only 'constant'")
     a = promote.array(array)
     try:
-        widths = np.broadcast_to(np.asarray(pad_width), (a.ndim, 2))
+        given = np.asarray(pad_width)
+        if given.dtype.kind not in "iu" and given.size:
+            raise ValueError("widths are integers")
+        widths = np.broadcast_to(given, (a.ndim, 2))
         low, high = (tuple(as_int(w, "a width") for w in side) for side in widths.T)
     except ValueError:
         raise ArgumentError(
