@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from graphc.dtypes import Type, dtype
+from graphc.dtypes import DType, Type, dtype
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
 from graphc.provenance import call_site
 from graphc.tracer import Tracer
@@ -152,6 +152,8 @@ def _leaf_types(name: str, tree: Tree, what: str = "params") -> dict[str, Type]:
 
 
 def _type_of(label: str, leaf: Any) -> Type:
+    if isinstance(leaf, Type | DType):
+        raise TypeMismatch(f"{label} is the type {leaf}, not an array")
     try:
         kind = leaf_type(label, leaf)
     except SignatureError as error:

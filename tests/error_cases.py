@@ -1080,4 +1080,7 @@ f.lower("f32[3]")
 def f(x):
     return x + 1
 f.lower(np.float32)
+
+# adam_init_of_a_spec
+optim.adam_init({"w": graphc.f32[3]})
 """

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import random
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import optree
 import pytest
 
 import graphc
 import graphc.numpy as gnp
-from graphc import nn
+from graphc import nn, optim
 from graphc.errors import GraphcError
 from graphc.functions import tables
 
@@ -120,3 +122,71 @@ def test_small_integers_are_not_computed_with_as_they_are() -> None:
     made, wanted = gnp.logaddexp(x, y), np.logaddexp(x, y)
     assert made.dtype == wanted.dtype == np.float16
     np.testing.assert_allclose(made, wanted, rtol=1e-2)
+
+
+# --- compile, the transforms, the optimizers --------------------------------------------------
+
+
+def first(tree: Any) -> Any:
+    """The first leaf of a pytree, which may have none."""
+    return optree.tree_leaves(tree)[0]
+
+
+FUNCTIONS = (
+    lambda x: x,
+    lambda x: first(x).sum(),
+    lambda x, y: (first(x) * first(y)).sum(),
+    lambda *args: args,
+    lambda x, **more: first(x).sum(),
+    lambda x: (first(x).sum(), x),
+    lambda x: None,
+    lambda x: {"a": x, "b": "text"},
+    lambda: 1.0,
+    nn.softmax,
+)
+VALUES = (
+    *ARRAYS,
+    *(1, 2.5, True, None, "a", 1j, float("nan"), 10**30, len, np.ma.array(A), A[:0]),
+    *(graphc.f32[3], graphc.f32, np.array([None]), np.array("s")),
+    *([A, 1.0], {"w": A}, {"w": A, "n": 3}, (A,), (), [], {}, {1: A, "a": A}, [[A]], (A, "a")),
+)
+CHOICES = (0, 1, -1, 2, (0,), (0, 1), (0, 0), [0], "x", None, 0.5, True, (), ("x", "y"), {}, 3)
+
+
+def transformed(rng: random.Random, f: Any, args: list[Any], choice: Any) -> None:
+    """One use of what transforms functions or trees."""
+    match rng.randrange(7):
+        case 0:
+            graphc.value_and_grad(f, choice, has_aux=rng.random() < 0.3)(*args)
+        case 1:
+            out, pullback, *_ = graphc.vjp(f, *args, has_aux=rng.random() < 0.3)
+            pullback(rng.choice((out, *VALUES)))
+        case 2:
+            graphc.compile(f, target="cpu", static=choice).lower(*args)
+        case 3:
+            graphc.trace(lambda *inner: graphc.grad(f, choice)(*inner), *args)
+        case 4:
+            optim.sgd(*(*args, rng.choice(VALUES), rng.choice(VALUES), rng.choice(VALUES))[:3])
+        case 5:
+            state = optim.adam_init(rng.choice(VALUES)) if rng.random() < 0.7 else choice
+            optim.adam(args[0], args[-1], state, **{rng.choice(["b1", "eps"]): choice})
+        case _:
+            graphc.trace(f, *args).run(*args)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_transforms_of_nonsense(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(400):
+        f, choice = rng.choice(FUNCTIONS), rng.choice(CHOICES)
+        args = [rng.choice(VALUES) for _ in range(rng.randint(1, 3))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                transformed(rng, f, args, choice)
+            except GraphcError as error:
+                assert str(error)
+            except Exception as error:
+                # What the function itself raises is its own.
+                frames = traceback.extract_tb(error.__traceback__)
+                assert frames[-1].filename == __file__, (f, args, choice)
