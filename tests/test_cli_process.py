@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ import numpy as np
 def f(x: graphc.f32[64, 100]):
     return np.tanh(x).sum(axis=0)
 """
+LONG = "".join(
+    MODEL.split("\n\n")[1].replace("f(", f"f{n}(").replace("64", str(64 + n)) + "\n\n"
+    for n in range(12)
+)
 PTX = ["compile", "model.py", "--target", "cuda", "-o", "out"]
 
 
@@ -29,6 +34,13 @@ PTX = ["compile", "model.py", "--target", "cuda", "-o", "out"]
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.py").write_text(MODEL)
     return tmp_path
+
+
+@pytest.fixture
+def long(folder: Path) -> Path:
+    """A folder whose model takes long enough to be interrupted."""
+    (folder / "model.py").write_text(f"{MODEL}\n{LONG}")
+    return folder
 
 
 def start(folder: Path, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
@@ -52,23 +64,43 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[bytes]) -> No
         time.sleep(0.02)
 
 
+class Terminal:
+    """A terminal that is read all the time, as a full one stops whoever writes to it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._text = b""
+        self._reader = threading.Thread(target=self._read)
+
+    def begin(self) -> None:
+        """Read from now on: the process has its end."""
+        os.close(self.theirs)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with open(self._ours, "rb", buffering=0) as seen:
+            while True:
+                try:
+                    part = seen.read(4096)
+                except OSError:  # Linux says so when the last writer has gone
+                    return
+                if not part:
+                    return
+                self._text += part
+
+    def text(self) -> str:
+        """All that came, after the process has ended."""
+        self._reader.join()
+        return self._text.decode()
+
+
 def on_terminal(folder: Path, *words: str, **more: Any) -> tuple[int, str, str]:
     """The exit code, what a terminal got as standard error, and standard output."""
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as seen:
-        process = start(folder, *words, stdout=subprocess.PIPE, stderr=theirs, **more)
-        os.close(theirs)
-        text = b""
-        while True:
-            try:
-                part = seen.read(4096)
-            except OSError:  # Linux says so when the last writer has gone
-                break
-            if not part:
-                break
-            text += part
-        printed, _ = process.communicate()
-    return process.returncode, text.decode(), printed.decode()
+    terminal = Terminal()
+    process = start(folder, *words, stdout=subprocess.PIPE, stderr=terminal.theirs, **more)
+    terminal.begin()
+    printed, _ = process.communicate()
+    return process.returncode, terminal.text(), printed.decode()
 
 
 @pytest.mark.parametrize(
@@ -81,16 +113,16 @@ def on_terminal(folder: Path, *words: str, **more: Any) -> tuple[int, str, str]:
     ids=["interrupt", "terminate"],
 )
 def test_a_signal_ends_it_without_a_trace(
-    folder: Path, number: signal.Signals, codes: tuple[int, ...], said: str
+    long: Path, number: signal.Signals, codes: tuple[int, ...], said: str
 ) -> None:
     pytest.importorskip("numba_cuda")
-    process = start(folder, *PTX, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for(folder, ".out.*/f/*.ptx", process)
+    process = start(long, *PTX, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(long, ".out.*/f/*.ptx", process)
     process.send_signal(number)
     printed, errors = process.communicate()
     assert process.returncode in codes and errors.decode() == said
     assert b"wrote" not in printed
-    assert [p.name for p in folder.iterdir()] == ["model.py"]
+    assert [p.name for p in long.iterdir()] == ["model.py"]
 
 
 def test_a_terminal_shows_how_far_it_is(folder: Path) -> None:
@@ -116,18 +148,15 @@ def test_a_terminal_that_moves_no_cursor_gets_lines(folder: Path) -> None:
     ]
 
 
-def test_an_interrupt_gives_the_terminal_back(folder: Path) -> None:
+def test_an_interrupt_gives_the_terminal_back(long: Path) -> None:
     pytest.importorskip("numba_cuda")
-    ours, theirs = pty.openpty()
-    process = start(folder, *PTX, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    wait_for(folder, ".out.*/f/*.py", process)
+    terminal = Terminal()
+    process = start(long, *PTX, stdout=terminal.theirs, stderr=terminal.theirs)
+    terminal.begin()
+    wait_for(long, ".out.*/f/*.py", process)
     process.send_signal(signal.SIGINT)
-    text = b""
-    with open(ours, "rb", buffering=0) as seen:
-        while b"interrupted" not in text:
-            text += seen.read(4096)
     assert process.wait() in (130, -signal.SIGINT)
-    assert text.rindex(b"\x1b[?25h") > text.rindex(b"\x1b[?25l")
-    assert b"Traceback" not in text
-    assert [p.name for p in folder.iterdir()] == ["model.py"]
+    text = terminal.text()
+    assert "interrupted" in text and "Traceback" not in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert [p.name for p in long.iterdir()] == ["model.py"]
