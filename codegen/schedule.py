@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from graphc.codegen import access, roles
 from graphc.codegen.finish import finish
@@ -76,11 +77,18 @@ class Schedule:
     form: str
 
 
-def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
-    """Ranked candidates for a group; at least one."""
+def schedules(
+    region: Graph, device: Device, whole: Callable[[], Space] | None = None
+) -> Iterator[Schedule]:
+    """Ranked candidates for a group; at least one.
+
+    For a piece of a group `whole` gives the group's space: it may say of values which the piece
+    finds stored that they are of one shape of loops.
+    """
     pieces = cut(region, STATEMENTS)
     if len(pieces) > 1:
-        yield _together([next(schedules(p, device)) for p in pieces])
+        whole = whole or cache(lambda: _identified(region))
+        yield _together([next(schedules(p, device, whole)) for p in pieces])
         return
     product = next((n for n in region.nodes if op_of(n).kind == "contraction"), None)
     if product is not None:
@@ -90,11 +98,10 @@ def schedules(region: Graph, device: Device) -> Iterator[Schedule]:
     if scatter is not None:
         yield from _scatter_schedule(region, scatter, device)
         return
-    try:
-        first = partition(space_of(region), region.outputs)
-    except Illegal:
+    first = _partition(region, whole)
+    if first is None:
         # A piece of a nest may be none: its outputs are values that the nest never stored.
-        yield _together([next(schedules(p, device)) for p in halves(region)])
+        yield _together([next(schedules(p, device, whole)) for p in halves(region)])
         return
     if _is_one_long_row(first, device):
         parts = by_phase(region, first)
@@ -142,6 +149,16 @@ def space_of(region: Graph) -> Space:
     for node in region.nodes:
         space.add(node)
     return space
+
+
+def _partition(region: Graph, whole: Callable[[], Space] | None) -> Partition | None:
+    """The partition of a region by itself, or else with axes identified as in the whole."""
+    for space in (space_of, lambda part: _tied(part, whole())) if whole else (space_of,):
+        try:
+            return partition(space(region), region.outputs)
+        except Illegal:
+            continue
+    return None
 
 
 def _loop_schedules(region: Graph, device: Device) -> Iterator[Schedule]:
@@ -365,7 +382,7 @@ def _rest_schedules(
     width = result.type.static_shape[-1] if result.type.shape else 1
     for find in (partition, lambda s, outputs: _by_rows(s, outputs, result, width)):
         try:
-            first = find(_tied(rest, region), rest.outputs)
+            first = find(_tied(rest, _identified(region)), rest.outputs)
         except Illegal:
             continue
         yield from _nests(rest, first, device)
@@ -373,10 +390,16 @@ def _rest_schedules(
     yield from schedules(rest, device)
 
 
-def _tied(rest: Graph, region: Graph) -> Space:
-    """The space of a part of the region, axes identified as in the whole; raises Illegal."""
-    space, whole = space_of(rest), space_of(region)
-    whole.identify_reads()
+def _identified(region: Graph) -> Space:
+    """The space of a region, axes of what it reads identified; raises Illegal."""
+    space = space_of(region)
+    space.identify_reads()
+    return space
+
+
+def _tied(part: Graph, whole: Space) -> Space:
+    """The space of a part of a region, axes identified as in the whole; raises Illegal."""
+    space = space_of(part)
     space.identify_as(whole)
     return space
 
@@ -431,7 +454,7 @@ def _epilogue(
     region: Graph, rest: Graph, result: Value, form: Blas, device: Device
 ) -> list[Task]:
     """The rest on the product's rows, and what combines its partials; empty if it has others."""
-    space = _tied(rest, region)
+    space = _tied(rest, _identified(region))
     try:
         chosen = _by_rows(space, rest.outputs, result, form.n)
     except Illegal:
