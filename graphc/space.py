@@ -152,7 +152,7 @@ class Space:
             self._unify(axes, self.axes[value])
 
     def _check(self) -> None:
-        for group in (*self.axes.values(), *self.apart):
+        for group in {*self.axes.values(), *self.apart}:
             found = [self.find(a) for a in group if a is not None]
             if len(set(found)) != len(found):
                 raise Illegal("two axes of one value would be one")
@@ -358,8 +358,8 @@ class Space:
         A view of what comes from outside counts only where nothing else reads it.
         """
         read = {o for n in self.nodes for o in n.values}
-        own = (v for v in self.axes if v not in self.pure or v not in read)
-        found = {a for v in own for a in self.of(v) if a is not None}
+        own = {axes for v, axes in self.axes.items() if v not in self.pure or v not in read}
+        found = {self.find(a) for axes in own for a in axes if a is not None}
         found |= {self.find(a) for r in self.reduced.values() for a in r if a is not None}
         return frozenset(found)
 
@@ -508,8 +508,10 @@ def _check_costs(
 def _nest_order(space: Space, outer: frozenset[int], inner: frozenset[int]) -> list[int]:
     """The axes from the outermost loop in, as the widest values have them."""
     order: dict[int, None] = {}
-    for value in sorted(space.axes, key=lambda v: -len(space.set_of(v))):
-        order |= dict.fromkeys(a for a in space.of(value) if a is not None)
+    distinct = dict.fromkeys(space.axes.values())
+    found = [[space.find(a) for a in axes if a is not None] for axes in distinct]
+    for axes in sorted(found, key=lambda axes: -len(set(axes))):
+        order |= dict.fromkeys(axes)
     return [a for a in order if a in outer] + [a for a in order if a in inner]
 
 

@@ -25,11 +25,18 @@ MIXED_LIMIT = 256
 
 @dataclass(eq=False)
 class Group:
-    """Units that become one kernel, `product` the first matrix product among them."""
+    """Units that become one kernel, `product` the first matrix product among them.
+
+    `space` has the nodes of the units in their order, unless `mixed`; `size` is their number. No
+    values but those in `shown` are read outside.
+    """
 
     units: list[Unit]
     space: Space
     simple: bool
+    size: int
+    shown: list[Value]
+    mixed: bool = False
     product: Node | None = None
     sandwich: bool = False
     merged: Group | None = None
@@ -107,6 +114,7 @@ class _State:
                 group.space.add(node)
             group.simple = self._is_simple(group)
         except Illegal:
+            group.mixed = True
             return
         waiting = sorted(read, key=lambda g: -read[g])
         while waiting:
@@ -127,8 +135,15 @@ class _State:
     def alone(self, unit: Unit) -> Group:
         """A group of one unit, with the groups that it reads from."""
         product = next((n for n in unit.nodes if op_of(n).kind == "contraction"), None)
-        sources = set(self._bytes_read(unit))
-        return Group([unit], Space(), simple=False, product=product, sources=sources)
+        return Group(
+            [unit],
+            Space(),
+            simple=False,
+            size=len(unit.nodes),
+            shown=self._visible([unit]),
+            product=product,
+            sources=set(self._bytes_read(unit)),
+        )
 
     def _bytes_read(self, unit: Unit) -> dict[Group, int]:
         """How many bytes a unit reads from each group made before."""
@@ -203,7 +218,7 @@ class _State:
             return False
         if not consumer.space.absorb(producer.space, via):
             return False
-        producer.space = consumer.space
+        producer.space, producer.mixed = consumer.space, True
         self._absorb(producer, consumer)
         return True
 
@@ -212,22 +227,21 @@ class _State:
         judged = self._together(producer, consumer)
         if judged is None:
             return False
-        producer.space, _ = judged
+        producer.space, producer.mixed = judged[0], False
         self._absorb(producer, consumer)
+        producer.shown = self._shown(set(producer.units), producer.shown)
         producer.simple = self._is_simple(producer)
         return True
 
     def _together(self, a: Group, b: Group) -> tuple[Space, Space] | None:
         """The space of two groups, and as a legal nest has it; None if there is no such nest."""
-        units = sorted({*a.units, *b.units}, key=lambda u: u.place)
-        if sum(len(u.nodes) for u in units) > MIXED_LIMIT:
+        self.report.attempts += 1
+        if a.size + b.size > MIXED_LIMIT:
             return None
-        space = Space()
         try:
-            for unit in units:
-                for node in unit.nodes:
-                    space.add(node)
-            judged = partition(space, self._visible(units), product=anchor(space))
+            space = _joint_space(a, b)
+            visible = self._shown({*a.units, *b.units}, [*a.shown, *b.shown])
+            judged = partition(space, visible, product=anchor(space))
         except Illegal:
             return None
         return space, judged.space
@@ -238,18 +252,21 @@ class _State:
         else:
             both = [*producer.units, *consumer.units]
             producer.units = sorted(both, key=lambda u: u.place)
+        producer.size += consumer.size
+        producer.shown += consumer.shown
         producer.product = producer.product or consumer.product
         producer.sources |= consumer.sources
         consumer.merged = producer
 
     def _visible(self, units: Sequence[Unit]) -> list[Value]:
         """The values that must be stored: outputs, and what others read (or will)."""
-        inside = set(units)
+        made = (v for unit in units for node in unit.nodes for v in node.results)
+        return self._shown(set(units), made)
+
+    def _shown(self, inside: set[Unit], values: Iterable[Value]) -> list[Value]:
         return [
             value
-            for unit in units
-            for node in unit.nodes
-            for value in node.results
+            for value in values
             if value in self.outputs or any(u not in inside for u in self.users.get(value, ()))
         ]
 
@@ -291,23 +308,29 @@ class _State:
     # --- siblings -----------------------------------------------------------------------
 
     def join_siblings(self) -> None:
-        """Merge groups that read one array over the same space."""
+        """Merge groups that read one array over the same space.
+
+        Each is tried with one other: the first, or where that is full the one that came next.
+        """
         for value, users in list(self.users.items()):
-            groups = list(dict.fromkeys(self.find(self.group_of[u]) for u in users))
-            for other in groups[1:]:
-                first, second = self.find(groups[0]), self.find(other)
-                if first is not second and self._siblings(value, first, second):
+            if not value.type.shape:
+                continue
+            groups = dict.fromkeys(self.find(self.group_of[u]) for u in users)
+            head = None
+            for other in filter(_can_have_siblings, groups):
+                first, second = head and self.find(head), self.find(other)
+                if first is None or first.size + second.size > MIXED_LIMIT:
+                    head = second
+                elif first is not second and self._siblings(value, first, second):
                     self.report.note("sibling", second.units[0].main)
 
     def _siblings(self, value: Value, a: Group, b: Group) -> bool:
-        if a.sandwich or b.sandwich or a.product or b.product or not value.type.shape:
-            return False
-        if not a.space.nodes or not b.space.nodes or self._path(a, b) or self._path(b, a):
+        if self._path(a, b) or self._path(b, a):
             return False
         judged = self._together(a, b)
         if judged is None:
             return False
-        space, own = judged
+        _, own = judged
         read = [axes for v, axes in own.reads if v == value]
         wide = any(
             {own.find(x) for x in axes if x is not None} >= own.domain() for axes in read
@@ -315,7 +338,7 @@ class _State:
         same = self._domain_size(a) == self._domain_size(b) == len(own.domain())
         if not wide or not same:
             return False
-        a.space = space
+        a.space, a.mixed = own, False
         self._absorb(a, b)
         a.simple = self._is_simple(a)
         return True
@@ -326,11 +349,48 @@ class _State:
         return len(space.domain())
 
 
+def _can_have_siblings(group: Group) -> bool:
+    """Whether a group has a nest of its own, and no product in it."""
+    return not (group.sandwich or group.product) and bool(group.space.nodes)
+
+
+def _joint_space(a: Group, b: Group) -> Space:
+    """The space of the units of both in order; raises Illegal.
+
+    Where one group is before the other, its space is taken as it is.
+    """
+    if a.mixed or a.units[-1].place > b.units[0].place:
+        space, units = Space(), sorted([*a.units, *b.units], key=lambda u: u.place)
+    else:
+        space, units = a.space.copy(), b.units
+    for unit in units:
+        for node in unit.nodes:
+            space.add(node)
+    return space
+
+
 def _bytes(value: Value) -> int:
     return value.type.nbytes if value.type.is_static else 1 << 20
 
 
 # --- the graph of groups ------------------------------------------------------------------
+
+
+class _Names:
+    """Names of groups, no two the same: a number makes one that is taken another."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        """The name, or the name and the first number that is free."""
+        number, unique = self.taken.get(name, 1), name
+        while unique in self.taken:
+            number += 1
+            unique = f"{name}_{number}"
+        self.taken[name] = number
+        self.taken.setdefault(unique, 1)
+        return unique
 
 
 def _rebuild(
@@ -343,7 +403,7 @@ def _rebuild(
     for node in kept:
         builder.nodes.append(node)
         values.update((v, v) for v in node.results)
-    names: set[str] = set()
+    names = _Names()
     for group in _ordered(state):
         _emit(builder, state, group, values, names)
     return builder.graph([values[v] for v in outputs])
@@ -375,11 +435,11 @@ def _emit(
     state: _State,
     group: Group,
     values: dict[Value, Value],
-    names: set[str],
+    names: _Names,
 ) -> None:
     inner = set(group.nodes)
     captures = dict.fromkeys(v for n in group.nodes for v in n.values if v.node not in inner)
-    region = Builder(_unique(kernel_name(list(group.nodes)), names))
+    region = Builder(names.unique(kernel_name(list(group.nodes))))
     local: dict[Value, Value] = {}
     for value in captures:
         local[value] = region.parameter(value.type, value.name, value.node.loc)
@@ -399,11 +459,3 @@ def _emit(
         order=max(n.order for n in group.nodes),
     )
     values.update(zip(results, made, strict=True))
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    number, unique = 2, name
-    while unique in taken:
-        unique, number = f"{name}_{number}", number + 1
-    taken.add(unique)
-    return unique

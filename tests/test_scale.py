@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc import nn
 from graphc.canonical import region_key
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.plan import Place
@@ -25,6 +26,9 @@ from tests.codegen_harness import compiled_cpu
 
 LINEAR = 3.4
 """How many times the calls a graph of three times the size may take: some have thresholds."""
+
+
+BOTH = pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
 
 
 def calls(run: Callable[[], Any]) -> int:
@@ -75,17 +79,79 @@ def layers(size: int) -> Graph:
     return graphc.trace(graphc.value_and_grad(loss), weights, biases, weights[0])
 
 
+def siblings(size: int) -> Graph:
+    """As many outputs, each another expression of one input."""
+
+    def outputs(x: Any) -> Any:
+        return [np.abs(x * (number + 0.5)) + number for number in range(size)]
+
+    return graphc.trace(outputs, np.zeros(64))
+
+
+def norms(size: int) -> Graph:
+    """Rows normalized again and again, as deep as it goes."""
+
+    def deep(x: Any, gain: Any, bias: Any) -> Any:
+        for _ in range(size):
+            x = nn.softmax(nn.layer_norm(x, 16, gain, bias))
+        return x
+
+    return graphc.trace(deep, np.zeros((8, 16)), np.zeros(16), np.zeros(16))
+
+
+# --- passes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(pointwise, 200), (layers, 20), (siblings, 150), (norms, 30)]
+)
+def test_passes_are_linear(make: Callable[[int], Graph], size: int) -> None:
+    one, three = make(size), make(3 * size)
+    assert calls(lambda: lower(three)) <= LINEAR * calls(lambda: lower(one))
+
+
+@pytest.mark.parametrize("make", [pointwise, layers, siblings, norms])
+def test_fusion_judges_as_many_pairs_as_there_are_nodes(make: Callable[[int], Graph]) -> None:
+    for size in (10, 40, 160):
+        stage = lower(make(size)).stages[-1]
+        nodes = sum(len(node.regions[0].nodes) for node in stage.graph.nodes)
+        assert stage.name == "fuse" and 0 <= stage.report.attempts <= nodes
+
+
+def test_many_siblings_fill_one_kernel_after_the_other() -> None:
+    lowered = lower(siblings(300))
+    nodes = 3 * 300
+    assert len(lowered.final.nodes) == -(-nodes // 255)
+    assert len(lowered.kernels) == 2 * len(lowered.final.nodes)
+    x = np.linspace(-1, 1, 64)
+    found, wanted = lowered.compile()([x]), interpret(lowered.graph, [x])
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@BOTH
+def test_a_long_kernel_of_two_chains_is_cut_no_finer(device: Device) -> None:
+    """A piece reads both, and only the whole group knows that they are of one shape of loops."""
+
+    def twice(x: Any, y: Any) -> Any:
+        for _ in range(100):
+            x, y = np.tanh(x), np.sin(y)
+        return x * y
+
+    lowered = lower(graphc.trace(twice, np.zeros((4, 8)), np.zeros((4, 8))), device)
+    assert len(lowered.final.nodes) == 1 and len(lowered.plan.steps) == 2
+
+
 # --- plans --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
+@BOTH
 @pytest.mark.parametrize(("make", "size"), [(pointwise, 400), (layers, 60)])
 def test_planning_is_linear(make: Callable[[int], Graph], size: int, device: Device) -> None:
     one, three = (lower(make(n), device) for n in (size, 3 * size))
     assert calls(lambda: three.plan) <= LINEAR * calls(lambda: one.plan)
 
 
-@pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
+@BOTH
 def test_equal_groups_are_scheduled_and_spelled_once(device: Device) -> None:
     lowered = lower(layers(20), device)
     chosen: list[Hashable] = []
