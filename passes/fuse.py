@@ -316,9 +316,10 @@ class _State:
             if not value.type.shape:
                 continue
             groups = dict.fromkeys(self.find(self.group_of[u]) for u in users)
-            head = None
+            head: Group | None = None
             for other in filter(_can_have_siblings, groups):
-                first, second = head and self.find(head), self.find(other)
+                first = None if head is None else self.find(head)
+                second = self.find(other)
                 if first is None or first.size + second.size > MIXED_LIMIT:
                     head = second
                 elif first is not second and self._siblings(value, first, second):
