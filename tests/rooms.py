@@ -48,6 +48,7 @@ HEAVY_FILES: dict[str, str] = {
     "codegen/scalar_llvm.py": "numba_names",
     "graphc/runtime/driver.py": "the runtime, when a plan is bound",
     "graphc/runtime/leaves.py": "runtime/program.py, when a plan has such a step",
+    "graphc/runtime/machine.py": "driver, leaves, native and workers",
     "graphc/runtime/native.py": "driver, leaves and workers",
     "graphc/runtime/workers.py": "runtime/pool.py, when a pool is started",
 }

@@ -17,9 +17,25 @@ def kernels():
     from numba import cfunc, types
     from numba.extending import intrinsic
 
-    from graphc.runtime.native import set_word, word
+    real, whole = ir.FloatType(), ir.IntType(64)
 
-    real = ir.FloatType()
+    @intrinsic
+    def word(typingctx, base, index):
+        def lower(context, builder, sig, args):
+            return builder.load(
+                builder.gep(builder.inttoptr(args[0], whole.as_pointer()), [args[1]])
+            )
+
+        return types.int64(types.int64, types.int64), lower
+
+    @intrinsic
+    def set_word(typingctx, base, index, value):
+        def lower(context, builder, sig, args):
+            place = builder.gep(builder.inttoptr(args[0], whole.as_pointer()), [args[1]])
+            builder.store(args[2], place)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), lower
 
     @intrinsic
     def at(typingctx, base, index):

@@ -97,13 +97,14 @@ def test_stops_and_starts_again(pool):
 
 def test_a_floating_point_mode_reaches_the_workers():
     """Flush-to-zero in the calling thread holds for every piece, and is there afterwards."""
-    from graphc.runtime.native import compiled, float_mode, set_float_mode
+    from graphc.runtime.machine import compiled
+    from graphc.runtime.native import float_mode, set_float_mode
 
-    @compiled("int64()", called_from_python=True)
+    @compiled
     def mode():
         return float_mode()
 
-    @compiled("void(int64)", called_from_python=True)
+    @compiled
     def set_mode(value):
         set_float_mode(value)
 

@@ -672,9 +672,10 @@ def test_the_wrong_number_of_arrays():
 
 def test_surroundings_are_as_they_were():
     """Environment, warning filters, NumPy's error state, and the processor's mode and flags."""
-    from graphc.runtime.native import compiled, float_mode
+    from graphc.runtime.machine import compiled
+    from graphc.runtime.native import float_mode
 
-    @compiled("int64()", called_from_python=True)
+    @compiled
     def mode():
         return float_mode()
 

@@ -1,15 +1,15 @@
 """The compiled driver: one native function that runs the program of any plan.
 
-Loads Numba, so it is itself loaded on first use; compiled once a process. `rows` says what its
-words mean.
+Loads Numba, so it is itself loaded on first use; compiled once a process, in the language of
+`machine`. `rows` says what its words mean.
 """
 
 from __future__ import annotations
 
 from graphc.runtime.buffers import LAYOUT
+from graphc.runtime.machine import compiled
 from graphc.runtime.native import (
     byte_at,
-    compiled,
     float_mode,
     int_at,
     set_float_mode,
@@ -47,7 +47,7 @@ TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS = LAYOUT or (0,) * 6
 FIT = 0x0101  # NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED
 
 
-@compiled("int64(int64)")
+@compiled
 def misfit(context):
     """The number of the first input that is not, as it stands, what its signature says; or -1.
 
@@ -70,7 +70,7 @@ def misfit(context):
     return -1
 
 
-@compiled("void(int64)")
+@compiled
 def link(context):
     """Write the addresses of inputs and outputs into the table."""
     arrays = word(context, ARRAYS)
@@ -84,7 +84,7 @@ def link(context):
         set_word(table, word(links, 2 * pair), address)
 
 
-@compiled("void(int64, int64, int64, int64)")
+@compiled
 def bump(context, first, last, times):
     """Advance table words by their strides, `times` times."""
     table = word(context, TABLE)
@@ -94,7 +94,7 @@ def bump(context, first, last, times):
         set_word(table, at, word(table, at) + times * word(bumps, 2 * pair + 1))
 
 
-@compiled("int64(int64, int64)")
+@compiled
 def execute(context, start):
     """Run rows from row `start` on; returns DONE or the row at which Python has to act."""
     program = word(context, PROGRAM)
@@ -133,7 +133,7 @@ def execute(context, start):
             return pc
 
 
-@compiled("int64(int64, int64)", called_from_python=True)
+@compiled
 def run(context, start):
     """Run a plan from row `start`; row 0 first checks the inputs and binds the arrays.
 
@@ -153,5 +153,4 @@ def run(context, start):
     return row
 
 
-# The plain function object behind Numba's dispatcher: a call costs a third of the dispatcher's.
-enter = run.overloads[run.signatures[0]].entry_point
+enter = run.entrance

@@ -6,10 +6,8 @@ Loads Numba, so it is itself loaded on first use; each function is compiled on f
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
-from numba import cfunc
-
+from graphc.runtime.machine import Compiled, compiled
 from graphc.runtime.native import call_kernel, cblas_gemm, move_bytes, word
 from graphc.runtime.rows import (
     GEMM_A,
@@ -31,14 +29,12 @@ from graphc.runtime.rows import (
     SEVERAL_WORDS,
 )
 
-_native = cfunc("void(int64, int64, int64)", nopython=True, error_model="numpy", _nrt=False)
-
 
 @cache
-def copy() -> Any:
+def copy() -> Compiled:
     """The compiled copy of bytes lo..hi from the address in word 1 to that in word 0."""
 
-    @_native
+    @compiled
     def copy_bytes(data, lo, hi):
         move_bytes(word(data, 0) + lo, word(data, 1) + lo, hi - lo)
 
@@ -46,7 +42,7 @@ def copy() -> Any:
 
 
 @cache
-def gemm(itemsize: int, index_bits: int) -> Any:
+def gemm(itemsize: int, index_bits: int) -> Compiled:
     """The compiled product of rows lo..hi of all batches, or of columns lo..hi of the only one.
 
     Its words are the GEMM words of `rows`; strides are in bytes. If there is an epilogue, its
@@ -54,7 +50,7 @@ def gemm(itemsize: int, index_bits: int) -> Any:
     """
     call = cblas_gemm(itemsize == 8, index_bits)
 
-    @_native
+    @compiled
     def product(data, lo, hi):
         m = word(data, GEMM_M)
         n = word(data, GEMM_N)
@@ -105,14 +101,14 @@ def gemm(itemsize: int, index_bits: int) -> Any:
 
 
 @cache
-def several() -> Any:
+def several() -> Compiled:
     """The compiled run of pieces lo..hi of several kernels, their pieces numbered through.
 
     Word 0 is their number; SEVERAL_WORDS words follow for each: its address, where its own words
     begin (counted from here), the size of a piece, its extent, and the number of its first piece.
     """
 
-    @_native
+    @compiled
     def pieces_of_several(data, lo, hi):
         at = lo
         for entry in range(word(data, 0)):

@@ -40,6 +40,7 @@ from graphc.runtime.block import (
     WAITING,
     YIELD,
 )
+from graphc.runtime.machine import compiled
 from graphc.runtime.native import (
     atomic_add,
     atomic_load,
@@ -47,7 +48,6 @@ from graphc.runtime.native import (
     call_futex,
     call_kernel,
     call_plain,
-    compiled,
     float_mode,
     pause,
     set_float_mode,
@@ -57,7 +57,7 @@ from graphc.runtime.native import (
 )
 
 
-@compiled("void(int64, int64, int64, int64)")
+@compiled
 def futex(block, offset, operation, value):
     """Sleep while the word at `offset` is `value`, or wake up to `value` threads that do."""
     call_futex(
@@ -65,7 +65,7 @@ def futex(block, offset, operation, value):
     )
 
 
-@compiled("void(int64, int64)")
+@compiled
 def take_pieces(block, rank):
     """Run pieces of the job under way until none is left; rank 0 dealt it."""
     mode = float_mode()
@@ -93,7 +93,7 @@ def take_pieces(block, rank):
             futex(block, PENDING, FUTEX_WAKE, EVERYBODY)
 
 
-@compiled("void(int64)")
+@compiled
 def finish(block):
     """Wait until the pieces that others took are done: spin for a while, then sleep."""
     spins = 0
@@ -114,7 +114,7 @@ def finish(block):
             pause()
 
 
-@compiled("void(int64, int64, int64, int64, int64)")
+@compiled
 def run_here(function, data, extent, size, count):
     """The same pieces, one after the other."""
     for piece in range(count):
@@ -122,7 +122,7 @@ def run_here(function, data, extent, size, count):
         call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
 
 
-@compiled("void(int64, int64, int64, int64, int64, int64, int64)")
+@compiled
 def deal(block, threads, function, data, extent, size, count):
     """Run a kernel on `count` pieces of `size` (the last takes the rest) of range(extent).
 
@@ -152,7 +152,7 @@ def deal(block, threads, function, data, extent, size, count):
     atomic_store(block + OWNER, 0)
 
 
-@compiled("int64(int64, int64, int64)", called_from_python=True)
+@compiled
 def work(block, rank, slept):
     """A worker's life; returns ENDED, TO_SLEEP or TO_MOVE.
 
@@ -189,8 +189,11 @@ def work(block, rank, slept):
         take_pieces(block, rank)
 
 
-@compiled("void(int64)", called_from_python=True)
+@compiled
 def spin(count):
     """Pause `count` times: how the length of a pause is measured."""
     for _ in range(count):
         pause()
+
+
+enter = work.entrance
