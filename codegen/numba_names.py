@@ -7,7 +7,6 @@ registries of our own, and returns the Numba callables by name.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,13 +91,10 @@ class _Installer:
 
         base = self.kit.templates.AbstractTemplate
         members = {"key": key, "generic": generic, "prefer_literal": True}
-        self.rule(key, type(f"{name}_template", (base,), members))
+        template = type(f"{name}_template", (base,), members)
+        self.typing.register_global(key, types.Function(template))
         self.lowering.lower(key, types.VarArg(types.Any))(lower)
         return key
-
-    def rule(self, key: Any, template: type) -> None:
-        """The template as one of the typing rules of `key`."""
-        self.typing.register_global(key, types.Function(template))
 
     def scalar(self, row: Scalar) -> Any:
         kit = self.kit
@@ -117,7 +113,7 @@ class _Installer:
         return self.function(row.name, typing, lower)
 
     def buffer(self) -> None:
-        """Model and access of the typed buffer."""
+        """The model of the typed buffer."""
         kit, buffer_type = self.kit, Buffer
 
         class Model(kit.primitive_model):  # type: ignore[name-defined]
@@ -125,36 +121,36 @@ class _Installer:
                 super().__init__(manager, type, type.storage.as_pointer())
 
         kit.register_model(buffer_type)(Model)
-        base, signature_of = kit.templates.AbstractTemplate, kit.templates.signature
 
-        def getitem(self: Any, args: Any, kws: Any) -> Any:
-            if isinstance(args[0], buffer_type):
-                _check_index(kit, args[0], args[1])
-                return signature_of(buffers.numba_type(args[0].dtype), *args)
-            return None
+    def accesses(self) -> dict[str, Any]:
+        """`load(x, i, j)` and `store(x, value, i, j)`: what `x[i, j]` reads and writes.
 
-        def setitem(self: Any, args: Any, kws: Any) -> Any:
-            if isinstance(args[0], buffer_type):
-                _check_index(kit, args[0], args[1])
-                element = buffers.numba_type(args[0].dtype)
-                return signature_of(types.none, args[0], args[1], element)
-            return None
+        Functions of ours, since Numba would try its own subscripts first, and it has many.
+        """
+        kit, make = self.kit, self.kit.templates.signature
 
-        for key, rule in ((operator.getitem, getitem), (operator.setitem, setitem)):
-            template = type(f"buffer_{rule.__name__}", (base,), {"key": key, "generic": rule})
-            self.rule(key, template)
+        def type_load(buffer: Any, *index: Any) -> Any:
+            _check_index(kit, buffer, index)
+            return make(buffers.numba_type(buffer.dtype), buffer, *map(_plain, index))
 
-        def lower_getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = _address(builder, sig, args)
+        def lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = _address(builder, sig.args[0], args[0], sig.args[1:], args[1:])
             return buffers.load(kit.arith(builder), sig.args[0], address)
 
-        def lower_setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = _address(builder, sig, args)
-            buffers.store(kit.arith(builder), sig.args[0], address, args[2])
+        def type_store(buffer: Any, value: Any, *index: Any) -> Any:
+            _check_index(kit, buffer, index)
+            element = buffers.numba_type(buffer.dtype)
+            return make(types.none, buffer, element, *map(_plain, index))
+
+        def lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = _address(builder, sig.args[0], args[0], sig.args[2:], args[2:])
+            buffers.store(kit.arith(builder), sig.args[0], address, args[1])
             return context.get_dummy_value()
 
-        self.lowering.lower(operator.getitem, Buffer, types.Any)(lower_getitem)
-        self.lowering.lower(operator.setitem, Buffer, types.Any, types.Any)(lower_setitem)
+        return {
+            "load": self.function("load", type_load, lower_load),
+            "store": self.function("store", type_store, lower_store),
+        }
 
     def places(self) -> dict[str, Any]:
         """`argument(t, table, k)`, `word(table, k)`, `buffer_at(address, t)`, `scratch(t)`,
@@ -214,22 +210,20 @@ class _Installer:
         return self.function("like", typing, lower)
 
 
-def _is_tuple(kind: Any) -> bool:
-    return isinstance(kind, types.BaseTuple)
-
-
 def _plain(kind: Any) -> Any:
     """The type without the value of a literal."""
     return types.unliteral(kind)
 
 
-def _check_index(kit: Toolkit, buffer: Buffer, index: Any) -> None:
-    """One integer for each axis."""
-    parts: tuple[Any, ...] = tuple(index) if _is_tuple(index) else (index,)
-    if len(parts) != buffer.type.ndim:
-        raise kit.typing_error(f"{buffer.type} is indexed with {len(parts)} integers")
-    if not all(isinstance(p, types.Integer) for p in parts):
-        raise kit.typing_error(f"{buffer.type} is indexed with {index}")
+def _check_index(kit: Toolkit, buffer: Any, index: tuple[Any, ...]) -> None:
+    """One integer for each axis of a buffer."""
+    if not isinstance(buffer, Buffer):
+        raise kit.typing_error(f"{buffer} is no buffer and cannot be indexed")
+    if len(index) != buffer.type.ndim:
+        raise kit.typing_error(f"{buffer.type} is indexed with {len(index)} integers")
+    for part in index:
+        if not isinstance(part, types.Integer):
+            raise kit.typing_error(f"{buffer.type} is indexed with {part}")
 
 
 def _word(builder: ir.IRBuilder, table: ir.Value, position: ir.Value) -> ir.Value:
@@ -240,14 +234,11 @@ def _word(builder: ir.IRBuilder, table: ir.Value, position: ir.Value) -> ir.Valu
     return word
 
 
-def _address(builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-    buffer, index = sig.args[0], sig.args[1]
-    if _is_tuple(index):
-        values = [builder.extract_value(args[1], k) for k in range(len(index))]
-        parts = list(zip(values, (t.signed for t in index), strict=True))
-    else:
-        parts = [(args[1], index.signed)]
-    return buffers.element_pointer(builder, buffer, args[0], parts)
+def _address(
+    builder: ir.IRBuilder, buffer: Buffer, pointer: ir.Value, kinds: Any, index: Any
+) -> ir.Value:
+    parts = [(value, kind.signed) for value, kind in zip(index, kinds, strict=True)]
+    return buffers.element_pointer(builder, buffer, pointer, parts)
 
 
 def install(kit: Toolkit) -> Mapping[str, Any]:
@@ -256,6 +247,7 @@ def install(kit: Toolkit) -> Mapping[str, Any]:
     installer.buffer()
     names = {row.name: installer.scalar(row) for row in SCALARS.values()}
     names |= installer.places()
+    names |= installer.accesses()
     names["like"] = installer.like()
     kit.typing_context.install_registry(installer.typing)
     kit.target_context.install_registry(installer.lowering)

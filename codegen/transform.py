@@ -172,7 +172,12 @@ class _Rewriter(ast.NodeTransformer):
         return result
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        return ast.Subscript(self.visit(node.value), self.index(node.slice), node.ctx)
+        """A read; what a subscript that is written means is said where it is assigned."""
+        return self.call("load", self.visit(node.value), *self.indices(node))
+
+    def indices(self, node: ast.Subscript) -> list[ast.expr]:
+        at = node.slice
+        return [self.index(i) for i in (at.elts if isinstance(at, ast.Tuple) else [at])]
 
     def index(self, node: ast.expr) -> ast.expr:
         outer, self.in_index = self.in_index, True
@@ -284,8 +289,8 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
         """`s += e` accumulates; `+=` of a product may use one FMA."""
-        target = self.visit(node.target)
-        current = ast.parse(ast.unparse(target), mode="eval").body
+        current = ast.parse(ast.unparse(node.target), mode="eval").body
+        current = self.visit(current)
         value = node.value
         match node.op, value:
             case ast.Add(), ast.BinOp(op=ast.Mult()):
@@ -302,7 +307,14 @@ class _Rewriter(ast.NodeTransformer):
                 result = self.call(_BINARY[type(node.op)], current, self.visit(value))
             case _:
                 raise self.fail(node, "this augmented assignment is not in kernels")
-        return ast.Assign([target], result)
+        return self.assigned(node.target, result)
+
+    def assigned(self, target: ast.expr, value: ast.expr) -> ast.stmt:
+        """`target = value`, the value rewritten already."""
+        if isinstance(target, ast.Subscript):
+            buffer = self.visit(target.value)
+            return ast.Expr(self.call("store", buffer, value, *self.indices(target)))
+        return ast.Assign([self.visit(target)], value)
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt | None:
         if isinstance(node.value, ast.Constant):
@@ -329,7 +341,9 @@ class _Rewriter(ast.NodeTransformer):
                 spec = self.bind(f"type_of_{name}", self.names.located(name))
                 buffer = self.call("buffer_at", self.visit(address), spec)
                 return ast.Assign(node.targets, buffer)
-        return ast.Assign([self.visit(t) for t in node.targets], self.visit(node.value))
+        if len(node.targets) > 1:
+            raise self.fail(node, "an assignment in a kernel has one target")
+        return self.assigned(node.targets[0], self.visit(node.value))
 
 
 def _as_list(part: Any) -> list[ast.stmt]:
@@ -345,7 +359,7 @@ def _local_names(tree: ast.FunctionDef) -> set[str]:
 
 def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
     """Before every return and at the end, a failed check goes to the status word."""
-    text = f"if {FAILED} != 0:\n    status[0] = {FAILED}"
+    text = f"if {FAILED} != 0:\n    _store(status, {FAILED}, 0)"
 
     class Returns(ast.NodeTransformer):
         def visit_Return(self, node: ast.Return) -> list[ast.stmt]:
@@ -376,6 +390,7 @@ def rewrite(
     body = _rewritten_body(rewriter, plan.tree)
     if rewriter.checks:
         body = _flush(body)
+        rewriter.bind("store", names.functions["store"])
         rewriter.globals[f"{FAILED}_start"] = i32.numpy.type(0)
     body = [*ast.parse(prologue).body, *body]
     return _build(kernel.name, params, body, rewriter.globals | dict(given), plan.filename)
