@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections.abc import Callable, Hashable
 from itertools import combinations
@@ -13,7 +14,9 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.canonical import region_key
+from graphc.codegen import device_lib, numba_cpu
 from graphc.codegen.kernel import Kernel
+from graphc.codegen.layout import layout
 from graphc.codegen.plan import Place
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.schedule import Schedule
@@ -220,3 +223,12 @@ def test_no_two_temporaries_share_memory_while_both_are_needed() -> None:
             assert low.index + low.type.nbytes <= high.index
     bytes_kept = sum(plan.buffers[b].type.nbytes for b in arena)
     assert 0 < plan.arena_bytes < bytes_kept
+
+
+def test_kernels_come_to_numba_without_subscripts() -> None:
+    """Numba has dozens of its own and would try them all first, at every access."""
+    (kernel,) = lower(pointwise(3)).kernels
+    found = device_lib.load_kernels(kernel.source, "<kernel>")[kernel.name]
+    function = numba_cpu._rewritten(found, layout(found))
+    names = {instruction.opname for instruction in dis.get_instructions(function)}
+    assert "FOR_ITER" in names and not names & {"BINARY_SUBSCR", "STORE_SUBSCR"}
