@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from graphc.codegen.access import accesses
+from graphc.codegen.blocks import in_blocks
 from graphc.codegen.kernel import (
     Check,
     Combine,
@@ -43,7 +44,8 @@ from graphc.index import Index, Loaded
 def finish(draft: Draft, roles: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
     """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
-    body = hoist_constants(_hoist_scratch(inline(draft.body, inputs)), inputs)
+    body = in_blocks(draft.body, device, draft.threads)
+    body = hoist_constants(_hoist_scratch(inline(body, inputs)), inputs)
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
     if nest.faults:
         params += (Param("status", Type(i64, (1,)), "status"),)
@@ -82,7 +84,8 @@ def _axis_names(
     names: dict[int, str] = {}
     sizes: dict[int, str] = {}
     loops = [s for s in walk(body) if isinstance(s, Loop)]
-    parts = any(s.start is not None for s in loops)
+    dealt = {s.axis for s in loops if s.role == "chunk"}
+    parts = any(a in dealt for s in loops if s.start is not None for a in s.start.axes())
     place = _places(body)
     for loop in loops:
         number = loop.axis.number
@@ -104,7 +107,7 @@ def _base_name(loop: Loop, parts: bool, place: dict[int, str]) -> str:
         return "chunk"
     if loop.axis.number < WORKER - 1:
         return "block"
-    if loop.role == "serial" and loop.start is None:
+    if loop.role == "serial" and (loop.start is None or not parts):
         return "k"
     if loop.role == "flat":
         return "i"

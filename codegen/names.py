@@ -12,7 +12,7 @@ from graphc.codegen import device_lib
 # Axes, the parameters that hold their extents, and what else kernels say of their own.
 _RESERVED = re.compile(
     r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|n|lo|hi|cuda|kernel|scratch|status"
-    r"|\w+_lanes"
+    r"|\w+_lanes|\w+_block\d*"
 )
 
 

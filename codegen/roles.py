@@ -22,6 +22,7 @@ from graphc.codegen.access import (
     other_indices,
     substitute,
 )
+from graphc.codegen.blocks import block_turns
 from graphc.codegen.kernel import (
     Combine,
     Expr,
@@ -378,6 +379,10 @@ def split_rows(
     short = not device.is_cuda and bool(nest.local) and is_short(total, width)
     unit = LANES if short else 1
     size = max(-(-total // (chunks * unit)), 1) * unit
+    threads = _threads(body.inner[-1].size if body.inner else size)
+    turns = block_turns("serial" if body.inner else "lane", device, threads)
+    if size > 2 * turns and not short:
+        size = -(-size // turns) * turns
     chunk = Axis(WORKER - 1, max(-(-total // size), 1))
     statements = substitute(body.statements, new)
     plan = _Partials(nest, body, chunk, parts, statements)
@@ -392,11 +397,10 @@ def split_rows(
         rows_loop = Loop(block, "serial", tuple(inside))
     else:
         inside = expand_inner(plan.statements, body.inner, "lane", local)
-        inside = [_once_at_outer(s, device) for s in inside]
+        inside = [_once_at_outer(s, device) for s in plan.by_lanes(inside, device)]
         rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
     scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
     loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
-    threads = _threads(body.inner[-1].size if body.inner else size)
     extent = chunk.size
     return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
 
@@ -426,6 +430,7 @@ class _Partials:
             if isinstance(s, Update) and isinstance(s.target, Load)
         }
         self.targets: dict[str, Var | Load] = {}
+        self.of: dict[str, Accumulator] = {}
         for acc in nest.split:
             kept = [a for i in index[acc.name] for a in i.axes()]
             shape = self.buffers.pop(acc.name).static_shape if kept else ()
@@ -433,6 +438,7 @@ class _Partials:
             self.buffers[part] = Type(dtype, (chunk.size, *shape))
             at = (axis_index(chunk), *(index[acc.name] if kept else ()))
             if kept:
+                self.of[part] = acc
                 self.targets[acc.name] = Load(part, at, dtype)
                 store = Store(part, at, acc.start)
                 self.before.append(_inner_loops(kept, (store,), "lane"))
@@ -453,6 +459,42 @@ class _Partials:
         ):
             return replace(s, target=self.targets[s.target.buffer])
         return s
+
+    def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
+        """The statements where no two lanes accumulate into one element.
+
+        A loop over the lanes that does not move along the partials has a variable for each, which
+        one lane adds to the element.
+        """
+
+        def change(loop: Statement) -> Statement | list[Statement]:
+            if not isinstance(loop, Loop) or loop.role != "lane":
+                return loop
+            still = [s for s in loop.body if isinstance(s, Update) and self._stays(s, loop)]
+            if not still:
+                return loop
+            accs = [self.of[s.target.buffer] for s in still if isinstance(s.target, Load)]
+            own = {id(s): Var(a.name, a.type.dtype) for s, a in zip(still, accs, strict=True)}
+            fed = tuple(
+                replace(s, target=own[id(s)]) if isinstance(s, Update) and id(s) in own else s
+                for s in loop.body
+            )
+            result: list[Statement] = [Let(a.name, a.start) for a in accs]
+            result.append(replace(loop, body=fed))
+            result += [Combine(a.name, a.function, a.type.dtype) for a in accs]
+            for s, a in zip(still, accs, strict=True):
+                step = replace(s, expr=Var(a.name, a.type.dtype))
+                result.append(Once((step,)) if device.is_cuda else step)
+            return result
+
+        return map_body(body, change)
+
+    def _stays(self, s: Update, loop: Loop) -> bool:
+        """Whether an accumulation is into one element of the partials throughout a loop."""
+        target = s.target
+        if not isinstance(target, Load) or target.buffer not in self.of:
+            return False
+        return not any(loop.axis in i.axes() for i in target.index)
 
 
 def _fed_inside(body: Sequence[Statement], name: str) -> bool:

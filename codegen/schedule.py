@@ -41,8 +41,11 @@ STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
 SPLIT_WORK, LONG_COLUMN = 32768, 4096
 """Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
-CHUNK_WORK, MAX_CHUNKS = 16384, 64
-"""Elements that are worth a chunk with partials of its own, and the most chunks."""
+CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
+"""Elements that are worth a chunk with partials of its own, and the most chunks.
+
+Where a chunk's partials are few there may be more, up to so many partials.
+"""
 LONG_ROW = 1 << 16
 """Elements from which a row is dealt out, each of its phases in a kernel of its own."""
 WORKERS = 8
@@ -323,7 +326,9 @@ def _split_task(
     nest = builder.build()
     body = roles.assemble(nest)
     work = total * _size(chosen.space, chosen.inner)
-    chunks = max(1, min(MAX_CHUNKS, work // CHUNK_WORK, total))
+    width = max((a.type.size for a in nest.split), default=1)
+    most = max(MAX_CHUNKS, PARTIALS // max(width, 1))
+    chunks = max(1, min(most, work // CHUNK_WORK, total))
     parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
     draft = roles.split_rows(nest, body, device, chunks, parts)
     inputs = dict(zip(nest.inputs, region.inputs))

@@ -58,7 +58,7 @@ def bits(value: Any) -> Hashable:
         return tuple(map(bits, value))
     if isinstance(value, (bool, int, float)):
         return type(value).__name__, repr(value)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 @dataclass(frozen=True, eq=False)
