@@ -7,6 +7,7 @@ those that fall into its range: no atomics, and the same bits however many worke
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TypeVar
 
 from graphc.codegen.elements import wrap_negative
@@ -27,8 +28,10 @@ from graphc.codegen.kernel import (
     origin_of,
 )
 from graphc.codegen.names import Names
+from graphc.codegen.region import temporary
+from graphc.codegen.tidy import tidy
 from graphc.device import Device
-from graphc.dtypes import DType, Type, i64
+from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index
 from graphc.ir import Node, Value
 from graphc.space import op_of
@@ -41,35 +44,41 @@ RANGES = 64
 def scatter_kernel(node: Node, device: Device) -> tuple[Kernel, dict[str, Value]]:
     """The kernel of a scatter whose operands are buffers, and its parameters' values.
 
-    The half types accumulate in their storage dtype.
+    The half types accumulate in a temporary of f32, which is rounded at the end.
     """
-    indices, updates = node.operands
-    assert isinstance(indices, Value) and isinstance(updates, Value)
     axis, shape = node.attrs["axis"], node.types[0].static_shape
     before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
-    count = indices.type.size
     width = -(-size // min(RANGES, max(size, 1))) if size else 1
     chunk, place = Axis(0, -(-size // width)), Axis(1, size)
-    update, outer = Axis(2, count), Axis(3, math.prod(before))
+    update, outer = Axis(2, node.operands[0].type.size), Axis(3, math.prod(before))
     lane = Axis(4, math.prod(after))
     names = Names()
-    i_name, x_name = (names.fresh(v.name, f) for v, f in ((indices, "at"), (updates, "x")))
-    out = names.fresh(Value(node).name, "out")
-    dtype = node.types[0].dtype
-    types = {
-        i_name: indices.type.with_shape((count,)),
-        x_name: updates.type.with_shape(_wide(outer, (outer.size, count, lane.size), lane)),
-        out: Type(dtype, _wide(outer, (outer.size, size, lane.size), lane)),
-    }
+    found = list(_buffers(node, names, outer, lane))
+    types = {name: type for name, type, _, _ in found}
+    i_name, x_name, out, *_ = types
+    # Without a temporary the result itself is what is added to.
+    sums = [*types][-1]
     start = axis_index(chunk) * width
-    body = (
-        _clear(out, (outer, place, lane), start, width, dtype),
+    own = (outer, place, lane)
+    zero = 0.0 if types[sums].dtype.is_float else 0
+    body = [
+        _of_range(Store(sums, _place(own), Const(zero, types[sums].dtype)), own, start, width),
         _add(
-            (i_name, x_name, out), types, (outer, update, lane), size, start, width, node, names
+            (i_name, x_name, sums),
+            types,
+            (outer, update, lane),
+            size,
+            start,
+            width,
+            node,
+            names,
         ),
-    )
-    loop = Loop(chunk, "chunk", body)
-    params = [Param(n, type, "output" if n == out else "input") for n, type in types.items()]
+    ]
+    if sums != out:
+        rounded = Load(sums, _place(own), types[sums].dtype)
+        body.append(_of_range(Store(out, _place(own), rounded), own, start, width))
+    loop = Loop(chunk, "chunk", tuple(body))
+    params = [Param(name, type, role) for name, type, role, _ in found]
     params.append(Param("status", Type(i64, (1,)), "status"))
     axis_names = {0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"}
     sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
@@ -85,16 +94,46 @@ def scatter_kernel(node: Node, device: Device) -> tuple[Kernel, dict[str, Value]
         sizes=sizes,
         extents=extents,
     )
-    return kernel, {i_name: indices, x_name: updates, out: Value(node)}
+    binding = {name: value for name, _, _, value in found}
+    # What the temporary holds is the value as well, before it is rounded.
+    return tidy(kernel).computing([node], {**binding, sums: Value(node)}), binding
 
 
-def _clear(
-    out: str, axes: tuple[Axis, ...], start: Index, width: int, dtype: DType
-) -> Statement:
+def _buffers(
+    node: Node, names: Names, outer: Axis, lane: Axis
+) -> Iterator[tuple[str, Type, str, Value]]:
+    """Name, type, role and value of each parameter, and of the sums of a half type the last."""
+    indices, updates = node.operands
+    assert isinstance(indices, Value) and isinstance(updates, Value)
+    count, size = indices.type.size, node.types[0].static_shape[node.attrs["axis"]]
+    at = names.fresh(indices.name, "at")
+    yield at, indices.type.with_shape((count,)), "input", indices
+    x = names.fresh(updates.name, "x")
+    yield (
+        x,
+        updates.type.with_shape(_wide(outer, (outer.size, count, lane.size), lane)),
+        "input",
+        updates,
+    )
+    out, dtype = names.fresh(Value(node).name, "out"), node.types[0].dtype
+    shape = _wide(outer, (outer.size, size, lane.size), lane)
+    yield out, Type(dtype, shape), "output", Value(node)
+    if dtype is not dtype.compute:
+        wide, name = dtype.compute, names.fresh(f"{out}_sums")
+        held = temporary(node.types[0].with_dtype(wide), name)
+        yield name, Type(wide, shape), "temp", held
+
+
+def _place(axes: tuple[Axis, Axis, Axis]) -> tuple[Index, ...]:
     outer, place, lane = axes
-    at = _wide(outer, (axis_index(outer), as_index(place), axis_index(lane)), lane)
-    zero = Const(0.0 if dtype.is_float else 0, dtype.compute)
-    store = Store(out, at, zero)
+    return _wide(outer, (axis_index(outer), as_index(place), axis_index(lane)), lane)
+
+
+def _of_range(
+    store: Store, axes: tuple[Axis, Axis, Axis], start: Index, width: int
+) -> Statement:
+    """A store to every element of the worker's range."""
+    outer, place, lane = axes
     rows = Loop(place, "serial", (Loop(lane, "lane", (store,)),), start, start + width)
     return Loop(outer, "serial", (rows,))
 

@@ -138,7 +138,6 @@ def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Iterator[
             need = needed(before, [value])
             tasks += next(schedules(piece_for(region, need, value), device)).tasks
     kernel, binding = scatter_kernel(scatter, device)
-    kernel = tidy(kernel).computing([scatter], binding)
     tasks.append(Task(kernel, binding, faults={1: scatter}))
     yield Schedule(tuple(tasks), "scatter")
 

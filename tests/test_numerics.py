@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import graphc
+import graphc.numpy as gnp
 from graphc import nn
+from graphc.device import CPU, H100
+from graphc.lowered import lower_graph
+from graphc.options import Options
+from graphc.tracing import trace
+from tests.codegen_harness import run_cpu, run_cuda_checked
+from tests.test_emitted import in_process
 
 # --- labels that are no class ---------------------------------------------------------------
 
@@ -41,3 +50,26 @@ def test_a_label_that_is_no_class_has_no_loss_and_no_gradient(classes: int, dtyp
     np.testing.assert_allclose(eager, compiled, atol=1e-14)
     none = np.array([not 0 <= y < classes for y in labels.tolist()])
     assert np.all(eager[none] == 0) and np.all(eager[~none].any(axis=1))
+
+
+# --- half types -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_scatter_of_a_half_type_accumulates_in_float32(dtype: Any, tmp_path: Path) -> None:
+    """In bfloat16 itself, ones add up to 256 and no further."""
+    indices = np.random.default_rng(0).integers(-5, 5, 4000)
+    counts = np.bincount(indices % 5).astype(dtype)
+    graph = trace(
+        graphc.grad(lambda x, i: gnp.take(x, i, axis=0).sum().astype(np.float32)),
+        np.ones((5, 2), dtype),
+        indices,
+    )
+    arrays = [np.ones((5, 2), dtype), indices][-len(graph.inputs) :]
+    for found in (graph.run(*arrays), run_cpu(graph, arrays), run_cuda_checked(graph, arrays)):
+        np.testing.assert_array_equal(found[0], np.stack([counts, counts], axis=1))
+    for device in (CPU, H100):
+        for kernel in lower_graph(graph, device, Options()).kernels:
+            path = tmp_path / f"{kernel.key}.py"
+            path.write_text(kernel.source, "utf-8")
+            assert all(one.holds for one in in_process(path, device.target))
