@@ -92,6 +92,8 @@ _ROWS = (
     _transcendental(elementary.expm1, (2.0, 2.0)),
     _transcendental(elementary.log, (1.5, 1.6)),
     _transcendental(elementary.log1p, (2.0, 2.0)),
+    _transcendental(elementary.log2, (0.6, 0.6)),
+    _transcendental(elementary.log10, (0.6, 0.6)),
     _transcendental(elementary.tanh, (2.5, 2.5)),
     _transcendental(elementary.erf, (2.5, 2.5), numpy=""),
     _transcendental(trigonometry.sin, (1.6, 1.6)),

@@ -30,6 +30,8 @@ class Format:
     log: tuple[float, ...]  # f32 (log(1+f) - f + f*f/2) / f**3, f64 (2 atanh(s) - 2s) / s**3
     log_tail: tuple[float, ...]  # (atanh(s)/s - 1 - z/3) / z**2, z = s*s
     third: tuple[float, float]  # 1/3 in two parts
+    log2_e: tuple[float, float]  # 1 / log(2) in two parts
+    log10_e: tuple[float, float]  # 1 / log(10) in two parts
     sin: tuple[float, ...]  # (sin(r) - r) / r**3, in r*r
     cos: tuple[float, ...]  # (cos(r) - 1 + z/2) / z**2, z = r*r
     half_pi: tuple[float, float]  # in two parts
@@ -80,6 +82,8 @@ F32 = Format(
     ),
     log_tail=(0.20000046491622925, 0.14276106655597687, 0.11656533181667328),
     third=(0.3333333432674408, -9.934107481068821e-09),
+    log2_e=(1.4426950216293335, 1.925963033500011e-08),
+    log10_e=(0.4342944920063019, -1.0103049952192578e-08),
     sin=(
         -0.1666666716337204,
         0.00833338312804699,
@@ -154,6 +158,8 @@ F64 = Format(
         0.07789140326915145,
     ),
     third=(0.3333333333333333, 1.850371707708594e-17),
+    log2_e=(1.4426950408889634, 2.0355273740931033e-17),
+    log10_e=(0.4342944819032518, 1.098319650216765e-17),
     sin=(
         -0.1666666666666664,
         0.008333333333323976,

@@ -73,7 +73,8 @@ def expm1(m: Any, x: V) -> V:
     # Half of the result first: 2**k itself would overflow one step before the result does.
     s = power_of_two(m, k - 1, f)
     half = m.mad(p, s, s - 0.5)
-    return m.copysign(half + half, x)
+    # Half of a subnormal result would lose its last bit.
+    return m.where(m.abs(x) < f.smallest_normal, x, half + half)
 
 
 def tanh(m: Any, x: V) -> V:
@@ -177,6 +178,26 @@ def log_parts(m: Any, x: V, f: Format) -> tuple[V, V]:
     low = (base - (total - part)) + (high - part) + (low + e * f.ln2_low)
     result = total + low
     return result, (total - result) + low
+
+
+def log_in_base(m: Any, x: V, factor: tuple[float, float]) -> V:
+    """log(x) times a factor in two parts: what is a number of the format comes out exactly."""
+    f = format_of(m, x)
+    high, low = log_parts(m, x, f)
+    w = high * factor[0]
+    w_low = m.fma(high, factor[0], -w) + m.mad(high, factor[1], low * factor[0])
+    result = w + w_low
+    result = m.where(x == math.inf, x, result)
+    result = m.where(x == 0.0, -math.inf, result)
+    return m.where(x >= 0.0, result, math.nan)
+
+
+def log2(m: Any, x: V) -> V:
+    return log_in_base(m, x, format_of(m, x).log2_e)
+
+
+def log10(m: Any, x: V) -> V:
+    return log_in_base(m, x, format_of(m, x).log10_e)
 
 
 def float_power(m: Any, x: V, y: V) -> V:

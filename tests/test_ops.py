@@ -106,8 +106,8 @@ SCALAR: dict[str, Callable[..., Any]] = {
     "pow": np.power,
     **{
         name: getattr(np, name)
-        for name in "exp expm1 log log1p tanh sin cos sqrt floor ceil trunc rint sign maximum "
-        "minimum where isnan copysign".split()
+        for name in "exp expm1 log log2 log10 log1p tanh sin cos sqrt floor ceil trunc rint "
+        "sign maximum minimum where isnan copysign".split()
     },
 }
 

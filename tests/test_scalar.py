@@ -26,6 +26,8 @@ UNARY = {
     "exp": (mpmath.exp, (-104, 89), (-745, 709.9)),
     "expm1": (mpmath.expm1, (-20, 88.8), (-40, 709.8)),
     "log": (mpmath.log, (1e-44, 3e38), (5e-324, 1.7e308)),
+    "log2": (lambda v: mpmath.log(v, 2), (1e-44, 3e38), (5e-324, 1.7e308)),
+    "log10": (mpmath.log10, (1e-44, 3e38), (5e-324, 1.7e308)),
     "log1p": (mpmath.log1p, (-0.9999999, 3e38), (-0.9999999, 1.7e308)),
     "tanh": (mpmath.tanh, (-12, 12), (-24, 24)),
     "erf": (mpmath.erf, (-5, 5), (-7, 7)),
@@ -130,6 +132,8 @@ NUMPY_UNARY = {
     "exp": np.exp,
     "expm1": np.expm1,
     "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
     "log1p": np.log1p,
     "tanh": np.tanh,
     "sin": np.sin,
@@ -152,6 +156,24 @@ def test_special_values_are_those_of_numpy(name, kind):
     x = specials(kind)
     with np.errstate(all="ignore"):
         assert_like_numpy(evaluate(name, x), NUMPY_UNARY[name](x), 4)
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_logarithms_of_powers_of_their_base_are_exact(kind):
+    info = np.finfo(kind)
+    n = np.arange(info.minexp - info.nmant, info.maxexp).astype(kind)
+    np.testing.assert_array_equal(evaluate("log2", np.exp2(n.astype("f8")).astype(kind)), n)
+    n = [k for k in range(23) if float(np.dtype(kind).type(10**k)) == 10**k]
+    assert len(n) > 10
+    np.testing.assert_array_equal(evaluate("log10", np.array([10.0**k for k in n], kind)), n)
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", ["expm1", "log1p", "tanh", "sin"])
+def test_functions_near_the_identity_keep_subnormals(name, kind):
+    x = np.array([1, 2, 3, 5, 2**20 + 1], kind) * np.finfo(kind).smallest_subnormal
+    for given in (x, -x):
+        np.testing.assert_array_equal(evaluate(name, given), given)
 
 
 @pytest.mark.parametrize("kind", FLOATS)

@@ -234,16 +234,6 @@ def exp2(x: Any) -> Any:
     return elementwise(ew.power, 2.0, x)
 
 
-def log2(x: Any) -> Any:
-    """Logarithm to the base 2."""
-    return multiply(1.4426950408889634, elementwise(ew.log, x))
-
-
-def log10(x: Any) -> Any:
-    """Logarithm to the base 10."""
-    return multiply(0.4342944819032518, elementwise(ew.log, x))
-
-
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow."""
     x, y = _floating(np.logaddexp, x, y)

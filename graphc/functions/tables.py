@@ -31,6 +31,8 @@ ONE_OP: dict[str, Function] = {
     "expm1": call(ew.expm1),
     "log": call(ew.log),
     "log1p": call(ew.log1p),
+    "log2": call(ew.log2),
+    "log10": call(ew.log10),
     "tanh": call(ew.tanh),
     "erf": call(ew.erf),
     "sin": call(ew.sin),

@@ -148,6 +148,26 @@ log = elementwise(
     domain=(0.05, 8.0),
     flops=20,
 )
+log2 = elementwise(
+    "log2",
+    "Logarithm to the base 2, exact of powers of 2.",
+    numpy=np.log2,
+    code="log2(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g / (math.log(2) * x),),
+    domain=(0.05, 8.0),
+    flops=30,
+)
+log10 = elementwise(
+    "log10",
+    "Logarithm to the base 10, exact of powers of 10.",
+    numpy=np.log10,
+    code="log10(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (g / (math.log(10) * x),),
+    domain=(0.05, 8.0),
+    flops=30,
+)
 log1p = elementwise(
     "log1p",
     "log(1 + x), accurate near 0.",
@@ -273,7 +293,7 @@ def _share(g: Any, x: Any, y: Any, better: Any) -> tuple[Any, Any]:
 
 maximum = elementwise(
     "maximum",
-    "The larger of two; nan if either is.",
+    "The larger of two; nan if either is. Of 0.0 and -0.0 kernels take 0.0, NumPy either.",
     numpy=np.maximum,
     code="maximum(x, y)",
     kinds="biuf",
@@ -281,7 +301,7 @@ maximum = elementwise(
 )
 minimum = elementwise(
     "minimum",
-    "The smaller of two; nan if either is.",
+    "The smaller of two; nan if either is. Of 0.0 and -0.0 kernels take -0.0, NumPy either.",
     numpy=np.minimum,
     code="minimum(x, y)",
     kinds="biuf",
