@@ -73,3 +73,31 @@ def test_a_scatter_of_a_half_type_accumulates_in_float32(dtype: Any, tmp_path: P
             path = tmp_path / f"{kernel.key}.py"
             path.write_text(kernel.source, "utf-8")
             assert all(one.holds for one in in_process(path, device.target))
+
+
+# --- gradients of second order at zeros -----------------------------------------------------
+
+
+def hessian(f: Any, x: Any) -> Any:
+    """Row by row, by the gradient of each element of the gradient."""
+    rows = [graphc.grad(lambda v, e=e: (graphc.grad(f)(v) * e).sum()) for e in np.eye(x.size)]
+    return np.array([row(x) for row in rows])
+
+
+@pytest.mark.parametrize("x", [[2.0, 0, 3, 4], [2.0, 0, 0, 5], [0.0, 0, 0, 5], [1.0, 2, 3, 4]])
+def test_curvature_of_a_product_with_zeros(x: list[float]) -> None:
+    n = range(len(x))
+    exact = [[np.prod([x[k] for k in n if k not in (i, j)]) * (i != j) for i in n] for j in n]
+    np.testing.assert_allclose(hessian(np.prod, np.array(x)), exact, atol=1e-12)
+
+
+def test_curvature_of_a_power_at_exponent_0() -> None:
+    def f(p: Any) -> Any:
+        return p[0] ** p[1]
+
+    x = 1.7
+    exact = [[0, 1 / x], [1 / x, np.log(x) ** 2]]
+    np.testing.assert_allclose(hessian(f, np.array([x, 0.0])), exact, rtol=1e-12)
+    for x in (0.0, 5e-324, np.nan, np.inf):
+        gradient = graphc.grad(f)(np.array([x, 0.0]))
+        assert gradient[0] == 0

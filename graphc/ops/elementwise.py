@@ -89,7 +89,9 @@ def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
         return (g * (y * power(x, y - 1)) if y else None), None
     if _is_number(x):
         return None, (g * (out * math.log(x)) if x > 0 else None)
-    by_x = g * where(eq(y, 0), 0, y * power(x, y - 1))
+    # Where 1/x is not finite neither is the power at y = 0, and 0 times that is not 0.
+    pole = eq(y, 0) & ~lt(absolute(1 / x), math.inf)
+    by_x = g * where(pole, 0, y * power(where(pole, 1, x), y - 1))
     return by_x, g * where(gt(x, 0), out * log(where(gt(x, 0), x, 1)), 0)
 
 

@@ -79,11 +79,17 @@ def _extreme_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
 
 
 def _prod_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
-    """The product of the others: by division, or, at the only zero, of the rest."""
+    """The product of the others: by division, or, at the only zero, of the rest.
+
+    At one of two zeros it is the other times the rest: 0, but its gradient is not.
+    """
     zero = eq(x, 0)
     rest = reduce_prod(where(zero, 1, x), axes=axes)
     zeros = reduce_sum(cast(zero, dtype=x.type.dtype), axes=axes)
+    own = where(zero, x, 0)
+    other = along(reduce_sum(own, axes=axes), x, axes) - own
     alone = along(where(eq(zeros, 1), rest, 0), x, axes)
+    alone = alone + other * along(where(eq(zeros, 2), rest, 0), x, axes)
     return (along(g, x, axes) * where(zero, alone, along(out, x, axes) / where(zero, 1, x)),)
 
 
