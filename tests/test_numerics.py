@@ -13,6 +13,7 @@ import graphc
 import graphc.numpy as gnp
 from graphc import nn
 from graphc.device import CPU, H100
+from graphc.errors import ArgumentError
 from graphc.lowered import lower_graph
 from graphc.options import Options
 from graphc.tracing import trace
@@ -101,3 +102,33 @@ def test_curvature_of_a_power_at_exponent_0() -> None:
     for x in (0.0, 5e-324, np.nan, np.inf):
         gradient = graphc.grad(f)(np.array([x, 0.0]))
         assert gradient[0] == 0
+
+
+# --- integers to negative powers ------------------------------------------------------------
+
+KNOWN: dict[str, Any] = {
+    "number": lambda x: x**-1,
+    "scalar": lambda x: x ** np.int32(-3),
+    "array of no dimension": lambda x: np.power(x, np.array(-1)),
+    "array": lambda x: x ** np.array([1, 2, -1, 0]),
+    "list": lambda x: x ** [1, 2, -1, 0],
+    "traced constant": lambda x: x ** gnp.asarray([1, 2, -1, 0]),
+    "repeated": lambda x: x ** gnp.full(4, -2),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_negative_power_of_integers_is_an_error_as_in_numpy(name: str) -> None:
+    x = np.arange(1, 5)
+    with pytest.raises(ArgumentError, match="integers to negative integer powers") as caught:
+        trace(KNOWN[name], x)
+    assert "help: convert x with .astype(float) first" in str(caught.value)
+    trace(KNOWN[name], x.astype(np.float32))
+
+
+def test_a_negative_power_of_integers_at_run_time_is_the_whole_part() -> None:
+    x, y = np.array([1, -1, -1, 2, 0]), np.array([-3, -2, -3, -1, -1])
+    power = graphc.compile(lambda x, y: x**y, target="cpu")
+    np.testing.assert_array_equal(power(x, y), [1, 1, -1, 0, 0])
+    with pytest.raises(ArgumentError, match="negative integer powers"):
+        gnp.power(x, y)

@@ -9,7 +9,16 @@ import numpy as np
 
 from graphc.dtypes import bool_, dtype
 from graphc.errors import ArgumentError, TypeMismatch
-from graphc.functions.promote import array, astype, elementwise, is_traced, label, lift
+from graphc.functions.promote import (
+    array,
+    astype,
+    describe,
+    elementwise,
+    is_traced,
+    known_array,
+    label,
+    lift,
+)
 from graphc.functions.shapes import as_int
 from graphc.kinds import extreme
 from graphc.opdef import Op
@@ -64,8 +73,13 @@ def absolute(x: Any) -> Any:
 
 
 def power(x: Any, y: Any) -> Any:
-    """x to the power y; small whole exponents of floats become products."""
+    """x to the power y; small whole exponents of floats become products.
+
+    Raises ArgumentError for an integer to a negative integer power that is known, as NumPy
+    does; of one that is known only when the graph runs, the result is the whole part (0, 1, -1).
+    """
     base, exponent = lift(x), lift(y)
+    _check_integer_power(base, y if isinstance(y, (np.ndarray, np.generic)) else exponent)
     if not is_traced(base) or not isinstance(exponent, (int, float)):
         return elementwise(ew.power, x, y)
     if exponent == 2 and type(exponent) is int:
@@ -79,13 +93,20 @@ def power(x: Any, y: Any) -> Any:
             return elementwise(ew.sqrt, base)
         if exponent == -1:
             return elementwise(ew.div, 1.0, base)
-    elif type(exponent) is int and exponent < 0:
-        raise ArgumentError(
-            "integers to negative integer powers are not allowed",
-            values=[("x", base.type), ("y", exponent)],
-            help="write x.astype(float) ** y",
-        )
     return elementwise(ew.power, x, y)
+
+
+def _check_integer_power(x: Any, y: Any) -> None:
+    """Raise ArgumentError if x is of integers and y known, of integers, and negative somewhere."""
+    known = known_array(y)
+    whole = isinstance(x, int) or (is_traced(x) and not x.type.dtype.is_float)
+    if known is None or not whole or known.dtype.kind != "i" or not np.any(known < 0):
+        return
+    raise ArgumentError(
+        "integers to negative integer powers are not allowed",
+        values=[(label(x, "x"), describe(x)), (label(y, "y"), known[known < 0].flat[0])],
+        help="convert x with .astype(float) first",
+    )
 
 
 def square(x: Any) -> Any:

@@ -29,6 +29,23 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, TracedArray)
 
 
+def known_array(value: Any) -> Any:
+    """The NumPy array that `value` is or, if it is traced, is a constant of; None if unknown.
+
+    Of a number repeated it is one element.
+    """
+    if not is_traced(value):
+        return np.asarray(value)
+    if value.weak:
+        return None
+    node = value.value.node
+    if node.op.kind == "constant":
+        return node.attrs["value"].array
+    if node.op.kind == "view" and isinstance(node.operands[0], Literal):
+        return np.asarray(node.operands[0].value, node.operands[0].dtype.numpy)
+    return None
+
+
 def lift(value: Any) -> Any:
     """`value` as a traced value of the trace under way; Python numbers stay numbers."""
     return current_trace().lift(value)

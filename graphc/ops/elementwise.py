@@ -97,7 +97,7 @@ def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
 
 power = elementwise(
     "pow",
-    "x to the power y.",
+    "x to the power y. Of integers to a negative power kernels give the whole part, NumPy raises.",
     numpy=np.power,
     code="pow(x, y)",
     vjp=_power_vjp,
