@@ -44,7 +44,8 @@ SPLIT_WORK, LONG_COLUMN = 32768, 4096
 CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
 """Elements that are worth a chunk with partials of its own, and the most chunks.
 
-Where a chunk's partials are few there may be more, up to so many partials.
+Where a chunk's partials are few there may be more, up to so many partials: fewer than
+SPLIT_WORK, so that their combination is not split in its turn.
 """
 LONG_ROW = 1 << 16
 """Elements from which a row is dealt out, each of its phases in a kernel of its own."""
