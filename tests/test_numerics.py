@@ -132,3 +132,21 @@ def test_a_negative_power_of_integers_at_run_time_is_the_whole_part() -> None:
     np.testing.assert_array_equal(power(x, y), [1, 1, -1, 0, 0])
     with pytest.raises(ArgumentError, match="negative integer powers"):
         gnp.power(x, y)
+
+
+# --- functions near 0 -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_sinh_near_0_keeps_every_bit(dtype: Any) -> None:
+    info = np.finfo(dtype)
+    x = np.array([1, 2, 3, 5, 1001], dtype) * info.smallest_subnormal
+    x = np.concatenate([x, -x, np.array([0.0, -0.0, info.eps, info.smallest_normal], dtype)])
+    sinh = graphc.compile(np.sinh, target="cpu")
+    assert sinh(x).tobytes() == x.tobytes()
+    y = np.linspace(-0.5, 0.5, 1001).astype(dtype)
+    exact = np.sinh(y.astype(np.float64))
+    np.testing.assert_allclose(sinh(y), exact, rtol=4 * float(info.eps))
+    np.testing.assert_allclose(
+        graphc.grad(lambda v: np.sinh(v).sum())(y), np.cosh(y), rtol=1e-2
+    )
