@@ -6,7 +6,7 @@ Computes
     model.py:58 (grad): logits = x @ params["w"] + params["b"]
     model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
 Reads    params_b f32[16], labels i64[96], x f32[96, 40], params_w f32[40, 16]
-Writes   out0 f32[96, 16], acc3_parts f32[3], acc4_parts f32[3, 16]
+Writes   dlogits f32[96, 16], acc3_parts f32[3], dparams_b_parts f32[3, 16]
 Launch   contract_sum_softmax_cross_entropy_grad[3, 256]
 """
 import numpy as np
@@ -23,9 +23,9 @@ def contract_sum_softmax_cross_entropy_grad(
     labels: i64[96],
     x: f32[96, 40],
     params_w: f32[40, 16],
-    out0: f32[96, 16],
+    dlogits: f32[96, 16],
     acc3_parts: f32[3],
-    acc4_parts: f32[3, 16],
+    dparams_b_parts: f32[3, 16],
 ):
     lane = cuda.threadIdx.x
     left_tile = scratch(f32[32, 17])
@@ -37,6 +37,7 @@ def contract_sum_softmax_cross_entropy_grad(
     acc00 = 0.0
     acc10 = 0.0
     for step in range(3):
+        # bring a tile of either operand
         for e in range(lane, 512, 256):
             e_row = e // 16
             e_col = e % 16
@@ -50,6 +51,7 @@ def contract_sum_softmax_cross_entropy_grad(
                 params_w[step * 16 + f_row, f_col] if step * 16 + f_row < 40 else 0.0
             )
         cuda.syncthreads()
+        # multiply them
         for k in range(16):
             a0 = left_tile[lane_row, k]
             a1 = left_tile[lane_row + 16, k]
@@ -62,45 +64,47 @@ def contract_sum_softmax_cross_entropy_grad(
     result_tile[lane_row + 16, lane_col] = acc10
     cuda.syncthreads()
     acc3 = 0.0
+    # the tile, by rows
     for row in range(lane, 32, 256):
         acc0 = -inf
         for col in range(16):
-            x0_ = result_tile[row, col]
-            logits = x0_ + params_b[col]
+            t0 = result_tile[row, col]
+            logits = t0 + params_b[col]
             # model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
             acc0 = maximum(acc0, logits)
         labels_ = labels[tile * 32 + row]
         acc1 = 0.0
         acc2 = 0.0
         for col in range(16):
-            x0_2 = result_tile[row, col]      # model.py:58
-            logits_2 = x0_2 + params_b[col]
-            t0 = logits_2 - acc0              # model.py:59
-            acc1 += exp(t0)
-            acc2 += where(col == labels_, t0, 0.0)
-        t8 = (labels_ >= 0) & (labels_ < 16)
-        acc3 += where(t8, log(acc1) - acc2, 0.0)
+            t1 = result_tile[row, col]                 # model.py:58
+            logits_2 = t1 + params_b[col]
+            t2 = logits_2 - acc0                       # model.py:59
+            acc1 += exp(t2)
+            acc2 += where(col == labels_, t2, 0.0)
+        t10 = (labels_ >= 0) & (labels_ < 16)
+        acc3 += where(t10, log(acc1) - acc2, 0.0)
         # model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
-        t13 = where(t8, 0.010416667, 0.0)
-        t14 = -t13
-        t15 = t13 / acc1
+        t16 = where(t10, 0.010416667, 0.0)
+        t17 = -t16
+        t18 = t16 / acc1
         for col in range(16):
-            x0_3 = result_tile[row, col]      # model.py:58
-            logits_3 = x0_3 + params_b[col]
+            t12 = result_tile[row, col]                # model.py:58
+            logits_3 = t12 + params_b[col]
             # model.py:59 (grad)
-            t18 = t15 * exp(logits_3 - acc0) + where(col == labels_, t14, 0.0)
+            dlogits_2 = t18 * exp(logits_3 - acc0) + where(col == labels_, t17, 0.0)
             # model.py:58 (grad): logits = x @ params["w"] + params["b"]
-            result_tile[row, col] = t18
-            out0[tile * 32 + row, col] = t18  # model.py:59 (grad)
+            result_tile[row, col] = dlogits_2
+            dlogits[tile * 32 + row, col] = dlogits_2  # model.py:59 (grad)
     acc3 = block_sum(acc3)
     if lane == 0:
         acc3_parts[tile] = acc3
     cuda.syncthreads()
+    # by columns
     for col in range(lane, 16, 256):
-        acc4 = 0.0
+        dparams_b = 0.0
         for row in range(32):
-            acc4 += result_tile[row, col]     # model.py:58 (grad)
-        acc4_parts[tile, col] = acc4
+            dparams_b += result_tile[row, col]         # model.py:58 (grad)
+        dparams_b_parts[tile, col] = dparams_b
 
 
 LAUNCHES = (("contract_sum_softmax_cross_entropy_grad", 3, {
@@ -108,11 +112,11 @@ LAUNCHES = (("contract_sum_softmax_cross_entropy_grad", 3, {
     "labels": "input",
     "x": "input",
     "params_w": "input",
-    "out0": "output",
+    "dlogits": "output",
     "acc3_parts": "temp",
-    "acc4_parts": "temp",
+    "dparams_b_parts": "temp",
 }),)
-TOTALS = {"acc3_parts": np.sum, "acc4_parts": np.sum}
+TOTALS = {"acc3_parts": np.sum, "dparams_b_parts": np.sum}
 
 
 def reference(params_b, labels, x, params_w):
@@ -127,8 +131,9 @@ def reference(params_b, labels, x, params_w):
     t6 = np.where(t5, np.log(t4) - np.sum(np.where(t2, t0, 0.0), axis=1), 0.0)
     t7 = np.where(t5, 0.010416667, 0.0)
     t8 = np.where(t2, np.broadcast_to((-t7)[:, None], (96, 16)), 0.0)
-    t9 = np.broadcast_to((t7 / t4)[:, None], (96, 16)) * t3 + t8
-    return t9, np.sum(t6, axis=0), np.sum(t9, axis=0)
+    dlogits_2 = np.broadcast_to((t7 / t4)[:, None], (96, 16)) * t3 + t8
+    dparams_b = np.sum(dlogits_2, axis=0)
+    return dlogits_2, np.sum(t6, axis=0), dparams_b
 
 
 if __name__ == "__main__":

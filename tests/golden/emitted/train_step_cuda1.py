@@ -4,7 +4,7 @@ Computes
     model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
     model.py:65: return value, *optim.adam(params, grads, state)
     model.py:58 (grad): logits = x @ params["w"] + params["b"]
-Reads    acc3_parts f32[3], acc4_parts f32[3, 16], state_1_b f32[16], state_2_b f32[16],
+Reads    acc3_parts f32[3], dparams_b_parts f32[3, 16], state_1_b f32[16], state_2_b f32[16],
          state_0 f32[()], params_b f32[16]
 Writes   out0 f32[()], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[()]
 Launch   mean_total_and_2_more[3, 256]
@@ -19,7 +19,7 @@ from graphc.codegen.device_lib import expm1, f32, kernel, run_alone, sqrt
 def mean_total_and_2_more(
     acc3_parts: f32[3],
     out0: f32[()],
-    acc4_parts: f32[3, 16],
+    dparams_b_parts: f32[3, 16],
     state_1_b: f32[16],
     state_2_b: f32[16],
     state_0: f32[()],
@@ -44,13 +44,13 @@ def mean_total_and_2_more(
         t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
         i = (cuda.blockIdx.x - 1) * 256 + cuda.threadIdx.x
         if i < 16:
-            acc0_2 = 0.0
+            dparams_b = 0.0
             for k in range(3):
                 # model.py:58 (grad): logits = x @ params["w"] + params["b"]
-                acc0_2 += acc4_parts[k, i]
-            t2 = 0.9 * state_1_b[i] + 0.1 * acc0_2  # model.py:65
+                dparams_b += dparams_b_parts[k, i]
+            t2 = 0.9 * state_1_b[i] + 0.1 * dparams_b  # model.py:65
             out0_2[i] = t2
-            t6 = 0.999 * state_2_b[i] + 0.001 * (acc0_2 * acc0_2)
+            t6 = 0.999 * state_2_b[i] + 0.001 * (dparams_b * dparams_b)
             out1[i] = t6
             t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
             out2[i] = params_b[i] - t20
@@ -63,7 +63,7 @@ def mean_total_and_2_more(
 LAUNCHES = (("mean_total_and_2_more", 3, {
     "acc3_parts": "input",
     "out0": "output",
-    "acc4_parts": "input",
+    "dparams_b_parts": "input",
     "state_1_b": "input",
     "state_2_b": "input",
     "state_0": "input",
@@ -75,15 +75,15 @@ LAUNCHES = (("mean_total_and_2_more", 3, {
 }),)
 
 
-def reference(acc3_parts, acc4_parts, state_1_b, state_2_b, state_0, params_b):
+def reference(acc3_parts, dparams_b_parts, state_1_b, state_2_b, state_0, params_b):
     """What the kernel computes, by NumPy; floats are float64."""
-    t0 = np.sum(acc4_parts, axis=0)
-    t1 = 0.9 * state_1_b + 0.1 * t0
-    t2 = 0.999 * state_2_b + 0.001 * (t0 * t0)
-    t3 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (16,))
-    t4 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
-    t5 = params_b - t3 * t1 / (np.sqrt(t2) * np.broadcast_to(t4, (16,)) + 1e-08)
-    return np.sum(acc3_parts, axis=0) / 96.0, t1, t2, t5, state_0 + 1.0
+    dparams_b = np.sum(dparams_b_parts, axis=0)
+    t0 = 0.9 * state_1_b + 0.1 * dparams_b
+    t1 = 0.999 * state_2_b + 0.001 * (dparams_b * dparams_b)
+    t2 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (16,))
+    t3 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
+    t4 = params_b - t2 * t0 / (np.sqrt(t1) * np.broadcast_to(t3, (16,)) + 1e-08)
+    return np.sum(acc3_parts, axis=0) / 96.0, t0, t1, t4, state_0 + 1.0
 
 
 if __name__ == "__main__":
