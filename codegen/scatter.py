@@ -19,6 +19,7 @@ from graphc.codegen.kernel import (
     Load,
     Loop,
     Param,
+    ParamRole,
     Statement,
     Store,
     Update,
@@ -101,7 +102,7 @@ def scatter_kernel(node: Node, device: Device) -> tuple[Kernel, dict[str, Value]
 
 def _buffers(
     node: Node, names: Names, outer: Axis, lane: Axis
-) -> Iterator[tuple[str, Type, str, Value]]:
+) -> Iterator[tuple[str, Type, ParamRole, Value]]:
     """Name, type, role and value of each parameter, and of the sums of a half type the last."""
     indices, updates = node.operands
     assert isinstance(indices, Value) and isinstance(updates, Value)
