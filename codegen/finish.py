@@ -103,7 +103,7 @@ _BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
 
 
 def _base_name(loop: Loop, parts: bool, place: dict[int, str]) -> str:
-    if loop.role == "chunk" and parts:
+    if loop.role == "chunk" and (parts or loop.axis.number == WORKER - 1):
         return "chunk"
     if loop.axis.number < WORKER - 1:
         return "block"

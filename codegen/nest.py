@@ -163,9 +163,9 @@ class NestBuilder(Elements):
     def _name_buffers(self) -> None:
         for value in (*self.region.inputs, *self.outputs):
             fallback = "x" if value in self.inputs else "out"
-            name = self.names.fresh(value.name, fallback)
             if value.node in self.roles.split:
                 continue
+            name = self.names.fresh(value.name, fallback)
             self.buffer_of[value] = name
             self.buffers[name] = value.type
 

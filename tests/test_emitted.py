@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc import nn
 from graphc.cli import main
 from graphc.cli_load import choose_functions, load_model, trace_chosen
 from graphc.codegen import simt
@@ -303,6 +304,15 @@ def test_what_does_not_change_in_a_loop_stands_before_it() -> None:
 def test_an_axis_of_one_element_that_all_would_write_has_that_size() -> None:
     total = [k for k in emitted("step", "cuda") if re.search(r"out0\[\(\)\] = acc", k.source)]
     assert total and all("f32[None]" not in k.source for k in total)
+
+
+@pytest.mark.parametrize("rows", [256, 4096])
+def test_partials_are_named_after_what_they_are_parts_of(rows: int) -> None:
+    """By chunks of rows, also where there is one chunk."""
+    graph = grad.vjp(trace(lambda x, b: nn.softmax(x + b), f32[rows, 10], f32[10]), [1])
+    kernel, *_ = lower_graph(graph, CPU, Options()).kernels
+    assert re.search(r"db_parts: f32\[\d+, 10\]", kernel.source)
+    assert "for chunk in range(lo, hi):" in kernel.source and "row2" not in kernel.source
 
 
 def test_source_is_the_same_every_time() -> None:
