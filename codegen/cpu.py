@@ -41,19 +41,20 @@ class _Cpu:
         """One lane never waits."""
 
 
-def print_cpu(kernel: Kernel, *, root: str = "") -> str:
+def print_cpu(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     """The kernel as a Python file for Numba's CPU target."""
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cpu(), literals, root)
     printer.body(kernel.body)
     sizes = dict.fromkeys(kernel.sizes.values())
     params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
-    alias = f", alias={kernel.alias!r}" if kernel.alias else ""
+    more = f", alias={kernel.alias!r}" if kernel.alias else ""
+    more += ", fast=True" if fast else ""
     return emitted_file(
         printer,
         Frame(
             imports=(),
-            decorator=f'@kernel("cpu", literals={literals.name}{alias})',
+            decorator=f'@kernel("cpu", literals={literals.name}{more})',
             params=params + [f"{s}: i64" for s in (*sizes, "lo", "hi")],
             names={"i64", *(element(p.type) for p in kernel.params)},
             launch=_launch(kernel),

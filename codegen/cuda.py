@@ -133,7 +133,7 @@ def _uses_lane(kernel: Kernel) -> bool:
     )
 
 
-def print_cuda(kernel: Kernel, *, root: str = "") -> str:
+def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     """The kernel as a Python file for Numba's CUDA target."""
     literals = literal_dtype(kernel)
     table, row = _table_names(kernel)
@@ -160,13 +160,15 @@ def print_cuda(kernel: Kernel, *, root: str = "") -> str:
         _print_parts(printer, table, row)
     else:
         _print_part(printer, kernel, target)
-    alias = f", alias={kernel.alias!r}" if kernel.alias else ""
+    more = f", threads={kernel.threads}"
+    more += f", alias={kernel.alias!r}" if kernel.alias else ""
+    more += ", fast=True" if fast else ""
     types = [p.type for part in kernel.whole for p in part.params]
     return emitted_file(
         printer,
         Frame(
             imports=("from numba import cuda",),
-            decorator=f'@kernel("cuda", literals={literals.name}, threads={kernel.threads}{alias})',
+            decorator=f'@kernel("cuda", literals={literals.name}{more})',
             params=[f"{name}: {text}" for name, text in params.items()],
             names={*map(element, types), *(["i64"] if sizes else [])},
             launch=launch,

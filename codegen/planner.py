@@ -48,13 +48,19 @@ def first_candidate(region: Graph, device: Device) -> Schedule:
 
 
 def make_plan(
-    graph: Graph, device: Device, spell: Spell, *, choose: Choose = first_candidate
+    graph: Graph,
+    device: Device,
+    spell: Spell,
+    *,
+    choose: Choose = first_candidate,
+    salt: str = "",
 ) -> Plan:
     """The plan of a graph whose computed nodes are all in groups.
 
-    `spell` prints a kernel for the device's target, `choose` picks a group's schedule.
+    `spell` prints a kernel for the device's target, `choose` picks a group's schedule. `salt`
+    goes into the kernels' keys: plans whose `spell` says something else have another one.
     """
-    planner = _Planner(graph, device, spell, choose)
+    planner = _Planner(graph, device, spell, choose, salt)
     for node in graph.nodes:
         planner.node(node)
     return planner.finish()
@@ -79,6 +85,7 @@ class _Planner:
     device: Device
     spell: Spell
     choose: Choose
+    salt: str
     buffers: list[_Draft] = field(default_factory=list)
     number: dict[Value, int] = field(default_factory=dict)
     constants: list[Any] = field(default_factory=list)
@@ -246,7 +253,7 @@ class _Planner:
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
         """The launch of a kernel, by the first one of its key; its source is still to come."""
-        key = self.keys.get(kernel) or kernel.key(self.device.target)
+        key = self.keys.get(kernel) or kernel.key(f"{self.device.target} {self.salt}")
         self.keys[kernel] = key
         self.kernels.setdefault(key, kernel)
         return Launch(

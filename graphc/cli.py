@@ -275,13 +275,14 @@ def _add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--fast",
         action="store_true",
-        help="allow rules that hold for real numbers, and approximate functions",
+        help="allow rules that hold for real numbers, and faster arithmetic",
     )
     sub.add_argument(
         "--level",
         type=int,
         choices=LEVELS,
-        help="0: operation by operation, 1: fusion, 2: everything (the default)",
+        help="0: operation by operation, 1: fusion of what was written, 2: everything, "
+        "simplification too (the default)",
     )
 
 

@@ -116,12 +116,14 @@ class Lowered:
     @cached_property
     def plan(self) -> Plan:
         """The steps and buffers."""
-        return make_plan(self.final, self.device, self.spell)
+        return make_plan(
+            self.final, self.device, self.spell, salt="fast" if self.options.fast else ""
+        )
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel."""
         printer = print_cuda if self.device.is_cuda else print_cpu
-        return printer(kernel, root=self.root)
+        return printer(kernel, root=self.root, fast=self.options.fast)
 
     @cached_property
     def kernels(self) -> tuple[EmittedKernel, ...]:

@@ -13,10 +13,12 @@ LEVELS = (0, 1, 2)
 class Options:
     """How to compile; raises ArgumentError for a value that does not exist.
 
-    fast            allow rules that hold for real numbers or up to the sign of zero, and the
-                    target's approximate functions
-    level           0: op by op, compiles at once; 1: fusion; 2: everything
-    deterministic   the same bits from run to run on one machine, for any number of threads
+    fast            allow rules that hold for real numbers or up to the sign of zero, products and
+                    sums rounded once, reciprocals, and CUDA's approximate division
+    level           0: op by op, compiles at once; 1: fusion of what was written; 2: everything,
+                    simplification and common subexpressions too
+    deterministic   the same bits from run to run on one machine, for any number of threads;
+                    every kernel there is now keeps this, so that False changes nothing yet
     """
 
     fast: bool = False

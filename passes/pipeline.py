@@ -39,12 +39,12 @@ class Stage:
 PIPELINE: tuple[Stage, ...] = (
     Stage("expand", expand, 0),
     Stage("settle", settle, 1),
-    Stage("fold", fold, 1),
-    Stage("cse", cse, 1),
-    Stage("simplify", simplify, 1, fast=simplify_fast),
+    Stage("fold", fold, 2),
+    Stage("cse", cse, 2),
+    Stage("simplify", simplify, 2, fast=simplify_fast),
     # A second time: rules leave numbers to fold, and expressions that others have computed.
-    Stage("fold", fold, 1),
-    Stage("cse", cse, 1),
+    Stage("fold", fold, 2),
+    Stage("cse", cse, 2),
     Stage("dce", dce, 0),
     Stage("separate", separate, 0, until=0),
     Stage("fuse", fuse, 1),

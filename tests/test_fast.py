@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc._lazy import load
 from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.codegen.scalar import SCALARS
+from graphc.device import CPU, H100
+from graphc.lowered import lower_graph
+from graphc.options import Options
 
 COMBINE = """
 @kernel({decorator})
@@ -91,3 +95,22 @@ def run(address: int, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
     call(ctypes.addressof(table), 0, len(x))
     return y
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_options_reach_the_kernels(target: str) -> None:
+    x = np.linspace(0.1, 2, 300, dtype=np.float32)
+
+    def f(x: Any) -> Any:
+        return (x * x + 0.5) / x[0]
+
+    device = {"cpu": CPU, "cuda": H100}[target]
+    exact, fast = (
+        lower_graph(graphc.trace(f, x), device, Options(fast=chosen))
+        for chosen in (False, True)
+    )
+    assert [", fast=True)" in made.kernels[0].source for made in (exact, fast)] == [False, True]
+    assert exact.kernels[0].key != fast.kernels[0].key
+    if target == "cpu":
+        (got,) = fast.compile()([x])
+        np.testing.assert_allclose(got, f(x), rtol=1e-6)
