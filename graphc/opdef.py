@@ -200,6 +200,10 @@ def tracing_with(trace: TraceLike) -> Iterator[None]:
         _TRACE.reset(token)
 
 
+SCATTER_STEP = "acc + x"
+"""The one accumulation for which kernels of scatters are made."""
+
+
 class Registry:
     """All op records by name, in the order in which they were registered."""
 
@@ -207,9 +211,13 @@ class Registry:
         self._ops: dict[str, Op] = {}
 
     def add(self, op: Op) -> Op:
-        """Register `op`; raises ArgumentError if the name is taken."""
+        """Register `op`; raises ArgumentError if the name is taken, or no kernel can be made."""
         if op.name in self._ops:
             raise ArgumentError(f"an op named {op.name} is registered already")
+        if op.kind == "scatter" and op.step != SCATTER_STEP:
+            raise ArgumentError(
+                f"a scatter adds up: the step of {op.name} is {SCATTER_STEP!r}, not {op.step!r}"
+            )
         self._ops[op.name] = op
         return op
 

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i64
+from graphc.errors import ArgumentError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value, literal
-from graphc.opdef import NOT_DIFFERENTIABLE, Op
+from graphc.opdef import NOT_DIFFERENTIABLE, Op, Registry
 from graphc.ops import REGISTRY
+from graphc.ops.products import scatter_add
 from graphc.passes.expand import expand
 from graphc.passes.grad import vjp
 from graphc.passes.rewrite import emitting
@@ -484,3 +486,9 @@ def test_batches(case: Case, rng: np.random.Generator) -> None:
             for n in range(size)
         ]
         np.testing.assert_allclose(made, np.stack(expected, at), rtol=1e-12)
+
+
+def test_a_scatter_of_another_step_is_refused() -> None:
+    op = replace(scatter_add, name="scatter_max", step="maximum(acc, x)")
+    with pytest.raises(ArgumentError, match="a scatter adds up"):
+        Registry().add(op)
