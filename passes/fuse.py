@@ -190,19 +190,17 @@ class _State:
         """The quick way: one more unit on a group where all values have all axes."""
         if not (producer.simple and consumer.simple and len(consumer.units) == 1):
             return False
-        space = producer.space
-        mark, domain = space.mark(), len(space.domain()) if len(space.axes) < 64 else None
+        space, nodes = producer.space, consumer.units[0].nodes
+        mark = space.mark()
         try:
-            for node in consumer.units[0].nodes:
+            for node in nodes:
                 space.add(node)
         except Illegal:
             space.rollback(mark)
             return False
-        main = Value(consumer.units[0].main)
-        first = Value(next(n for n in space.nodes if not is_free(n)))
-        if space.set_of(main) != space.set_of(first) or (
-            domain is not None and len(space.domain()) != domain
-        ):
+        first = space.set_of(Value(next(n for n in space.nodes if not is_free(n))))
+        computed = (v for n in nodes if not is_free(n) for v in n.results)
+        if any(space.set_of(v) != first for v in computed):
             space.rollback(mark)
             return False
         self._absorb(producer, consumer)
