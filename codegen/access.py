@@ -17,13 +17,9 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     When,
-    map_body,
-    map_expr,
-    map_exprs,
-    parts,
-    subexpressions,
     walk,
 )
+from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
 from graphc.dtypes import Type
 from graphc.index import Axis, Condition, Index, as_index
 
@@ -42,7 +38,7 @@ def own_accesses(statement: Statement) -> Iterable[Access]:
         yield statement.buffer, statement.index
     if isinstance(statement, Update) and isinstance(statement.target, Load):
         yield statement.target.buffer, statement.target.index
-    for expr in parts(statement):
+    for expr in expressions(statement):
         for part in subexpressions(expr):
             if isinstance(part, Load):
                 yield part.buffer, part.index
@@ -58,7 +54,7 @@ def own_numbers(statement: Statement) -> Iterable[Index]:
     """Those of a statement itself, without what is inside it."""
     conditions: tuple[Condition, ...] = getattr(statement, "conditions", ())
     yield from (c.index for c in conditions)
-    for expr in parts(statement):
+    for expr in expressions(statement):
         for part in subexpressions(expr):
             if isinstance(part, IndexValue):
                 yield part.index

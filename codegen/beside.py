@@ -23,12 +23,10 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
-    map_body,
-    map_expr,
-    map_exprs,
     walk,
 )
 from graphc.codegen.names import Names
+from graphc.codegen.walks import map_body, map_expr, map_exprs
 from graphc.index import Atom, Index, Loaded, Quotient, Remainder
 
 

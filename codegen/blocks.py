@@ -23,9 +23,9 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
-    map_body,
     walk,
 )
+from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index

@@ -21,11 +21,10 @@ from graphc.codegen.kernel import (
     Masked,
     Statement,
     Var,
-    convert,
     origin_of,
-    spell,
 )
 from graphc.codegen.names import Names
+from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value

@@ -27,15 +27,11 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
-    map_body,
-    map_expr,
-    map_exprs,
-    subexpressions,
     walk,
 )
-from graphc.codegen.kernel import parts as expressions
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import WORKER, Draft
+from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Index, Loaded

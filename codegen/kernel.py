@@ -6,15 +6,12 @@ axes; `Kernel.axis_names` names them. Values and buffers share a namespace, as i
 
 from __future__ import annotations
 
-import ast
-import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-from graphc.codegen.scalar import SCALARS
-from graphc.dtypes import DType, Type, bool_
-from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
+from graphc.dtypes import DType, Type
+from graphc.index import Axis, Condition, Index
 from graphc.ir import Loc, Node, Value
 from graphc.naming import kernel_name
 
@@ -77,68 +74,6 @@ class Masked:
 
 
 Expr = Const | Var | Load | IndexValue | Apply | Masked
-
-_BINARY: Mapping[type[ast.AST], str] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.Div: "/",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.BitAnd: "&",
-    ast.BitOr: "|",
-    ast.BitXor: "^",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
-UNARY: Mapping[type[ast.AST], str] = {ast.USub: "u-", ast.Invert: "u~"}
-COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-
-
-def spell(code: str, names: Mapping[str, Expr], dtype: DType) -> Expr:
-    """The expression that a record's `code` writes, its free names replaced.
-
-    `dtype` is the compute dtype of the operands: literals take it. `cast(x)` is the caller's.
-    """
-    return _expression(ast.parse(code, mode="eval").body, names, dtype)
-
-
-def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
-    match tree:
-        case ast.Name(id=name):
-            return names[name]
-        case ast.Constant(value=bool() | int() | float() as value):
-            return Const(value, dtype)
-        case ast.BinOp(left=left, op=op, right=right):
-            args = (_expression(left, names, dtype), _expression(right, names, dtype))
-            return Apply(_BINARY[type(op)], args, args[0].dtype)
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            args = (_expression(left, names, dtype), _expression(right, names, dtype))
-            return Apply(_BINARY[type(op)], args, bool_)
-        case ast.UnaryOp(op=op, operand=operand):
-            arg = _expression(operand, names, dtype)
-            return Apply(UNARY[type(op)], (arg,), arg.dtype)
-        case ast.Call(func=ast.Name(id=function), args=parts):
-            operands = tuple(_expression(p, names, dtype) for p in parts)
-            return Apply(function, operands, _result(function, operands))
-    raise TypeError(f"{ast.dump(tree)} is not part of the spelling of an op")
-
-
-def _result(function: str, args: tuple[Expr, ...]) -> DType:
-    row = SCALARS[function]
-    return args[-1].dtype if row.result == "same" else bool_
-
-
-def convert(expr: Expr, to: DType) -> Expr:
-    """`expr` in another dtype; the half types are rounded and stay in their compute dtype."""
-    if expr.dtype != to.compute:
-        expr = Apply(to.compute.name, (expr,), to.compute)
-    return expr if to.compute is to else Apply(f"round_{to.name}", (expr,), to.compute)
-
 
 # --- statements ---------------------------------------------------------------------------
 
@@ -303,7 +238,7 @@ class Kernel:
     `table` makes one launch of several of a flat kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
-    readers: it takes no part in `key`.
+    readers: it is no part of what the kernel does.
     """
 
     params: tuple[Param, ...]
@@ -376,15 +311,6 @@ class Kernel:
         flat = [isinstance(s, Loop) and s.role == "flat" for s in loops]
         return flat == [True] and all(p.role != "status" for p in self.params)
 
-    def key(self, salt: str = "") -> str:
-        """The content hash: names of values, locations and comments play no part."""
-        text = "\n".join(map(canonical, self.whole))
-        if self.parts:
-            place = {p.name: str(i) for i, p in enumerate(self.params)}
-            wired = [[place.get(p.name, "") for p in part.params] for part in self.parts]
-            text += f"\n{self.threads} {wired} {[(p.blocks, p.extent) for p in self.parts]}"
-        return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:16]
-
 
 def between(
     nodes: Sequence[Node], given: Container[Value], results: Iterable[Value]
@@ -397,161 +323,9 @@ def between(
     return [n for n in nodes if n in live]
 
 
-def map_body(body: Sequence[Statement], change: Any) -> tuple[Statement, ...]:
-    """Rebuild statements from the inside out; `change(s)` gives a statement, a list or None."""
-    result: list[Statement] = []
-    for statement in body:
-        if isinstance(statement, Loop | Once | When):
-            statement = replace(statement, body=map_body(statement.body, change))
-        made = change(statement)
-        result += made if isinstance(made, list) else [] if made is None else [made]
-    return tuple(result)
-
-
 def walk(body: Sequence[Statement]) -> Iterator[Statement]:
     """Every statement, outer before inner."""
     for statement in body:
         yield statement
         if isinstance(statement, Loop | Once | When):
             yield from walk(statement.body)
-
-
-def parts(statement: Statement) -> tuple[Expr, ...]:
-    """The expressions of a statement itself."""
-    if isinstance(statement, Let | Store | Update):
-        return (statement.expr,)
-    return ()
-
-
-def subexpressions(expr: Expr) -> Iterator[Expr]:
-    """The expression and everything in it."""
-    yield expr
-    if isinstance(expr, Apply):
-        for arg in expr.args:
-            yield from subexpressions(arg)
-    elif isinstance(expr, Masked):
-        yield from subexpressions(expr.value)
-        yield from subexpressions(expr.other)
-
-
-def map_expr(expr: Expr, change: Any) -> Expr:
-    """Rebuild an expression from the inside out."""
-    if isinstance(expr, Apply):
-        expr = replace(expr, args=tuple(map_expr(a, change) for a in expr.args))
-    elif isinstance(expr, Masked):
-        expr = replace(
-            expr, value=map_expr(expr.value, change), other=map_expr(expr.other, change)
-        )
-    result: Expr = change(expr)
-    return result
-
-
-def map_exprs(statement: Statement, change: Any) -> Statement:
-    """A statement with `change` applied to each of its expressions."""
-    if isinstance(statement, Let | Store | Update):
-        return replace(statement, expr=change(statement.expr))
-    return statement
-
-
-def canonical(kernel: Kernel) -> str:
-    """A text that is equal for kernels that compute the same in the same way."""
-    numbers: dict[str, str] = {}
-    axes: dict[int, str] = {}
-
-    def number(name: str) -> str:
-        return numbers.setdefault(name, f"v{len(numbers)}")
-
-    def axis_name(axis: int) -> str:
-        return axes.setdefault(axis, f"a{len(axes)}")
-
-    def plain(statement: Statement) -> str:
-        match statement:
-            case Let(name=name, expr=expr):
-                return f"{number(name)} = {text(expr)}"
-            case Loop(axis=axis, role=role, body=body, start=start, stop=stop):
-                # The extent of a dealt-out axis is the launch's, not the kernel's.
-                given = axis.number in kernel.sizes or role in ("chunk", "flat")
-                extent = "n" if given else axis.extent
-                head = f"{role} {axis_name(axis.number)}:{extent}"
-                inside = "; ".join(map(plain, body))
-                bounds = ":".join(at((i,)) for i in (start, stop) if i is not None)
-                return f"{head} {bounds} [{inside}]"
-            case Store(buffer=buffer, index=index, expr=expr):
-                return f"{number(buffer)}[{at(index)}] := {text(expr)}"
-            case Update(target=target, function=function, expr=expr):
-                return f"{text(target)} {function}= {text(expr)}"
-            case Combine(name=name, function=function):
-                return f"combine {number(name)} {function}"
-            case Scratch(name=name, type=type):
-                return f"scratch {number(name)} {type}"
-            case Once(body=body):
-                return f"once [{'; '.join(map(plain, body))}]"
-            case When(conditions=conditions, body=body):
-                return f"when {mask(conditions)} [{'; '.join(map(plain, body))}]"
-            case Check(conditions=conditions, code=code):
-                return f"check {mask(conditions)} {code}"
-            case Barrier():
-                return "barrier"
-
-    def text(expr: Expr) -> str:
-        match expr:
-            case Var(name=name):
-                return number(name)
-            case Load(buffer=buffer, index=index):
-                return f"{number(buffer)}[{at(index)}]"
-            case Apply(function=function, args=args, dtype=dtype):
-                return f"{function}.{dtype}({', '.join(map(text, args))})"
-            case Masked(conditions=conditions, value=value, other=other):
-                return f"masked({mask(conditions)}, {text(value)}, {text(other)})"
-            case IndexValue(index=index, dtype=dtype):
-                return f"{dtype}({at((index,))})"
-            case Const(value=value, dtype=dtype):
-                return f"{dtype}({value!r})"
-
-    def at(index: tuple[Index, ...]) -> str:
-        return ", ".join(index_text(i, axis_name, number) for i in index)
-
-    def mask(conditions: tuple[Condition, ...]) -> str:
-        return " & ".join(
-            f"{index_text(c.index, axis_name, number)} {c.relation} {c.bound}"
-            for c in conditions
-        )
-
-    head = "; ".join(f"{number(p.name)}: {p.type} {p.role}" for p in kernel.params)
-    alias = [number(name) for pair in kernel.alias for name in pair]
-    body = "; ".join(map(plain, kernel.body))
-    rows = f" | {len(kernel.table)} rows" if kernel.table else ""
-    return f"{head} | {kernel.threads} {alias} | {body}{rows}"
-
-
-def index_text(
-    index: Index, name: Callable[[int], str], variable: Callable[[str], str] = str
-) -> str:
-    """An index as Python source, axes by `name(number)` and what was loaded by `variable(name)`."""
-
-    def grouped(inner: Index) -> str:
-        text = index_text(inner, name, variable)
-        return text if inner.axis is not None else f"({text})"
-
-    pieces = []
-    for atom, factor in index.terms:
-        match atom:
-            case Axis(number=number):
-                text = name(number)
-            case Quotient(index=inner, divisor=divisor):
-                text = f"{grouped(inner)} // {divisor}"
-            case Remainder(index=inner, divisor=divisor):
-                text = f"{grouped(inner)} % {divisor}"
-            case Loaded(value=value):
-                text = variable(value)
-        if not isinstance(atom, Axis | Loaded) and factor != 1:
-            text = f"({text})"
-        if abs(factor) != 1:
-            text = f"{text} * {abs(factor)}"
-        pieces.append(("-" if factor < 0 else "+", text))
-    if index.constant or not pieces:
-        pieces.append(("-" if index.constant < 0 else "+", str(abs(index.constant))))
-    # A negative first term would read as a unary minus: put a positive one before it.
-    pieces.sort(key=lambda piece: piece[0] == "-")
-    first = pieces[0][1] if pieces[0][0] == "+" else f"-{pieces[0][1]}"
-    return first + "".join(f" {sign} {text}" for sign, text in pieces[1:])

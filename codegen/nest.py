@@ -23,10 +23,9 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
-    convert,
     origin_of,
-    spell,
 )
+from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
 from graphc.ir import Node, Value

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from graphc.canonical import region_key
 from graphc.codegen.access import share_buffer
 from graphc.codegen.joining import Steps
-from graphc.codegen.kernel import Check, Kernel, Statement, map_body
+from graphc.codegen.kernel import Check, Kernel, Statement
+from graphc.codegen.kernel_text import kernel_key
 from graphc.codegen.names import distinct, entry_name
 from graphc.codegen.plan import (
     Buffer,
@@ -28,6 +29,7 @@ from graphc.codegen.plan import (
 from graphc.codegen.product import linear
 from graphc.codegen.repeat import repeated
 from graphc.codegen.schedule import Schedule, Task, schedules
+from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
@@ -253,7 +255,8 @@ class _Planner:
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
         """The launch of a kernel, by the first one of its key; its source is still to come."""
-        key = self.keys.get(kernel) or kernel.key(f"{self.device.target} {self.salt}")
+        salt = f"{self.device.target} {self.salt}"
+        key = self.keys.get(kernel) or kernel_key(kernel, salt)
         self.keys[kernel] = key
         self.kernels.setdefault(key, kernel)
         return Launch(

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphc.codegen.kernel import (
-    COMPARISONS,
-    UNARY,
     Apply,
     Barrier,
     Check,
@@ -29,13 +27,13 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
-    index_text,
-    parts,
-    subexpressions,
     walk,
 )
+from graphc.codegen.kernel_text import index_text
 from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
 from graphc.codegen.reference import Reference, print_reference, shortest
+from graphc.codegen.spelling import COMPARISONS, UNARY
+from graphc.codegen.walks import expressions, subexpressions
 from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
 
@@ -289,7 +287,7 @@ def literal_dtype(kernel: Kernel) -> DType:
     """The dtype of the kernel's bare literals: f64 where all floats are."""
     found = {p.type.dtype.compute for part in kernel.whole for p in part.params}
     for statement in (s for part in kernel.whole for s in walk(part.body)):
-        for expr in parts(statement):
+        for expr in expressions(statement):
             found |= {e.dtype for e in subexpressions(expr)}
     return f64 if f64 in found and f32 not in found else f32
 

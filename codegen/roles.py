@@ -36,14 +36,10 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
-    map_body,
-    map_expr,
-    map_exprs,
-    subexpressions,
     walk,
 )
-from graphc.codegen.kernel import parts as expressions
 from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Dim, DType, Type
 from graphc.index import Axis, Index, as_index, axis_index

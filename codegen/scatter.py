@@ -25,11 +25,11 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
-    convert,
     origin_of,
 )
 from graphc.codegen.names import Names
 from graphc.codegen.region import temporary
+from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
 from graphc.dtypes import Type, i64

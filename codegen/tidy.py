@@ -6,18 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.index_names import name_indices
-from graphc.codegen.kernel import (
-    Combine,
-    Kernel,
-    Loop,
-    Once,
-    Statement,
-    Var,
-    map_body,
-    parts,
-    subexpressions,
-    walk,
-)
+from graphc.codegen.kernel import Combine, Kernel, Loop, Once, Statement, Var, walk
+from graphc.codegen.walks import expressions, map_body, subexpressions
 from graphc.index import Index
 
 
@@ -63,5 +53,7 @@ def _with_one_once(body: Sequence[Statement]) -> tuple[Statement, ...]:
 
 
 def _names(once: Once) -> set[str]:
-    exprs = [e for s in walk(once.body) for part in parts(s) for e in subexpressions(part)]
+    exprs = [
+        e for s in walk(once.body) for part in expressions(s) for e in subexpressions(part)
+    ]
     return {e.name for e in exprs if isinstance(e, Var)}

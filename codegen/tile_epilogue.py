@@ -26,15 +26,13 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
-    convert,
-    map_body,
-    map_expr,
-    map_exprs,
     origin_of,
     walk,
 )
 from graphc.codegen.nest import Accumulator, NestBuilder
 from graphc.codegen.roles import INNER, expand_inner, stacked
+from graphc.codegen.spelling import convert
+from graphc.codegen.walks import map_body, map_expr, map_exprs
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index
 from graphc.ir import Graph, Node, Value

@@ -30,13 +30,13 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
-    convert,
     origin_of,
-    subexpressions,
 )
 from graphc.codegen.region import temporary, without
+from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
 from graphc.codegen.tile_epilogue import NAMES, Epilogue, Letters, Tile, letters_of, padded
+from graphc.codegen.walks import subexpressions
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index

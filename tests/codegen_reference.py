@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.kernel import Apply, Const, spell, subexpressions
+from graphc.codegen.kernel import Apply, Const
 from graphc.codegen.scalar import SCALARS
+from graphc.codegen.spelling import spell
+from graphc.codegen.walks import subexpressions
 from graphc.dtypes import DType, Type, f32, f64
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Value

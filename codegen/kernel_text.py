@@ -1,0 +1,159 @@
+"""Kernels and indices as text: what tells whether two kernels are one, and indices as source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from graphc.codegen.kernel import (
+    Apply,
+    Barrier,
+    Check,
+    Combine,
+    Const,
+    Expr,
+    IndexValue,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Masked,
+    Once,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    When,
+)
+from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
+
+
+def kernel_key(kernel: Kernel, salt: str = "") -> str:
+    """The content hash of a kernel: names of values, locations and comments play no part."""
+    text = "\n".join(map(canonical, kernel.whole))
+    if kernel.parts:
+        place = {p.name: str(i) for i, p in enumerate(kernel.params)}
+        wired = [[place.get(p.name, "") for p in part.params] for part in kernel.parts]
+        text += f"\n{kernel.threads} {wired} {[(p.blocks, p.extent) for p in kernel.parts]}"
+    return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()[:16]
+
+
+def canonical(kernel: Kernel) -> str:
+    """A text that is equal for kernels that compute the same in the same way."""
+    return _Canonical(kernel).kernel()
+
+
+class _Canonical:
+    """Writes a kernel with its buffers, values and axes numbered in the order of their use."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._names: dict[str, str] = {}
+        self._axes: dict[int, str] = {}
+
+    def kernel(self) -> str:
+        """All that makes the kernel what it is; parameters come first."""
+        made = self._kernel
+        head = "; ".join(f"{self.name(p.name)}: {p.type} {p.role}" for p in made.params)
+        alias = [self.name(name) for pair in made.alias for name in pair]
+        body = self.body(made.body)
+        rows = f" | {len(made.table)} rows" if made.table else ""
+        return f"{head} | {made.threads} {alias} | {body}{rows}"
+
+    def name(self, name: str) -> str:
+        return self._names.setdefault(name, f"v{len(self._names)}")
+
+    def axis(self, axis: int) -> str:
+        return self._axes.setdefault(axis, f"a{len(self._axes)}")
+
+    def body(self, statements: tuple[Statement, ...]) -> str:
+        return "; ".join(map(self.statement, statements))
+
+    def statement(self, statement: Statement) -> str:
+        match statement:
+            case Let(name=name, expr=expr):
+                return f"{self.name(name)} = {self.expr(expr)}"
+            case Loop():
+                return self.loop(statement)
+            case Store(buffer=buffer, index=index, expr=expr):
+                return f"{self.name(buffer)}[{self.at(index)}] := {self.expr(expr)}"
+            case Update(target=target, function=function, expr=expr):
+                return f"{self.expr(target)} {function}= {self.expr(expr)}"
+            case Combine(name=name, function=function):
+                return f"combine {self.name(name)} {function}"
+            case Scratch(name=name, type=type):
+                return f"scratch {self.name(name)} {type}"
+            case Once(body=body):
+                return f"once [{self.body(body)}]"
+            case When(conditions=conditions, body=body):
+                return f"when {self.mask(conditions)} [{self.body(body)}]"
+            case Check(conditions=conditions, code=code):
+                return f"check {self.mask(conditions)} {code}"
+            case Barrier():
+                return "barrier"
+
+    def loop(self, loop: Loop) -> str:
+        # The extent of a dealt-out axis is the launch's, not the kernel's.
+        axis = loop.axis
+        given = axis.number in self._kernel.sizes or loop.role in ("chunk", "flat")
+        extent = "n" if given else axis.extent
+        head = f"{loop.role} {self.axis(axis.number)}:{extent}"
+        inside = self.body(loop.body)
+        bounds = ":".join(self.at((i,)) for i in (loop.start, loop.stop) if i is not None)
+        return f"{head} {bounds} [{inside}]"
+
+    def expr(self, expr: Expr) -> str:
+        match expr:
+            case Var(name=name):
+                return self.name(name)
+            case Load(buffer=buffer, index=index):
+                return f"{self.name(buffer)}[{self.at(index)}]"
+            case Apply(function=function, args=args, dtype=dtype):
+                return f"{function}.{dtype}({', '.join(map(self.expr, args))})"
+            case Masked(conditions=conditions, value=value, other=other):
+                mask = self.mask(conditions)
+                return f"masked({mask}, {self.expr(value)}, {self.expr(other)})"
+            case IndexValue(index=index, dtype=dtype):
+                return f"{dtype}({self.at((index,))})"
+            case Const(value=value, dtype=dtype):
+                return f"{dtype}({value!r})"
+
+    def at(self, index: tuple[Index, ...]) -> str:
+        return ", ".join(index_text(i, self.axis, self.name) for i in index)
+
+    def mask(self, conditions: tuple[Condition, ...]) -> str:
+        return " & ".join(f"{self.at((c.index,))} {c.relation} {c.bound}" for c in conditions)
+
+
+def index_text(
+    index: Index, name: Callable[[int], str], variable: Callable[[str], str] = str
+) -> str:
+    """An index as Python source, axes by `name(number)` and what was loaded by `variable(name)`."""
+
+    def grouped(inner: Index) -> str:
+        text = index_text(inner, name, variable)
+        return text if inner.axis is not None else f"({text})"
+
+    pieces = []
+    for atom, factor in index.terms:
+        match atom:
+            case Axis(number=number):
+                text = name(number)
+            case Quotient(index=inner, divisor=divisor):
+                text = f"{grouped(inner)} // {divisor}"
+            case Remainder(index=inner, divisor=divisor):
+                text = f"{grouped(inner)} % {divisor}"
+            case Loaded(value=value):
+                text = variable(value)
+        if not isinstance(atom, Axis | Loaded) and factor != 1:
+            text = f"({text})"
+        if abs(factor) != 1:
+            text = f"{text} * {abs(factor)}"
+        pieces.append(("-" if factor < 0 else "+", text))
+    if index.constant or not pieces:
+        pieces.append(("-" if index.constant < 0 else "+", str(abs(index.constant))))
+    # A negative first term would read as a unary minus: put a positive one before it.
+    pieces.sort(key=lambda piece: piece[0] == "-")
+    first = pieces[0][1] if pieces[0][0] == "+" else f"-{pieces[0][1]}"
+    return first + "".join(f" {sign} {text}" for sign, text in pieces[1:])

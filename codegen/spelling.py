@@ -1,0 +1,71 @@
+"""Expressions from what the records of ops say: their `code` spelled out, and conversions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+from graphc.codegen.kernel import Apply, Const, Expr
+from graphc.codegen.scalar import SCALARS
+from graphc.dtypes import DType, bool_
+
+_BINARY: Mapping[type[ast.AST], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+UNARY: Mapping[type[ast.AST], str] = {ast.USub: "u-", ast.Invert: "u~"}
+COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+
+
+def spell(code: str, names: Mapping[str, Expr], dtype: DType) -> Expr:
+    """The expression that a record's `code` writes, its free names replaced.
+
+    `dtype` is the compute dtype of the operands: literals take it. `cast(x)` is the caller's.
+    """
+    return _expression(ast.parse(code, mode="eval").body, names, dtype)
+
+
+def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
+    match tree:
+        case ast.Name(id=name):
+            return names[name]
+        case ast.Constant(value=bool() | int() | float() as value):
+            return Const(value, dtype)
+        case ast.BinOp(left=left, op=op, right=right):
+            args = (_expression(left, names, dtype), _expression(right, names, dtype))
+            return Apply(_BINARY[type(op)], args, args[0].dtype)
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            args = (_expression(left, names, dtype), _expression(right, names, dtype))
+            return Apply(_BINARY[type(op)], args, bool_)
+        case ast.UnaryOp(op=op, operand=operand):
+            arg = _expression(operand, names, dtype)
+            return Apply(UNARY[type(op)], (arg,), arg.dtype)
+        case ast.Call(func=ast.Name(id=function), args=parts):
+            operands = tuple(_expression(p, names, dtype) for p in parts)
+            return Apply(function, operands, _result(function, operands))
+    raise TypeError(f"{ast.dump(tree)} is not part of the spelling of an op")
+
+
+def _result(function: str, args: tuple[Expr, ...]) -> DType:
+    row = SCALARS[function]
+    return args[-1].dtype if row.result == "same" else bool_
+
+
+def convert(expr: Expr, to: DType) -> Expr:
+    """`expr` in another dtype; the half types are rounded and stay in their compute dtype."""
+    if expr.dtype != to.compute:
+        expr = Apply(to.compute.name, (expr,), to.compute)
+    return expr if to.compute is to else Apply(f"round_{to.name}", (expr,), to.compute)

@@ -1,0 +1,69 @@
+"""Over the Kernel IR: what a statement or an expression holds, and rebuilding with changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from graphc.codegen.kernel import (
+    Apply,
+    Expr,
+    Let,
+    Loop,
+    Masked,
+    Once,
+    Statement,
+    Store,
+    Update,
+    When,
+)
+
+StatementChange = Callable[[Statement], Statement | list[Statement] | None]
+ExprChange = Callable[[Expr], Expr]
+
+
+def map_body(body: Sequence[Statement], change: StatementChange) -> tuple[Statement, ...]:
+    """Rebuild statements from the inside out; `change(s)` gives a statement, a list or None."""
+    result: list[Statement] = []
+    for statement in body:
+        if isinstance(statement, Loop | Once | When):
+            statement = replace(statement, body=map_body(statement.body, change))
+        made = change(statement)
+        result += made if isinstance(made, list) else [] if made is None else [made]
+    return tuple(result)
+
+
+def expressions(statement: Statement) -> tuple[Expr, ...]:
+    """The expressions of a statement itself."""
+    if isinstance(statement, Let | Store | Update):
+        return (statement.expr,)
+    return ()
+
+
+def subexpressions(expr: Expr) -> Iterator[Expr]:
+    """The expression and everything in it."""
+    yield expr
+    if isinstance(expr, Apply):
+        for arg in expr.args:
+            yield from subexpressions(arg)
+    elif isinstance(expr, Masked):
+        yield from subexpressions(expr.value)
+        yield from subexpressions(expr.other)
+
+
+def map_expr(expr: Expr, change: ExprChange) -> Expr:
+    """Rebuild an expression from the inside out."""
+    if isinstance(expr, Apply):
+        expr = replace(expr, args=tuple(map_expr(a, change) for a in expr.args))
+    elif isinstance(expr, Masked):
+        expr = replace(
+            expr, value=map_expr(expr.value, change), other=map_expr(expr.other, change)
+        )
+    return change(expr)
+
+
+def map_exprs(statement: Statement, change: ExprChange) -> Statement:
+    """A statement with `change` applied to each of its expressions."""
+    if isinstance(statement, Let | Store | Update):
+        return replace(statement, expr=change(statement.expr))
+    return statement
