@@ -22,7 +22,6 @@ from graphc.codegen.access import (
     other_indices,
     substitute,
 )
-from graphc.codegen.blocks import block_turns
 from graphc.codegen.kernel import (
     Combine,
     Expr,
@@ -39,7 +38,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.nest import Accumulator, Nest
-from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
+from graphc.codegen.walks import expressions, map_expr, map_exprs, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Dim, DType, Type
 from graphc.index import Axis, Index, as_index, axis_index
@@ -106,7 +105,7 @@ def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis
     return whole, new
 
 
-def _inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRole) -> Loop:
+def inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRole) -> Loop:
     """Nested loops over the inner axes, the innermost of role `last`."""
     loop: tuple[Statement, ...] = body
     for i, axis in enumerate(reversed(axes)):
@@ -129,7 +128,7 @@ def expand_inner(
         if not (isinstance(statement, Loop) and statement.role == "inner"):
             result.append(statement)
             continue
-        result.append(_inner_loops(axes, statement.body, last))
+        result.append(inner_loops(axes, statement.body, last))
         for s in statement.body:
             if isinstance(s, Update) and isinstance(s.target, Var) and s.target.name in by_name:
                 made = by_name[s.target.name]
@@ -153,7 +152,7 @@ class Draft:
     block: int = 1
 
 
-def flat(nest: Nest, body: Body, device: Device) -> Draft:
+def flat(body: Body, device: Device) -> Draft:
     """Every element by itself."""
     if len(body.outer) <= 1:
         axis = body.outer[0] if body.outer else Axis(WORKER, 1)
@@ -164,15 +163,15 @@ def flat(nest: Nest, body: Body, device: Device) -> Draft:
         return Draft((loop,), _sizeless(body, axis), extent, THREADS, "flat", extent)
     *rest, last = body.outer
     if device.is_cuda and last.size < THREADS // 4:
-        return elements(nest, body)
+        return elements(body)
     whole, new = flatten(rest)
     inside = substitute(body.statements, new)
     loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
     total = whole.size * last.size
-    return Draft((loop,), body.buffers, whole.size, _threads(last.size), "plane", total)
+    return Draft((loop,), body.buffers, whole.size, threads_for(last.size), "plane", total)
 
 
-def elements(nest: Nest, body: Body) -> Draft:
+def elements(body: Body) -> Draft:
     """Every element by itself, all axes flattened into one."""
     whole, new = flatten(body.outer)
     loop = Loop(whole, "flat", substitute(body.statements, new))
@@ -219,7 +218,7 @@ def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
     }
 
 
-def _threads(width: int) -> int:
+def threads_for(width: int) -> int:
     """Threads of a block for a row of this width: a power of two of whole warps."""
     return min(THREADS, max(32, 1 << (max(width, 1) - 1).bit_length()))
 
@@ -231,20 +230,20 @@ def rows(nest: Nest, body: Body, device: Device) -> Draft:
     combine = [a for _, a in nest.local]
     statements = substitute(body.statements, new)
     inside = expand_inner(statements, body.inner, "lane", combine)
-    inside = [_once_at_outer(s, device) for s in inside]
+    inside = [once_at_outer(s, device) for s in inside]
     width = body.inner[-1].size
     extent = whole.size
     work = extent * math.prod(a.size for a in body.inner)
     loop = Loop(whole, "chunk", tuple(inside))
-    return Draft((*scratch, loop), body.buffers, extent, _threads(width), "rows", work)
+    return Draft((*scratch, loop), body.buffers, extent, threads_for(width), "rows", work)
 
 
-def _once_at_outer(statement: Statement, device: Device) -> Statement:
+def once_at_outer(statement: Statement, device: Device) -> Statement:
     """A store of the outer level is done by one lane."""
     return Once((statement,)) if isinstance(statement, Store) and device.is_cuda else statement
 
 
-def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
+def threads_of(body: Body) -> Draft:
     """A thread for each outer element, inner axes serial (CUDA)."""
     whole, new = flatten(body.outer)
     statements = substitute(body.statements, new)
@@ -256,7 +255,7 @@ def threads_of(nest: Nest, body: Body, device: Device) -> Draft:
     )
 
 
-def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
+def columns(body: Body, lane: Axis) -> Draft:
     """Lanes run over a block of an outer axis, inner axes are serial (CPU)."""
     size = lane.size
     blocks = Axis(WORKER - 1, -(-size // LANES))
@@ -268,7 +267,7 @@ def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     start = block * LANES
     new = {a: i for a, i in new.items() if a != blocks}
     buffers = dict(body.buffers)
-    inside = _lane_segments(substitute(body.statements, new), lane, start, body.inner, buffers)
+    inside = lane_segments(substitute(body.statements, new), lane, start, body.inner, buffers)
     extent = whole.size
     work = math.prod(a.size for a in (*body.outer, *body.inner))
     return Draft(
@@ -276,7 +275,12 @@ def columns(nest: Nest, body: Body, device: Device, lane: Axis) -> Draft:
     )
 
 
-def _lane_segments(
+def is_short(rows: int, width: int) -> bool:
+    """Whether rows are so short, and so many, that lanes had better run over them (CPU)."""
+    return width <= SHORT_ROW and rows >= LANES // 2
+
+
+def lane_segments(
     body: Sequence[Statement],
     lane: Axis,
     start: Index,
@@ -300,7 +304,7 @@ def _lane_segments(
         (loop,) = made if len(made) == 1 else (None,)
         if isinstance(loop, Loop) and loop.role == "inner":
             lanes = Loop(lane, "lane", loop.body, start, start + LANES)
-            result.append(_inner_loops(inner, (lanes,), "serial"))
+            result.append(inner_loops(inner, (lanes,), "serial"))
         else:
             result.append(Loop(lane, "lane", made, start, start + LANES))
     return result
@@ -356,148 +360,3 @@ def _privatize(
         target = expression(statement.target)
         return replace(statement, target=target)  # type: ignore[arg-type]
     return statement
-
-
-# --- split reductions ---------------------------------------------------------------------
-
-
-def split_rows(
-    nest: Nest, body: Body, device: Device, chunks: int, parts: dict[str, str]
-) -> Draft:
-    """Chunks of rows, each leaving a partial of every split reduction.
-
-    `parts` names the partial buffer of each split accumulator. On the CPU lanes run over rows
-    where those are short.
-    """
-    whole, new = flatten(body.outer, WORKER)
-    total = whole.size
-    width = math.prod(a.size for a in body.inner)
-    short = not device.is_cuda and bool(nest.local) and is_short(total, width)
-    unit = LANES if short else 1
-    size = max(-(-total // (chunks * unit)), 1) * unit
-    threads = _threads(body.inner[-1].size if body.inner else size)
-    turns = block_turns("serial" if body.inner else "lane", device, threads)
-    if size > 2 * turns and not short:
-        size = -(-size // turns) * turns
-    chunk = Axis(WORKER - 1, max(-(-total // size), 1))
-    statements = substitute(body.statements, new)
-    plan = _Partials(nest, body, chunk, parts, statements)
-    start = axis_index(chunk) * size
-    local = [a for _, a in nest.local]
-    if not body.inner:
-        rows_loop: Statement = Loop(whole, "lane", plan.statements, start, start + size)
-    elif short:
-        block = Axis(WORKER - 2, size // LANES)
-        first = start + axis_index(block) * LANES
-        inside = _lane_segments(plan.statements, whole, first, body.inner, plan.buffers)
-        rows_loop = Loop(block, "serial", tuple(inside))
-    else:
-        inside = expand_inner(plan.statements, body.inner, "lane", local)
-        inside = [_once_at_outer(s, device) for s in plan.by_lanes(inside, device)]
-        rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
-    scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
-    loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
-    extent = chunk.size
-    return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
-
-
-def is_short(rows: int, width: int) -> bool:
-    """Whether rows are so short, and so many, that lanes had better run over them (CPU)."""
-    return width <= SHORT_ROW and rows >= LANES // 2
-
-
-class _Partials:
-    """Where the split accumulators of a nest live: chunk variables, or rows of buffers."""
-
-    def __init__(
-        self,
-        nest: Nest,
-        body: Body,
-        chunk: Axis,
-        parts: dict[str, str],
-        statements: tuple[Statement, ...],
-    ) -> None:
-        self.buffers = dict(body.buffers)
-        self.before: list[Statement] = []
-        self.behind: list[Statement] = []
-        index = {
-            s.target.buffer: s.target.index
-            for s in walk(statements)
-            if isinstance(s, Update) and isinstance(s.target, Load)
-        }
-        self.targets: dict[str, Var | Load] = {}
-        self.of: dict[str, Accumulator] = {}
-        for acc in nest.split:
-            kept = [a for i in index[acc.name] for a in i.axes()]
-            shape = self.buffers.pop(acc.name).static_shape if kept else ()
-            part, dtype = parts[acc.name], acc.type.dtype
-            self.buffers[part] = Type(dtype, (chunk.size, *shape))
-            at = (axis_index(chunk), *(index[acc.name] if kept else ()))
-            if kept:
-                self.of[part] = acc
-                self.targets[acc.name] = Load(part, at, dtype)
-                store = Store(part, at, acc.start)
-                self.before.append(_inner_loops(kept, (store,), "lane"))
-                continue
-            variable = Var(acc.name, dtype)
-            self.targets[acc.name] = variable
-            self.before.append(Let(acc.name, acc.start))
-            if not body.inner or _fed_inside(statements, acc.name):
-                self.behind.append(Combine(acc.name, acc.function, dtype))
-            self.behind.append(Once((Store(part, at, variable),)))
-        self.statements = map_body(statements, self._retarget)
-
-    def _retarget(self, s: Statement) -> Statement:
-        if (
-            isinstance(s, Update)
-            and isinstance(s.target, Load)
-            and s.target.buffer in self.targets
-        ):
-            return replace(s, target=self.targets[s.target.buffer])
-        return s
-
-    def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
-        """The statements where no two lanes accumulate into one element.
-
-        A loop over the lanes that does not move along the partials has a variable for each, which
-        one lane adds to the element.
-        """
-
-        def change(loop: Statement) -> Statement | list[Statement]:
-            if not isinstance(loop, Loop) or loop.role != "lane":
-                return loop
-            still = [s for s in loop.body if isinstance(s, Update) and self._stays(s, loop)]
-            if not still:
-                return loop
-            accs = [self.of[s.target.buffer] for s in still if isinstance(s.target, Load)]
-            own = {id(s): Var(a.name, a.type.dtype) for s, a in zip(still, accs, strict=True)}
-            fed = tuple(
-                replace(s, target=own[id(s)]) if isinstance(s, Update) and id(s) in own else s
-                for s in loop.body
-            )
-            result: list[Statement] = [Let(a.name, a.start) for a in accs]
-            result.append(replace(loop, body=fed))
-            result += [Combine(a.name, a.function, a.type.dtype) for a in accs]
-            for s, a in zip(still, accs, strict=True):
-                step = replace(s, expr=Var(a.name, a.type.dtype))
-                result.append(Once((step,)) if device.is_cuda else step)
-            return result
-
-        return map_body(body, change)
-
-    def _stays(self, s: Update, loop: Loop) -> bool:
-        """Whether an accumulation is into one element of the partials throughout a loop."""
-        target = s.target
-        if not isinstance(target, Load) or target.buffer not in self.of:
-            return False
-        return not any(loop.axis in i.axes() for i in target.index)
-
-
-def _fed_inside(body: Sequence[Statement], name: str) -> bool:
-    """Whether an accumulator is fed within a loop over the inner axes."""
-    return any(
-        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
-        for loop in body
-        if isinstance(loop, Loop)
-        for s in walk(loop.body)
-    )

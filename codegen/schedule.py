@@ -28,6 +28,7 @@ from graphc.codegen.region import (
     without,
 )
 from graphc.codegen.scatter import is_scatter, scatter_kernel
+from graphc.codegen.split import split_rows
 from graphc.codegen.tidy import tidy
 from graphc.codegen.tile_epilogue import letters_of
 from graphc.codegen.tiles import tiled_product, worth_tiling
@@ -239,26 +240,26 @@ class _Form:
 def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[_Form]:
     """Assignments of roles, the likeliest first."""
     if not chosen.inner:
-        return [_Form(False, lambda n, b: roles.flat(n, b, device))]
+        return [_Form(False, lambda n, b: roles.flat(b, device))]
     lane = _contiguous_axis(region, chosen)
     width = _size(chosen.space, chosen.inner)
     as_rows = _Form(_fits(chosen, device), lambda n, b: roles.rows(n, b, device))
     if device.is_cuda:
-        as_threads = _Form(False, lambda n, b: roles.threads_of(n, b, device))
+        as_threads = _Form(False, lambda n, b: roles.threads_of(b))
         wide = lane in chosen.inner and width > 32
         return [as_rows, as_threads] if wide else [as_threads, as_rows]
     if roles.is_short(_size(chosen.space, chosen.outer), width):
-        short = _Form(False, lambda n, b: roles.columns(n, b, device, b.outer[-1]))
+        short = _Form(False, lambda n, b: roles.columns(b, b.outer[-1]))
         return [short, as_rows]
     if lane is None or lane in chosen.inner or not chosen.outer:
         return [as_rows]
-    as_columns = _Form(False, lambda n, b: _columns(n, b, device, lane))
+    as_columns = _Form(False, lambda n, b: _columns(b, lane))
     return [as_columns, as_rows]
 
 
-def _columns(nest: Nest, body: roles.Body, device: Device, lane: int) -> roles.Draft | None:
+def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
     axis = next((a for a in body.outer if a.number == lane), None)
-    return None if axis is None else roles.columns(nest, body, device, axis)
+    return None if axis is None else roles.columns(body, axis)
 
 
 def _fits(chosen: Partition, device: Device) -> bool:
@@ -330,7 +331,7 @@ def _split_task(
     most = max(MAX_CHUNKS, PARTIALS // max(width, 1))
     chunks = max(1, min(most, work // CHUNK_WORK, total))
     parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
-    draft = roles.split_rows(nest, body, device, chunks, parts)
+    draft = split_rows(nest, body, device, chunks, parts)
     inputs = dict(zip(nest.inputs, region.inputs))
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in access.accesses(draft.body)}
@@ -503,4 +504,4 @@ def _row_task(rest: Graph, chosen: Partition, device: Device) -> Task:
     body = roles.assemble(nest)
     if chosen.inner:
         return _task(rest, nest, roles.rows(nest, body, device), device)
-    return _task(rest, nest, roles.elements(nest, body), device)
+    return _task(rest, nest, roles.elements(body), device)

@@ -1,0 +1,178 @@
+"""Split reductions: chunks of rows, each leaving a partial that a later kernel combines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.codegen.access import substitute
+from graphc.codegen.blocks import block_turns
+from graphc.codegen.kernel import (
+    Combine,
+    Let,
+    Load,
+    Loop,
+    Once,
+    Scratch,
+    Statement,
+    Store,
+    Update,
+    Var,
+    walk,
+)
+from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.roles import (
+    LANES,
+    WORKER,
+    Body,
+    Draft,
+    expand_inner,
+    flatten,
+    inner_loops,
+    is_short,
+    lane_segments,
+    once_at_outer,
+    threads_for,
+)
+from graphc.codegen.walks import map_body
+from graphc.device import Device
+from graphc.dtypes import Type
+from graphc.index import Axis, axis_index
+
+
+def split_rows(
+    nest: Nest, body: Body, device: Device, chunks: int, parts: dict[str, str]
+) -> Draft:
+    """Chunks of rows, each leaving a partial of every split reduction.
+
+    `parts` names the partial buffer of each split accumulator. On the CPU lanes run over rows
+    where those are short.
+    """
+    whole, new = flatten(body.outer, WORKER)
+    total = whole.size
+    width = math.prod(a.size for a in body.inner)
+    short = not device.is_cuda and bool(nest.local) and is_short(total, width)
+    unit = LANES if short else 1
+    size = max(-(-total // (chunks * unit)), 1) * unit
+    threads = threads_for(body.inner[-1].size if body.inner else size)
+    turns = block_turns("serial" if body.inner else "lane", device, threads)
+    if size > 2 * turns and not short:
+        size = -(-size // turns) * turns
+    chunk = Axis(WORKER - 1, max(-(-total // size), 1))
+    statements = substitute(body.statements, new)
+    plan = _Partials(nest, body, chunk, parts, statements)
+    start = axis_index(chunk) * size
+    local = [a for _, a in nest.local]
+    if not body.inner:
+        rows_loop: Statement = Loop(whole, "lane", plan.statements, start, start + size)
+    elif short:
+        block = Axis(WORKER - 2, size // LANES)
+        first = start + axis_index(block) * LANES
+        inside = lane_segments(plan.statements, whole, first, body.inner, plan.buffers)
+        rows_loop = Loop(block, "serial", tuple(inside))
+    else:
+        inside = expand_inner(plan.statements, body.inner, "lane", local)
+        inside = [once_at_outer(s, device) for s in plan.by_lanes(inside, device)]
+        rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
+    scratch = tuple(Scratch(n, body.buffers[n]) for n, _ in nest.kept)
+    loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
+    extent = chunk.size
+    return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
+
+
+class _Partials:
+    """Where the split accumulators of a nest live: chunk variables, or rows of buffers."""
+
+    def __init__(
+        self,
+        nest: Nest,
+        body: Body,
+        chunk: Axis,
+        parts: dict[str, str],
+        statements: tuple[Statement, ...],
+    ) -> None:
+        self.buffers = dict(body.buffers)
+        self.before: list[Statement] = []
+        self.behind: list[Statement] = []
+        index = {
+            s.target.buffer: s.target.index
+            for s in walk(statements)
+            if isinstance(s, Update) and isinstance(s.target, Load)
+        }
+        self.targets: dict[str, Var | Load] = {}
+        self.of: dict[str, Accumulator] = {}
+        for acc in nest.split:
+            kept = [a for i in index[acc.name] for a in i.axes()]
+            shape = self.buffers.pop(acc.name).static_shape if kept else ()
+            part, dtype = parts[acc.name], acc.type.dtype
+            self.buffers[part] = Type(dtype, (chunk.size, *shape))
+            at = (axis_index(chunk), *(index[acc.name] if kept else ()))
+            if kept:
+                self.of[part] = acc
+                self.targets[acc.name] = Load(part, at, dtype)
+                store = Store(part, at, acc.start)
+                self.before.append(inner_loops(kept, (store,), "lane"))
+                continue
+            variable = Var(acc.name, dtype)
+            self.targets[acc.name] = variable
+            self.before.append(Let(acc.name, acc.start))
+            if not body.inner or _fed_inside(statements, acc.name):
+                self.behind.append(Combine(acc.name, acc.function, dtype))
+            self.behind.append(Once((Store(part, at, variable),)))
+        self.statements = map_body(statements, self._retarget)
+
+    def _retarget(self, s: Statement) -> Statement:
+        if (
+            isinstance(s, Update)
+            and isinstance(s.target, Load)
+            and s.target.buffer in self.targets
+        ):
+            return replace(s, target=self.targets[s.target.buffer])
+        return s
+
+    def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
+        """The statements where no two lanes accumulate into one element.
+
+        A loop over the lanes that does not move along the partials has a variable for each, which
+        one lane adds to the element.
+        """
+
+        def change(loop: Statement) -> Statement | list[Statement]:
+            if not isinstance(loop, Loop) or loop.role != "lane":
+                return loop
+            still = [s for s in loop.body if isinstance(s, Update) and self._stays(s, loop)]
+            if not still:
+                return loop
+            accs = [self.of[s.target.buffer] for s in still if isinstance(s.target, Load)]
+            own = {id(s): Var(a.name, a.type.dtype) for s, a in zip(still, accs, strict=True)}
+            fed = tuple(
+                replace(s, target=own[id(s)]) if isinstance(s, Update) and id(s) in own else s
+                for s in loop.body
+            )
+            result: list[Statement] = [Let(a.name, a.start) for a in accs]
+            result.append(replace(loop, body=fed))
+            result += [Combine(a.name, a.function, a.type.dtype) for a in accs]
+            for s, a in zip(still, accs, strict=True):
+                step = replace(s, expr=Var(a.name, a.type.dtype))
+                result.append(Once((step,)) if device.is_cuda else step)
+            return result
+
+        return map_body(body, change)
+
+    def _stays(self, s: Update, loop: Loop) -> bool:
+        """Whether an accumulation is into one element of the partials throughout a loop."""
+        target = s.target
+        if not isinstance(target, Load) or target.buffer not in self.of:
+            return False
+        return not any(loop.axis in i.axes() for i in target.index)
+
+
+def _fed_inside(body: Sequence[Statement], name: str) -> bool:
+    """Whether an accumulator is fed within a loop over the inner axes."""
+    return any(
+        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
+        for loop in body
+        if isinstance(loop, Loop)
+        for s in walk(loop.body)
+    )
