@@ -28,7 +28,8 @@ from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
-from graphc.space import Partition, is_free, op_of
+from graphc.partition import Partition
+from graphc.space import is_free, op_of
 
 
 @dataclass

@@ -30,7 +30,8 @@ from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
 from graphc.ir import Node, Value
 from graphc.ops.products import split_spec
-from graphc.space import EXPENSIVE, is_free, op_of
+from graphc.partition import EXPENSIVE
+from graphc.space import is_free, op_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from graphc.ir import PARAMETER, Graph, Literal, Node, Value
-from graphc.space import Partition, is_free, op_of
+from graphc.partition import Partition
+from graphc.space import is_free, op_of
 
 
 def temporary(type: object, name: str) -> Value:

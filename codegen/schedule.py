@@ -36,7 +36,8 @@ from graphc.device import Device
 from graphc.dtypes import Dim, Type
 from graphc.index import Axis
 from graphc.ir import Graph, Loc, Node, Value
-from graphc.space import Illegal, Partition, Space, assign, op_of, partition
+from graphc.partition import Partition, assign, partition
+from graphc.space import Illegal, Space, op_of
 
 STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""

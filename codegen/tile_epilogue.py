@@ -37,7 +37,8 @@ from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index
 from graphc.ir import Graph, Node, Value
 from graphc.ops.products import split_spec
-from graphc.space import Illegal, Partition, Space, assign
+from graphc.partition import Partition, assign
+from graphc.space import Illegal, Space
 
 ELEMENT, ROW, COLUMN = range(1100, 1103)
 NAMES = {ELEMENT: "at", ROW: "row", COLUMN: "col"}

@@ -42,7 +42,8 @@ from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
 from graphc.ir import Graph, Node, Value
 from graphc.ops.products import split_spec
-from graphc.space import Illegal, Partition
+from graphc.partition import Partition
+from graphc.space import Illegal
 
 SIDE, DEPTH = 16, 16
 THREADS = SIDE * SIDE

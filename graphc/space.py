@@ -1,14 +1,12 @@
-"""The iteration space of a set of nodes: which axes each value lives on, and their roles.
+"""The iteration space of a set of nodes: which axes each value lives on.
 
-Fusion asks whether nodes fit one loop nest; the schedule asks what that nest looks like. Axes are
-identified through the values that are computed inside; what is read from outside is reached by
-index maps and identifies axes only where that contradicts nothing, so that `x[:, None] -
+Axes are identified through the values that are computed inside; what is read from outside is
+reached by index maps and identifies axes only where that contradicts nothing, so that `x[:, None] -
 x[None, :]` keeps its two axes apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.dtypes import Size
@@ -18,8 +16,6 @@ from graphc.opdef import Op
 from graphc.ops.products import split_spec
 
 Axes = tuple[int | None, ...]
-EXPENSIVE = 20
-"""Flops from which a value is worth keeping rather than computing again."""
 
 
 class Illegal(Exception):
@@ -368,161 +364,6 @@ class Space:
         return frozenset(self.find(a) for a in self.reduced[node] if a is not None)
 
 
-@dataclass(frozen=True, eq=False)
-class Partition:
-    """The roles of axes in a nest: `outer` are dealt out, `inner` are run through in phases.
-
-    A reduction over exactly `inner` is local; one over all of `outer` is split: it leaves a
-    partial for each chunk, and what depends on it (`late`) is computed in a second step, with
-    what else that needs (`again`: work on outside values, which the first step may do as well).
-    """
-
-    space: Space
-    outer: frozenset[int]
-    inner: frozenset[int]
-    split: tuple[Node, ...]
-    late: frozenset[Node]
-    again: frozenset[Node] = frozenset()
-
-
-def partition(
-    space: Space, outputs: Iterable[Value], *, product: Node | None = None
-) -> Partition:
-    """The roles of axes for these nodes; raises Illegal if there is no legal choice.
-
-    `product` is a matrix product that is computed before; what else there is is its epilogue. Any
-    other product is a reduction over the axes that its result lacks.
-    """
-    space = space.copy()
-    space.identify_reads()
-    outputs = set(outputs)
-    reason = Illegal("no axes")
-    for inner in _choices(space, product):
-        try:
-            return assign(space, inner, outputs, product=product)
-        except Illegal as why:
-            reason = why
-    raise reason
-
-
 def anchor(space: Space) -> Node | None:
     """The matrix product that a nest is an epilogue of, if there is one."""
     return next((n for n in space.nodes if op_of(n).kind == "contraction"), None)
-
-
-def _choices(space: Space, product: Node | None) -> Sequence[frozenset[int]]:
-    """Candidates for the inner axes, the likeliest first."""
-    if product is not None:
-        last = space.of(Value(product))[-1:]
-        return [frozenset(a for a in last if a is not None)]
-    read = {o for n in space.nodes for o in n.values}
-    reductions = [n for n in space.nodes if n in space.reduced]
-    consumed = [n for n in reductions if Value(n) in read]
-    rest = [n for n in reductions if Value(n) not in read]
-    sets = [space.reduced_set(n) for n in consumed + rest]
-    # Where nothing is consumed the widest reduction runs inside and the others are split.
-    return list(dict.fromkeys(sets)) or [frozenset()]
-
-
-def assign(
-    space: Space, inner: frozenset[int], outputs: set[Value], *, product: Node | None = None
-) -> Partition:
-    """The partition with these inner axes; raises Illegal if it is not legal."""
-    domain = space.domain()
-    if product is not None:
-        domain -= space.reduced_set(product)
-        own = space.set_of(Value(product))
-        if not domain <= own:
-            raise Illegal("a product's epilogue has axes that the product lacks")
-    outer = domain - inner
-    split: list[Node] = []
-    late: set[Node] = set()
-    again: set[Node] = set()
-    for node in space.nodes:
-        if node is not product:
-            _place(space, node, inner, outer, split, late, again)
-    _check_costs(space, outer, inner, late | set(split))
-    for value in outputs & space.axes.keys():
-        _check_storable(space, value, outer, inner, late | set(split))
-    return Partition(space, outer, inner, tuple(split), frozenset(late), frozenset(again))
-
-
-def _place(
-    space: Space,
-    node: Node,
-    inner: frozenset[int],
-    outer: frozenset[int],
-    split: list[Node],
-    late: set[Node],
-    again: set[Node],
-) -> None:
-    """Decide whether a node belongs to the first step, splits, or is late."""
-    after = {o.node for o in node.values if o.node in late or o.node in split}
-    if after:
-        if node in space.reduced or space.set_of(Value(node)) & outer:
-            raise Illegal("a split reduction's result is needed again inside")
-        for operand in node.values:
-            if operand.node not in after:
-                _repeat(space, operand, outer, again)
-        late.add(node)
-    elif node in space.reduced:
-        over = space.reduced_set(node)
-        if over == inner:
-            return
-        if not outer or not outer <= over:
-            raise Illegal("reductions over different axes")
-        split.append(node)
-
-
-def _repeat(space: Space, value: Value, outer: frozenset[int], again: set[Node]) -> None:
-    """Note what the second step has to do itself; raises Illegal for more than outside work."""
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if value not in space.axes or value in space.pure or value.node in again:
-            continue
-        node = value.node
-        if node in space.reduced or space.set_of(value) & outer:
-            raise Illegal("the second step would need what the first one computes")
-        again.add(node)
-        stack.extend(node.values)
-
-
-def _check_costs(
-    space: Space, outer: frozenset[int], inner: frozenset[int], excused: set[Node]
-) -> None:
-    """Refuse to compute expensive values again for axes that they do not have."""
-    order = _nest_order(space, outer, inner)
-    for node in space.nodes:
-        if op_of(node).flops < EXPENSIVE or node in excused or is_free(node):
-            continue
-        own = space.set_of(Value(node))
-        if not own or own >= outer | inner:
-            continue
-        lacking = [i for i, a in enumerate(order) if a not in own]
-        having = [i for i, a in enumerate(order) if a in own]
-        if lacking and having and min(lacking) < max(having):
-            raise Illegal(f"{op_of(node).name} would be computed again in every row")
-
-
-def _nest_order(space: Space, outer: frozenset[int], inner: frozenset[int]) -> list[int]:
-    """The axes from the outermost loop in, as the widest values have them."""
-    order: dict[int, None] = {}
-    distinct = dict.fromkeys(space.axes.values())
-    found = [[space.find(a) for a in axes if a is not None] for axes in distinct]
-    for axes in sorted(found, key=lambda axes: -len(set(axes))):
-        order |= dict.fromkeys(axes)
-    return [a for a in order if a in outer] + [a for a in order if a in inner]
-
-
-def _check_storable(
-    space: Space,
-    value: Value,
-    outer: frozenset[int],
-    inner: frozenset[int],
-    excused: set[Node],
-) -> None:
-    if value.node in excused:
-        return
-    if space.set_of(value) not in (outer, outer | inner):
-        raise Illegal("an output lacks an axis of the nest")

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.naming import kernel_name
 from graphc.ops.products import group as group_op
+from graphc.partition import partition
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of
-from graphc.space import Illegal, Space, anchor, is_free, op_of, partition
+from graphc.space import Illegal, Space, anchor, is_free, op_of
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""

@@ -22,7 +22,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (2, ("kinds", "opdef", "ops")),
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
-    (3, ("naming", "space")),
+    (3, ("naming", "partition", "space")),
     (4, ("tracer",)),
     (5, ("passes",)),
     (5, ("codegen",)),
