@@ -29,7 +29,7 @@ from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.partition import Partition
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Elements:
             if found in seen or found in self.inputs or self._is_known(found, scope):
                 continue
             seen.add(found)
-            if not is_free(found.node):
+            if not is_access(found.node):
                 order.append(found)
                 if self._is_kept(found, phase):
                     continue

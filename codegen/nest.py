@@ -31,7 +31,7 @@ from graphc.index import Axis, Index, axis_index
 from graphc.ir import Node, Value
 from graphc.ops.products import split_spec
 from graphc.partition import EXPENSIVE
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class NestBuilder(Elements):
             if (phase, value) in seen or value not in self.phase or not self.is_inner(value):
                 continue
             seen.add((phase, value))
-            if self.phase[value] < phase and not is_free(value.node):
+            if self.phase[value] < phase and not is_access(value.node):
                 if value in stored:
                     continue
                 if op_of(value.node).flops >= EXPENSIVE:

@@ -35,7 +35,7 @@ from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 ALIGNMENT = 64
 
@@ -437,7 +437,7 @@ def _pattern(numbers: Sequence[int]) -> tuple[int, ...]:
 
 def _same_elements(region: Graph) -> Value | None:
     """The input whose elements, in the same order, are all that the region gives; or None."""
-    if len(region.outputs) != 1 or any(not is_free(n) for n in region.nodes):
+    if len(region.outputs) != 1 or any(not is_access(n) for n in region.nodes):
         return None
     (output,) = region.outputs
     axes = [Axis(i, n) for i, n in enumerate(output.type.static_shape)]

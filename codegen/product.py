@@ -10,7 +10,7 @@ from graphc.dtypes import Type
 from graphc.index import Axis, Index, apply_view, axis_index
 from graphc.ir import Literal, Node, Value
 from graphc.ops.products import split_spec
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _strided(
     axes = {c: Axis(i, sizes[c]) for i, c in enumerate(letters)}
     at: tuple[Index, ...] = tuple(axis_index(axes[c]) for c in letters)
     while isinstance(operand, Value) and operand not in inputs:
-        if not is_free(operand.node) or not operand.node.operands:
+        if not is_access(operand.node) or not operand.node.operands:
             return None
         source = operand.node.operands[0]
         at, mask, _ = apply_view(op_of(operand.node), operand.node.attrs, source.type, at)

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from graphc.ir import PARAMETER, Graph, Literal, Node, Value
 from graphc.partition import Partition
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 
 def temporary(type: object, name: str) -> Value:
@@ -31,7 +31,7 @@ def cut(region: Graph, limit: int) -> list[Graph]:
 
 def halves(region: Graph) -> tuple[Graph, Graph]:
     """The region cut in the middle of its computed nodes; raises ValueError if it has but one."""
-    computed = [i for i, n in enumerate(region.nodes) if not is_free(n)]
+    computed = [i for i, n in enumerate(region.nodes) if not is_access(n)]
     if len(computed) < 2:
         raise ValueError(f"{region.name} is one node and fits no nest")
     return _split(region, region.nodes[: computed[len(computed) // 2 - 1] + 1])
@@ -45,7 +45,7 @@ def _before(region: Graph, product: Node) -> tuple[Graph, Graph]:
             after.add(node)
     # The views that a product reads through belong to it.
     for node in reversed(region.nodes):
-        if is_free(node) and node not in after:
+        if is_access(node) and node not in after:
             users = [n for n in region.nodes if any(v.node is node for v in n.values)]
             if users and all(u in after for u in users):
                 after.add(node)
@@ -55,7 +55,7 @@ def _before(region: Graph, product: Node) -> tuple[Graph, Graph]:
 def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
     """What computes a product's operands, and the rest; None where they come from outside."""
     need = needed(region.nodes, product.values)
-    computed = [n for n in need if not is_free(n)]
+    computed = [n for n in need if not is_access(n)]
     if not computed:
         return None
     return _split(region, needed(need, [v for n in computed for v in n.results]))
@@ -63,7 +63,7 @@ def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
 
 def _segments(region: Graph, limit: int) -> list[list[Node]]:
     """The nodes in order, cut where the fewest bytes are live, into no more than it takes."""
-    computed = [i for i, n in enumerate(region.nodes) if not is_free(n)]
+    computed = [i for i, n in enumerate(region.nodes) if not is_access(n)]
     last = {v: i for i, n in enumerate(region.nodes) for v in n.values}
     segments = []
     start, done = 0, 0
@@ -82,7 +82,7 @@ def _live_bytes(region: Graph, start: int, stop: int, last: Mapping[Value, int])
     """For every place from `start` to `stop`, the bytes computed since `start` and read later."""
     change = [0] * (stop - start + 2)
     for at, node in enumerate(region.nodes[start:stop]):
-        if not is_free(node):
+        if not is_access(node):
             for value in node.results:
                 end = min(last.get(value, -1), stop)
                 if end > start + at:
@@ -100,7 +100,7 @@ def _split(region: Graph, first: Sequence[Node]) -> tuple[Graph, Graph]:
 def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
     """A graph for every segment, its outputs what others or the region need; linear in nodes."""
     place = {n: i for i, n in enumerate(region.nodes)}
-    parts = [_with_free(place, nodes) for nodes in segments]
+    parts = [_with_accesses(place, nodes) for nodes in segments]
     inputs = [_outside(nodes) for nodes in parts]
     wanted = {v for values in inputs for v in values} | set(region.outputs)
     names = [region.name, f"{region.name}_rest"]
@@ -113,24 +113,24 @@ def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
     ]
 
 
-def _with_free(place: Mapping[Node, int], nodes: Iterable[Node]) -> list[Node]:
+def _with_accesses(place: Mapping[Node, int], nodes: Iterable[Node]) -> list[Node]:
     """The nodes and the views and counters that they read, which each piece has for itself."""
     wanted = set(nodes)
     stack = list(wanted)
     while stack:
         for value in stack.pop().values:
-            if value.node in place and value.node not in wanted and _is_pure(value):
+            if value.node in place and value.node not in wanted and _is_external(value):
                 wanted.add(value.node)
                 stack.append(value.node)
     return sorted(wanted, key=place.__getitem__)
 
 
-def _is_pure(value: Value) -> bool:
+def _is_external(value: Value) -> bool:
     """Whether a value is nothing but views of what comes from outside."""
     node = value.node
-    if node.op is PARAMETER or not is_free(node):
+    if node.op is PARAMETER or not is_access(node):
         return False
-    return all(v.node.op is PARAMETER or _is_pure(v) for v in node.values)
+    return all(v.node.op is PARAMETER or _is_external(v) for v in node.values)
 
 
 def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
@@ -168,7 +168,7 @@ def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     for other in reversed(region.nodes):
         if other in own:
             own.update(
-                v.node for v in other.values if v.node in region.nodes and is_free(v.node)
+                v.node for v in other.values if v.node in region.nodes and is_access(v.node)
             )
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
@@ -216,7 +216,7 @@ def late_regions(
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:
-        if node in roles.late or node in roles.again or _is_pure_of(node, roles):
+        if node in roles.late or node in roles.recomputed or _is_external_in(node, roles):
             operands = tuple(
                 o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
             )
@@ -240,8 +240,8 @@ def late_regions(
     ]
 
 
-def _is_pure_of(node: Node, roles: Partition) -> bool:
-    return is_free(node) and Value(node) in roles.space.pure
+def _is_external_in(node: Node, roles: Partition) -> bool:
+    return is_access(node) and Value(node) in roles.space.external
 
 
 def _components(
@@ -253,7 +253,7 @@ def _components(
         need = set(needed(nodes, [output]))
         mine = [output]
         for part in list(parts):
-            if any(not is_free(n) for n in need & part[0]):
+            if any(not is_access(n) for n in need & part[0]):
                 need |= part[0]
                 mine = part[1] + mine
                 parts.remove(part)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from graphc.ir import Loc, Node
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 
 def kernel_name(nodes: Sequence[Node]) -> str:
     """A name by arithmetic: the functions the user called, or the operations that matter most."""
-    computed = [n for n in nodes if not is_free(n)] or list(nodes)
+    computed = [n for n in nodes if not is_access(n)] or list(nodes)
     by_place: dict[Loc | None, list[Node]] = {}
     for node in computed:
         by_place.setdefault(node.loc, []).append(node)

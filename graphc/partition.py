@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.ir import Node, Value
-from graphc.space import Illegal, Space, is_free, op_of
+from graphc.space import Illegal, Space, is_access, op_of
 
 EXPENSIVE = 20
 """Flops from which a value is worth keeping rather than computing again."""
@@ -21,7 +21,8 @@ class Partition:
 
     A reduction over exactly `inner` is local; one over all of `outer` is split: it leaves a
     partial for each chunk, and what depends on it (`late`) is computed in a second step, with
-    what else that needs (`again`: work on outside values, which the first step may do as well).
+    what else that needs (`recomputed`: work on outside values, which the first step may do as
+    well).
     """
 
     space: Space
@@ -29,7 +30,7 @@ class Partition:
     inner: frozenset[int]
     split: tuple[Node, ...]
     late: frozenset[Node]
-    again: frozenset[Node] = frozenset()
+    recomputed: frozenset[Node] = frozenset()
 
 
 def partition(
@@ -79,14 +80,14 @@ def assign(
     outer = domain - inner
     split: list[Node] = []
     late: set[Node] = set()
-    again: set[Node] = set()
+    recomputed: set[Node] = set()
     for node in space.nodes:
         if node is not product:
-            _place(space, node, inner, outer, split, late, again)
+            _place(space, node, inner, outer, split, late, recomputed)
     _check_costs(space, outer, inner, late | set(split))
     for value in outputs & space.axes.keys():
         _check_storable(space, value, outer, inner, late | set(split))
-    return Partition(space, outer, inner, tuple(split), frozenset(late), frozenset(again))
+    return Partition(space, outer, inner, tuple(split), frozenset(late), frozenset(recomputed))
 
 
 def _place(
@@ -96,7 +97,7 @@ def _place(
     outer: frozenset[int],
     split: list[Node],
     late: set[Node],
-    again: set[Node],
+    recomputed: set[Node],
 ) -> None:
     """Decide whether a node belongs to the first step, splits, or is late."""
     after = {o.node for o in node.values if o.node in late or o.node in split}
@@ -105,7 +106,7 @@ def _place(
             raise Illegal("a split reduction's result is needed again inside")
         for operand in node.values:
             if operand.node not in after:
-                _repeat(space, operand, outer, again)
+                _repeat(space, operand, outer, recomputed)
         late.add(node)
     elif node in space.reduced:
         over = space.reduced_set(node)
@@ -116,17 +117,17 @@ def _place(
         split.append(node)
 
 
-def _repeat(space: Space, value: Value, outer: frozenset[int], again: set[Node]) -> None:
+def _repeat(space: Space, value: Value, outer: frozenset[int], recomputed: set[Node]) -> None:
     """Note what the second step has to do itself; raises Illegal for more than outside work."""
     stack = [value]
     while stack:
         value = stack.pop()
-        if value not in space.axes or value in space.pure or value.node in again:
+        if value not in space.axes or value in space.external or value.node in recomputed:
             continue
         node = value.node
         if node in space.reduced or space.set_of(value) & outer:
             raise Illegal("the second step would need what the first one computes")
-        again.add(node)
+        recomputed.add(node)
         stack.extend(node.values)
 
 
@@ -136,7 +137,7 @@ def _check_costs(
     """Refuse to compute expensive values again for axes that they do not have."""
     order = _nest_order(space, outer, inner)
     for node in space.nodes:
-        if op_of(node).flops < EXPENSIVE or node in excused or is_free(node):
+        if op_of(node).flops < EXPENSIVE or node in excused or is_access(node):
             continue
         own = space.set_of(Value(node))
         if not own or own >= outer | inner:

@@ -28,7 +28,7 @@ def op_of(node: Node) -> Op:
     return node.op
 
 
-def is_free(node: Node) -> bool:
+def is_access(node: Node) -> bool:
     """Whether a node is an access rather than a computation: views and counters."""
     return op_of(node).kind in ("view", "iota")
 
@@ -39,34 +39,34 @@ class Space:
 
     An axis is a number; axes that turned out to be the same form a class, by which `extent` holds
     its size. `parent` finds the class of an axis, `joined` lists the unions made, so that they can
-    be undone. `axes` holds those of every value that is computed inside or is a view (`pure`: one
-    of what comes from outside), `reduced` those that a reduction or product runs over, `reads`
-    along which axes values from outside are read, `apart` other axes that must stay different:
+    be undone. `axes` holds those of every value that is computed inside or is a view (`external`:
+    one of what comes from outside), `reduced` those that a reduction or product runs over, `reads`
+    along which axes values from outside are read, `distinct` other axes that must stay different:
     those of a reduction's operand, and the letters of a product.
     """
 
     nodes: list[Node] = field(default_factory=list)
     axes: dict[Value, Axes] = field(default_factory=dict)
-    pure: dict[Value, None] = field(default_factory=dict)
+    external: dict[Value, None] = field(default_factory=dict)
     reduced: dict[Node, Axes] = field(default_factory=dict)
     reads: list[tuple[Value, Axes]] = field(default_factory=list)
     extent: list[Size] = field(default_factory=list)
     parent: list[int] = field(default_factory=list)
     joined: list[int] = field(default_factory=list)
-    apart: list[Axes] = field(default_factory=list)
+    distinct: list[Axes] = field(default_factory=list)
 
     def copy(self) -> Space:
         """An independent copy."""
         return Space(
             list(self.nodes),
             dict(self.axes),
-            dict(self.pure),
+            dict(self.external),
             dict(self.reduced),
             list(self.reads),
             list(self.extent),
             list(self.parent),
             list(self.joined),
-            list(self.apart),
+            list(self.distinct),
         )
 
     def mark(self) -> tuple[int, ...]:
@@ -74,21 +74,21 @@ class Space:
         return (
             len(self.nodes),
             len(self.axes),
-            len(self.pure),
+            len(self.external),
             len(self.reduced),
             len(self.reads),
             len(self.parent),
             len(self.joined),
-            len(self.apart),
+            len(self.distinct),
         )
 
     def rollback(self, mark: tuple[int, ...]) -> None:
         """Forget everything since `mark`."""
-        nodes, axes, pure, reduced, reads, parent, joined, apart = mark
+        nodes, axes, external, reduced, reads, parent, joined, distinct = mark
         for axis in reversed(self.joined[joined:]):
             self.parent[axis] = axis
-        tables: tuple[dict, ...] = (self.axes, self.pure, self.reduced)  # type: ignore[type-arg]
-        for table, size in zip(tables, (axes, pure, reduced)):
+        tables: tuple[dict, ...] = (self.axes, self.external, self.reduced)  # type: ignore[type-arg]
+        for table, size in zip(tables, (axes, external, reduced)):
             while len(table) > size:
                 table.popitem()
         lists: tuple[list, ...] = (  # type: ignore[type-arg]
@@ -97,9 +97,9 @@ class Space:
             self.parent,
             self.extent,
             self.joined,
-            self.apart,
+            self.distinct,
         )
-        for items, size in zip(lists, (nodes, reads, parent, parent, joined, apart)):
+        for items, size in zip(lists, (nodes, reads, parent, parent, joined, distinct)):
             del items[size:]
 
     def find(self, axis: int) -> int:
@@ -142,13 +142,13 @@ class Space:
 
         A view of what comes from outside can be read in two ways: where it is, it keeps its own.
         """
-        if value in self.pure:
+        if value in self.external:
             self._try_unify(axes, self.axes[value])
         else:
             self._unify(axes, self.axes[value])
 
     def _check(self) -> None:
-        for group in {*self.axes.values(), *self.apart}:
+        for group in {*self.axes.values(), *self.distinct}:
             found = [self.find(a) for a in group if a is not None]
             if len(set(found)) != len(found):
                 raise Illegal("two axes of one value would be one")
@@ -164,7 +164,7 @@ class Space:
             self._add_view(node)
         elif op.kind == "iota":
             self._result(node, tuple(map(self._fresh, node.types[0].shape)))
-            self.pure[Value(node)] = None
+            self.external[Value(node)] = None
         elif op.kind == "reduction":
             self._add_reduction(node)
         elif op.kind == "contraction":
@@ -184,7 +184,7 @@ class Space:
 
     def _add_elementwise(self, node: Node) -> None:
         inner = [o for o in node.values if o in self.axes]
-        inner.sort(key=lambda o: o in self.pure)
+        inner.sort(key=lambda o: o in self.external)
         axes: Axes
         if inner:
             axes = self.axes[inner[0]]
@@ -201,7 +201,7 @@ class Space:
         axes = tuple(map(self._fresh, node.types[0].shape))
         self._result(node, axes)
         if isinstance(operand, Literal):
-            self.pure[Value(node)] = None
+            self.external[Value(node)] = None
             return
         own = [Axis(i, n) for i, n in enumerate(node.types[0].shape)]
         at, mask, _ = apply_view(
@@ -212,10 +212,10 @@ class Space:
             for i, size in zip(at, operand.type.shape)
         )
         if not self._inner(operand):
-            self.pure[Value(node)] = None
+            self.external[Value(node)] = None
             self.reads.append((operand, through))
-        elif operand in self.pure:
-            self.pure[Value(node)] = None
+        elif operand in self.external:
+            self.external[Value(node)] = None
             self._meet(through, operand)
         else:
             opaque = any(
@@ -233,7 +233,7 @@ class Space:
         else:
             wide = tuple(map(self._fresh, operand.type.shape))
             self.reads.append((operand, wide))
-            self.apart.append(wide)
+            self.distinct.append(wide)
         gone = node.attrs["axes"]
         self._result(node, tuple(a for i, a in enumerate(wide) if i not in gone))
         self.reduced[node] = tuple(wide[i] for i in gone)
@@ -246,7 +246,7 @@ class Space:
             for letter, size in zip(spec, operand.type.shape):
                 if letter not in letters:
                     letters[letter] = self._fresh(size)
-        self.apart.append(tuple(letters.values()))
+        self.distinct.append(tuple(letters.values()))
         for operand, spec in zip(node.operands, (left, right)):
             wide = tuple(letters[c] for c in spec)
             if isinstance(operand, Value) and operand in self.axes:
@@ -260,7 +260,7 @@ class Space:
 
     def _add_gather(self, node: Node) -> None:
         source, index = node.operands
-        if self._inner(source) and source not in self.pure:
+        if self._inner(source) and source not in self.external:
             raise Illegal("a gather reads elements that are computed inside")
         axes = tuple(map(self._fresh, node.types[0].shape))
         self._result(node, axes)
@@ -278,7 +278,7 @@ class Space:
         Says whether that was possible: what is ours reads what is theirs directly and in one way,
         along axes that are all of ours.
         """
-        if any(is_free(n) and not other.axes.keys().isdisjoint(n.values) for n in self.nodes):
+        if any(is_access(n) and not other.axes.keys().isdisjoint(n.values) for n in self.nodes):
             return False
         axes = next((axes for value, axes in self.reads if value == via), None)
         if axes is None or {self.find(a) for a in axes if a is not None} != self.domain():
@@ -304,7 +304,7 @@ class Space:
         self.axes.update((value, translated(old)) for value, old in other.axes.items())
         self.reads = [r for r in self.reads if r[0] not in other.axes]
         self.reads += [(value, translated(old)) for value, old in other.reads]
-        self.pure.update(other.pure)
+        self.external.update(other.external)
         self.nodes += other.nodes
         return True
 
@@ -354,7 +354,7 @@ class Space:
         A view of what comes from outside counts only where nothing else reads it.
         """
         read = {o for n in self.nodes for o in n.values}
-        own = {axes for v, axes in self.axes.items() if v not in self.pure or v not in read}
+        own = {axes for v, axes in self.axes.items() if v not in self.external or v not in read}
         found = {self.find(a) for axes in own for a in axes if a is not None}
         found |= {self.find(a) for r in self.reduced.values() for a in r if a is not None}
         return frozenset(found)

@@ -18,7 +18,7 @@ from graphc.ops.products import group as group_op
 from graphc.partition import partition
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of
-from graphc.space import Illegal, Space, anchor, is_free, op_of
+from graphc.space import Illegal, Space, anchor, is_access, op_of
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
@@ -160,10 +160,10 @@ class _State:
         """Whether all computed values live on all axes and nothing is reduced."""
         space = group.space
         if space.reduced or any(
-            op_of(n).kind != "elementwise" and not is_free(n) for n in space.nodes
+            op_of(n).kind != "elementwise" and not is_access(n) for n in space.nodes
         ):
             return False
-        computed = [n for n in space.nodes if not is_free(n)]
+        computed = [n for n in space.nodes if not is_access(n)]
         sets = {space.set_of(Value(n)) for n in computed}
         return len(sets) <= 1 and all(space.domain() <= s for s in sets)
 
@@ -199,8 +199,8 @@ class _State:
         except Illegal:
             space.rollback(mark)
             return False
-        first = space.set_of(Value(next(n for n in space.nodes if not is_free(n))))
-        computed = (v for n in nodes if not is_free(n) for v in n.results)
+        first = space.set_of(Value(next(n for n in space.nodes if not is_access(n))))
+        computed = (v for n in nodes if not is_access(n) for v in n.results)
         if any(space.set_of(v) != first for v in computed):
             space.rollback(mark)
             return False
@@ -213,7 +213,7 @@ class _State:
             return False
         inner = producer.space.axes
         via = next((v for v, _ in consumer.space.reads if v in inner), None)
-        if via is None or via in producer.space.pure:
+        if via is None or via in producer.space.external:
             return False
         if not consumer.space.absorb(producer.space, via):
             return False

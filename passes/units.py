@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir import Graph, Node, Operand, Value
-from graphc.space import is_free, op_of
+from graphc.space import is_access, op_of
 
 SCALAR_LIMIT = 24
 """Scalar nodes that are copied into a consumer rather than stored."""
@@ -42,7 +42,7 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
             kept.append(node)
             values.update((v, v) for v in node.results)
             continue
-        copies = is_free(node) or node in scalars
+        copies = is_access(node) or node in scalars
         if copies:
             free.add(node)
         if copies and not any(v in results for v in node.results):
