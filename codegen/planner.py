@@ -1,4 +1,4 @@
-"""From a graph of groups to a plan: steps in order, buffers with lifetimes, one arena."""
+"""From a graph of groups to a plan: the steps of every group, in order, on numbered buffers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graphc.canonical import region_key
 from graphc.codegen.access import share_buffer
+from graphc.codegen.arena import Memory
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement
 from graphc.codegen.kernel_text import kernel_key
 from graphc.codegen.names import distinct, entry_name
 from graphc.codegen.plan import (
-    Buffer,
     Extent,
     Gemm,
     Launch,
@@ -37,9 +34,6 @@ from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.space import is_access, op_of
 
-ALIGNMENT = 64
-
-IntArray = NDArray[np.int64]
 Spell = Callable[[Kernel], str]
 Choose = Callable[[Graph, Device], Schedule]
 
@@ -68,19 +62,6 @@ def make_plan(
     return planner.finish()
 
 
-@dataclass
-class _Draft:
-    """A buffer before it has a place."""
-
-    name: str
-    type: Type
-    place: Place
-    index: int = -1
-    first: int = -1
-    last: int = -1
-    home: int = -1
-
-
 @dataclass(eq=False)
 class _Planner:
     graph: Graph
@@ -88,7 +69,7 @@ class _Planner:
     spell: Spell
     choose: Choose
     salt: str
-    buffers: list[_Draft] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
     number: dict[Value, int] = field(default_factory=dict)
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
@@ -101,17 +82,13 @@ class _Planner:
 
     def __post_init__(self) -> None:
         self.steps = Steps(
-            self.device, self._home_of, lambda number: self.buffers[number].type.size
+            self.device, self.memory.home_of, lambda number: self.memory.type_of(number).size
         )
         for i, value in enumerate(self.graph.inputs):
-            self.number[value] = self._buffer(
+            self.number[value] = self.memory.add(
                 value.name or f"arg{i}", value.type, Place.INPUT, i
             )
         self.output_values = set(self.graph.outputs)
-
-    def _buffer(self, name: str, type: Type, place: Place, index: int = -1) -> int:
-        self.buffers.append(_Draft(name, type, place, index))
-        return len(self.buffers) - 1
 
     # --- nodes --------------------------------------------------------------------------
 
@@ -120,7 +97,7 @@ class _Planner:
         kind = op_of(node).kind
         if kind == "constant":
             array = node.attrs["value"].array
-            self.number[Value(node)] = self._buffer(
+            self.number[Value(node)] = self.memory.add(
                 Value(node).name or "constant",
                 node.types[0],
                 Place.CONSTANT,
@@ -137,7 +114,7 @@ class _Planner:
         inner = {v: self.number[o] for v, o in zip(region.inputs, node.values, strict=True)}
         alias = _same_elements(region)
         if alias is not None:
-            self.number[Value(node)] = self._view(inner[alias], node.types[0])
+            self.number[Value(node)] = self.memory.view(inner[alias], node.types[0])
             return
         outputs = dict(zip(region.outputs, node.results, strict=True))
         schedule = self._schedule(region, list(inner.values()))
@@ -157,49 +134,32 @@ class _Planner:
             self.known[key] = schedule, region
         return schedule
 
-    def _view(self, number: int, type: Type) -> int:
-        """The same memory under another type."""
-        made = self._buffer(self.buffers[number].name, type, self.buffers[number].place)
-        home = self.buffers[number].home
-        self.buffers[made].home = number if home < 0 else home
-        return made
-
     # --- tasks --------------------------------------------------------------------------
 
     def _task(self, task: Task, inner: dict[Value, int], outputs: dict[Value, Value]) -> None:
+        """Add the step of a task: a product, a launch, or a product with the launch after it."""
+
         def place(value: Value) -> int:
             if value not in inner:
                 result = outputs.get(value)
                 final = result in self.output_values
-                name = (result or value).name or f"{'out' if final else 't'}{len(self.buffers)}"
+                number = len(self.memory.drafts)
+                name = (result or value).name or f"{'out' if final else 't'}{number}"
                 where = Place.OUTPUT if final else Place.ARENA
-                inner[value] = self._buffer(name, value.type, where)
+                inner[value] = self.memory.add(name, value.type, where)
             return inner[value]
 
-        gemm = None
-        reads: list[int] = []
-        writes: list[int] = []
-        if task.product is not None:
-            assert task.result is not None
-            in_place = self._in_place(task, inner, outputs, place)
-            c = (
-                place(task.result)
-                if in_place is None
-                else inner.setdefault(task.result, in_place)
-            )
-            gemm = _gemm(task, place(task.product.a), place(task.product.b), c)
-            reads, writes = [gemm.a, gemm.b], [c]
+        gemm = self._product(task, inner, outputs, place)
+        reads, writes = ([], []) if gemm is None else ([gemm.a, gemm.b], [gemm.c])
         launch = kernel = None
         if task.kernel is not None:
             kernel, launch, more_reads, more_writes = self._launch(task, place)
             reads += [b for b in more_reads if b not in writes]
             writes += more_writes
-        kind = StepKind.KERNEL if gemm is None else StepKind.GEMM
-        name = task.kernel.name if task.kernel is not None else "product"
         locs = task.kernel.locs if task.kernel is not None and task.locs is None else task.locs
         step = Step(
-            kind,
-            name,
+            StepKind.KERNEL if gemm is None else StepKind.GEMM,
+            task.kernel.name if task.kernel is not None else "product",
             tuple(dict.fromkeys(reads)),
             tuple(dict.fromkeys(writes)),
             launch=launch,
@@ -207,6 +167,21 @@ class _Planner:
             locs=tuple(f"{loc.file}:{loc.line}" for loc in locs or ()),
         )
         self.steps.add(step, kernel)
+
+    def _product(
+        self,
+        task: Task,
+        inner: dict[Value, int],
+        outputs: dict[Value, Value],
+        place: Callable[[Value], int],
+    ) -> Gemm | None:
+        """The product of a task, on buffers; None if it has none."""
+        if task.product is None:
+            return None
+        assert task.result is not None
+        c = self._in_place(task, inner, outputs, place)
+        c = place(task.result) if c is None else inner.setdefault(task.result, c)
+        return _gemm(task, place(task.product.a), place(task.product.b), c)
 
     def _in_place(
         self,
@@ -306,87 +281,26 @@ class _Planner:
 
     def _status(self) -> int:
         if self.status is None:
-            self.status = self._buffer("status", Type(i64, (1,)), Place.ARENA)
+            self.status = self.memory.add("status", Type(i64, (1,)), Place.ARENA)
         return self.status
-
-    # --- the arena ----------------------------------------------------------------------
 
     def finish(self) -> Plan:
         """The plan, every temporary at an offset of the arena."""
-        outputs = [self.number[v] for v in self.graph.outputs]
-        self._number_outputs()
+        outputs = tuple(self.number[v] for v in self.graph.outputs)
         steps = self.steps.finished()
-        self._lifetimes(steps)
-        arena_bytes = self._place_temporaries()
-        buffers = []
-        for draft in self.buffers:
-            home = self.buffers[draft.home] if draft.home >= 0 else draft
-            buffers.append(Buffer(draft.name, draft.type, home.place, home.index))
+        buffers, arena_bytes = self.memory.laid_out(steps, outputs, self.status)
         return Plan(
             self.graph.name,
             self.device.target,
-            tuple(buffers),
+            buffers,
             tuple(self._spelled(self.steps.as_launched(s, self._called)) for s in steps),
             tuple(self.number[v] for v in self.graph.inputs),
-            tuple(outputs),
+            outputs,
             arena_bytes,
             tuple(self.constants),
             self.status,
             self.faults,
         )
-
-    def _home_of(self, number: int) -> int:
-        """The buffer whose memory a buffer is: itself, or what it is a view of."""
-        home = self.buffers[number].home
-        return home if home >= 0 else number
-
-    def _home(self, number: int) -> _Draft:
-        return self.buffers[self._home_of(number)]
-
-    def _number_outputs(self) -> None:
-        """Number the output buffers in the order in which they were made."""
-        next_index = 0
-        for draft in self.buffers:
-            if draft.place is Place.OUTPUT and draft.home < 0:
-                draft.index = next_index
-                next_index += 1
-
-    def _lifetimes(self, steps: Sequence[Step]) -> None:
-        for at, step in enumerate(steps):
-            for number in (*step.reads, *step.writes):
-                draft = self._home(number)
-                draft.first = at if draft.first < 0 else draft.first
-                draft.last = at
-        for value in self.graph.outputs:
-            self._home(self.number[value]).last = len(steps)
-        if self.status is not None:
-            draft = self.buffers[self.status]
-            draft.first, draft.last = 0, len(steps)
-
-    def _place_temporaries(self) -> int:
-        """Offsets by first fit, the largest first, where lifetimes overlap; returns the bytes."""
-        waiting = [d for d in self.buffers if d.place is Place.ARENA and d.home < 0]
-        waiting.sort(key=lambda d: (-d.type.nbytes, d.first))
-        born, gone = (np.array([getattr(d, n) for d in waiting]) for n in ("first", "last"))
-        starts, stops = np.zeros((2, len(waiting)), np.int64)
-        for at, draft in enumerate(waiting):
-            size = _aligned(draft.type.nbytes)
-            rivals = (born[:at] <= draft.last) & (gone[:at] >= draft.first)
-            draft.index = _first_gap(starts[:at][rivals], stops[:at][rivals], size)
-            starts[at], stops[at] = draft.index, draft.index + size
-        return int(stops.max(initial=0))
-
-
-def _first_gap(starts: IntArray, stops: IntArray, size: int) -> int:
-    """The least offset at which `size` bytes meet none of the ranges."""
-    order = np.argsort(starts)
-    reached = np.maximum.accumulate(np.concatenate(([0], stops[order])))
-    (gaps,) = np.nonzero(starts[order] - reached[:-1] >= size)
-    return int(reached[gaps[0]] if len(gaps) else reached[-1])
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
 def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:

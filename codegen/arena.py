@@ -1,0 +1,125 @@
+"""The memory of a plan: whose each buffer is, how long it lives, and where in the arena it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.codegen.plan import Buffer, Place, Step
+from graphc.dtypes import Type
+
+ALIGNMENT = 64
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass
+class Draft:
+    """A buffer before it is laid out: the first and last step that need it, and whose it is.
+
+    `index` is that of an input, an output or a constant, or an offset of the arena. `home` is the
+    buffer of which it is a view, -1 if it is none.
+    """
+
+    name: str
+    type: Type
+    place: Place
+    index: int = -1
+    first: int = -1
+    last: int = -1
+    home: int = -1
+
+
+@dataclass(eq=False)
+class Memory:
+    """The buffers of a plan under construction, by number."""
+
+    drafts: list[Draft] = field(default_factory=list)
+
+    def add(self, name: str, type: Type, place: Place, index: int = -1) -> int:
+        """The number of a new buffer."""
+        self.drafts.append(Draft(name, type, place, index))
+        return len(self.drafts) - 1
+
+    def view(self, number: int, type: Type) -> int:
+        """The same memory under another type."""
+        of = self.drafts[number]
+        made = self.add(of.name, type, of.place)
+        self.drafts[made].home = number if of.home < 0 else of.home
+        return made
+
+    def type_of(self, number: int) -> Type:
+        """The type of a buffer."""
+        return self.drafts[number].type
+
+    def home_of(self, number: int) -> int:
+        """The buffer whose memory a buffer is: itself, or what it is a view of."""
+        home = self.drafts[number].home
+        return home if home >= 0 else number
+
+    def laid_out(
+        self, steps: Sequence[Step], outputs: Sequence[int], status: int | None
+    ) -> tuple[tuple[Buffer, ...], int]:
+        """The buffers in their places, and the bytes of the arena.
+
+        Outputs outlive all steps; the status word lives from before the first.
+        """
+        self._number_outputs()
+        self._find_lifetimes(steps, outputs, status)
+        arena_bytes = self._place_temporaries()
+        homes = [self._home(number) for number in range(len(self.drafts))]
+        return tuple(
+            Buffer(draft.name, draft.type, home.place, home.index)
+            for draft, home in zip(self.drafts, homes, strict=True)
+        ), arena_bytes
+
+    def _home(self, number: int) -> Draft:
+        return self.drafts[self.home_of(number)]
+
+    def _number_outputs(self) -> None:
+        """Number the output buffers in the order in which they were made."""
+        made = [d for d in self.drafts if d.place is Place.OUTPUT and d.home < 0]
+        for index, draft in enumerate(made):
+            draft.index = index
+
+    def _find_lifetimes(
+        self, steps: Sequence[Step], outputs: Sequence[int], status: int | None
+    ) -> None:
+        for at, step in enumerate(steps):
+            for number in (*step.reads, *step.writes):
+                draft = self._home(number)
+                draft.first = at if draft.first < 0 else draft.first
+                draft.last = at
+        for number in outputs:
+            self._home(number).last = len(steps)
+        if status is not None:
+            draft = self.drafts[status]
+            draft.first, draft.last = 0, len(steps)
+
+    def _place_temporaries(self) -> int:
+        """Offsets by first fit, the largest first, where lifetimes overlap; returns the bytes."""
+        waiting = [d for d in self.drafts if d.place is Place.ARENA and d.home < 0]
+        waiting.sort(key=lambda d: (-d.type.nbytes, d.first))
+        born, gone = (np.array([getattr(d, n) for d in waiting]) for n in ("first", "last"))
+        starts, stops = np.zeros((2, len(waiting)), np.int64)
+        for at, draft in enumerate(waiting):
+            size = _aligned(draft.type.nbytes)
+            rivals = (born[:at] <= draft.last) & (gone[:at] >= draft.first)
+            draft.index = _first_gap(starts[:at][rivals], stops[:at][rivals], size)
+            starts[at], stops[at] = draft.index, draft.index + size
+        return int(stops.max(initial=0))
+
+
+def _first_gap(starts: IntArray, stops: IntArray, size: int) -> int:
+    """The least offset at which `size` bytes meet none of the ranges."""
+    order = np.argsort(starts)
+    reached = np.maximum.accumulate(np.concatenate(([0], stops[order])))
+    (gaps,) = np.nonzero(starts[order] - reached[:-1] >= size)
+    return int(reached[gaps[0]] if len(gaps) else reached[-1])
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
