@@ -25,7 +25,8 @@ from graphc.codegen.plan import (
 )
 from graphc.codegen.product import linear
 from graphc.codegen.repeat import repeated
-from graphc.codegen.schedule import Schedule, Task, schedules
+from graphc.codegen.schedule import schedules
+from graphc.codegen.tasks import Schedule, Task
 from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.codegen.schedule import Schedule, Task
+from graphc.codegen.tasks import Schedule, Task
 from graphc.ir import Graph, Loc
 
 

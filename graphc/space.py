@@ -7,6 +7,8 @@ x[None, :]` keeps its two axes apart.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from graphc.dtypes import Size
@@ -359,9 +361,35 @@ class Space:
         found |= {self.find(a) for r in self.reduced.values() for a in r if a is not None}
         return frozenset(found)
 
+    def size(self, axes: Iterable[int]) -> int:
+        """The number of elements that these axes span."""
+        return math.prod(Axis(a, self.extent[a]).size for a in axes)
+
     def reduced_set(self, node: Node) -> frozenset[int]:
         """The axes that a reduction runs over."""
         return frozenset(self.find(a) for a in self.reduced[node] if a is not None)
+
+
+def space_of(nodes: Iterable[Node]) -> Space:
+    """The iteration space of all these nodes; raises Illegal."""
+    space = Space()
+    for node in nodes:
+        space.add(node)
+    return space
+
+
+def identified(nodes: Iterable[Node]) -> Space:
+    """The space of these nodes, axes of what they read identified; raises Illegal."""
+    space = space_of(nodes)
+    space.identify_reads()
+    return space
+
+
+def tied(nodes: Iterable[Node], whole: Space) -> Space:
+    """The space of a part of the nodes of `whole`, axes identified as there; raises Illegal."""
+    space = space_of(nodes)
+    space.identify_as(whole)
+    return space
 
 
 def anchor(space: Space) -> Node | None:

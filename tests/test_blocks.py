@@ -10,7 +10,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.codegen import blocks, schedule
+from graphc.codegen import blocks, nest_schedule, tasks
 from graphc.device import CPU, H100
 from graphc.dtypes import f32
 from graphc.lowered import lower_graph
@@ -62,10 +62,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(blocks, "LANE_BLOCK", 8)
     monkeypatch.setattr(blocks, "TURNS", 2)
     monkeypatch.setattr(blocks, "ROW_BLOCK", 3)
-    monkeypatch.setattr(schedule, "SPLIT_WORK", 256)
-    monkeypatch.setattr(schedule, "CHUNK_WORK", 64)
-    monkeypatch.setattr(schedule, "MAX_CHUNKS", 3)
-    monkeypatch.setattr(schedule, "PARTIALS", 3)
+    monkeypatch.setattr(nest_schedule, "SPLIT_WORK", 256)
+    monkeypatch.setattr(tasks, "CHUNK_WORK", 64)
+    monkeypatch.setattr(tasks, "MAX_CHUNKS", 3)
+    monkeypatch.setattr(tasks, "PARTIALS", 3)
     yield
 
 

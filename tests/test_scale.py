@@ -19,7 +19,7 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.layout import layout
 from graphc.codegen.plan import Place
 from graphc.codegen.planner import first_candidate, make_plan
-from graphc.codegen.schedule import Schedule
+from graphc.codegen.tasks import Schedule
 from graphc.device import CPU, H100, Device
 from graphc.interpret import interpret
 from graphc.ir import Graph

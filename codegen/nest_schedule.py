@@ -1,0 +1,130 @@
+"""The candidates for one nest: partitions of its axes that are worth trying, and their forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from graphc.codegen import roles
+from graphc.codegen.access import accesses
+from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.tasks import Schedule, Schedules, fits, kernel_task, late_tasks, split_task
+from graphc.device import Device
+from graphc.index import Axis
+from graphc.ir import Graph
+from graphc.partition import Partition, assign
+from graphc.space import Illegal, op_of
+
+SPLIT_WORK, LONG_COLUMN = 32768, 4096
+"""Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
+WORKERS = 8
+"""Workers that keep one core (or multiprocessor) busy."""
+
+
+def nest_schedules(
+    region: Graph, first: Partition, device: Device, schedules: Schedules
+) -> Iterator[Schedule]:
+    """Kernels of the region's nest, by its partition or a better one; the likeliest is first.
+
+    `schedules` gives those of what depends on split reductions.
+    """
+    for chosen in _repartitions(first, region, device):
+        if not chosen.split:
+            yield from _forms(region, chosen, device)
+            continue
+        task, partials, form = split_task(region, chosen, device)
+        late = late_tasks(region, chosen, partials, device, schedules)
+        yield Schedule((task, *late), form)
+
+
+def _repartitions(first: Partition, region: Graph, device: Device) -> Iterator[Partition]:
+    """Partitions to try: few outer elements with much inner work are split instead."""
+    swapped = _swapped(first, region)
+    if swapped is None:
+        yield first
+        return
+    outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
+    # Few rows starve workers; very many in one column are summed one after another.
+    few = outer < WORKERS * device.cores or inner >= LONG_COLUMN
+    starved = few and outer * inner >= SPLIT_WORK
+    yield from (swapped, first) if starved else (first, swapped)
+
+
+def _swapped(first: Partition, region: Graph) -> Partition | None:
+    """The partition that deals out an inner axis, its reductions split; None if not legal."""
+    space = first.space
+    if first.split or not first.inner:
+        return None
+    order = NestBuilder(region, first, keep=False).ordered_axes()[1]
+    reductions = [n for n in space.nodes if n in space.reduced]
+    sets = {space.reduced_set(n) for n in reductions}
+    products = any(op_of(n).kind == "contraction" for n in reductions)
+    if len(sets) != 1 or not order or products:
+        return None
+    for taken in range(1, len(order) + 1):
+        # What is not dealt out is inner, the outer axes of before among it.
+        rest = space.domain() - {a.number for a in order[:taken]}
+        try:
+            found = assign(space, rest, set(region.outputs))
+        except Illegal:
+            continue
+        if found.split:
+            return found
+    return None
+
+
+# --- forms --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A way to assign roles to a nest's axes, and whether values are kept in scratch for it."""
+
+    keep: bool
+    assign: Callable[[Nest, roles.Body], roles.Draft | None]
+
+
+def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
+    """The kernels of one partition that splits nothing."""
+    for form in _ranked_forms(region, chosen, device):
+        nest = NestBuilder(region, chosen, keep=form.keep).build()
+        draft = form.assign(nest, roles.assemble(nest))
+        if draft is not None:
+            yield Schedule((kernel_task(region, nest, draft, device),), draft.form)
+
+
+def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[_Form]:
+    """Assignments of roles, the likeliest first."""
+    if not chosen.inner:
+        return [_Form(False, lambda n, b: roles.flat(b, device))]
+    lane = _contiguous_axis(region, chosen)
+    width = chosen.space.size(chosen.inner)
+    as_rows = _Form(fits(chosen, device), lambda n, b: roles.rows(n, b, device))
+    if device.is_cuda:
+        as_threads = _Form(False, lambda n, b: roles.threads_of(b))
+        wide = lane in chosen.inner and width > 32
+        return [as_rows, as_threads] if wide else [as_threads, as_rows]
+    if roles.is_short(chosen.space.size(chosen.outer), width):
+        short = _Form(False, lambda n, b: roles.columns(b, b.outer[-1]))
+        return [short, as_rows]
+    if lane is None or lane in chosen.inner or not chosen.outer:
+        return [as_rows]
+    as_columns = _Form(False, lambda n, b: _columns(b, lane))
+    return [as_columns, as_rows]
+
+
+def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
+    axis = next((a for a in body.outer if a.number == lane), None)
+    return None if axis is None else roles.columns(body, axis)
+
+
+def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:
+    """The axis along which most bytes of inputs and outputs lie contiguous."""
+    body = roles.assemble(NestBuilder(region, chosen, keep=False).build())
+    weight: dict[int, int] = {}
+    for buffer, at in accesses(body.statements):
+        type = body.buffers[buffer]
+        if at and isinstance(at[-1].axis, Axis):
+            number = at[-1].axis.number
+            weight[number] = weight.get(number, 0) + type.nbytes
+    return max(weight, key=lambda a: weight[a]) if weight else None

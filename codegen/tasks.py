@@ -1,0 +1,140 @@
+"""Tasks: the kernels and products that compute a group, over named buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import accesses, in_place
+from graphc.codegen.finish import finish
+from graphc.codegen.kernel import Kernel, ParamRole
+from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.product import Blas
+from graphc.codegen.region import late_regions, temporary
+from graphc.codegen.roles import Draft, assemble, is_short
+from graphc.codegen.split import split_rows
+from graphc.codegen.tidy import tidy
+from graphc.device import Device
+from graphc.dtypes import Type
+from graphc.ir import Graph, Loc, Node, Value
+from graphc.partition import Partition
+
+CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
+"""Elements that are worth a chunk with partials of its own, and the most chunks.
+
+Where a chunk's partials are few there may be more, up to so many partials: fewer than what is
+dealt out in chunks, so that their combination is not split in its turn.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A kernel, or a product with its epilogue; `binding` maps parameters to graph values.
+
+    A product writes `result` (a value of the region, or a temporary). The epilogue runs on the
+    same rows, `block` of them for each of its chunks. `locs` are those of the group that the task
+    is for, where the kernel was made for an equal one.
+    """
+
+    kernel: Kernel | None
+    binding: dict[str, Value]
+    product: Blas | None = None
+    result: Value | None = None
+    block: int = 1
+    faults: dict[int, Node] | None = None
+    locs: tuple[Loc, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Tasks in order. Values that are neither the region's inputs nor outputs are temporaries."""
+
+    tasks: tuple[Task, ...]
+    form: str
+
+
+Schedules = Callable[[Graph, Device], Iterator[Schedule]]
+"""The ranked candidates of a group; at least one."""
+
+
+def together(parts: Sequence[Schedule]) -> Schedule:
+    """The tasks of all parts, one after another."""
+    tasks = tuple(t for s in parts for t in s.tasks)
+    return Schedule(tasks, "+".join(dict.fromkeys(s.form for s in parts)))
+
+
+def kernel_task(
+    region: Graph,
+    nest: Nest,
+    draft: Draft,
+    device: Device,
+    temps: Mapping[str, Value] | None = None,
+    totals: Mapping[str, Value] | None = None,
+) -> Task:
+    """The kernel of a draft, and what its parameters are.
+
+    `temps` are its buffers of partials, `totals` the values of which those are parts.
+    """
+    temps = dict(temps or {})
+    inputs = dict(zip(nest.inputs, region.inputs))
+    outputs = {name: value for value, name in nest.outputs}
+    used = {b for b, _ in accesses(draft.body)}
+    params: dict[str, ParamRole] = {b: "input" for b in inputs if b in used}
+    params |= dict.fromkeys(outputs, "output")
+    params |= dict.fromkeys(temps, "temp")
+    kernel = finish(draft, params, nest, device)
+    if len(nest.phases) == 1 and not temps:
+        kernel = replace(kernel, in_place=in_place(kernel))
+    binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
+    kernel = tidy(kernel).computing(region.nodes, binding, totals)
+    return Task(kernel, binding, block=draft.block, faults=nest.faults)
+
+
+def fits(chosen: Partition, device: Device) -> bool:
+    """Whether a few rows of the inner axes fit a worker's scratch."""
+    return 3 * 8 * chosen.space.size(chosen.inner) <= device.shared_bytes
+
+
+# --- split reductions ---------------------------------------------------------------------
+
+
+def split_task(
+    region: Graph, chosen: Partition, device: Device
+) -> tuple[Task, dict[Node, Value], str]:
+    """Chunks that leave partials: their kernel, the partials by reduction, and the form."""
+    total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
+    short = not device.is_cuda and is_short(total, width)
+    builder = NestBuilder(region, chosen, keep=not short and fits(chosen, device))
+    nest = builder.build()
+    held = max((a.type.size for a in nest.split), default=1)
+    most = max(MAX_CHUNKS, PARTIALS // max(held, 1))
+    chunks = max(1, min(most, total * width // CHUNK_WORK, total))
+    parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
+    draft = split_rows(nest, assemble(nest), device, chunks, parts)
+    partials = {}
+    for a in nest.split:
+        count = draft.buffers[parts[a.name]].shape[0]
+        partials[a.node] = temporary(Type(a.type.dtype, (count, *a.type.shape)), parts[a.name])
+    temps = {parts[a.name]: partials[a.node] for a in nest.split}
+    totals = {parts[a.name]: Value(a.node) for a in nest.split}
+    task = kernel_task(region, nest, draft, device, temps, totals)
+    return task, partials, draft.form
+
+
+def late_tasks(
+    region: Graph,
+    chosen: Partition,
+    partials: dict[Node, Value],
+    device: Device,
+    schedules: Schedules,
+) -> list[Task]:
+    """The tasks that combine partials, their outputs named as in the region."""
+    tasks = []
+    for part, back in late_regions(region, chosen, partials):
+        for task in next(schedules(part, device)).tasks:
+            binding = {p: back.get(v, v) for p, v in task.binding.items()}
+            kernel, parts = task.kernel, set(partials.values())
+            if kernel is not None and any(v in parts for v in binding.values()):
+                kernel = replace(kernel, name=f"{kernel.name}_total")
+            tasks.append(replace(task, kernel=kernel, binding=binding))
+    return tasks
