@@ -163,7 +163,12 @@ def _check_result(op: Op, type: Type) -> None:
 
 
 class TraceLike(Protocol):
-    """What ops and functions need of a trace."""
+    """What ops, functions and traced values need of a trace.
+
+    `refused` is the last error of a traced value that was asked for what only a run can tell.
+    """
+
+    refused: GraphcError | None
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Attrs) -> Any:
         """Append a node; operands are traced values, numbers or arrays of the right type."""
@@ -171,6 +176,12 @@ class TraceLike(Protocol):
 
     def lift(self, value: Any) -> Any:
         """`value` as a traced value of this trace; Python numbers stay what they are."""
+        ...
+
+    def enter(
+        self, what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
+    ) -> Any:
+        """Run a function that the user's code calls, `what` to them."""
         ...
 
 

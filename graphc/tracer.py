@@ -2,276 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphc.dtypes import Dim, DType, Type, dtype, f64
+from graphc.dtypes import Dim, DType, Type
 from graphc.errors import (
-    ArgumentError,
     ConcretizationError,
     GraphcError,
     MutationError,
-    OutOfBounds,
-    SignatureError,
     TypeMismatch,
     UnsupportedFunction,
 )
 from graphc.functions import promote, tables
-from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
-from graphc.opdef import Op, active_trace
-from graphc.ops.creation import Constant, constant
-from graphc.provenance import Names, call_site, expression, is_assigned, user_frame
+from graphc.ir import Loc, Value
+from graphc.opdef import active_trace
+from graphc.provenance import Names, call_site, expression, is_assigned
 
-LARGE_CONSTANT = 1 << 20
-"""Bytes from which an array that a function closes over is reported as a large constant."""
+if TYPE_CHECKING:
+    from graphc.traces import Trace
 
 _ELEMENTS = "build the array with graphc.numpy.where or concatenate"
-
-# What a function of ours may raise about an argument that nobody foresaw.
-_FOREIGN = (TypeError, ValueError, IndexError, OverflowError, ArithmeticError)
-
-
-class Trace:
-    """A graph under construction by running Python.
-
-    A value of an enclosing trace that is used here becomes a *capture*: an input beyond the
-    function's own, handed in by whoever inlines the finished graph.
-
-    An array that the function closes over, or reads from a module, becomes a constant. It is
-    read when the traced code uses it and copied; what happens to it after the trace is not
-    seen, until a call with other types of arguments traces the function again.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.builder = Builder(name)
-        self.outer = active_trace()
-        self.captures: list[tuple[Tracer, DType | None, Value]] = []
-        self.weak_inputs: dict[tuple[int, DType], Value] = {}
-        self._captured: dict[int, tuple[Tracer, Tracer]] = {}
-        self._constants: dict[int, tuple[Any, bytes, Value]] = {}
-        self.refused: GraphcError | None = None
-        self._site: tuple[Loc | None, Names] | None = None
-        self._warned: set[tuple[str, int]] = set()
-
-    # --- inputs -------------------------------------------------------------------------
-
-    def parameter(self, type: Type, name: str | None = None) -> Tracer:
-        """A new argument of the function."""
-        return Tracer(self, self.builder.parameter(type, name), argument=True)
-
-    def weak_parameter(self, kind: DType, name: str | None = None) -> Tracer:
-        """An argument that is a Python number: it becomes an input of each dtype it meets."""
-        return Tracer(self, None, weak=True, argument=True, weak_type=kind, weak_name=name)
-
-    def weak_input(self, tracer: Tracer, to: DType) -> Value:
-        """The graph input that stands for a weak argument in dtype `to`."""
-        key = (id(tracer), to)
-        if key not in self.weak_inputs:
-            value = self.builder.parameter(Type(to, ()), tracer.weak_name)
-            self.weak_inputs[key] = value
-            captured = [outer for outer, own in self._captured.values() if own is tracer]
-            self.captures += [(outer, to, value) for outer in captured]
-        return self.weak_inputs[key]
-
-    def _capture(self, tracer: Tracer) -> Tracer:
-        """The input that stands for a value of an enclosing trace."""
-        if id(tracer) in self._captured:
-            return self._captured[id(tracer)][1]
-        if not self._encloses(tracer.trace):
-            raise leaked(tracer)
-        if tracer.weak:
-            own = self.weak_parameter(tracer.type.dtype, tracer.weak_name)
-        else:
-            own = self.parameter(tracer.type, tracer.value.name)
-            self.captures.append((tracer.snapshot(), None, own.value))
-        self._captured[id(tracer)] = (tracer, own)
-        return own
-
-    def _encloses(self, other: Trace) -> bool:
-        outer: Any = self.outer
-        while outer is not None and outer is not other:
-            outer = outer.outer
-        return outer is other
-
-    # --- one call of the user's -----------------------------------------------------------
-
-    def enter(
-        self, what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
-    ) -> Any:
-        """Run a function that the user's code calls, `what` to them.
-
-        Its nodes get the user's line, its results the variables they are assigned to. Every
-        error about its arguments is a GraphcError that quotes the line.
-        """
-        if self._site is not None or self.builder.origin is not None:
-            return function(*args, **kwargs)
-        self._site = call_site()
-        loc, names = self._site
-        before = len(self.builder.nodes)
-        try:
-            result = function(*args, **kwargs)
-        except GraphcError as error:
-            raise error.at(loc) from None
-        except _FOREIGN as error:
-            raise _in_our_form(what, function, args, kwargs, error).at(loc) from error
-        finally:
-            self._site = None
-        self._name(result, names, before)
-        return result
-
-    def _name(self, result: Any, names: Names, before: int) -> None:
-        """Name results by the variables they go to, if this call made them."""
-        results = result if isinstance(result, tuple) else (result,)
-        if len(results) != len(names):
-            return
-        made = {id(node) for node in self.builder.nodes[before:]}
-        for result, name in zip(results, names, strict=True):
-            value = result._value if isinstance(result, Tracer) else None
-            if name and value is not None and id(value.node) in made:
-                self.builder.name_value(value, name)
-
-    def warn(self, message: str) -> None:
-        """Warn at the user's line, once for each line."""
-        frame = user_frame()
-        if frame is None or (frame.f_code.co_filename, frame.f_lineno) in self._warned:
-            return
-        place = frame.f_code.co_filename, frame.f_lineno
-        self._warned.add(place)
-        registry = frame.f_globals.setdefault("__warningregistry__", {})
-        module = frame.f_globals.get("__name__", "<unknown>")
-        warnings.warn_explicit(message, UserWarning, *place, module, registry)
-
-    def warn_of_float64(self) -> None:
-        """Warn at the user's line that float64 enters a program that had none."""
-        numbers = self.weak_inputs.values()
-        doubles = [v for v in self.builder.inputs if v.type.dtype is f64 and v not in numbers]
-        if doubles or self.builder.origin is not None:
-            return
-        self.warn(
-            "float64 enters a float32 program on this line; float(...) of a NumPy scalar and "
-            ".astype(np.float32) of an array keep it float32"
-        )
-
-    # --- what ops and functions ask for ---------------------------------------------------
-
-    def lift(self, value: Any) -> Any:
-        """`value` as a traced value of this trace; Python numbers stay numbers."""
-        if isinstance(value, Tracer):
-            return value if value.trace is self else self._capture(value)
-        if type(value) in promote.Number:
-            return value
-        if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-            raise TypeMismatch(
-                f"a {type(value).__name__} has rules of its own, which a graph does not have",
-                help="np.asarray(...) of it is a plain array",
-            )
-        if isinstance(value, (np.ndarray, np.generic)):
-            return self.array_constant(value)
-        if isinstance(value, (list, tuple)):
-            return promote.lift(tables.function("array")(value))
-        if isinstance(value, int):
-            return int(value)
-        if isinstance(value, float):
-            return float(value)
-        raise TypeMismatch(f"{_short(value)} is neither an array nor a real number")
-
-    def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
-        """Append a node; Python numbers take the dtype of the operands beside them."""
-        loc = self._location()
-        try:
-            results = self.builder.emit(op, self._operands(op, operands), attrs, loc=loc)
-        except GraphcError as error:
-            raise error.at(loc) from None
-        made = tuple(Tracer(self, r) for r in results)
-        return made[0] if len(made) == 1 else made
-
-    def _location(self) -> Loc | None:
-        if self.builder.origin is not None:
-            # While a pass runs, what it emits belongs to the node that it works on.
-            return self.builder.origin.loc
-        return (self._site or call_site())[0]
-
-    def _operands(self, op: Op, operands: Sequence[Any]) -> list[Operand]:
-        lifted = [o if isinstance(o, Literal) else self.lift(o) for o in operands]
-        letters = op.signature.split("->")[0] or "T" * len(lifted)
-        common = next(
-            (
-                o.type.dtype
-                for o, letter in zip(lifted, letters, strict=True)
-                if isinstance(o, Tracer) and letter == "T"
-            ),
-            None,
-        )
-        ready: list[Operand] = []
-        for o in lifted:
-            if isinstance(o, Tracer):
-                ready.append(o.value)
-            elif isinstance(o, Literal):
-                ready.append(o)
-            else:
-                kind = common or dtype(np.asarray(o).dtype)
-                ready.append(promote.fitting_literal(o, kind))
-        return ready
-
-    def array_constant(self, array: Any) -> Tracer:
-        """An array known now; the same object with the same content is one constant."""
-        kind = dtype(array.dtype)
-        native = np.asarray(array).astype(kind.numpy, copy=False)
-        if array.ndim == 0:
-            return Tracer(self, promote.full((), native[()], kind).value)
-        content = native.tobytes()
-        known = self._constants.get(id(array))
-        if known is not None and known[0] is array and known[1] == content:
-            return Tracer(self, known[2])
-        if native.nbytes > LARGE_CONSTANT:
-            self.warn(
-                f"a constant of {native.nbytes / 2**20:.1f} MB, {kind}{list(array.shape)}, "
-                "becomes part of the graph; pass large arrays as arguments"
-            )
-        loc = self._location()
-        (value,) = self.builder.emit(constant, (), {"value": Constant(native)}, loc=loc)
-        self._constants[id(array)] = (array, content, value)
-        return Tracer(self, value)
-
-    def inline(self, graph: Graph, arguments: Sequence[Any]) -> list[Tracer]:
-        """Append a copy of `graph` applied to `arguments`."""
-        values = [as_tracer(self, a).value for a in arguments]
-        return [
-            Tracer(self, self.builder.value(o, v))
-            for o, v in zip(self.builder.inline(graph, values), graph.outputs, strict=True)
-        ]
-
-    def finish(self, outputs: Sequence[Tracer]) -> Graph:
-        """The finished graph."""
-        return self.builder.graph([t.value for t in outputs])
-
-
-def _in_our_form(
-    what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any, error: Exception
-) -> GraphcError:
-    """The GraphcError that says what a function's own Python exception says."""
-    try:
-        inspect.signature(function).bind(*args, **kwargs)
-    except TypeError as mismatch:
-        unknown = set(kwargs) - set(inspect.signature(function).parameters)
-        if unknown:
-            return UnsupportedFunction(
-                f"{what} does not take {', '.join(sorted(unknown))}= yet",
-                help=f"it takes {', '.join(inspect.signature(function).parameters)}",
-            )
-        return SignatureError(f"{what}: {mismatch}")
-    if Dim.__name__ in str(error):
-        return UnsupportedFunction(f"{what} over sizes that are not known is not built yet")
-    if isinstance(error, IndexError):
-        return OutOfBounds(f"{what}: {error}")
-    if isinstance(error, TypeError):
-        return TypeMismatch(f"{what}: {error}")
-    return ArgumentError(f"{what}: {error}")
 
 
 def _unknown_size(what: str, type: Type) -> GraphcError:
@@ -280,16 +33,14 @@ def _unknown_size(what: str, type: Type) -> GraphcError:
     )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"a {type(value).__name__}"
-
-
 class MissingAttribute(UnsupportedFunction, AttributeError):
     """An attribute or method of NumPy's arrays that traced arrays do not have."""
 
 
-Later = tuple[Callable[..., Any], "Tracer", tuple[Loc | None, Names]]
+Site = tuple[Loc | None, Names]
+"""Where the user calls: the expression, and the variables that the results go to."""
+
+Later = tuple[Callable[..., Any], "Tracer", Site]
 """What a weak value is made of once its dtype is known: a function, its operand, and where."""
 
 
@@ -366,11 +117,7 @@ class Tracer(promote.TracedArray):
         function, number, site = self.later
         # Into a float, rounding and the function commute; integers may wrap around.
         early = to if to.is_float else self.weak_type
-        before, self.trace._site = self.trace._site, site
-        try:
-            result: Tracer = function(number.as_strong(early))
-        finally:
-            self.trace._site = before
+        result: Tracer = self.trace.run_at(site, lambda: function(number.as_strong(early)))
         return result if early == to else tables.cast(result, to)
 
     def signed(self, function: Callable[..., Any]) -> Tracer:
@@ -442,7 +189,7 @@ class Tracer(promote.TracedArray):
     def guard(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of graphc.functions from the user's line."""
         trace = active_trace()
-        if not isinstance(trace, Trace):
+        if trace is None:
             raise leaked(self).at(call_site()[0])
         return trace.enter(what, function, args, kwargs)
 
@@ -618,7 +365,7 @@ def _refuse(what: str, help: str | None = None) -> NoReturn:
         f"{what} of a traced array is known only when the graph runs", help=help
     ).at(call_site()[0])
     trace = active_trace()
-    if isinstance(trace, Trace):
+    if trace is not None:
         # NumPy replaces some of these by errors of its own.
         trace.refused = error
     raise error
@@ -626,15 +373,6 @@ def _refuse(what: str, help: str | None = None) -> NoReturn:
 
 def _refuse_write(message: str, help: str) -> NoReturn:
     raise MutationError(message, help=help).at(call_site()[0])
-
-
-def as_tracer(trace: Trace, value: Any) -> Tracer:
-    """`value` as a traced array of `trace`, Python numbers included."""
-    lifted = trace.lift(value)
-    if isinstance(lifted, Tracer):
-        return lifted
-    made: Tracer = promote.full((), lifted, dtype(np.asarray(lifted).dtype))
-    return made
 
 
 tables.install_methods(Tracer)

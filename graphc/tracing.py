@@ -28,7 +28,8 @@ from graphc.interpret import interpret
 from graphc.ir import Graph, Loc
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
-from graphc.tracer import MissingAttribute, Trace, Tracer, as_tracer
+from graphc.tracer import MissingAttribute, Tracer
+from graphc.traces import Trace, as_tracer
 
 WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
 """The dtype of a Python number that meets no array."""

@@ -30,7 +30,8 @@ from graphc.ir import Graph
 from graphc.opdef import active_trace
 from graphc.ops.elementwise import stop_gradient as stop_gradient_op
 from graphc.passes import grad as passes_grad
-from graphc.tracer import Trace, Tracer, as_tracer, leaked
+from graphc.tracer import Tracer, leaked
+from graphc.traces import Trace, as_tracer
 from graphc.tracing import (
     Source,
     cast_number,

@@ -17,7 +17,8 @@ from graphc.ir import Graph, Node, Value
 from graphc.opdef import Op
 from graphc.passes.expand import expand_for_grad
 from graphc.passes.rewrite import Emitter, emitting
-from graphc.tracer import Trace, Tracer
+from graphc.tracer import Tracer
+from graphc.traces import Trace
 
 
 def vjp(graph: Graph, wrt: Sequence[int]) -> Graph:

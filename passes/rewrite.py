@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.opdef import tracing_with
-from graphc.tracer import Trace, Tracer
+from graphc.tracer import Tracer
+from graphc.traces import Trace
 
 
 @dataclass

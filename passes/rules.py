@@ -25,7 +25,8 @@ from typing import Annotated, Any
 from graphc.dtypes import DType, Type, bool_, f64, i64
 from graphc.ir import PARAMETER, Literal, Node, Operand, Value, literal
 from graphc.opdef import Op, tracing_with
-from graphc.tracer import Trace, Tracer
+from graphc.tracer import Tracer
+from graphc.traces import Trace
 
 
 class Contract(enum.IntEnum):

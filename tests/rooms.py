@@ -23,7 +23,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
-    (4, ("tracer",)),
+    (4, ("tracer", "traces")),
     (5, ("passes",)),
     (5, ("codegen",)),
     (6, ("control", "tracing", "transforms")),

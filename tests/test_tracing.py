@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import graphc.numpy as gnp
-from graphc import provenance, tracer
+from graphc import provenance, traces
 from graphc.dtypes import f32, f64, i32, i64
 from graphc.errors import (
     ArgumentError,
@@ -651,5 +651,5 @@ def test_importing_the_tracer_loads_nothing_heavy():
 
 
 def test_large_constant_limit_is_a_megabyte():
-    assert tracer.LARGE_CONSTANT == 2**20
+    assert traces.LARGE_CONSTANT == 2**20
     assert i32.itemsize == 4
