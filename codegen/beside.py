@@ -39,15 +39,15 @@ def fits_beside(kernel: Kernel) -> bool:
 def beside(
     kernels: Sequence[Kernel],
     buffers: Sequence[Mapping[str, int]],
+    threads: int,
     size_of: Callable[[int], int],
 ) -> tuple[Kernel, list[int]]:
-    """One kernel of several, and which buffer each of its parameters is.
+    """One kernel of several with blocks of `threads`, and which buffer each parameter is.
 
     `buffers` says so of the parameters of each kernel; one that two kernels read is one parameter.
     `size_of` gives a buffer's number of elements.
     At most one of the kernels runs over a table, and it is the last.
     """
-    threads = max(kernels, key=lambda k: k.blocks * k.threads).threads
     names = Names()
     parts: list[Kernel] = []
     found: dict[str, tuple[Param, int]] = {}

@@ -162,6 +162,8 @@ class Steps:
         return replace(step, launch=launch, others=())
 
     def _as_one(self, launches: Sequence[Launch], make: MakeLaunch) -> Launch:
+        # The largest launch keeps its block size, and the others take it.
+        threads = max(launches, key=lambda x: x.extent * x.threads).threads
         by_key: dict[str, list[Launch]] = {}
         for launch in launches:
             by_key.setdefault(launch.key, []).append(launch)
@@ -171,7 +173,7 @@ class Steps:
         for equal in sorted(by_key.values(), key=len):
             kernel = self._kernel_of[equal[0]]
             if len(equal) > 1:
-                table = (_table(equal),)
+                table = (_table(equal, threads),)
                 sizes = tuple(
                     row[1].value for row in table[0].rows if isinstance(row[1], Extent)
                 )
@@ -181,11 +183,11 @@ class Steps:
             buffers.append(dict(zip((p.name for p in kernel.params), numbers)))
         if len(kernels) == 1:
             return make(kernels[0], table)
-        whole, args = beside(kernels, buffers, self.size_of)
+        whole, args = beside(kernels, buffers, threads, self.size_of)
         return make(whole, (*args, *table))
 
 
-def _table(launches: Sequence[Launch]) -> Table:
+def _table(launches: Sequence[Launch], threads: int) -> Table:
     """A row for each launch of a flat kernel: its first block, its elements, its buffers."""
     rows: list[tuple[int | Extent, ...]] = []
     first = 0
@@ -194,5 +196,5 @@ def _table(launches: Sequence[Launch]) -> Table:
         buffers = [a for a in launch.args if isinstance(a, int)]
         assert isinstance(extent, Extent) and len(buffers) == len(launch.args) - 1
         rows.append((Extent(first), extent, *buffers))
-        first += launch.extent
+        first += -(-extent.value // threads)
     return Table(tuple(rows))
