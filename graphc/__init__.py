@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc import _checkout as _checkout
+from graphc import nn, numpy, optim
 from graphc.api import Compiled, compile
 from graphc.dtypes import DTYPES, DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
 from graphc.errors import GraphcError
@@ -33,6 +34,9 @@ __all__ = [
     "grad",
     "i32",
     "i64",
+    "nn",
+    "numpy",
+    "optim",
     "parse",
     "stop_gradient",
     "trace",

@@ -16,7 +16,7 @@ from typing import Any
 import optree
 
 from graphc import _lazy
-from graphc.device import Device
+from graphc.device import H100, Device
 from graphc.dtypes import Type
 from graphc.errors import ArgumentError, SignatureError, TargetError
 from graphc.lowered import Lowered, lower_graph
@@ -221,10 +221,14 @@ class Compiled:
         )
 
     def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
-        """Every stage of the compilation for arguments of these types (specs or arrays)."""
+        """Every stage of the compilation for arguments of these types (specs or arrays).
+
+        For `target="cuda"` on a machine without a device it is made as for an H100.
+        """
         arguments = bind(self.function, specs, kwargs, self.static)
         traced = trace_call(self.function, arguments)
-        return lower_graph(traced.graph, self.device, self.options)
+        device = self._device or device_to_compile_for(self.requested)
+        return lower_graph(traced.graph, device, self.options)
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:
         """Another function compiled in the same way."""
@@ -274,6 +278,14 @@ def _known_target(target: str) -> str:
     if target not in TARGETS:
         raise ArgumentError(f"there is no target {target!r}", help="targets: auto, cpu, cuda")
     return target
+
+
+def device_to_compile_for(target: str) -> Device:
+    """The device record for a target's kernels: for CUDA without a device here, an H100's."""
+    if target != "cuda":
+        return device_for(target)
+    devices = _lazy.load("graphc.runtime.devices").cuda_devices()
+    return devices[0] if devices else H100
 
 
 def device_for(target: str) -> Device:

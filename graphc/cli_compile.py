@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graphc import _lazy
-from graphc.api import device_for
+from graphc.api import device_for, device_to_compile_for
 from graphc.cli_load import Chosen, choose_functions, load_model, trace_chosen
 from graphc.debug import dump_ir, plan_text, stage_graphs, step_records
 from graphc.device import CUDA_CAPABILITIES, H100, Device
@@ -91,10 +91,7 @@ def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:
     if target is None:
         own = {c.compiled.device for c in chosen if c.compiled is not None}
         return own.pop() if len(own) == 1 else device_for("auto")
-    if target != "cuda":
-        return device_for(target)
-    devices = _lazy.load("graphc.runtime.devices").cuda_devices()
-    return devices[0] if devices else H100
+    return device_to_compile_for(target)
 
 
 def _describe(device: Device) -> str:

@@ -161,8 +161,9 @@ def trace_chosen(
 ) -> Graph:
     """The graph of a function for the types that are said of its arguments.
 
-    `given` are those of the command line; then come those of the file's `specs()`, which may be
-    a bare tuple for a function that is `alone`, then annotations, then defaults.
+    `given` are those of the command line; then come those of the file's `specs()`, then
+    annotations, then defaults. `specs()` gives each function's by its name, as a tuple or a dict
+    by argument; for a function that is `alone` it may give them as they are.
     """
     with user_code(Path(namespace["__file__"])):
         signature = signature_of(chosen.function)
@@ -186,7 +187,9 @@ def _from_specs(
         return {}
     found = specs()
     if isinstance(found, dict):
-        found = found.get(chosen.name, found.get(function_name(chosen.function), ()))
+        by_argument = alone and found and found.keys() <= signature.parameters.keys()
+        own = found.get(chosen.name, found.get(function_name(chosen.function)))
+        found = own if own is not None else found if by_argument else ()
     elif not alone:
         raise ArgumentError(
             "specs() must say for which function each tuple is",

@@ -121,7 +121,7 @@ class Lowered:
         )
 
     def spell(self, kernel: Kernel) -> str:
-        """The emitted file of a kernel."""
+        """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
         printer = print_cuda if self.device.is_cuda else print_cpu
         return printer(kernel, root=self.root, fast=self.options.fast)
 

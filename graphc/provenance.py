@@ -33,16 +33,20 @@ _INTERNAL = tuple(
 _PLAIN = ("LOAD_", "STORE_", "PUSH_", "POP_", "NOP", "RESUME", "EXTENDED_ARG")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "LOAD_FROM_DICT")
 
+_OUTERMOST = "trace_call"
+"""The function of graphc that calls the function to be traced."""
+
 Names = tuple[str | None, ...]
 Instructions = Sequence[dis.Instruction]
 
 
-def call_site() -> tuple[Loc | None, Names]:
+def call_site(*, traced: bool = False) -> tuple[Loc | None, Names]:
     """The user's expression under way and the variables that its results are assigned to.
 
-    The user's frame is the innermost one of `user_frame`.
+    The user's frame is the innermost one of `user_frame`. If it must be `traced`, who called
+    for the trace is none: what they do with the result names nothing within.
     """
-    frame = user_frame()
+    frame = user_frame(traced=traced)
     return (None, ()) if frame is None else _site(frame.f_code, frame.f_lasti)
 
 
@@ -62,10 +66,15 @@ def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
     return entries[bisect.bisect_right(offsets, instruction) - 1]
 
 
-def user_frame() -> FrameType | None:
-    """The innermost frame that belongs to none of graphc, NumPy and Python's own library."""
+def user_frame(*, traced: bool = False) -> FrameType | None:
+    """The innermost frame that belongs to none of graphc, NumPy and Python's own library.
+
+    If it must be `traced`, it is one that the outermost trace under way called.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and is_internal(frame.f_code.co_filename):
+        if traced and frame.f_code.co_name == _OUTERMOST:
+            return None
         frame = frame.f_back
     return frame
 

@@ -106,7 +106,7 @@ class Trace:
         """
         if self._site is not None or self.builder.origin is not None:
             return function(*args, **kwargs)
-        self._site = call_site()
+        self._site = call_site(traced=True)
         loc, names = self._site
         before = len(self.builder.nodes)
         try:
@@ -190,7 +190,7 @@ class Trace:
         if self.builder.origin is not None:
             # While a pass runs, what it emits belongs to the node that it works on.
             return self.builder.origin.loc
-        return (self._site or call_site())[0]
+        return (self._site or call_site(traced=True))[0]
 
     def _operands(self, op: Op, operands: Sequence[Any]) -> list[Operand]:
         lifted = [o if isinstance(o, Literal) else self.lift(o) for o in operands]

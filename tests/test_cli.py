@@ -231,6 +231,18 @@ def test_other_arguments_are_refused(text: str) -> None:
         parse_argument(text)
 
 
+def test_specs_by_argument_for_the_only_function(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "by_argument.py"
+    path.write_text(
+        "import graphc\n\n@graphc.compile\ndef f(tree, x):\n    return tree['w'] * x\n\n"
+        "def specs():\n    return {'tree': {'w': graphc.f32[3]}, 'x': graphc.f32[3]}\n",
+        "utf-8",
+    )
+    line = ["compile", str(path), "--emit", "ir", "--pass", "trace", "--no-grad"]
+    assert main(line) == 0
+    assert "graph f(tree_w: f32[3], x: f32[3])" in capsys.readouterr().out
+
+
 def test_types_from_the_file(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "specs.py"
     path.write_text(

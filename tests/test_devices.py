@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import graphc
 from graphc.codegen.plan import Extent, Gemm, Launch, Place, Plan, Step, StepKind, Table
+from graphc.device import H100
 from graphc.dtypes import bf16, bool_, f32, i64
 from graphc.errors import (
     OutOfBounds,
@@ -107,6 +109,15 @@ def test_without_a_driver_the_error_says_what_to_do():
         "  help: CUDA needs an NVIDIA GPU and its driver (nvidia-smi shows both); "
         'target="cpu" runs here'
     )
+
+
+def test_cuda_is_lowered_without_a_device(monkeypatch):
+    monkeypatch.setattr(devices, "cuda_devices", lambda: ())
+    double = graphc.compile(lambda x: x * 2, target="cuda")
+    low = double.lower(graphc.f32[5])
+    assert low.device is H100 and "cuda.blockIdx" in low.kernels[0].source
+    with pytest.raises(TargetError):
+        double(np.ones(5, np.float32))
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):

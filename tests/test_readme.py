@@ -69,13 +69,29 @@ def test_a_block_is_what_its_command_prints(tour, request):
         assert block["output"] == outputs[block["command"]], block["command"]
 
 
+def test_the_example_runs(tmp_path):
+    (code,) = re.findall(r"<!-- run -->\n```python\n(.*?)```\n", text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    loss = re.match(r"loss (\S+)\n\d+ steps, \d+ bytes moved\n", done.stdout)
+    assert loss is not None and float(loss[1]) < 0.05
+
+
 def test_the_paths_that_it_names_exist():
     """In code spans and links; a file of a row may be named by its last part alone."""
     named = {
         name
         for span in re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", text())
         for name in re.findall(r"[\w/*.]+\.py|[\w/]+/(?=$)", "".join(span))
-    } - {"layer.py", "model.py"}
+    } - {"layer.py", "model.py", "add_softmax.py", "out/layer/add_softmax.py"}
     assert len(named) > 30
     there = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*") if p.suffix == ".py"]
     folders = {str(Path(path).parent.as_posix()) for path in there}
