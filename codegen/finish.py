@@ -41,7 +41,9 @@ def finish(draft: Draft, roles: dict[str, ParamRole], nest: Nest, device: Device
     """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in roles.items() if r == "input"}
     body = in_blocks(draft.body, device, draft.threads)
-    body = hoist_constants(_hoist_scratch(inline(body, inputs)), inputs)
+    # A loop of no turns reads nothing; before it, an empty buffer has nothing to be read.
+    full = {b for b in inputs if 0 not in draft.buffers[b].shape}
+    body = hoist_constants(_hoist_scratch(inline(body, inputs)), full)
     params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
     if nest.faults:
         params += (Param("status", Type(i64, (1,)), "status"),)

@@ -373,3 +373,13 @@ def test_threads_of_an_executable_share_nothing_but_the_plan() -> None:
     x = np.random.default_rng(2).normal(size=(50, 20)).astype(np.float32)
     first, second = compiled_cpu(graph, threads=1), compiled_cpu(graph, threads=2)
     np.testing.assert_array_equal(first([x])[0], second([x])[0])
+
+
+def test_nothing_is_read_of_empty_arrays() -> None:
+    def total(x: Any, y: Any) -> Any:
+        return ((x.reshape(1, 0, 0) % y) * y).sum()
+
+    arrays = [zeros(0, 0), zeros(1, 0, 0)]
+    graph = graphc.trace(total, *arrays)
+    for run in (run_cpu, run_cuda_checked):
+        assert run(graph, arrays) == [0.0]
