@@ -29,7 +29,7 @@ from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
 from graphc.ir import Node, Value
-from graphc.ops.products import split_spec
+from graphc.ops.products import letter_sizes, split_spec
 from graphc.partition import EXPENSIVE
 from graphc.space import is_access, op_of
 
@@ -269,7 +269,7 @@ class NestBuilder(Elements):
         left, right, result = split_spec(node.attrs["spec"])
         letters: dict[str, Index] = dict(zip(result, self.own_index(Value(node))))
         rest = iter(self.space.reduced[node])
-        for c, size in zip(left + right, sum((o.type.shape for o in node.operands), ())):
+        for c, size in letter_sizes(node).items():
             if c not in letters:
                 letters[c] = Index() if size == 1 else self._index(next(rest))
         return [tuple(letters[c] for c in part) for part in (left, right)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, apply_view, axis_index
 from graphc.ir import Literal, Node, Value
-from graphc.ops.products import split_spec
+from graphc.ops.products import Letters, letters_of
 from graphc.space import is_access, op_of
 
 
@@ -42,47 +42,35 @@ class _Strided:
 
 def blas_form(node: Node, inputs: Container[Value]) -> Blas | None:
     """The product as one batched GEMM of whole arrays, or None if it is none."""
-    left, right, result = split_spec(node.attrs["spec"])
     type = node.types[0]
     if type.dtype.name not in ("f32", "f64") or not type.is_static:
         return None
-    sizes = dict(zip(left + right, _shape(node, 0) + _shape(node, 1)))
-    operands = [
-        _strided(node.operands[i], spec, sizes, inputs) for i, spec in ((0, left), (1, right))
-    ]
-    a, b = operands
-    if a is None or b is None:
+    letters = letters_of(node)
+    a, b = (
+        _strided(operand, spec, letters.sizes, inputs)
+        for operand, spec in zip(node.operands, letters.operands)
+    )
+    if a is None or b is None or not letters.work:
         return None
-    own = math.prod(sizes.values())
-    batch = [c for c in result if c in left and c in right]
-    rows = [c for c in result if c in left and c not in right]
-    columns = [c for c in result if c in right and c not in left]
-    inner = [c for c in left if c in right and c not in result]
-    if [*batch, *rows, *columns] == list(result):
-        return _fit(a, b, batch, rows, columns, inner, sizes) if own else None
-    if [*batch, *columns, *rows] == list(result):
-        return _fit(b, a, batch, columns, rows, inner, sizes) if own else None
+    if letters.batch + letters.rows + letters.columns == letters.result:
+        return _fit(a, b, letters, letters.rows, letters.columns)
+    if letters.batch + letters.columns + letters.rows == letters.result:
+        return _fit(b, a, letters, letters.columns, letters.rows)
     return None
 
 
-def _fit(
-    a: _Strided,
-    b: _Strided,
-    batch: list[str],
-    rows: list[str],
-    columns: list[str],
-    inner: list[str],
-    sizes: dict[str, int],
-) -> Blas | None:
-    m, n, k = (math.prod(sizes[c] for c in group) for group in (rows, columns, inner))
-    steps_a = [_step(a, group, sizes) for group in (batch, rows, inner)]
-    steps_b = [_step(b, group, sizes) for group in (batch, inner, columns)]
+def _fit(a: _Strided, b: _Strided, letters: Letters, rows: str, columns: str) -> Blas | None:
+    m, n, k = (letters.size(group) for group in (rows, columns, letters.inner))
+    steps_a = [_step(a, group, letters.sizes) for group in (letters.batch, rows, letters.inner)]
+    steps_b = [
+        _step(b, group, letters.sizes) for group in (letters.batch, letters.inner, columns)
+    ]
     if None in steps_a or None in steps_b:
         return None
     trans_a, trans_b = _transposed(steps_a[1:], m, k), _transposed(steps_b[1:], k, n)
     if trans_a is None or trans_b is None:
         return None
-    count = math.prod(sizes[c] for c in batch)
+    count = letters.size(letters.batch)
     return Blas(
         a.value,
         b.value,
@@ -97,12 +85,8 @@ def _fit(
     )
 
 
-def _shape(node: Node, which: int) -> tuple[int, ...]:
-    return node.operands[which].type.static_shape
-
-
 def _strided(
-    operand: Value | Literal, letters: str, sizes: dict[str, int], inputs: Container[Value]
+    operand: Value | Literal, letters: str, sizes: Mapping[str, int], inputs: Container[Value]
 ) -> _Strided | None:
     """Follow views back to an input of the region; None where that is not affine."""
     axes = {c: Axis(i, sizes[c]) for i, c in enumerate(letters)}
@@ -135,7 +119,7 @@ def linear(at: tuple[Index, ...], type: Type) -> Index:
     return offset
 
 
-def _step(operand: _Strided, letters: list[str], sizes: dict[str, int]) -> int | None:
+def _step(operand: _Strided, letters: str, sizes: Mapping[str, int]) -> int | None:
     """The stride of letters that run as one; 0 if there are none, None if they do not."""
     wide = [c for c in letters if sizes[c] != 1]
     if not wide:

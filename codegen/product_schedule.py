@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -21,10 +20,10 @@ from graphc.codegen.tasks import (
     split_task,
     together,
 )
-from graphc.codegen.tile_epilogue import letters_of
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.ir import Graph, Node, Value
+from graphc.ops.products import letters_of
 from graphc.partition import Partition, assign, partition
 from graphc.space import Illegal, Space, identified, space_of, tied
 
@@ -59,7 +58,7 @@ class _Products:
         if operands is not None:
             loops = list(self._loops())
             parts = [together([next(self.schedules(p, self.device)) for p in operands])]
-            tiny = math.prod(letters_of(self.product).sizes.values()) <= TINY_PRODUCT
+            tiny = letters_of(self.product).work <= TINY_PRODUCT
             yield from (*loops, *parts) if tiny else (*parts, *loops)
             return
         cuda = self.device.is_cuda

@@ -41,7 +41,7 @@ from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.walks import expressions, map_expr, map_exprs, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Dim, DType, Type
-from graphc.index import Axis, Index, as_index, axis_index
+from graphc.index import Axis, Index, as_index, axis_index, unravel
 
 INNER, WORKER = -1, -2
 """Numbers of the stand-in for the inner axes, and of the axis over workers."""
@@ -95,14 +95,7 @@ def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis
     if len(axes) == 1:
         return axes[0], {}
     whole = Axis(number, math.prod(a.size for a in axes))
-    rest, new = axis_index(whole), {}
-    for axis in reversed(axes[1:]):
-        size = max(axis.size, 1)
-        new[axis] = rest % size
-        rest = rest // size
-    if axes:
-        new[axes[0]] = rest
-    return whole, new
+    return whole, dict(zip(axes, unravel(axis_index(whole), [a.size for a in axes])))
 
 
 def inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRole) -> Loop:

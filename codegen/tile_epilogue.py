@@ -7,8 +7,7 @@ everything is combined over the block, sums of columns are taken from a tile of 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.access import accesses, substitute
@@ -32,115 +31,16 @@ from graphc.codegen.kernel import (
 from graphc.codegen.nest import Accumulator, NestBuilder
 from graphc.codegen.roles import INNER, expand_inner, stacked
 from graphc.codegen.spelling import convert
+from graphc.codegen.tile import Tile, element_at, padded
 from graphc.codegen.walks import map_body, map_expr, map_exprs
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index
 from graphc.ir import Graph, Node, Value
-from graphc.ops.products import split_spec
 from graphc.partition import Partition, assign
-from graphc.space import Illegal, Space
+from graphc.space import Illegal, identified
 
 ELEMENT, ROW, COLUMN = range(1100, 1103)
 NAMES = {ELEMENT: "at", ROW: "row", COLUMN: "col"}
-
-
-@dataclass(frozen=True)
-class Letters:
-    """The letters of a product by what they index, with their sizes."""
-
-    batch: tuple[str, ...]
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    inner: tuple[str, ...]
-    sizes: Mapping[str, int]
-
-    def size(self, group: Sequence[str]) -> int:
-        return math.prod(self.sizes[c] for c in group)
-
-    def spread(self, group: Sequence[str], index: Index) -> dict[str, Index]:
-        """The index of each letter, given that of all of them flattened."""
-        found = {}
-        for c in reversed(group[1:]):
-            found[c] = index % self.sizes[c]
-            index = index // self.sizes[c]
-        if group:
-            found[group[0]] = index
-        return found
-
-    def at(self, spec: str, found: Mapping[str, Index]) -> tuple[Index, ...]:
-        """The index of an array with these letters."""
-        return tuple(found[c] if self.sizes[c] != 1 else Index() for c in spec)
-
-
-def letters_of(product: Node) -> Letters:
-    """The letters of a contraction."""
-    left, right, result = split_spec(product.attrs["spec"])
-    shapes = [n for o in product.operands for n in o.type.static_shape]
-    sizes = dict(zip(left + right, shapes))
-    return Letters(
-        tuple(c for c in result if c in left and c in right),
-        tuple(c for c in result if c in left and c not in right),
-        tuple(c for c in result if c in right and c not in left),
-        tuple(c for c in left if c in right and c not in result),
-        sizes,
-    )
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A rows×columns part of a product's result, and where in it the block of number `axis` is."""
-
-    letters: Letters
-    rows: int
-    columns: int
-    number: int
-
-    @property
-    def down(self) -> int:
-        return -(-self.letters.size(self.letters.rows) // self.rows)
-
-    @property
-    def across(self) -> int:
-        return -(-self.letters.size(self.letters.columns) // self.columns)
-
-    @property
-    def axis(self) -> Axis:
-        return Axis(
-            self.number, self.letters.size(self.letters.batch) * self.down * self.across
-        )
-
-    @property
-    def line(self) -> Index:
-        """The number of the tile among those of all rows of the result."""
-        return axis_index(self.axis) // self.across
-
-    @property
-    def lines(self) -> int:
-        return self.axis.size // self.across
-
-    @property
-    def batch(self) -> Index:
-        return self.line // self.down
-
-    @property
-    def row0(self) -> Index:
-        return (self.line % self.down) * self.rows
-
-    @property
-    def column0(self) -> Index:
-        return (axis_index(self.axis) % self.across) * self.columns
-
-    def inside(self, row: Index | None, column: Index | None) -> tuple[Condition, ...]:
-        """What must hold for a row and a column of the tile to be of the result."""
-        found = self.letters
-        bounds = [True if row is None else row < found.size(found.rows)]
-        bounds += [True if column is None else column < found.size(found.columns)]
-        return tuple(b for b in bounds if isinstance(b, Condition))
-
-
-def padded(name: str, dtype: DType, shape: tuple[int, int]) -> Scratch:
-    """Shared memory for a tile; its rows are one longer, so that a column lies in all banks."""
-    return Scratch(name, Type(dtype, (shape[0], shape[1] + 1)))
 
 
 @dataclass(eq=False)
@@ -185,10 +85,7 @@ class Epilogue:
 
     def _partition(self) -> Partition:
         """Rows of the product are dealt out, its columns are inner."""
-        space = Space()
-        for node in self.rest.nodes:
-            space.add(node)
-        space.identify_reads()
+        space = identified(self.rest.nodes)
         read = next((axes for v, axes in space.reads if v == self.result), ())
         axes = [None if a is None else space.find(a) for a in read]
         sizes = self.result.type.static_shape
@@ -196,7 +93,7 @@ class Epilogue:
             raise Illegal("the product is read otherwise than it lies")
         if not space.domain() <= set(axes):
             raise Illegal("the epilogue has axes that the product lacks")
-        self.numbers = dict(zip(split_spec(self.product.attrs["spec"])[2], axes))
+        self.numbers = dict(zip(self.tile.letters.result, axes))
         inner = {self.numbers.get(c) for c in self.tile.letters.columns}
         return assign(
             space, frozenset(a for a in inner if a is not None), set(self.rest.outputs)
@@ -309,9 +206,7 @@ class Epilogue:
         if out is None:
             return ()
         letters = self.tile.letters
-        found = letters.spread(letters.batch, self.tile.batch)
-        found |= letters.spread(letters.rows, row) | letters.spread(letters.columns, column)
-        at = letters.at(split_spec(self.product.attrs["spec"])[2], found)
+        at = element_at(letters, letters.result, self.tile.letter_indices(row, column))
         value = convert(Load(self.own, (i, j), self.compute), self.result.type.dtype)
         return (Store(out, at, value, origin_of(self.product)),)
 
@@ -323,12 +218,7 @@ class Epilogue:
 
     def _places(self, row: Index | None, column: Index | None) -> dict[Axis, Index]:
         """What the nest's axes are, given a row and perhaps a column of the result."""
-        letters = self.tile.letters
-        found = letters.spread(letters.batch, self.tile.batch)
-        if row is not None:
-            found |= letters.spread(letters.rows, row)
-        if column is not None:
-            found |= letters.spread(letters.columns, column)
+        found = self.tile.letter_indices(row, column)
         numbers = {c: self.numbers.get(c) for c in found}
         return {self.builder.axis(a): found[c] for c, a in numbers.items() if a is not None}
 
@@ -342,7 +232,7 @@ class Epilogue:
     ) -> tuple[Statement, ...]:
         """Statements with the product read from the tile, and terms of sums put where they go."""
         name = self.builder.buffer_of.get(self.result)
-        whole = tuple(map(self._axis_index, split_spec(self.product.attrs["spec"])[2]))
+        whole = tuple(map(self._axis_index, self.tile.letters.result))
         own = Load(self.own, (i, j), self.compute)
 
         def expression(part: Expr) -> Expr:

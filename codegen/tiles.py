@@ -35,13 +35,14 @@ from graphc.codegen.kernel import (
 from graphc.codegen.region import temporary, without
 from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
-from graphc.codegen.tile_epilogue import NAMES, Epilogue, Letters, Tile, letters_of, padded
+from graphc.codegen.tile import Tile, element_at, padded, spread
+from graphc.codegen.tile_epilogue import NAMES, Epilogue
 from graphc.codegen.walks import subexpressions
 from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
 from graphc.ir import Graph, Node, Value
-from graphc.ops.products import split_spec
+from graphc.ops.products import Letters, letters_of
 from graphc.partition import Partition
 from graphc.space import Illegal
 
@@ -60,8 +61,7 @@ def worth_tiling(node: Node) -> bool:
     """Whether a product is large enough in all three directions to fill tiles."""
     found = letters_of(node)
     m, n, k = (found.size(g) for g in (found.rows, found.columns, found.inner))
-    large = math.prod(found.sizes.values()) >= LEAST_WORK
-    return large and min(m, n) >= LEAST_SIDE and k >= LEAST_DEPTH
+    return found.work >= LEAST_WORK and min(m, n) >= LEAST_SIDE and k >= LEAST_DEPTH
 
 
 def tile_for(letters: Letters, dtype: DType, device: Device) -> Tile:
@@ -129,10 +129,10 @@ class _Tiling:
         """An element of an operand: (row, inner) of the left, (inner, column) of the right."""
         found = self.tile.letters
         groups = (found.rows, found.inner) if which == 0 else (found.inner, found.columns)
-        at = found.spread(found.batch, self.tile.batch)
+        at = spread(found, found.batch, self.tile.batch)
         for group, index in zip(groups, (first, second)):
-            at |= found.spread(group, index)
-        place = found.at(split_spec(self.product.attrs["spec"])[which], at)
+            at |= spread(found, group, index)
+        place = element_at(found, found.operands[which], at)
         element = self.builder.element(self.product.operands[which], place, Scope(), 0, True)
         bounds = (first < found.size(groups[0]), second < found.size(groups[1]))
         conditions = tuple(b for b in bounds if not isinstance(b, bool))

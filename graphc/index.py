@@ -6,7 +6,7 @@ of the axes decide is decided at once: `(row * 4 + col) // 4` is `row` where col
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -235,6 +235,15 @@ def as_index(value: Index | Axis | int) -> Index:
 def axis_index(axis: Axis) -> Index:
     """The index that runs along `axis`; 0 where its extent is 1."""
     return Index() if axis.extent == 1 else as_index(axis)
+
+
+def unravel(index: Index, sizes: Sequence[int]) -> tuple[Index, ...]:
+    """The index along each of these dimensions, given that along all of them flattened."""
+    found = []
+    for size in reversed(sizes[1:]):
+        found.append(index % max(size, 1))
+        index = index // max(size, 1)
+    return (*([index] if sizes else []), *reversed(found))
 
 
 def apply_view(

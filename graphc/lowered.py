@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from graphc.codegen.planner import make_plan
 from graphc.device import CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
+from graphc.ops.products import letters_of
 from graphc.options import Options
 from graphc.passes.pipeline import Step as Stage
 from graphc.passes.pipeline import run_pipeline
@@ -212,22 +212,8 @@ def _flops(graph: Graph) -> int:
         total += sum(_flops(r) for r in node.regions)
         op = op_of(node)
         if op.kind == "contraction":
-            total += 2 * _product_size(node)
+            total += 2 * letters_of(node).work
         elif op.kind in ("elementwise", "reduction"):
             source = node.types[0] if op.kind == "elementwise" else node.operands[0].type
             total += op.flops * source.size
     return total
-
-
-def _product_size(node: Any) -> int:
-    letters = dict(
-        pair
-        for spec, operand in zip(_operand_letters(node), node.operands)
-        for pair in zip(spec, operand.type.static_shape)
-    )
-    return math.prod(letters.values())
-
-
-def _operand_letters(node: Any) -> Sequence[str]:
-    inputs: str = node.attrs["spec"].partition("->")[0]
-    return inputs.split(",")

@@ -15,7 +15,7 @@ from graphc.dtypes import Size
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Literal, Node, Value
 from graphc.opdef import Op
-from graphc.ops.products import split_spec
+from graphc.ops.products import letter_sizes, split_spec
 
 Axes = tuple[int | None, ...]
 
@@ -243,11 +243,7 @@ class Space:
     def _add_contraction(self, node: Node) -> None:
         """A product's operands come from outside, or are computed inside on its own axes."""
         left, right, result = split_spec(node.attrs["spec"])
-        letters: dict[str, int | None] = {}
-        for operand, spec in zip(node.operands, (left, right)):
-            for letter, size in zip(spec, operand.type.shape):
-                if letter not in letters:
-                    letters[letter] = self._fresh(size)
+        letters = {c: self._fresh(size) for c, size in letter_sizes(node).items()}
         self.distinct.append(tuple(letters.values()))
         for operand, spec in zip(node.operands, (left, right)):
             wide = tuple(letters[c] for c in spec)
