@@ -13,7 +13,7 @@ from graphc.device import Device
 from graphc.index import Axis
 from graphc.ir import Graph
 from graphc.partition import Partition, assign
-from graphc.space import Illegal, op_of
+from graphc.space import Illegal, products
 
 SPLIT_WORK, LONG_COLUMN = 32768, 4096
 """Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
@@ -58,8 +58,7 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
     order = NestBuilder(region, first, keep=False).ordered_axes()[1]
     reductions = [n for n in space.nodes if n in space.reduced]
     sets = {space.reduced_set(n) for n in reductions}
-    products = any(op_of(n).kind == "contraction" for n in reductions)
-    if len(sets) != 1 or not order or products:
+    if len(sets) != 1 or not order or products(reductions):
         return None
     for taken in range(1, len(order) + 1):
         # What is not dealt out is inner, the outer axes of before among it.

@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
-from graphc.ir import PARAMETER, Graph, Literal, Node, Value
+from graphc.ir import PARAMETER, Attrs, Graph, Literal, Node, Operand, Value
 from graphc.partition import Partition
-from graphc.space import is_access, op_of
+from graphc.space import is_access, products
 
 
 def temporary(type: object, name: str) -> Value:
@@ -21,9 +21,9 @@ def temporary(type: object, name: str) -> Value:
 
 def cut(region: Graph, limit: int) -> list[Graph]:
     """Pieces with at most one product each and at most `limit` computed nodes each."""
-    products = [n for n in region.nodes if op_of(n).kind == "contraction"]
-    if len(products) > 1:
-        first, second = _before(region, products[1])
+    found = products(region.nodes)
+    if len(found) > 1:
+        first, second = _before(region, found[1])
         return [q for p in (first, second) for q in cut(p, limit)]
     segments = _segments(region, limit)
     return [region] if len(segments) == 1 else _apart(region, segments)
@@ -204,15 +204,7 @@ def late_regions(
     new: dict[Value, Value] = {}
     nodes: list[Node] = []
     for node, partial in partials.items():
-        made = Node(
-            node.op,
-            (partial,),
-            {"axes": (0,)},
-            node.types,
-            loc=node.loc,
-            names=node.names,
-            order=node.order,
-        )
+        made = _again(node, (partial,), {"axes": (0,)})
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:
@@ -220,15 +212,7 @@ def late_regions(
             operands = tuple(
                 o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
             )
-            made = Node(
-                node.op,
-                operands,
-                node.attrs,
-                node.types,
-                loc=node.loc,
-                names=node.names,
-                order=node.order,
-            )
+            made = _again(node, operands, node.attrs)
             nodes.append(made)
             new.update(zip(node.results, made.results))
     back = {
@@ -238,6 +222,19 @@ def late_regions(
         (Graph(f"{region.name}_total", _outside(part), tuple(part), outputs), back)
         for part, outputs in _components(nodes, list(back))
     ]
+
+
+def _again(node: Node, operands: tuple[Operand, ...], attrs: Attrs) -> Node:
+    """A node of the same op and results on other operands."""
+    return Node(
+        node.op,
+        operands,
+        attrs,
+        node.types,
+        loc=node.loc,
+        names=node.names,
+        order=node.order,
+    )
 
 
 def _is_external_in(node: Node, roles: Partition) -> bool:

@@ -18,7 +18,7 @@ from graphc.device import Device
 from graphc.dtypes import Dim
 from graphc.ir import Graph, Node
 from graphc.partition import Partition, partition
-from graphc.space import Illegal, Space, identified, op_of, space_of, tied
+from graphc.space import Illegal, Space, identified, products, space_of, tied
 
 STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
@@ -39,9 +39,9 @@ def schedules(
         whole = whole or cache(lambda: identified(region.nodes))
         yield together([next(schedules(p, device, whole)) for p in pieces])
         return
-    product = next((n for n in region.nodes if op_of(n).kind == "contraction"), None)
-    if product is not None:
-        yield from product_schedules(region, product, device, schedules)
+    found = products(region.nodes)
+    if found:
+        yield from product_schedules(region, found[0], device, schedules)
         return
     scatter = next((n for n in region.nodes if is_scatter(n)), None)
     if scatter is not None:

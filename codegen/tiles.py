@@ -10,6 +10,7 @@ letters are flattened into four indices.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.codegen.access import accesses
@@ -32,6 +33,7 @@ from graphc.codegen.kernel import (
     Var,
     origin_of,
 )
+from graphc.codegen.nest import Accumulator
 from graphc.codegen.region import temporary, without
 from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
@@ -219,36 +221,19 @@ class _Tiling:
     # --- the whole ------------------------------------------------------------------------
 
     def made(self) -> Tiled:
-        builder, nest = self.builder, self.epilogue.nest
+        nest, parts = self.epilogue.nest, self.epilogue.parts
         outputs = {name: value for value, name in nest.outputs}
-        out = None
-        if self.result in self.region.outputs:
-            out = builder.names.fresh(self.result.name, "out")
-            outputs[out] = self.result
-            builder.buffers[out] = self.result.type
-        partials = {
-            acc.node: temporary(
-                builder.buffers[part].with_shape(
-                    (builder.buffers[part].shape[0], *acc.type.shape)
-                ),
-                part,
-            )
-            for acc, part in ((a, self.epilogue.parts[a.name]) for a in nest.split)
-        }
-        temps = {self.epilogue.parts[a.name]: partials[a.node] for a in nest.split}
-        inputs = {builder.buffer_of[v]: v for v in self.inputs}
+        out = self._product_buffer()
+        outputs |= {} if out is None else {out: self.result}
+        partials = {a.node: self._partial(a) for a in nest.split}
+        temps = {parts[a.name]: partials[a.node] for a in nest.split}
+        inputs = {self.builder.buffer_of[v]: v for v in self.inputs}
         body = inline(self.body(out), set(inputs))
         used = {b for b, _ in accesses(body)}
         inputs = {b: v for b, v in inputs.items() if b in used}
-        body = hoist_constants(body, set(inputs))
-        params = [Param(n, builder.buffers[n], "input") for n in inputs]
-        params += [Param(n, builder.buffers[n], "output") for n in outputs]
-        params += [Param(n, builder.buffers[n], "temp") for n in temps]
-        if nest.faults:
-            params.append(Param("status", Type(i64, (1,)), "status"))
         kernel = Kernel(
-            params=tuple(params),
-            body=body,
+            params=self._params(inputs, outputs, temps),
+            body=hoist_constants(body, set(inputs)),
             axis_names=self._axis_names(),
             extent=self.tile.axis.size,
             grain=1,
@@ -258,9 +243,34 @@ class _Tiling:
             extents={},
         )
         binding = inputs | outputs | temps
-        totals = {self.epilogue.parts[a.name]: Value(a.node) for a in nest.split}
+        totals = {parts[a.name]: Value(a.node) for a in nest.split}
         kernel = tidy(kernel).computing(self.region.nodes, binding, totals)
         return Tiled(kernel, binding, nest.faults, partials, self.epilogue.roles)
+
+    def _product_buffer(self) -> str | None:
+        """The buffer of the product itself, if that is an output of the region."""
+        if self.result not in self.region.outputs:
+            return None
+        out = self.builder.names.fresh(self.result.name, "out")
+        self.builder.buffers[out] = self.result.type
+        return out
+
+    def _partial(self, acc: Accumulator) -> Value:
+        """What holds the parts of a reduction over all rows, along its first axis."""
+        part = self.epilogue.parts[acc.name]
+        type = self.builder.buffers[part]
+        return temporary(type.with_shape((type.shape[0], *acc.type.shape)), part)
+
+    def _params(
+        self, inputs: Iterable[str], outputs: Iterable[str], temps: Iterable[str]
+    ) -> tuple[Param, ...]:
+        buffers = self.builder.buffers
+        params = [Param(n, buffers[n], "input") for n in inputs]
+        params += [Param(n, buffers[n], "output") for n in outputs]
+        params += [Param(n, buffers[n], "temp") for n in temps]
+        if self.epilogue.nest.faults:
+            params.append(Param("status", Type(i64, (1,)), "status"))
+        return tuple(params)
 
     def _axis_names(self) -> dict[int, str]:
         names = {n: self.builder.names.axis(name) for n, name in (_NAMES | NAMES).items()}

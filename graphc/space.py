@@ -35,6 +35,11 @@ def is_access(node: Node) -> bool:
     return op_of(node).kind in ("view", "iota")
 
 
+def products(nodes: Iterable[Node]) -> list[Node]:
+    """The matrix products among these nodes."""
+    return [n for n in nodes if op_of(n).kind == "contraction"]
+
+
 @dataclass(eq=False)
 class Space:
     """Axes of the nodes added so far (in an order in which operands come first).
@@ -386,8 +391,3 @@ def tied(nodes: Iterable[Node], whole: Space) -> Space:
     space = space_of(nodes)
     space.identify_as(whole)
     return space
-
-
-def anchor(space: Space) -> Node | None:
-    """The matrix product that a nest is an epilogue of, if there is one."""
-    return next((n for n in space.nodes if op_of(n).kind == "contraction"), None)

@@ -18,7 +18,7 @@ from graphc.ops.products import group as group_op
 from graphc.partition import partition
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of
-from graphc.space import Illegal, Space, anchor, is_access, op_of
+from graphc.space import Illegal, Space, is_access, op_of, products
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
@@ -135,7 +135,7 @@ class _State:
 
     def alone(self, unit: Unit) -> Group:
         """A group of one unit, with the groups that it reads from."""
-        product = next((n for n in unit.nodes if op_of(n).kind == "contraction"), None)
+        product = next(iter(products(unit.nodes)), None)
         return Group(
             [unit],
             Space(),
@@ -240,7 +240,7 @@ class _State:
         try:
             space = _joint_space(a, b)
             visible = self._shown({*a.units, *b.units}, [*a.shown, *b.shown])
-            judged = partition(space, visible, product=anchor(space))
+            judged = partition(space, visible, product=next(iter(products(space.nodes)), None))
         except Illegal:
             return None
         return space, judged.space
