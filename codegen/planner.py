@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.canonical import region_key
-from graphc.codegen.access import share_buffer
 from graphc.codegen.arena import Memory
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement
-from graphc.codegen.kernel_text import kernel_key
-from graphc.codegen.names import distinct, entry_name
+from graphc.codegen.launches import Launches, Spell, pattern
 from graphc.codegen.plan import (
     Extent,
     Gemm,
@@ -21,7 +19,6 @@ from graphc.codegen.plan import (
     Plan,
     Step,
     StepKind,
-    Table,
 )
 from graphc.codegen.product import linear
 from graphc.codegen.repeat import repeated
@@ -35,7 +32,6 @@ from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.space import is_access, op_of
 
-Spell = Callable[[Kernel], str]
 Choose = Callable[[Graph, Device], Schedule]
 
 
@@ -74,14 +70,11 @@ class _Planner:
     number: dict[Value, int] = field(default_factory=dict)
     constants: list[Any] = field(default_factory=list)
     faults: dict[int, Any] = field(default_factory=dict)
-    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
-    kernels: dict[str, Kernel] = field(default_factory=dict)
     known: dict[Hashable, tuple[Schedule, Graph]] = field(default_factory=dict)
-    fitted: dict[Hashable, Kernel] = field(default_factory=dict)
-    keys: dict[Kernel, str] = field(default_factory=dict)
     status: int | None = None
 
     def __post_init__(self) -> None:
+        self.launches = Launches(self.device, self.spell, self.salt)
         self.steps = Steps(
             self.device, self.memory.home_of, lambda number: self.memory.type_of(number).size
         )
@@ -126,7 +119,7 @@ class _Planner:
 
     def _schedule(self, region: Graph, numbers: Sequence[int]) -> Schedule:
         """The schedule of a group; equal groups that read equally have one."""
-        key = region_key(region), _pattern(numbers)
+        key = region_key(region), pattern(numbers)
         if key in self.known:
             return repeated(*self.known[key], region)
         schedule = self.choose(region, self.device)
@@ -210,57 +203,15 @@ class _Planner:
         if task.faults:
             kernel = self._with_codes(kernel, task.faults)
         numbers = {p: place(v) for p, v in task.binding.items()}
-        kernel = self._fitted(kernel, numbers)
+        kernel = self.launches.fitted(kernel, numbers)
         args: list[int | Extent] = []
         for param in kernel.params:
             args.append(self._status() if param.role == "status" else numbers[param.name])
         args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
-        launch = self._called(kernel, tuple(args), task.block)
+        launch = self.launches.called(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
         return kernel, launch, reads, writes
-
-    def _fitted(self, kernel: Kernel, numbers: dict[str, int]) -> Kernel:
-        """The kernel for buffers some of which are one; the very same for the next such."""
-        key = kernel, _pattern(list(numbers.values()))
-        if key not in self.fitted:
-            self.fitted[key] = _aliased(_sharing(kernel, numbers), numbers)
-        return self.fitted[key]
-
-    def _called(
-        self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
-    ) -> Launch:
-        """The launch of a kernel, by the first one of its key; its source is still to come."""
-        salt = f"{self.device.target} {self.salt}"
-        key = self.keys.get(kernel) or kernel_key(kernel, salt)
-        self.keys[kernel] = key
-        self.kernels.setdefault(key, kernel)
-        return Launch(
-            entry="",
-            source="",
-            key=key,
-            args=args,
-            extent=kernel.blocks if self.device.is_cuda else kernel.extent,
-            grain=kernel.grain,
-            threads=kernel.threads,
-            block=block,
-            form=kernel.form,
-        )
-
-    def _spelled(self, step: Step) -> Step:
-        """The step with its kernels as emitted, each under a name that no other has."""
-
-        def spelled(launch: Launch) -> Launch:
-            if launch.key not in self.sources:
-                kernel = self.kernels[launch.key]
-                taken = {entry for entry, _ in self.sources.values()}
-                entry = distinct(entry_name(kernel.name), taken)
-                self.sources[launch.key] = entry, self.spell(replace(kernel, name=entry))
-            entry, source = self.sources[launch.key]
-            return replace(launch, entry=entry, source=source)
-
-        first = None if step.launch is None else spelled(step.launch)
-        return replace(step, launch=first, others=tuple(map(spelled, step.others)))
 
     def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
         """The kernel with codes of its checks that no other kernel of the plan has."""
@@ -294,7 +245,10 @@ class _Planner:
             self.graph.name,
             self.device.target,
             buffers,
-            tuple(self._spelled(self.steps.as_launched(s, self._called)) for s in steps),
+            tuple(
+                self.launches.spelled(self.steps.as_launched(s, self.launches.called))
+                for s in steps
+            ),
             tuple(self.number[v] for v in self.graph.inputs),
             outputs,
             arena_bytes,
@@ -322,32 +276,6 @@ def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:
         stride_b=form.stride_b,
         stride_c=form.m * form.n,
     )
-
-
-def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
-    """One parameter where a result lies where an operand does: nothing is then to be checked."""
-    for source, target in kernel.in_place:
-        if numbers[source] == numbers[target]:
-            return share_buffer(kernel, source, target)
-    return kernel
-
-
-def _aliased(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
-    """Parameters that are one buffer share an alias slot."""
-    seen: dict[int, str] = {}
-    pairs = []
-    for param in kernel.params:
-        number = numbers.get(param.name, -1)
-        if number >= 0 and number in seen:
-            pairs.append((seen[number], param.name))
-        seen.setdefault(number, param.name)
-    return replace(kernel, alias=tuple(pairs)) if pairs else kernel
-
-
-def _pattern(numbers: Sequence[int]) -> tuple[int, ...]:
-    """Which of the numbers are equal: for each, the first place of one like it."""
-    first: dict[int, int] = {}
-    return tuple(first.setdefault(n, i) for i, n in enumerate(numbers))
 
 
 def _same_elements(region: Graph) -> Value | None:

@@ -1,0 +1,99 @@
+"""The launches of a plan: equal kernels are one, and each is printed once, under its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.access import share_buffer
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.kernel_text import kernel_key
+from graphc.codegen.names import distinct, entry_name
+from graphc.codegen.plan import Extent, Launch, Step, Table
+from graphc.device import Device
+
+Spell = Callable[[Kernel], str]
+
+
+@dataclass(eq=False)
+class Launches:
+    """The kernels of a plan under construction; `spell` prints one for the device's target.
+
+    `salt` is part of the keys.
+    """
+
+    device: Device
+    spell: Spell
+    salt: str
+    _sources: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _kernels: dict[str, Kernel] = field(default_factory=dict)
+    _fitted: dict[Hashable, Kernel] = field(default_factory=dict)
+    _keys: dict[Kernel, str] = field(default_factory=dict)
+
+    def fitted(self, kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+        """The kernel for buffers some of which are one; the very same for the next such."""
+        key = kernel, pattern(list(numbers.values()))
+        if key not in self._fitted:
+            self._fitted[key] = _aliased(_sharing(kernel, numbers), numbers)
+        return self._fitted[key]
+
+    def called(
+        self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
+    ) -> Launch:
+        """The launch of a kernel, by the first one of its key; its source is still to come."""
+        salt = f"{self.device.target} {self.salt}"
+        key = self._keys.get(kernel) or kernel_key(kernel, salt)
+        self._keys[kernel] = key
+        self._kernels.setdefault(key, kernel)
+        return Launch(
+            entry="",
+            source="",
+            key=key,
+            args=args,
+            extent=kernel.blocks if self.device.is_cuda else kernel.extent,
+            grain=kernel.grain,
+            threads=kernel.threads,
+            block=block,
+            form=kernel.form,
+        )
+
+    def spelled(self, step: Step) -> Step:
+        """The step with its kernels as emitted, each under a name that no other has."""
+
+        def of(launch: Launch) -> Launch:
+            if launch.key not in self._sources:
+                kernel = self._kernels[launch.key]
+                taken = {entry for entry, _ in self._sources.values()}
+                entry = distinct(entry_name(kernel.name), taken)
+                self._sources[launch.key] = entry, self.spell(replace(kernel, name=entry))
+            entry, source = self._sources[launch.key]
+            return replace(launch, entry=entry, source=source)
+
+        first = None if step.launch is None else of(step.launch)
+        return replace(step, launch=first, others=tuple(map(of, step.others)))
+
+
+def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+    """One parameter where a result lies where an operand does: nothing is then to be checked."""
+    for source, target in kernel.in_place:
+        if numbers[source] == numbers[target]:
+            return share_buffer(kernel, source, target)
+    return kernel
+
+
+def _aliased(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+    """Parameters that are one buffer share an alias slot."""
+    seen: dict[int, str] = {}
+    pairs = []
+    for param in kernel.params:
+        number = numbers.get(param.name, -1)
+        if number >= 0 and number in seen:
+            pairs.append((seen[number], param.name))
+        seen.setdefault(number, param.name)
+    return replace(kernel, alias=tuple(pairs)) if pairs else kernel
+
+
+def pattern(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Which of the numbers are equal: for each, the first place of one like it."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(n, i) for i, n in enumerate(numbers))
