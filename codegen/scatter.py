@@ -47,139 +47,117 @@ def scatter_kernel(node: Node, device: Device) -> tuple[Kernel, dict[str, Value]
 
     The half types accumulate in a temporary of f32, which is rounded at the end.
     """
-    axis, shape = node.attrs["axis"], node.types[0].static_shape
-    before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
-    width = -(-size // min(RANGES, max(size, 1))) if size else 1
-    chunk, place = Axis(0, -(-size // width)), Axis(1, size)
-    update, outer = Axis(2, node.operands[0].type.size), Axis(3, math.prod(before))
-    lane = Axis(4, math.prod(after))
-    names = Names()
-    found = list(_buffers(node, names, outer, lane))
-    types = {name: type for name, type, _, _ in found}
-    i_name, x_name, out, *_ = types
-    # Without a temporary the result itself is what is added to.
-    sums = [*types][-1]
-    start = axis_index(chunk) * width
-    own = (outer, place, lane)
-    zero = 0.0 if types[sums].dtype.is_float else 0
-    body = [
-        _of_range(Store(sums, _place(own), Const(zero, types[sums].dtype)), own, start, width),
-        _add(
-            (i_name, x_name, sums),
-            types,
-            (outer, update, lane),
-            size,
-            start,
-            width,
-            node,
-            names,
-        ),
-    ]
-    if sums != out:
-        rounded = Load(sums, _place(own), types[sums].dtype)
-        body.append(_of_range(Store(out, _place(own), rounded), own, start, width))
-    loop = Loop(chunk, "chunk", tuple(body))
-    params = [Param(name, type, role) for name, type, role, _ in found]
-    params.append(Param("status", Type(i64, (1,)), "status"))
-    axis_names = {0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"}
-    sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
-    extents = {sizes[a.number]: a.size for a in (place, update, outer, lane) if sizes}
-    kernel = Kernel(
-        params=tuple(params),
-        body=(loop,),
-        axis_names=axis_names,
-        extent=chunk.size,
-        grain=1,
-        threads=min(256, max(32, 1 << (lane.size - 1).bit_length())),
-        form="scatter",
-        sizes=sizes,
-        extents=extents,
-    )
-    binding = {name: value for name, _, _, value in found}
-    # What the temporary holds is the value as well, before it is rounded.
-    return tidy(kernel).computing([node], {**binding, sums: Value(node)}), binding
+    return _Scatter(node).kernel(device)
 
 
-def _buffers(
-    node: Node, names: Names, outer: Axis, lane: Axis
-) -> Iterator[tuple[str, Type, ParamRole, Value]]:
-    """Name, type, role and value of each parameter, and of the sums of a half type the last."""
-    indices, updates = node.operands
-    assert isinstance(indices, Value) and isinstance(updates, Value)
-    count, size = indices.type.size, node.types[0].static_shape[node.attrs["axis"]]
-    at = names.fresh(indices.name, "at")
-    yield at, indices.type.with_shape((count,)), "input", indices
-    x = names.fresh(updates.name, "x")
-    yield (
-        x,
-        updates.type.with_shape(_wide(outer, (outer.size, count, lane.size), lane)),
-        "input",
-        updates,
-    )
-    out, dtype = names.fresh(Value(node).name, "out"), node.types[0].dtype
-    shape = _wide(outer, (outer.size, size, lane.size), lane)
-    yield out, Type(dtype, shape), "output", Value(node)
-    if dtype is not dtype.compute:
-        wide, name = dtype.compute, names.fresh(f"{out}_sums")
-        held = temporary(node.types[0].with_dtype(wide), name)
-        yield name, Type(wide, shape), "temp", held
+class _Scatter:
+    """Axes and buffers of the scatter `node`: chunks of `width` places, and what runs in them."""
 
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        axis, shape = node.attrs["axis"], node.types[0].static_shape
+        before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
+        self.width = -(-size // min(RANGES, max(size, 1))) if size else 1
+        self.chunk, self.place = Axis(0, -(-size // self.width)), Axis(1, size)
+        self.update = Axis(2, node.operands[0].type.size)
+        self.outer, self.lane = Axis(3, math.prod(before)), Axis(4, math.prod(after))
+        self.start = axis_index(self.chunk) * self.width
+        self.names = Names()
+        self.buffers = list(self._buffers())
+        self.types = {name: type for name, type, _, _ in self.buffers}
+        self.at, self.x, self.out, *_ = self.types
+        # Without a temporary the result itself is what is added to.
+        self.sums = [*self.types][-1]
 
-def _place(axes: tuple[Axis, Axis, Axis]) -> tuple[Index, ...]:
-    outer, place, lane = axes
-    return _wide(outer, (axis_index(outer), as_index(place), axis_index(lane)), lane)
+    def _buffers(self) -> Iterator[tuple[str, Type, ParamRole, Value]]:
+        """Name, type, role and value of each parameter, and of the sums of a half type the last."""
+        indices, updates = self.node.operands
+        assert isinstance(indices, Value) and isinstance(updates, Value)
+        count, fresh = indices.type.size, self.names.fresh
+        yield fresh(indices.name, "at"), indices.type.with_shape((count,)), "input", indices
+        shape = self._wide((self.outer.size, count, self.lane.size))
+        yield fresh(updates.name, "x"), updates.type.with_shape(shape), "input", updates
+        shape = self._wide((self.outer.size, self.place.size, self.lane.size))
+        result = Value(self.node)
+        out, dtype = fresh(result.name, "out"), result.type.dtype
+        yield out, Type(dtype, shape), "output", result
+        if dtype is not dtype.compute:
+            wide, name = dtype.compute, fresh(f"{out}_sums")
+            yield name, Type(wide, shape), "temp", temporary(result.type.with_dtype(wide), name)
 
+    def kernel(self, device: Device) -> tuple[Kernel, dict[str, Value]]:
+        """The kernel, and its parameters' values."""
+        params = [Param(name, type, role) for name, type, role, _ in self.buffers]
+        params.append(Param("status", Type(i64, (1,)), "status"))
+        sizes = {} if device.is_cuda else {1: "places", 2: "ks", 3: "rows", 4: "cols"}
+        axes = (self.place, self.update, self.outer, self.lane)
+        kernel = Kernel(
+            params=tuple(params),
+            body=(Loop(self.chunk, "chunk", tuple(self._body())),),
+            axis_names={0: "chunk", 1: "place", 2: "k", 3: "row", 4: "col"},
+            extent=self.chunk.size,
+            grain=1,
+            threads=min(256, max(32, 1 << (self.lane.size - 1).bit_length())),
+            form="scatter",
+            sizes=sizes,
+            extents={sizes[a.number]: a.size for a in axes if sizes},
+        )
+        binding = {name: value for name, _, _, value in self.buffers}
+        # What the temporary holds is the value as well, before it is rounded.
+        whole = {**binding, self.sums: Value(self.node)}
+        return tidy(kernel).computing([self.node], whole), binding
 
-def _of_range(
-    store: Store, axes: tuple[Axis, Axis, Axis], start: Index, width: int
-) -> Statement:
-    """A store to every element of the worker's range."""
-    outer, place, lane = axes
-    rows = Loop(place, "serial", (Loop(lane, "lane", (store,)),), start, start + width)
-    return Loop(outer, "serial", (rows,))
+    def _body(self) -> Iterator[Statement]:
+        """A worker's range cleared, added to and, of a half type, rounded."""
+        dtype = self.types[self.sums].dtype
+        here = self._index(as_index(self.place))
+        zero = Const(0.0 if dtype.is_float else 0, dtype)
+        yield self._over_range(Store(self.sums, here, zero))
+        yield self._add()
+        if self.sums != self.out:
+            rounded = Load(self.sums, here, dtype)
+            yield self._over_range(Store(self.out, here, rounded))
 
+    def _over_range(self, store: Store) -> Statement:
+        """A store to every element of the worker's range."""
+        lanes = Loop(self.lane, "lane", (store,))
+        rows = Loop(self.place, "serial", (lanes,), self.start, self.start + self.width)
+        return Loop(self.outer, "serial", (rows,))
 
-def _add(
-    buffers: tuple[str, str, str],
-    types: dict[str, Type],
-    axes: tuple[Axis, ...],
-    size: int,
-    start: Index,
-    width: int,
-    node: Node,
-    names: Names,
-) -> Statement:
-    """All updates in order; those whose index lies in the worker's range are added."""
-    i_name, x_name, out = buffers
-    outer, update, lane = axes
-    raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
-    index = convert(Load(i_name, (axis_index(update),), types[i_name].dtype), i64)
-    place = Index(((Loaded(wrapped, (), size), 1),))
-    in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
-    mine = (
-        Condition(place - start, ">=", 0),
-        Condition(place - start, "<", width),
-        *(in_range[1:] if size % width else ()),
-    )
-    source = _wide(outer, (axis_index(outer), axis_index(update), axis_index(lane)), lane)
-    goal = _wide(outer, (axis_index(outer), place, axis_index(lane)), lane)
-    value = Load(x_name, source, types[x_name].dtype.compute)
-    target = Load(out, goal, types[out].dtype.compute)
-    step = Update(target, "+", value, origin_of(node))
-    adding = Loop(outer, "serial", (Loop(lane, "lane", (step,)),))
-    body = (
-        Let(raw, index),
-        Let(wrapped, wrap_negative(Var(raw, i64), size)),
-        Check(in_range, 1),
-        When(mine, (adding,)),
-    )
-    return Loop(update, "serial", body)
+    def _add(self) -> Statement:
+        """All updates in order; those whose index lies in the worker's range are added."""
+        size, names, types = self.place.size, self.names, self.types
+        raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
+        update = axis_index(self.update)
+        index = convert(Load(self.at, (update,), types[self.at].dtype), i64)
+        place = Index(((Loaded(wrapped, (), size), 1),))
+        in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
+        mine = (
+            Condition(place - self.start, ">=", 0),
+            Condition(place - self.start, "<", self.width),
+            *(in_range[1:] if size % self.width else ()),
+        )
+        value = Load(self.x, self._index(update), types[self.x].dtype.compute)
+        target = Load(self.sums, self._index(place), types[self.sums].dtype.compute)
+        step = Update(target, "+", value, origin_of(self.node))
+        adding = Loop(self.outer, "serial", (Loop(self.lane, "lane", (step,)),))
+        body = (
+            Let(raw, index),
+            Let(wrapped, wrap_negative(Var(raw, i64), size)),
+            Check(in_range, 1),
+            When(mine, (adding,)),
+        )
+        return Loop(self.update, "serial", body)
 
+    def _index(self, place: Index) -> tuple[Index, ...]:
+        """The index of an element, given that along the scattered axis (or the updates)."""
+        return self._wide((axis_index(self.outer), place, axis_index(self.lane)))
 
-def _wide(outer: Axis, triple: tuple[T, T, T], lane: Axis) -> tuple[T, ...]:
-    """Three per axis (outer, scattered, lane), without those of an outer or a lane axis of one."""
-    first, second, third = triple
-    return (*([first] * (outer.extent != 1)), second, *([third] * (lane.extent != 1)))
+    def _wide(self, triple: tuple[T, T, T]) -> tuple[T, ...]:
+        """Three per axis (outer, scattered, lane), without those of outer or lane axes of one."""
+        first, second, third = triple
+        rows, lanes = self.outer.extent != 1, self.lane.extent != 1
+        return (*([first] * rows), second, *([third] * lanes))
 
 
 def is_scatter(node: Node) -> bool:
