@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphc.codegen import roles
 from graphc.codegen.access import accesses
+from graphc.codegen.columns import columns, is_short
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.tasks import Schedule, Schedules, fits, kernel_task, late_tasks, split_task
 from graphc.device import Device
@@ -103,8 +104,8 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
         as_threads = _Form(False, lambda n, b: roles.threads_of(b))
         wide = lane in chosen.inner and width > 32
         return [as_rows, as_threads] if wide else [as_threads, as_rows]
-    if roles.is_short(chosen.space.size(chosen.outer), width):
-        short = _Form(False, lambda n, b: roles.columns(b, b.outer[-1]))
+    if is_short(chosen.space.size(chosen.outer), width):
+        short = _Form(False, lambda n, b: columns(b, b.outer[-1]))
         return [short, as_rows]
     if lane is None or lane in chosen.inner or not chosen.outer:
         return [as_rows]
@@ -114,7 +115,7 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
 
 def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
     axis = next((a for a in body.outer if a.number == lane), None)
-    return None if axis is None else roles.columns(body, axis)
+    return None if axis is None else columns(body, axis)
 
 
 def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:

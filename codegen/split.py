@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from graphc.codegen.access import substitute
 from graphc.codegen.blocks import block_turns
+from graphc.codegen.columns import LANES, is_short, lane_segments
 from graphc.codegen.kernel import (
     Combine,
     Let,
@@ -23,15 +24,12 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.roles import (
-    LANES,
     WORKER,
     Body,
     Draft,
     expand_inner,
     flatten,
     inner_loops,
-    is_short,
-    lane_segments,
     once_at_outer,
     threads_for,
 )

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import accesses, in_place
+from graphc.codegen.columns import is_short
 from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel, ParamRole
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import Blas
 from graphc.codegen.region import late_regions, temporary
-from graphc.codegen.roles import Draft, assemble, is_short
+from graphc.codegen.roles import Draft, assemble
 from graphc.codegen.split import split_rows
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
