@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.naming import kernel_name
-from graphc.ops.products import group as group_op
+from graphc.ops.group import group as group_op
 from graphc.partition import partition
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of

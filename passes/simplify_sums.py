@@ -6,15 +6,14 @@ import math
 from typing import Any
 
 from graphc.ops.products import contract, split_spec
-from graphc.ops.views import (
+from graphc.ops.reductions import (
     broadcast,
     reduce_max,
     reduce_min,
     reduce_prod,
     reduce_sum,
-    reshape,
-    transpose,
 )
+from graphc.ops.views import reshape, transpose
 from graphc.passes.rules import (
     EXACT,
     REAL,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from graphc.ops.reductions import broadcast
 from graphc.ops.views import (
-    broadcast,
     flip,
     pad,
     reshape,

@@ -21,7 +21,7 @@ from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
 from graphc.opdef import REGISTRY, Op
 from graphc.ops.elementwise import add, maximum, minimum
-from graphc.ops.views import reduce_sum
+from graphc.ops.reductions import reduce_sum
 from graphc.passes.grad import value_and_grad
 from graphc.passes.rules import AttrVar, Rule
 from tests.random_parts import domains, propose, special_values

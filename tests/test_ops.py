@@ -21,7 +21,7 @@ from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value, literal
 from graphc.opdef import NOT_DIFFERENTIABLE, Op, Registry
 from graphc.ops import REGISTRY
-from graphc.ops.products import scatter_add
+from graphc.ops.indexing import scatter_add
 from graphc.passes.expand import expand
 from graphc.passes.grad import vjp
 from graphc.passes.rewrite import emitting

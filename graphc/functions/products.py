@@ -19,6 +19,7 @@ from graphc.functions.shapes import as_axis, expand_dims, ravel, squeeze
 from graphc.ops import elementwise as ew
 from graphc.ops import views
 from graphc.ops.products import contract
+from graphc.ops.reductions import reduce_sum
 
 
 def _named(a: Any, b: Any) -> list[tuple[str, object]]:
@@ -238,4 +239,4 @@ def _sum_out(x: Any, letters: str, kept: str) -> tuple[Any, str]:
     gone = tuple(i for i, c in enumerate(letters) if c not in kept)
     if not gone:
         return x, letters
-    return views.reduce_sum(x, axes=gone), "".join(c for c in letters if c in kept)
+    return reduce_sum(x, axes=gone), "".join(c for c in letters if c in kept)

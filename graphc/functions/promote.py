@@ -12,7 +12,8 @@ from graphc.errors import ArgumentError, GraphcError, ShapeError, TypeMismatch
 from graphc.ir import Literal, literal
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
-from graphc.ops.views import broadcast, reshape
+from graphc.ops.reductions import broadcast
+from graphc.ops.views import reshape
 
 Number = (bool, int, float)
 """The Python numbers; they are weak: they take the dtype that they meet."""

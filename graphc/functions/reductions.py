@@ -13,7 +13,7 @@ from graphc.functions.promote import array, astype, broadcast_to, elementwise, l
 from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
-from graphc.ops import views
+from graphc.ops import reductions
 from graphc.ops.creation import iota
 
 
@@ -57,7 +57,7 @@ def sum(
 ) -> Any:
     """Sum along axes."""
     _plain(where, initial, out)
-    return _reduce(views.reduce_sum, _accumulated(a, dtype), axis, keepdims)
+    return _reduce(reductions.reduce_sum, _accumulated(a, dtype), axis, keepdims)
 
 
 def prod(
@@ -71,7 +71,7 @@ def prod(
 ) -> Any:
     """Product along axes."""
     _plain(where, initial, out)
-    return _reduce(views.reduce_prod, _accumulated(a, dtype), axis, keepdims)
+    return _reduce(reductions.reduce_prod, _accumulated(a, dtype), axis, keepdims)
 
 
 def max(
@@ -84,7 +84,7 @@ def max(
 ) -> Any:
     """Largest element along axes; nan if there is one."""
     _plain(where, initial, out)
-    return _reduce(views.reduce_max, array(a), axis, keepdims)
+    return _reduce(reductions.reduce_max, array(a), axis, keepdims)
 
 
 def min(
@@ -97,7 +97,7 @@ def min(
 ) -> Any:
     """Smallest element along axes; nan if there is one."""
     _plain(where, initial, out)
-    return _reduce(views.reduce_min, array(a), axis, keepdims)
+    return _reduce(reductions.reduce_min, array(a), axis, keepdims)
 
 
 def _count(a: Any, axis: Axes) -> int:
@@ -125,7 +125,7 @@ def mean(
     a = _floating(a, dtype)
     # The sum of a half type may overflow where the mean does not.
     wide = astype(a, a.type.dtype.compute)
-    total = _reduce(views.reduce_sum, wide, axis, keepdims)
+    total = _reduce(reductions.reduce_sum, wide, axis, keepdims)
     return astype(elementwise(ew.div, total, float(_count(a, axis))), a.type.dtype)
 
 
@@ -143,7 +143,7 @@ def var(
     _plain(None, None, out)
     a = _floating(a, dtype)
     away = elementwise(ew.sub, a, mean(a, axis, keepdims=True))
-    total = _reduce(views.reduce_sum, elementwise(ew.mul, away, away), axis, keepdims)
+    total = _reduce(reductions.reduce_sum, elementwise(ew.mul, away, away), axis, keepdims)
     freedom = _count(a, axis) - (ddof if correction is None else correction)
     return elementwise(ew.div, total, float(freedom if freedom > 0 else 0))
 
@@ -173,7 +173,7 @@ def any(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> A
     _plain(None, None, out)
     a = _truth(a)
     return (
-        _reduce(views.reduce_max, a, axis, keepdims)
+        _reduce(reductions.reduce_max, a, axis, keepdims)
         if _count(a, axis)
         else _empty(a, axis, keepdims, False)
     )
@@ -184,7 +184,7 @@ def all(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> A
     _plain(None, None, out)
     a = _truth(a)
     return (
-        _reduce(views.reduce_min, a, axis, keepdims)
+        _reduce(reductions.reduce_min, a, axis, keepdims)
         if _count(a, axis)
         else _empty(a, axis, keepdims, True)
     )
@@ -206,12 +206,12 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
             "the index of an extreme of an empty axis does not exist",
             values=[(label(a, "a"), a.type)],
         )
-    best = views.along(extreme(flat, axes=at), flat, at)
+    best = reductions.along(extreme(flat, axes=at), flat, at)
     hit = ew.eq(flat, best)
     if flat.type.dtype.is_float:
         hit = ew.or_(hit, ew.ne(flat, flat))
     place = iota(dtype=i64, shape=flat.shape, axis=at[0])
-    index = views.reduce_min(ew.where(hit, place, flat.shape[at[0]]), axes=at)
+    index = reductions.reduce_min(ew.where(hit, place, flat.shape[at[0]]), axes=at)
     if not keepdims:
         return index
     shape = (
@@ -223,10 +223,10 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
     """The first index of the largest element (or of the first nan), as int64."""
     _plain(None, None, out)
-    return _arg(views.reduce_max, a, axis, keepdims)
+    return _arg(reductions.reduce_max, a, axis, keepdims)
 
 
 def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
     """The first index of the smallest element (or of the first nan), as int64."""
     _plain(None, None, out)
-    return _arg(views.reduce_min, a, axis, keepdims)
+    return _arg(reductions.reduce_min, a, axis, keepdims)

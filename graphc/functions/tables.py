@@ -12,7 +12,7 @@ import numpy as np
 from graphc import _lazy
 from graphc.dtypes import DType
 from graphc.errors import MutationError, UnsupportedFunction
-from graphc.functions import creation, elementwise, products, reductions, shapes
+from graphc.functions import creation, elementwise, indexing, products, reductions, shapes
 from graphc.functions.elementwise import call
 from graphc.functions.promote import Number, TracedArray
 from graphc.functions.promote import array as as_array
@@ -79,6 +79,7 @@ def _public(module: Any) -> dict[str, Function]:
 FUNCTIONS: dict[str, Function] = {
     **_public(elementwise),
     **_public(shapes),
+    **_public(indexing),
     **_public(reductions),
     **_public(products),
     **_public(creation),
@@ -234,7 +235,7 @@ def install_methods(cls: Any) -> None:
     for name in _METHODS.split():
         setattr(cls, name, _method(name, FUNCTIONS[name]))
     cls.flatten = _method("flatten", shapes.flatten)
-    cls.__getitem__ = _method("indexing", shapes.getitem)
+    cls.__getitem__ = _method("indexing", indexing.getitem)
     cls.T = property(_method("transpose", shapes.transpose))
     cls.mT = property(_method("matrix_transpose", shapes.matrix_transpose))
 

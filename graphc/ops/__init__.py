@@ -1,6 +1,25 @@
 """The op records by family; importing this package fills the registry."""
 
 from graphc.opdef import REGISTRY
-from graphc.ops import composite, creation, elementwise, products, views
+from graphc.ops import (
+    composite,
+    creation,
+    elementwise,
+    group,
+    indexing,
+    products,
+    reductions,
+    views,
+)
 
-__all__ = ["REGISTRY", "composite", "creation", "elementwise", "products", "views"]
+__all__ = [
+    "REGISTRY",
+    "composite",
+    "creation",
+    "elementwise",
+    "group",
+    "indexing",
+    "products",
+    "reductions",
+    "views",
+]

@@ -13,7 +13,7 @@ from graphc.errors import ShapeError, TypeMismatch
 from graphc.kinds import check_axes, composite, extreme
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
-from graphc.ops.views import along, broadcast, reduce_max, reduce_sum
+from graphc.ops.reductions import along, broadcast, reduce_max, reduce_sum
 
 Ints = tuple[int, ...]
 
