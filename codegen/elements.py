@@ -106,9 +106,10 @@ class Elements:
         load = Load(name, at, value.type.dtype.compute)
         if guarded:
             return load
-        # Indices of an empty array may mention no axis: it is read where there are no turns.
         inner = any(a.number in self.roles.inner for i in at for a in i.axes())
-        home = scope if inner or 0 in value.type.shape else self.outer_scope
+        # Indices of an empty array may mention no axis: it is read where there are no turns.
+        inner |= bool(self.roles.inner) and 0 in value.type.shape
+        home = scope if inner else self.outer_scope
         key = (name, tuple(i.key() for i in at))
         if key not in home.known:
             local = self.names.fresh(f"{name}_" if value.name else None)

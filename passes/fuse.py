@@ -200,8 +200,9 @@ class _State:
             space.rollback(mark)
             return False
         first = space.set_of(Value(next(n for n in space.nodes if not is_access(n))))
-        computed = (v for n in nodes if not is_access(n) for v in n.results)
-        if any(space.set_of(v) != first for v in computed):
+        main = consumer.units[0].main
+        own = (v for n in nodes if n is main or not is_access(n) for v in n.results)
+        if any(space.set_of(v) != first for v in own):
             space.rollback(mark)
             return False
         self._absorb(producer, consumer)

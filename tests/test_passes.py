@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphc.dtypes import f32, f64, i64
+from graphc.dtypes import Type, f32, f64, i64
 from graphc.errors import ArgumentError, VerifyError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value, literal
@@ -333,3 +333,12 @@ def test_a_gradient_is_named_after_the_value_that_it_is_of() -> None:
     named = {v.name: v.type for n in graph.nodes for v in n.results if n.order and v.name}
     assert named == {"dh": f32[4, 3], "dx": f32[4, 3], "db": f32[3]}
     assert [v.name for v in graph.outputs[1:]] == ["dx", "db"]
+
+
+def test_an_output_that_is_a_wider_view_is_no_part_of_a_narrower_kernel() -> None:
+    builder = Builder("wider")
+    x = builder.parameter(Type(f32, (4, 5)), "x")
+    (low,) = builder.emit(REGISTRY["floor"], [x], {})
+    (wide,) = builder.emit(REGISTRY["broadcast"], [low], {"shape": (6, 4, 5), "dims": (1, 2)})
+    fused = run_pipeline(builder.graph([low, wide]))
+    assert [len(node.regions[0].outputs) for node in fused.nodes] == [1, 1]

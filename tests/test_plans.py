@@ -376,10 +376,11 @@ def test_threads_of_an_executable_share_nothing_but_the_plan() -> None:
 
 
 def test_nothing_is_read_of_empty_arrays() -> None:
-    def total(x: Any, y: Any) -> Any:
-        return ((x.reshape(1, 0, 0) % y) * y).sum()
+    def empty(x: Any, y: Any, a: Any, z: Any) -> Any:
+        return ((x.reshape(1, 0, 0) % y) * y).sum(), np.einsum("a,abc->bca", a, z)
 
-    arrays = [zeros(0, 0), zeros(1, 0, 0)]
-    graph = graphc.trace(total, *arrays)
+    arrays = [zeros(0, 0), zeros(1, 0, 0), zeros(2), zeros(2, 0, 2)]
+    graph = graphc.trace(empty, *arrays)
     for run in (run_cpu, run_cuda_checked):
-        assert run(graph, arrays) == [0.0]
+        total, product = run(graph, arrays)
+        assert total == 0 and product.shape == (0, 2, 2)
