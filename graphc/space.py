@@ -19,6 +19,19 @@ from graphc.ops.products import letter_sizes, split_spec
 
 Axes = tuple[int | None, ...]
 
+# What a space holds: each only grows, so that a mark is how large they are.
+_FIELDS = (
+    "nodes",
+    "axes",
+    "external",
+    "reduced",
+    "reads",
+    "extent",
+    "parent",
+    "joined",
+    "distinct",
+)
+
 
 class Illegal(Exception):
     """The nodes do not fit one loop nest; the message says why."""
@@ -64,50 +77,24 @@ class Space:
 
     def copy(self) -> Space:
         """An independent copy."""
-        return Space(
-            list(self.nodes),
-            dict(self.axes),
-            dict(self.external),
-            dict(self.reduced),
-            list(self.reads),
-            list(self.extent),
-            list(self.parent),
-            list(self.joined),
-            list(self.distinct),
-        )
+        return Space(**{name: getattr(self, name).copy() for name in _FIELDS})
 
     def mark(self) -> tuple[int, ...]:
         """A point to which `rollback` can return."""
-        return (
-            len(self.nodes),
-            len(self.axes),
-            len(self.external),
-            len(self.reduced),
-            len(self.reads),
-            len(self.parent),
-            len(self.joined),
-            len(self.distinct),
-        )
+        return tuple([len(getattr(self, name)) for name in _FIELDS])
 
     def rollback(self, mark: tuple[int, ...]) -> None:
         """Forget everything since `mark`."""
-        nodes, axes, external, reduced, reads, parent, joined, distinct = mark
-        for axis in reversed(self.joined[joined:]):
+        sizes = dict(zip(_FIELDS, mark))
+        for axis in reversed(self.joined[sizes["joined"] :]):
             self.parent[axis] = axis
-        tables: tuple[dict, ...] = (self.axes, self.external, self.reduced)  # type: ignore[type-arg]
-        for table, size in zip(tables, (axes, external, reduced)):
-            while len(table) > size:
-                table.popitem()
-        lists: tuple[list, ...] = (  # type: ignore[type-arg]
-            self.nodes,
-            self.reads,
-            self.parent,
-            self.extent,
-            self.joined,
-            self.distinct,
-        )
-        for items, size in zip(lists, (nodes, reads, parent, parent, joined, distinct)):
-            del items[size:]
+        for name, size in sizes.items():
+            items = getattr(self, name)
+            if isinstance(items, list):
+                del items[size:]
+            else:
+                for _ in range(len(items) - size):
+                    items.popitem()
 
     def find(self, axis: int) -> int:
         """The representative of an axis."""
@@ -165,21 +152,22 @@ class Space:
     def add(self, node: Node) -> None:
         """Add a node; raises Illegal (and leaves the space unusable) if it does not fit."""
         op = op_of(node)
-        if op.kind == "elementwise":
-            self._add_elementwise(node)
-        elif op.kind == "view":
-            self._add_view(node)
-        elif op.kind == "iota":
-            self._result(node, tuple(map(self._fresh, node.types[0].shape)))
-            self.external[Value(node)] = None
-        elif op.kind == "reduction":
-            self._add_reduction(node)
-        elif op.kind == "contraction":
-            self._add_contraction(node)
-        elif op.kind == "gather":
-            self._add_gather(node)
-        else:
-            raise Illegal(f"{op.name} has a kernel of its own")
+        match op.kind:
+            case "elementwise":
+                self._add_elementwise(node)
+            case "view":
+                self._add_view(node)
+            case "iota":
+                self._result(node, tuple(map(self._fresh, node.types[0].shape)))
+                self.external[Value(node)] = None
+            case "reduction":
+                self._add_reduction(node)
+            case "contraction":
+                self._add_contraction(node)
+            case "gather":
+                self._add_gather(node)
+            case _:
+                raise Illegal(f"{op.name} has a kernel of its own")
         self.nodes.append(node)
 
     def _result(self, node: Node, axes: Axes) -> None:
@@ -279,7 +267,7 @@ class Space:
         """Take over the nodes of `other`, all on all axes as ours are, whose value `via` we read.
 
         Says whether that was possible: what is ours reads what is theirs directly and in one way,
-        along axes that are all of ours.
+        along axes that are all of ours. Marks made before are then of no use.
         """
         if any(is_access(n) and not other.axes.keys().isdisjoint(n.values) for n in self.nodes):
             return False
