@@ -14,6 +14,7 @@ from typing import Any
 
 from graphc.codegen.elements import Elements, Scope
 from graphc.codegen.kernel import (
+    Apply,
     Const,
     Expr,
     IndexValue,
@@ -221,7 +222,9 @@ class NestBuilder(Elements):
         operands = self._reduced_operands(node, scope, number)
         function, expr = _step(op.step, operands, op.operands)
         if not self.space.reduced_set(node):
-            # Nothing to run over: the only element is the result.
+            # Nothing to run over: the only element is the result, but for -0.0 + 0.0.
+            if op.kind == "reduction" and function == "+" and expr.dtype.is_float:
+                expr = Apply("+", (_start(op, node, expr), expr), expr.dtype)
             self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
             return
         start = _start(op, node, expr)

@@ -67,6 +67,8 @@ class Epilogue:
         self.by_rows = self._has_row_work()
         if self.by_rows and self.tile.across > 1:
             raise Illegal("the rows of a tile are not whole")
+        if self.by_rows and not self.nest.inner:
+            raise Illegal("rows of one element have no columns to run along")
         kept = {a.name: self._kept(a) for a in self.nest.split}
         if any(axes and axes != self.roles.inner for axes in kept.values()):
             raise Illegal("the sums of some columns belong together")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from graphc import _lazy
+from graphc._lazy import once
 from graphc.codegen.cpu import print_cpu
 from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Kernel
@@ -113,7 +113,7 @@ class Lowered:
         """The graph whose groups are the kernels."""
         return self.stages[-1].graph
 
-    @cached_property
+    @once
     def plan(self) -> Plan:
         """The steps and buffers."""
         return make_plan(
@@ -125,7 +125,7 @@ class Lowered:
         printer = print_cuda if self.device.is_cuda else print_cpu
         return printer(kernel, root=self.root, fast=self.options.fast)
 
-    @cached_property
+    @once
     def kernels(self) -> tuple[EmittedKernel, ...]:
         """The distinct kernels, in the order of the plan."""
         found = {

@@ -111,6 +111,8 @@ def _place(
     elif node in space.reduced:
         over = space.reduced_set(node)
         if over == inner:
+            if not outer <= space.set_of(Value(node)):
+                raise Illegal("a reduction would be done again for every outer element")
             return
         if not outer or not outer <= over:
             raise Illegal("reductions over different axes")

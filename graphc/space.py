@@ -8,9 +8,10 @@ x[None, :]` keeps its two axes apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+from graphc.canonical import node_key
 from graphc.dtypes import Size
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Literal, Node, Value
@@ -310,7 +311,20 @@ class Space:
     # --- what it all means ----------------------------------------------------------------
 
     def identify_reads(self) -> None:
-        """Identify axes along which one outside value is read twice, where that is legal."""
+        """Identify axes along which one outside value is read twice, where that is legal.
+
+        The same goes for axes of equal views of outside values.
+        """
+        key: dict[Value, Hashable] = {}
+        views: dict[Hashable, Value] = {}
+        for value in self.external:
+            operands = tuple(
+                key.get(o, o) if isinstance(o, Value) else o.key() for o in value.node.operands
+            )
+            key[value] = node_key(value.node, operands)
+            equal = views.setdefault(key[value], value)
+            if equal is not value:
+                self._try_unify(self.axes[equal], self.axes[value])
         first: dict[tuple[Value, int], int] = {}
         for value, axes in self.reads:
             for place, axis in enumerate(axes):

@@ -16,12 +16,12 @@ where the rule does not hold. Its traced variables stand for values, never for l
 from __future__ import annotations
 
 import enum
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from graphc._lazy import once
 from graphc.dtypes import DType, Type, bool_, f64, i64
 from graphc.ir import PARAMETER, Literal, Node, Operand, Value, literal
 from graphc.opdef import Op, tracing_with
@@ -86,7 +86,7 @@ class Rule:
         assert isinstance(op, Op)
         return op
 
-    @functools.cached_property
+    @once
     def needs(self) -> frozenset[object]:
         """What must be among the operands of a node for the rule to fit: ops, or a literal."""
         return frozenset(
@@ -95,19 +95,19 @@ class Rule:
             if isinstance(o, Literal) or o in self.numbers or not o.is_input
         )
 
-    @functools.cached_property
+    @once
     def arguments(self) -> tuple[str, ...]:
         """The variables that a replacement which is a function asks for."""
         assert callable(self.replacement)
         asked = inspect.signature(self.replacement).parameters.values()
         return tuple(p.name for p in asked if p.default is p.empty)
 
-    @functools.cached_property
+    @once
     def pattern_nodes(self) -> tuple[Node, ...]:
         """The pattern's nodes, each after its operands."""
         return cone(self.pattern)
 
-    @functools.cached_property
+    @once
     def replacement_nodes(self) -> tuple[Node, ...]:
         """The nodes of a replacement that is an expression, each after its operands."""
         return () if callable(self.replacement) else cone(self.replacement)
@@ -141,7 +141,7 @@ class Table:
         self.name = body.__name__
         self.body = body
 
-    @functools.cached_property
+    @once
     def rules(self) -> tuple[Rule, ...]:
         """The rules of the table, in the order of its rows."""
         trace = _PatternTrace(self.name)

@@ -150,3 +150,10 @@ def test_sinh_near_0_keeps_every_bit(dtype: Any) -> None:
     np.testing.assert_allclose(
         graphc.grad(lambda v: np.sinh(v).sum())(y), np.cosh(y), rtol=1e-2
     )
+
+
+def test_the_gradient_of_a_power_of_nan_is_nan() -> None:
+    """By the exponent; of what is not positive it is taken as 0."""
+    by_y = graphc.compile(graphc.grad(lambda y, x: (x**y).sum()), target="cpu")
+    got = by_y(np.array([1.0, 0.5, 2.0]), np.array([np.nan, -1.0, 2.0]))
+    np.testing.assert_allclose(got, [np.nan, 0, 4 * np.log(2)])

@@ -22,8 +22,10 @@ from graphc.ir import Builder, Graph
 from graphc.lowered import Lowered, lower_graph
 from graphc.ops.elementwise import add, exp, mul, tanh
 from graphc.options import Options
+from graphc.partition import partition
 from graphc.passes.expand import expand
 from graphc.runtime.execute import Executable
+from graphc.space import Illegal, space_of
 from graphc.text import equal, parse, print_graph
 from graphc.verify import verify
 from tests.codegen_harness import (
@@ -384,3 +386,18 @@ def test_nothing_is_read_of_empty_arrays() -> None:
     for run in (run_cpu, run_cuda_checked):
         total, product = run(graph, arrays)
         assert total == 0 and product.shape == (0, 2, 2)
+
+
+def test_no_reduction_is_done_again_for_every_element() -> None:
+    graph = expand(graphc.trace(lambda x, y: y + x.max(), zeros(40), zeros(30)))
+    with pytest.raises(Illegal, match="done again"):
+        partition(space_of(graph.nodes), graph.outputs)
+
+
+def test_equal_views_of_one_array_are_read_along_the_same_axes() -> None:
+    """`argmax` of all elements reads its array twice, each time as a vector."""
+    graph = graphc.trace(lambda x: np.argmax(x), zeros(3, 1001))
+    assert len(lower_graph(graph, CPU, Options()).plan.steps) == 1
+    x = np.random.default_rng(2).standard_normal((3, 1001)).astype("f4")
+    for run in (run_cpu, run_cuda_checked):
+        assert run(graph, [x]) == [np.argmax(x)]

@@ -267,3 +267,11 @@ def test_number_of_threads_changes_no_bit(
     for other in others:
         for a, b in zip(first, other, strict=True):
             assert a.tobytes() == b.tobytes()
+
+
+@RUNS
+def test_a_sum_of_one_zero_is_positive(run: Run) -> None:
+    x = np.array([[-0.0], [1.5]], np.float32)
+    graph = graphc.trace(lambda x: (x.sum(axis=1), x.sum(axis=()), x.prod(axis=1)), x)
+    for got, want in zip(run(graph, [x]), (x.sum(1), x.sum(axis=()), x.prod(1)), strict=True):
+        assert got.tobytes() == want.tobytes()

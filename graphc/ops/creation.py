@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from graphc._lazy import once
 from graphc.dtypes import DType, Shape, Type, dtype, f32, i64
 from graphc.errors import ArgumentError, TypeMismatch
 from graphc.ir import Graph
@@ -23,7 +23,7 @@ class Constant:
         self.array = np.array(given, given.dtype.newbyteorder("="), order="C", copy=True)
         self.array.flags.writeable = False
 
-    @cached_property
+    @once
     def sha256(self) -> str:
         """The hash of dtype, shape and bytes."""
         head = f"{self.array.dtype}{self.array.shape}".encode()

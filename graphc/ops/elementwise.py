@@ -92,7 +92,7 @@ def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
     # Where 1/x is not finite neither is the power at y = 0, and 0 times that is not 0.
     pole = eq(y, 0) & ~lt(absolute(1 / x), math.inf)
     by_x = g * where(pole, 0, y * power(where(pole, 1, x), y - 1))
-    return by_x, g * where(gt(x, 0), out * log(where(gt(x, 0), x, 1)), 0)
+    return by_x, g * where(le(x, 0), 0, out * log(where(le(x, 0), 1, x)))
 
 
 power = elementwise(
