@@ -26,6 +26,7 @@ from graphc.codegen.kernel import (
     Var,
     origin_of,
 )
+from graphc.codegen.region import is_temporary
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
@@ -222,8 +223,9 @@ class NestBuilder(Elements):
         operands = self._reduced_operands(node, scope, number)
         function, expr = _step(op.step, operands, op.operands)
         if not self.space.reduced_set(node):
-            # Nothing to run over: the only element is the result, but for -0.0 + 0.0.
-            if op.kind == "reduction" and function == "+" and expr.dtype.is_float:
+            # Nothing to run over: the only element is the result, but that -0.0 is added to 0.0.
+            plain = op.kind != "reduction" or is_temporary(node.operands[0])
+            if function == "+" and expr.dtype.is_float and not plain:
                 expr = Apply("+", (_start(op, node, expr), expr), expr.dtype)
             self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
             return

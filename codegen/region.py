@@ -16,7 +16,13 @@ from graphc.space import is_access, products
 
 def temporary(type: object, name: str) -> Value:
     """A value that stands for a buffer which no node of the graph computes."""
-    return Value(Node(PARAMETER, (), {"type": type}, (type,), names=(name,)))  # type: ignore[arg-type]
+    attrs = {"type": type, "temporary": True}
+    return Value(Node(PARAMETER, (), attrs, (type,), names=(name,)))  # type: ignore[arg-type]
+
+
+def is_temporary(operand: Operand) -> bool:
+    """Whether an operand is what `temporary` made: of a reduction, its own partials."""
+    return isinstance(operand, Value) and "temporary" in operand.node.attrs
 
 
 def cut(region: Graph, limit: int) -> list[Graph]:
