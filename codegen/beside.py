@@ -129,9 +129,6 @@ def _renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
                 return replace(s, target=expression(target))  # type: ignore[arg-type]
         return s
 
-    def index(of: Index) -> Index:
-        return Index(tuple((_renamed_atom(a, new), f) for a, f in of.terms), of.constant)
-
     meaning = kernel.meaning
     if meaning is not None:
         meaning = Meaning(
@@ -144,16 +141,20 @@ def _renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
     return replace(
         kernel,
         params=tuple(replace(p, name=new[p.name]) for p in kernel.params),
-        body=map_every_index(map_body(kernel.body, statement), index),
+        body=map_every_index(
+            map_body(kernel.body, statement), lambda i: _renamed_index(i, new)
+        ),
         meaning=meaning,
     )
 
 
-def _renamed_atom(atom: Atom, new: Mapping[str, str]) -> Atom:
-    match atom:
-        case Loaded(value=value):
-            return replace(atom, value=new[value])
-        case Quotient(index=index) | Remainder(index=index):
-            terms = tuple((_renamed_atom(a, new), f) for a, f in index.terms)
-            return replace(atom, index=Index(terms, index.constant))
-    return atom
+def _renamed_index(index: Index, new: Mapping[str, str]) -> Index:
+    def atom(old: Atom) -> Atom:
+        match old:
+            case Loaded(value=value):
+                return replace(old, value=new[value])
+            case Quotient(index=inner) | Remainder(index=inner):
+                return replace(old, index=_renamed_index(inner, new))
+        return old
+
+    return Index(tuple((atom(a), factor) for a, factor in index.terms), index.constant)

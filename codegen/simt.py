@@ -100,15 +100,28 @@ def run(
         if not memory.read_only:
             memory.copy_to(np.asarray(array))
     given_blank = {kernel.params[n][0] for n in blank} | set(uninitialized)
+    named = [(name, memory) for name, _, memory in memories]
+    return _report(kernel.name, program.file, faults, machine, named, given_blank)
+
+
+def _report(
+    name: str,
+    file: str,
+    faults: Faults,
+    machine: Machine,
+    memories: Sequence[tuple[str, Memory]],
+    given_blank: Collection[str | int],
+) -> Report:
+    """What a launch did, and to which memories by their names."""
     return Report(
-        kernel.name,
-        program.file,
+        name,
+        file,
         faults.found(),
         machine.statements[0],
         machine.barriers,
-        _sums((name, m.loads * m.dtype.itemsize) for name, _, m in memories),
-        _sums((name, m.stores * m.dtype.itemsize) for name, _, m in memories),
-        _sums((name, m.holes()) for name, _, m in memories if name in given_blank),
+        _sums((name, m.loads * m.dtype.itemsize) for name, m in memories),
+        _sums((name, m.stores * m.dtype.itemsize) for name, m in memories),
+        _sums((name, m.holes()) for name, m in memories if name in given_blank),
     )
 
 

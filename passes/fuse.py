@@ -51,25 +51,27 @@ class Group:
 @graph_pass
 def fuse(graph: Graph, report: Report) -> Graph:
     """Put the nodes of every kernel into one node of kind `group`."""
-    if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
-        return graph
-    units, outputs, kept = units_of(graph)
-    state = _State(units, outputs, report)
-    for unit in units:
-        state.place(unit)
-    state.join_siblings()
-    return _rebuild(graph, state, outputs, kept)
+    return _grouped(graph, report, merging=True)
 
 
 @graph_pass
 def separate(graph: Graph, report: Report) -> Graph:
     """A kernel for every computed node: the groups without fusion."""
+    return _grouped(graph, report, merging=False)
+
+
+def _grouped(graph: Graph, report: Report, *, merging: bool) -> Graph:
     if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
         return graph
     units, outputs, kept = units_of(graph)
     state = _State(units, outputs, report)
     for unit in units:
-        state.group_of[unit] = state.alone(unit)
+        if merging:
+            state.place(unit)
+        else:
+            state.group_of[unit] = state.alone(unit)
+    if merging:
+        state.join_siblings()
     return _rebuild(graph, state, outputs, kept)
 
 

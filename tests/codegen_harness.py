@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -24,6 +25,16 @@ from graphc.runtime.execute import Executable
 Arrays = Sequence[Any]
 Run = Callable[[Graph, Arrays], list[Any]]
 DEFAULTS = Options()
+
+
+# --- native code --------------------------------------------------------------------------
+
+
+def call_native(address: int, *parameters: Any, lo: int, hi: int) -> None:
+    """Call a compiled CPU kernel on arrays and integers."""
+    words = [p.ctypes.data if isinstance(p, np.ndarray) else p for p in parameters]
+    table = np.array(words, np.int64)
+    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(address)(table.ctypes.data, lo, hi)
 
 
 # --- running ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from graphc.codegen.scalar import SCALARS
 from graphc.device import CPU, H100
 from graphc.lowered import lower_graph
 from graphc.options import Options
+from tests.codegen_harness import call_native
 
 COMBINE = """
 @kernel({decorator})
@@ -91,9 +91,7 @@ def map_{name}_{fast}(x: {dtype}[None], y: {dtype}[None], lo: i64, hi: i64):
 
 def run(address: int, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     y = np.zeros_like(x)
-    table = (ctypes.c_int64 * 2)(x.ctypes.data, y.ctypes.data)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
-    call(ctypes.addressof(table), 0, len(x))
+    call_native(address, x, y, lo=0, hi=len(x))
     return y
 
 

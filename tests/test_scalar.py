@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import Any
 
@@ -18,6 +17,7 @@ from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, signature
 from graphc.codegen.scalar_numpy import evaluate, fma32, fma64
 from graphc.dtypes import bool_, dtype, f32, f64, i32, i64, u8
 from graphc.errors import TypeMismatch
+from tests.codegen_harness import call_native
 
 FLOATS = ("float32", "float64")
 INTEGERS = ("int32", "int64", "uint8")
@@ -403,9 +403,7 @@ def test_compiled_code_has_the_bits_of_the_model(row):
         arrays = operands(row, kind)
         want = evaluate(row, *arrays)
         got = np.empty(want.shape, want.dtype)
-        table = np.array([a.ctypes.data for a in (*arrays, got)], np.int64)
-        call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(code.address)
-        call(table.ctypes.data, 0, got.size)
+        call_native(code.address, *arrays, got, lo=0, hi=got.size)
         if row == "accumulate_product" and not has_fma():
             with np.errstate(all="ignore"):
                 want = arrays[0] + arrays[1] * arrays[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from graphc._lazy import load
 from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.errors import ArgumentError, ParseError, TargetError
+from tests.codegen_harness import call_native
 
 IMPORTS = """
 
@@ -158,9 +158,7 @@ def compiled():
 
 
 def run(code, *parameters, lo: int, hi: int) -> None:
-    words = [p.ctypes.data if isinstance(p, np.ndarray) else p for p in parameters]
-    table = np.array(words, np.int64)
-    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(code.address)(table.ctypes.data, lo, hi)
+    call_native(code.address, *parameters, lo=lo, hi=hi)
 
 
 def normal(*shape: int) -> np.ndarray:
