@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernel import (
@@ -13,6 +13,7 @@ from graphc.codegen.kernel import (
     Load,
     Loop,
     Masked,
+    Once,
     Statement,
     Store,
     Update,
@@ -206,23 +207,64 @@ def share_buffer(kernel: Kernel, source: str, target: str) -> Kernel:
         for p in kernel.params
         if p.name != source
     )
+    pairs = tuple(p for p in kernel.in_place if source not in p and target not in p)
     meaning = kernel.meaning
     if meaning is not None:
         binding = {n: v for n, v in meaning.binding.items() if n != source}
-        meaning = replace(meaning, binding=binding, before={target: meaning.binding[source]})
-    return replace(kernel, body=body, params=params, in_place=(), meaning=meaning)
+        before = {**meaning.before, target: meaning.binding[source]}
+        meaning = replace(meaning, binding=binding, before=before)
+    return replace(kernel, body=body, params=params, in_place=pairs, meaning=meaning)
 
 
-def in_place(kernel: Kernel) -> tuple[tuple[str, str], ...]:
-    """Pairs (input, output) of one type where each element is read before its own is written."""
-    found: dict[str, set[tuple[Index, ...]]] = {}
-    for buffer, at in accesses(kernel.body):
-        found.setdefault(buffer, set()).add(at)
-    inputs = [p for p in kernel.params if p.role == "input" and len(found.get(p.name, ())) == 1]
-    outputs = [p for p in kernel.params if p.role == "output"]
+@dataclass(frozen=True)
+class _Touch:
+    """An access of a statement, and the statements around it."""
+
+    order: int
+    around: tuple[Statement, ...]
+    index: tuple[Index, ...]
+
+
+def in_place(kernel: Kernel, lanes: bool) -> tuple[tuple[str, str], ...]:
+    """Pairs (input, output) of one type where each element is read before its own is written.
+
+    Where a worker has lanes that run at once, the same lane does both.
+    """
+    reads: dict[str, list[_Touch]] = {}
+    writes: dict[str, list[_Touch]] = {}
+    for order, (statement, around) in enumerate(_with_surroundings(kernel.body)):
+        stored = isinstance(statement, Store)
+        for n, (buffer, at) in enumerate(own_accesses(statement)):
+            found = writes if stored and n == 0 else reads
+            found.setdefault(buffer, []).append(_Touch(order, around, at))
     return tuple(
         (i.name, o.name)
-        for i in inputs
-        for o in outputs
-        if i.type == o.type and found[i.name] == found.get(o.name)
+        for i in kernel.params
+        for o in kernel.params
+        if i.role == "input" and o.role == "output" and i.type == o.type
+        if o.name not in reads and len(writes.get(o.name, ())) == 1
+        if all(_before(r, writes[o.name][0], lanes) for r in reads.get(i.name, ()))
     )
+
+
+def _with_surroundings(
+    body: Sequence[Statement], around: tuple[Statement, ...] = ()
+) -> Iterator[tuple[Statement, tuple[Statement, ...]]]:
+    """Every statement, outer before inner, and those that it is inside of."""
+    for statement in body:
+        yield statement, around
+        if isinstance(statement, Loop | Once | When):
+            yield from _with_surroundings(statement.body, (*around, statement))
+
+
+def _before(read: _Touch, write: _Touch, lanes: bool) -> bool:
+    """Whether an element is read for the last time before it is written, once for all."""
+    if read.index != write.index or read.order > write.order:
+        return False
+    shared = [s for s, other in zip(read.around, write.around) if s is other]
+    if lanes and not len(shared) == len(read.around) == len(write.around):
+        return False
+    # A loop around both that does not choose the element would read again what was written.
+    axes = {axis for index in write.index for axis in index.axes()}
+    loops = [s for s in shared if isinstance(s, Loop)]
+    return all(s.role in ("chunk", "flat") or s.axis in axes for s in loops)

@@ -38,6 +38,7 @@ class Memory:
     """The buffers of a plan under construction, by number."""
 
     drafts: list[Draft] = field(default_factory=list)
+    _views: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, name: str, type: Type, place: Place, index: int = -1) -> int:
         """The number of a new buffer."""
@@ -48,8 +49,17 @@ class Memory:
         """The same memory under another type."""
         of = self.drafts[number]
         made = self.add(of.name, type, of.place)
-        self.drafts[made].home = number if of.home < 0 else of.home
+        self._move(made, number if of.home < 0 else of.home)
         return made
+
+    def _move(self, number: int, home: int) -> None:
+        self.drafts[number].home = home
+        self._views.setdefault(home, []).append(number)
+
+    def give(self, source: int, target: int) -> None:
+        """Lay `target` where `source` lies, and with it what is a view of it."""
+        for number in (target, *self._views.pop(target, ())):
+            self._move(number, self.home_of(source))
 
     def type_of(self, number: int) -> Type:
         """The type of a buffer."""

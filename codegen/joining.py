@@ -86,7 +86,7 @@ class Steps:
         writers = {self._writer[b] for b in memory if b in self._writer}
         latest = max((w.place for w in writers), default=-1)
         if step.launch is not None and kernel is not None:
-            self._kernel_of[step.launch] = kernel
+            self.launched(kernel, step.launch)
         draft = self._partner(step, writers, latest)
         if draft is None:
             draft = _Open(step)
@@ -153,6 +153,15 @@ class Steps:
     def finished(self) -> list[Step]:
         """The steps in order."""
         return [draft.finished() for draft in self._drafts.values()]
+
+    def kernel_of(self, launch: Launch) -> Kernel:
+        """The kernel of a launch of these steps."""
+        return self._kernel_of[launch]
+
+    def launched(self, kernel: Kernel, launch: Launch) -> Launch:
+        """The launch, known as one of `kernel`."""
+        self._kernel_of[launch] = kernel
+        return launch
 
     def as_launched(self, step: Step, make: MakeLaunch) -> Step:
         """A finished step; on CUDA its launches are one, which `make` makes."""

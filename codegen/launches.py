@@ -77,7 +77,7 @@ def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:
     """One parameter where a result lies where an operand does: nothing is then to be checked."""
     for source, target in kernel.in_place:
         if numbers[source] == numbers[target]:
-            return share_buffer(kernel, source, target)
+            kernel = share_buffer(kernel, source, target)
     return kernel
 
 

@@ -150,8 +150,9 @@ class Plan:
     """Buffers, steps in order, and the bytes of the arena.
 
     `inputs` and `outputs` are buffer numbers; the same buffer may be several outputs, and an
-    output may be an input or a constant (it is then copied out). `faults` maps the code that a
-    kernel's `check` leaves in the status buffer to what it means.
+    output may be an input or a constant (it is then copied out). `donated` are inputs that may be
+    overwritten: an output may lie in one of these, and is not copied then. `faults` maps the code
+    that a kernel's `check` leaves in the status buffer to what it means.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Plan:
     constants: tuple[Any, ...] = ()
     status: int | None = None
     faults: dict[int, Any] = field(default_factory=dict)
+    donated: tuple[int, ...] = ()
 
     @property
     def bytes_moved(self) -> int:

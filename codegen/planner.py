@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.canonical import region_key
 from graphc.codegen.arena import Memory
+from graphc.codegen.donation import take_donated
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement
 from graphc.codegen.launches import Launches, Spell, pattern
@@ -47,13 +48,15 @@ def make_plan(
     *,
     choose: Choose = first_candidate,
     salt: str = "",
+    donated: Collection[int] = (),
 ) -> Plan:
     """The plan of a graph whose computed nodes are all in groups.
 
     `spell` prints a kernel for the device's target, `choose` picks a group's schedule. `salt`
     goes into the kernels' keys: plans whose `spell` says something else have another one.
+    `donated` are the positions of inputs that may be overwritten.
     """
-    planner = _Planner(graph, device, spell, choose, salt)
+    planner = _Planner(graph, device, spell, choose, salt, frozenset(donated))
     for node in graph.nodes:
         planner.node(node)
     return planner.finish()
@@ -66,6 +69,7 @@ class _Planner:
     spell: Spell
     choose: Choose
     salt: str
+    donated: frozenset[int]
     memory: Memory = field(default_factory=Memory)
     number: dict[Value, int] = field(default_factory=dict)
     constants: list[Any] = field(default_factory=list)
@@ -190,10 +194,17 @@ class _Planner:
         if kernel is None or result in outputs or result in inner or not kernel.in_place:
             return None
         by_name = task.binding
+        # A result that may lie in a donated input leaves the product to the arena.
+        given = {t for s, t in kernel.in_place if self._is_donated(inner.get(by_name[s]))}
         for source, target in kernel.in_place:
-            if by_name[source] == result and by_name[target].type == result.type:
+            fits = by_name[source] == result and by_name[target].type == result.type
+            if fits and target not in given:
                 return place(by_name[target])
         return None
+
+    def _is_donated(self, number: int | None) -> bool:
+        draft = None if number is None else self.memory.drafts[self.memory.home_of(number)]
+        return draft is not None and draft.place is Place.INPUT and draft.index in self.donated
 
     def _launch(
         self, task: Task, place: Callable[[Value], int]
@@ -239,7 +250,10 @@ class _Planner:
     def finish(self) -> Plan:
         """The plan, every temporary at an offset of the arena."""
         outputs = tuple(self.number[v] for v in self.graph.outputs)
-        steps = self.steps.finished()
+        inputs = tuple(self.number[v] for v in self.graph.inputs)
+        donated = tuple(n for at, n in enumerate(inputs) if at in self.donated)
+        under = self.memory, self.steps, self.launches
+        steps = take_donated(self.steps.finished(), set(donated), outputs, self.status, under)
         buffers, arena_bytes = self.memory.laid_out(steps, outputs, self.status)
         return Plan(
             self.graph.name,
@@ -249,12 +263,13 @@ class _Planner:
                 self.launches.spelled(self.steps.as_launched(s, self.launches.called))
                 for s in steps
             ),
-            tuple(self.number[v] for v in self.graph.inputs),
+            inputs,
             outputs,
             arena_bytes,
             tuple(self.constants),
             self.status,
             self.faults,
+            donated,
         )
 
 

@@ -84,8 +84,7 @@ def kernel_task(
     params |= dict.fromkeys(outputs, "output")
     params |= dict.fromkeys(temps, "temp")
     kernel = finish(draft, params, nest, device)
-    if len(nest.phases) == 1 and not temps:
-        kernel = replace(kernel, in_place=in_place(kernel))
+    kernel = replace(kernel, in_place=in_place(kernel, device.is_cuda))
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
     kernel = tidy(kernel).computing(region.nodes, binding, totals)
     return Task(kernel, binding, block=draft.block, faults=nest.faults)

@@ -22,7 +22,15 @@ from graphc.errors import ArgumentError, SignatureError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
-from graphc.tracing import Traced, bind, leaf_type, static_names, trace_call
+from graphc.tracing import (
+    Arguments,
+    Traced,
+    bind,
+    definition,
+    leaf_type,
+    parameters_named,
+    trace_call,
+)
 
 LOG = logging.getLogger("graphc")
 SIGNATURES = 64
@@ -50,6 +58,7 @@ def compile(
     *,
     target: str = "auto",
     static: Sequence[str] | str = (),
+    donate: Sequence[str] | str = (),
     options: Options | None = None,
     device: Device | None = None,
 ) -> Any:
@@ -59,31 +68,53 @@ def compile(
     numbers; those named in `static` are constants and must be hashable. Every new signature
     (shapes, dtypes, structure, static values) is traced and compiled once. A call raises
     TargetError if the target cannot be had; it is never replaced by another.
+
+    Arrays of arguments named in `donate` are given away: a call may overwrite them, and a result
+    of the same shape and dtype may be such an array itself, so that `state = step(state, batch)`
+    updates the state in place. Go on with the results, and with no view of what was given.
+    Arrays that are read-only, strided, or share memory with another argument are copied first and
+    stay as they are; so do all where the call raises an error of a check.
+
+    A function that is compiled already is compiled anew, and what is not given here is as there.
     """
+    if isinstance(fn, Compiled):
+        return Compiled(
+            fn.function,
+            target=target,
+            static=static or fn.static,
+            donate=donate or fn.donate,
+            options=options or fn.options,
+            device=device,
+        )
     if fn is None:
         return functools.partial(
-            compile, target=target, static=static, options=options, device=device
+            compile,
+            target=target,
+            static=static,
+            donate=donate,
+            options=options,
+            device=device,
         )
-    return Compiled(fn, target=target, static=static, options=options, device=device)
+    return Compiled(
+        fn, target=target, static=static, donate=donate, options=options, device=device
+    )
 
 
 @dataclass(eq=False)
 class _Entry:
     """One signature, compiled.
 
-    `direct` says that the leaves are the graph's inputs as they are, `dicts` that some arguments
-    are in dicts, whose order the function may see.
+    `direct` says that the leaves are the graph's inputs as they are.
     """
 
     traced: Traced
     executable: Any
     lowered: Lowered
     direct: bool
-    dicts: bool
 
     def exactly(self, leaves: Sequence[Any]) -> Any:
         """The result if the leaves are arrays of this signature; None otherwise."""
-        if any(type(leaf) is not self.executable.array_type for leaf in leaves):
+        if not set(map(type, leaves)) <= {self.executable.array_type}:
             return None
         try:
             results = self.executable(leaves)
@@ -94,6 +125,31 @@ class _Entry:
     def run(self, leaves: Sequence[Any]) -> Any:
         inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
         return optree.tree_unflatten(self.traced.out_tree, self.executable(inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class _Structure:
+    """The structure of a call's positional arguments, and what was compiled for it."""
+
+    spec: optree.PyTreeSpec
+    entry: _Entry
+    plain: bool
+    orders: Any
+
+    @staticmethod
+    def of(args: Any, entry: _Entry) -> _Structure:
+        spec = optree.tree_structure(args)
+        return _Structure(spec, entry, _is_plain(spec), _orders(args))
+
+    def leaves_of(self, args: Any) -> list[Any] | None:
+        """The leaves of arguments of this structure; None for others."""
+        if self.plain:
+            try:
+                return self.spec.flatten_up_to(args)
+            except ValueError:
+                return None
+        leaves, spec = optree.tree_flatten(args)
+        return leaves if spec == self.spec and _orders(args) == self.orders else None
 
 
 class Compiled:
@@ -111,6 +167,7 @@ class Compiled:
         *,
         target: str = "auto",
         static: Sequence[str] | str = (),
+        donate: Sequence[str] | str = (),
         options: Options | None = None,
         device: Device | None = None,
     ) -> None:
@@ -129,11 +186,18 @@ class Compiled:
                 f"device is a graphc.device.Device, not {device!r}",
                 help='target="cpu" or target="cuda" names a kind of device',
             )
-        self.static = static_names(fn, static)
+        self.static = parameters_named(fn, "static", static)
+        self.donate = parameters_named(fn, "donate", donate)
+        both = set(self.static) & set(self.donate)
+        if both:
+            raise ArgumentError(
+                f"{min(both)} is named in static= and in donate=",
+                help="a static argument is a constant, and has no array to give away",
+            ).at(definition(fn))
         self._device = device
         self.requested = _known_target(target)
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._last: tuple[optree.PyTreeSpec, _Entry, Any] | None = None
+        self._last: _Structure | None = None
         self._lock = threading.RLock()
         self._warned = False
         if hasattr(os, "register_at_fork"):
@@ -161,9 +225,9 @@ class Compiled:
             return self.function(*args, **kwargs)
         last = self._last
         if last is not None and not kwargs:
-            leaves, tree = _flatten(args)
-            if tree == last[0] and (not last[1].dicts or _orders(args) == last[2]):
-                results = last[1].exactly(leaves)
+            leaves = last.leaves_of(args)
+            if leaves is not None:
+                results = last.entry.exactly(leaves)
                 if results is not None:
                     return results
         return self._call(args, kwargs)
@@ -181,7 +245,7 @@ class Compiled:
         else:
             self._touch(key)
         if not kwargs and not self.static and entry.direct:
-            self._last = (_flatten(args)[1], entry, _orders(args))
+            self._last = _Structure.of(args, entry)
         return entry.run(arguments.leaves)
 
     def _touch(self, key: Key) -> None:
@@ -189,12 +253,11 @@ class Compiled:
             if key in self._entries:
                 self._entries.move_to_end(key)
 
-    def _compile(self, key: Key, arguments: Any) -> _Entry:
-        traced = trace_call(self.function, arguments)
-        lowered = lower_graph(traced.graph, self.device, self.options)
+    def _compile(self, key: Key, arguments: Arguments) -> _Entry:
+        traced, lowered = self._lower(arguments, self.device)
         direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
         direct = direct and len(traced.sources) == len(arguments.leaves)
-        entry = _Entry(traced, lowered.compile(), lowered, direct, bool(key[3]))
+        entry = _Entry(traced, lowered.compile(), lowered, direct)
         LOG.info(
             "%s: compiled for %s, %d steps",
             traced.graph.name,
@@ -226,12 +289,19 @@ class Compiled:
         For `target="cuda"` on a machine without a device it is made as for an H100.
         """
         arguments = bind(self.function, specs, kwargs, self.static)
+        return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]
+
+    def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
         traced = trace_call(self.function, arguments)
-        device = self._device or device_to_compile_for(self.requested)
-        return lower_graph(traced.graph, device, self.options)
+        donated = [
+            number
+            for number, source in enumerate(traced.sources)
+            if arguments.owners[source.leaf] in self.donate
+        ]
+        return traced, lower_graph(traced.graph, device, self.options, donated=donated)
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:
-        """Another function compiled in the same way."""
+        """Another function compiled in the same way; it is given no array away."""
         return Compiled(
             fn,
             target=self.requested,
@@ -244,19 +314,24 @@ class Compiled:
         return f"<compiled {self.__name__} for {self.requested}>"
 
 
-def _flatten(args: Any) -> tuple[list[Any], optree.PyTreeSpec]:
-    """A pytree's leaves and structure (optree's own types know no plain tuple)."""
-    return optree.tree_flatten(args)
+def _is_plain(spec: optree.PyTreeSpec) -> bool:
+    """Whether a structure is of tuples, named tuples and lists alone.
+
+    `flatten_up_to`, which is many times faster than to flatten and to compare, then tells it from
+    every other one; it takes one kind of dict for another.
+    """
+    kind = spec.type
+    known = kind in (None, type(None), tuple, list) or optree.is_namedtuple_class(kind)
+    return known and all(map(_is_plain, spec.children()))
 
 
 def _orders(tree: Any) -> Any:
     """The keys of every dict in their order, which structures do not tell; empty without dicts."""
-    if isinstance(tree, dict):
-        return (tuple(tree), *map(_orders, tree.values()))
-    if isinstance(tree, (list, tuple)):
-        found = tuple(map(_orders, tree))
-        return found if any(found) else ()
-    return ()
+    parts = tree.values() if isinstance(tree, dict) else tree
+    found = [_orders(part) for part in parts if isinstance(part, (dict, list, tuple))]
+    if isinstance(tree, dict) and tree:
+        return (tuple(tree), *found)
+    return tuple(found) if any(found) else ()
 
 
 def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ class Lowered:
     """A graph lowered for a device.
 
     `graph` is as traced. `passes` holds the graph after every pass, in order; `stages` what each
-    did besides.
+    did besides. `donated` are the positions of inputs that results may overwrite.
     """
 
     graph: Graph
@@ -96,6 +96,7 @@ class Lowered:
     options: Options
     stages: tuple[Stage, ...]
     root: str = field(default="")
+    donated: tuple[int, ...] = ()
 
     @property
     def passes(self) -> dict[str, Graph]:
@@ -116,9 +117,8 @@ class Lowered:
     @once
     def plan(self) -> Plan:
         """The steps and buffers."""
-        return make_plan(
-            self.final, self.device, self.spell, salt="fast" if self.options.fast else ""
-        )
+        salt = "fast" if self.options.fast else ""
+        return make_plan(self.final, self.device, self.spell, salt=salt, donated=self.donated)
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
@@ -182,15 +182,25 @@ def launches_of(step: Step) -> tuple[Launch, ...]:
 
 
 def lower_graph(
-    graph: Graph, device: Device, options: Options, *, verify: bool = False, root: str = ""
+    graph: Graph,
+    device: Device,
+    options: Options,
+    *,
+    verify: bool = False,
+    root: str = "",
+    donated: Sequence[int] = (),
 ) -> Lowered:
     """Run the passes that the options ask for; the plan and the kernels are made on demand.
+
+    `donated` are the positions of inputs whose arrays a call may overwrite.
 
     A graph that has groups already, such as one from a dump, is fused anew.
     """
     stages: list[Stage] = []
     run_pipeline(_ungrouped(graph), options, verify=verify, observe=stages.append)
-    return Lowered(graph, device, options, tuple(stages), root or str(Path.cwd()))
+    return Lowered(
+        graph, device, options, tuple(stages), root or str(Path.cwd()), tuple(donated)
+    )
 
 
 def _ungrouped(graph: Graph) -> Graph:

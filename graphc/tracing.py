@@ -101,12 +101,14 @@ def function_name(fn: Callable[..., Any]) -> str:
 class Arguments:
     """A call's arguments bound to the signature: static values apart, the rest as leaves.
 
-    `tree` is that of an OrderedDict by parameter, `dynamic` the parameters in it.
-    Parameters that the call leaves out keep their defaults, as constants of the function.
+    `tree` is that of an OrderedDict by parameter, `dynamic` the parameters in it, `owners` the
+    parameter of every leaf. Parameters that the call leaves out keep their defaults, as constants
+    of the function.
     """
 
     leaves: tuple[Any, ...]
     names: tuple[str, ...]
+    owners: tuple[str, ...]
     tree: optree.PyTreeSpec
     dynamic: tuple[str, ...]
     static: tuple[tuple[str, Any], ...]
@@ -127,30 +129,33 @@ def bind(
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
-    static = static_names(fn, static)
+    static = parameters_named(fn, "static", static)
     # Ordered, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
     values: Any = OrderedDict((name, bound[name]) for name in dynamic)
     paths, leaves, tree = optree.tree_flatten_with_path(values)
     names = tuple(_leaf_name(signature, path[0], path[1:]) for path in paths)
-    return Arguments(tuple(leaves), names, tree, dynamic, fixed)
+    owners = tuple(path[0] for path in paths)
+    return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed)
 
 
-def static_names(fn: Callable[..., Any], static: Sequence[str] | str) -> tuple[str, ...]:
-    """`static=` as a tuple of parameters of `fn`; raises ArgumentError for anything else."""
-    names = (static,) if isinstance(static, str) else static
+def parameters_named(
+    fn: Callable[..., Any], option: str, given: Sequence[str] | str
+) -> tuple[str, ...]:
+    """An option that names parameters of `fn`, as a tuple; raises ArgumentError otherwise."""
+    names = (given,) if isinstance(given, str) else given
     if not isinstance(names, (tuple, list, set, frozenset)) or not all(
         isinstance(name, str) for name in names
     ):
         raise ArgumentError(
-            f"static= is the name of a parameter or a tuple of names, not {static!r}"
+            f"{option}= is the name of a parameter or a tuple of names, not {given!r}"
         ).at(definition(fn))
     known = signature_of(fn).parameters
     for name in names:
         if name not in known:
             raise ArgumentError(
-                f"static= names {name}, which is no parameter of {function_name(fn)}",
+                f"{option}= names {name}, which is no parameter of {function_name(fn)}",
                 values=[("parameters", ", ".join(known) or "none")],
             ).at(definition(fn))
     return tuple(names)

@@ -32,7 +32,7 @@ def loss(params, x, y):
     return losses.mean(), hits.mean(dtype=np.float32)
 
 
-@graphc.compile
+@graphc.compile(donate=("params", "moments"))
 def step(params, moments, x, y):
     (value, accuracy), grads = graphc.value_and_grad(loss, has_aux=True)(params, x, y)
     params, moments = optim.adam(params, grads, moments, learning_rate=0.01)

@@ -41,22 +41,45 @@ def call_native(address: int, *parameters: Any, lo: int, hi: int) -> None:
 
 
 def run_cpu(
-    graph: Graph, arrays: Arrays, *, options: Options = DEFAULTS, threads: int = 1
+    graph: Graph,
+    arrays: Arrays,
+    *,
+    options: Options = DEFAULTS,
+    threads: int = 1,
+    donated: bool = False,
 ) -> list[Any]:
-    """The outputs of the compiled graph: the same of two calls, which keep the arguments."""
-    run = compiled_cpu(graph, options=options, threads=threads)
+    """The outputs of the compiled graph: the same of two calls, which keep the arguments.
+
+    If all arguments are donated, the calls are given copies.
+    """
+    run = compiled_cpu(graph, options=options, threads=threads, donated=donated)
+    if donated:
+        first, second = (run([np.array(a, order="C") for a in arrays]) for _ in range(2))
+        _check_same(first, second)
+        return second
     before = [np.array(a) for a in arrays]
     first, second = run(list(arrays)), run(list(arrays))
-    for one, other in (*zip(before, arrays, strict=True), *zip(first, second, strict=True)):
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    _check_same(before, arrays)
+    _check_same(first, second)
     return second
 
 
+def _check_same(found: Arrays, wanted: Arrays) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
 def compiled_cpu(
-    graph: Graph, *, options: Options = DEFAULTS, threads: int = 1, device: Device = CPU
+    graph: Graph,
+    *,
+    options: Options = DEFAULTS,
+    threads: int = 1,
+    device: Device = CPU,
+    donated: bool = False,
 ) -> Executable:
     """The graph compiled for this machine's CPU, every pass verified."""
-    lowered = lower_graph(graph, device, options, verify=True)
+    given = range(len(graph.inputs)) if donated else ()
+    lowered = lower_graph(graph, device, options, verify=True, donated=given)
     return Executable(lowered.plan, threads=threads)
 
 
@@ -75,10 +98,16 @@ def candidate_plan(lowered: Lowered, number: int) -> Plan | None:
 
 
 def run_cuda_checked(
-    graph: Graph, arrays: Arrays, *, device: Device = H100, options: Options = DEFAULTS
+    graph: Graph,
+    arrays: Arrays,
+    *,
+    device: Device = H100,
+    options: Options = DEFAULTS,
+    donated: bool = False,
 ) -> list[Any]:
     """The outputs of the graph's CUDA kernels, run in the SIMT checker; raises its faults."""
-    lowered = lower_graph(graph, device, options, verify=True)
+    given = range(len(graph.inputs)) if donated else ()
+    lowered = lower_graph(graph, device, options, verify=True, donated=given)
     return run_plan_checked(lowered.plan, arrays)
 
 
@@ -104,8 +133,8 @@ class _Memory:
     def __init__(self, plan: Plan, arrays: Arrays) -> None:
         self.plan = plan
         self.inputs = [np.array(a, order="C") for a in arrays]
-        for array in self.inputs:
-            array.flags.writeable = False
+        for number, array in zip(plan.inputs, self.inputs, strict=True):
+            array.flags.writeable = number in plan.donated
         self.arena = np.full(plan.arena_bytes, 0xA5, np.uint8)
         self.outputs: dict[int, Any] = {}
         if plan.status is not None:

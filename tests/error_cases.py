@@ -586,6 +586,18 @@ def f(x):
     return x
 f(np.ones(3))
 
+# compile_donate_unknown
+@graphc.compile(donate=("params", "momentum"))
+def step(params, moments):
+    return params, moments
+step(np.ones(3), np.ones(3))
+
+# compile_donate_static
+@graphc.compile(static="n", donate=("x", "n"))
+def f(x, n):
+    return x * n
+f(np.ones(3), 2)
+
 # compile_device_str
 graphc.compile(lambda x: x, device="cpu")
 

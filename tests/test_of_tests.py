@@ -7,6 +7,7 @@ Each check also passes without the fault, so that it is the fault which it notic
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from graphc import canonical
+from graphc.codegen import access, donation
+from graphc.device import CPU
 from graphc.ir import Value
 from graphc.opdef import REGISTRY
 from graphc.ops.elementwise import gt
@@ -29,7 +32,7 @@ from graphc.passes import (
 )
 from graphc.passes.rules import EXACT, REAL, SIGNED_ZERO, Rule
 from graphc.passes.simplify import all_rules
-from tests import test_passes, test_random
+from tests import test_donation, test_passes, test_random
 from tests.op_cases import CASES
 from tests.random_graphs import random_graph
 from tests.test_ops import test_code_spells_what_numpy_means as check_code
@@ -71,6 +74,13 @@ def edited(name: str, **fields: Any) -> Iterator[None]:
 def instead(thing: Any, name: str, value: Any) -> Plant:
     """Plant `value` for the attribute."""
     return lambda: changed(thing, name, lambda before: value)
+
+
+class AlwaysOne(Counter[Any]):
+    """A count that says that whatever is there is there once."""
+
+    def __getitem__(self, key: Any) -> int:
+        return 1
 
 
 def scaled(vjp: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,6 +233,16 @@ FAULTS: list[tuple[str, Plant, Check]] = [
         "fold that fills a padded number",
         instead(fold, "_fills", lambda node: False),
         lambda: test_passes.check_numbers("fold"),
+    ),
+    (
+        "a donated array that is overwritten and then read",
+        instead(access, "_before", lambda read, write, lanes: True),
+        lambda: test_donation.check_trap(test_donation.read_of_other_elements, CPU),
+    ),
+    (
+        "a donated array that another launch of the step reads",
+        instead(donation, "Counter", AlwaysOne),
+        lambda: test_donation.check_trap(test_donation.read_by_another_launch, CPU),
     ),
 ]
 

@@ -68,7 +68,8 @@ class CudaExecutable:
     `ptx` is the PTX of every kernel by `Launch.key`. Arguments are what a CPU executable takes,
     and device arrays by DLPack or `__cuda_array_interface__`, which are not copied. LIBRARY and
     COLLECTIVE steps get device arrays, callbacks get NumPy arrays. Calls from several threads
-    follow each other.
+    follow each other. A result that the plan lays in a donated input is the argument itself if an
+    earlier call has returned it and no other argument shares its memory, else a copy.
     """
 
     array_type = DeviceArray
@@ -92,6 +93,15 @@ class CudaExecutable:
         self._constants = self._upload_constants()
         self._tables = {id(table): self._new_table(table) for table in _tables(plan.steps)}
         self._ends = _loop_ends(plan.steps)
+        results = [plan.buffers[b] for b in plan.outputs]
+        self._kept = [b.index for b in results if b.place is Place.INPUT]
+        self._first_overwriting = next(
+            (n for n, step in enumerate(plan.steps) if self._overwrites(step)), -1
+        )
+
+    def _overwrites(self, step: Step) -> bool:
+        """Whether a step writes to an input."""
+        return any(self.plan.buffers[b].place is Place.INPUT for b in step.writes)
 
     def __call__(self, arrays: Sequence[Any]) -> list[DeviceArray]:
         """Enqueue the plan; waits for the device only where Python has to act or checks run.
@@ -108,14 +118,21 @@ class CudaExecutable:
                 self._bind(array, number)
                 for array, number in zip(arrays, plan.inputs, strict=True)
             ]
-            outputs = [self._new_array(number) for number in plan.outputs]
+            given = {at: self._own(arrays, inputs, at) for at in self._kept}
+            for at, array in given.items():
+                inputs[at] = array.memory
+            outputs = [
+                given[b.index] if b.place is Place.INPUT else self._new_array(number)
+                for number in plan.outputs
+                for b in (plan.buffers[number],)
+            ]
             addresses = self._addresses(inputs, outputs)
             if plan.status is not None:
                 self._view(plan.status, addresses).fill(0, stream=self.stream)
             self._run(addresses)
             self._raise_fault(addresses)
             # The launches read the inputs, and only our own arrays are freed in stream order.
-            if not all(isinstance(array, DeviceArray) for array in arrays):
+            if not all(isinstance(a, DeviceArray) and a.stream is self.stream for a in arrays):
                 self.stream.sync()
         return outputs
 
@@ -192,13 +209,35 @@ class CudaExecutable:
             )
         return self._buffer(view.ptr, buffer.type.nbytes, value)
 
+    def _own(self, arrays: Sequence[Any], inputs: Sequence[Any], at: int) -> DeviceArray:
+        """A donated argument as an array that may be written to, by our stream alone."""
+        number, value, memory = self.plan.inputs[at], arrays[at], inputs[at]
+        type = self.plan.buffers[number].type
+        if not _on_device(value):
+            exact = self._buffer(int(memory.handle), type.nbytes, memory)
+            return DeviceArray(self._core, self.stream, exact, type)
+        sizes = [self.plan.buffers[b].type.nbytes for b in self.plan.inputs]
+        starts = [int(m.handle) for m in inputs]
+        stop = starts[at] + sizes[at]
+        shared = any(
+            max(start, starts[at]) < min(start + size, stop)
+            for other, (start, size) in enumerate(zip(starts, sizes, strict=True))
+            if other != at
+        )
+        if isinstance(value, DeviceArray) and value.stream is self.stream and not shared:
+            return value
+        array = self._new_array(number)
+        if type.nbytes:
+            array.memory.copy_from(memory, stream=self.stream)
+        return array
+
     def _addresses(self, inputs: Sequence[Any], outputs: Sequence[DeviceArray]) -> list[int]:
         """The device address of every buffer of the plan."""
         arena = int(self._arena.handle)
         at = {(Place.INPUT, n): int(memory.handle) for n, memory in enumerate(inputs)}
         at |= {(Place.CONSTANT, n): int(m.handle) for n, m in self._constants.items()}
         for number, array in zip(self.plan.outputs, outputs, strict=True):
-            at[Place.OUTPUT, self.plan.buffers[number].index] = array.address
+            at[self.plan.buffers[number].place, self.plan.buffers[number].index] = array.address
         return [
             arena + b.index if b.place is Place.ARENA else at[b.place, b.index]
             for b in self.plan.buffers
@@ -210,6 +249,8 @@ class CudaExecutable:
         number = 0
         while number < len(self.plan.steps):
             step = self.plan.steps[number]
+            if number == self._first_overwriting:
+                self._raise_fault(addresses)
             match step.kind:
                 case StepKind.LOOP:
                     turns[number] = step.count

@@ -20,7 +20,7 @@ class DeviceArray:
     """
 
     def __init__(self, core: Any, stream: Any, memory: Any, type: Type) -> None:
-        self._core, self._stream, self._memory = core, stream, memory
+        self._core, self.stream, self.memory = core, stream, memory
         self.type = type
 
     @property
@@ -46,7 +46,7 @@ class DeviceArray:
     @property
     def address(self) -> int:
         """Where it lies in device memory."""
-        return int(self._memory.handle)
+        return int(self.memory.handle)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -57,19 +57,19 @@ class DeviceArray:
             "data": (self.address, False),
             "version": 3,
             "strides": None,
-            "stream": int(self._stream.handle),
+            "stream": int(self.stream.handle),
         }
 
     def __dlpack__(self, *, stream: int | None = None, **options: Any) -> object:
         """A capsule; the array is complete by then, whatever the consumer's stream."""
-        self._stream.sync()
+        self.stream.sync()
         view = self._core.utils.StridedMemoryView.from_buffer(
-            self._memory, self.shape, dtype=self.dtype
+            self.memory, self.shape, dtype=self.dtype
         )
         return view.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        device: tuple[int, int] = self._memory.__dlpack_device__()
+        device: tuple[int, int] = self.memory.__dlpack_device__()
         return device
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -80,7 +80,7 @@ class DeviceArray:
             )
         host = np.empty(self.shape, self.dtype)
         if host.nbytes:
-            download(self._core, self._stream, self._memory, host)
+            download(self._core, self.stream, self.memory, host)
         return host if dtype is None else host.astype(dtype, copy=False)
 
     def __repr__(self) -> str:

@@ -23,6 +23,8 @@ from graphc.runtime.rows import (
     BUMPS,
     DONE,
     END,
+    GIVEN,
+    GIVEN_COUNT,
     INPUTS,
     LINK_COUNT,
     LINKS,
@@ -33,6 +35,7 @@ from graphc.runtime.rows import (
     REFUSED,
     ROW,
     SIGNATURE,
+    SIZES,
     STATE,
     STATUS,
     STOP,
@@ -44,29 +47,43 @@ from graphc.runtime.workers import deal
 # Where NumPy keeps things; unused where the layout is not known (the context then holds
 # addresses).
 TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS = LAYOUT or (0,) * 6
-FIT = 0x0101  # NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED
 
 
 @compiled
 def misfit(context):
-    """The number of the first input that is not, as it stands, what its signature says; or -1.
-
-    A signature is: ndarray's address, the dtype's address, ndim, and the sizes.
-    """
+    """The number of the first input that is not, as it stands, what its signature says; or -1."""
     arrays = word(context, ARRAYS)
     at = word(context, SIGNATURE)
     for number in range(word(context, INPUTS)):
         array = word(arrays, number)
-        ndim = word(at, 2)
+        flags, ndim = word(at, 2), word(at, 3)
         if word(array + TYPE, 0) != word(at, 0) or word(array + DESCR, 0) != word(at, 1):
             return number
-        if int_at(array + NDIM) != ndim or (int_at(array + FLAGS) & FIT) != FIT:
+        if int_at(array + NDIM) != ndim or (int_at(array + FLAGS) & flags) != flags:
             return number
         dims = word(array + DIMS, 0)
         for axis in range(ndim):
-            if word(dims, axis) != word(at, 3 + axis):
+            if word(dims, axis) != word(at, 4 + axis):
                 return number
-        at += 8 * (3 + ndim)
+        at += 8 * (4 + ndim)
+    return -1
+
+
+@compiled
+def shared(context):
+    """The number of the first input to be overwritten that has memory of another one; or -1."""
+    arrays = word(context, ARRAYS)
+    sizes = word(context, SIZES)
+    given = word(context, GIVEN)
+    for which in range(word(context, GIVEN_COUNT)):
+        number = word(given, which)
+        first = word(word(arrays, number) + POINTER, 0)
+        last = first + word(sizes, number)
+        for other in range(word(context, INPUTS)):
+            start = word(word(arrays, other) + POINTER, 0)
+            stop = start + word(sizes, other)
+            if other != number and max(start, first) < min(stop, last):
+                return number
     return -1
 
 
@@ -96,11 +113,15 @@ def bump(context, first, last, times):
 
 @compiled
 def execute(context, start):
-    """Run rows from row `start` on; returns DONE or the row at which Python has to act."""
+    """Run rows from row `start` on; returns DONE or the row at which Python has to act.
+
+    A failed check is the end: no later row overwrites an input.
+    """
     program = word(context, PROGRAM)
     table = word(context, TABLE)
     state = word(context, STATE)
     threads = word(context, POOL_THREADS)
+    status = word(context, STATUS)
     block = word(word(context, POOL_CELL), 0)
     pc = start
     while True:
@@ -110,6 +131,8 @@ def execute(context, start):
             data = table + 8 * word(row, 2)
             deal(block, threads, word(row, 1), data, word(row, 3), word(row, 4), word(row, 5))
             pc += 1
+            if status != 0 and word(status, 0) != 0:
+                return DONE
         elif code == LOOP:
             set_word(state, word(row, 1), word(row, 2))
             pc = pc + 1 if word(row, 2) > 0 else word(row, 3)
@@ -142,6 +165,8 @@ def run(context, start):
     if start == 0:
         if word(context, ARRAY_IDS) != 0:
             number = misfit(context)
+            if number < 0:
+                number = shared(context)
             if number >= 0:
                 return REFUSED - number
         link(context)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
@@ -99,6 +99,9 @@ class _Context:
         words[rows.LINK_COUNT] = len(executable.links)
         words[rows.POOL_CELL] = executable.pool.cell_address
         words[rows.POOL_THREADS] = executable.threads
+        words[rows.SIZES] = address_of(executable.sizes)
+        words[rows.GIVEN] = address_of(executable.given)
+        words[rows.GIVEN_COUNT] = len(executable.given)
         words[rows.STATUS] = 0 if self.status is None else address_of(self.status)
         self.address = address_of(words)
 
@@ -110,7 +113,9 @@ class Executable:
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
     entries into native code that ran rows: one a call, and one more for each step that Python
-    does. `array_type` is what its results are, and arguments at best.
+    does. `array_type` is what its results are, and arguments at best. A result that the plan lays
+    in a donated input is the argument itself; or a copy of it, if that cannot be written to or
+    shares memory with another argument.
     """
 
     array_type = np.ndarray
@@ -135,13 +140,23 @@ class Executable:
         self.program = assemble(
             plan, self._address, library() if needs_blas else None, os.cpu_count() or 1
         )
-        self.signature = _signature(plan)
-        self._positions = {plan.buffers[b].index: n for n, b in enumerate(plan.outputs)}
+        results = [plan.buffers[b] for b in plan.outputs]
+        fresh = [b for b in results if b.place is Place.OUTPUT]
+        self._kept = [b.index for b in results if b.place is Place.INPUT]
+        self.given = np.array(self._kept, np.int64)
+        self.sizes = np.array([plan.buffers[b].type.nbytes for b in plan.inputs], np.int64)
+        self.signature = _signature(plan, self._kept)
+        self._positions = {b.index: n for n, b in enumerate(fresh)}
+        # Where each result is among the inputs and, behind them, the outputs.
+        self._results = [
+            b.index if b.place is Place.INPUT else len(plan.inputs) + self._positions[b.index]
+            for b in results
+        ]
         self.links = _links(plan, self._positions, self.program.sources)
         self._enter = _lazy.load("graphc.runtime.driver").enter
-        self._outputs = [Outputs(plan.buffers[b].type) for b in plan.outputs]
+        self._outputs = [Outputs(b.type) for b in fresh]
         self._fresh = [output.fresh for output in self._outputs]
-        self._pack = Struct(f"{len(plan.inputs) + len(plan.outputs)}q").pack_into
+        self._pack = Struct(f"{len(plan.inputs) + len(fresh)}q").pack_into
         self._inputs = len(plan.inputs)
         self._parallel = self.threads > 1 and self.program.parallel
         self._lease = single_threaded() if self.program.uses_blas else None
@@ -208,16 +223,22 @@ class Executable:
             self._pack(context.arrays, 0, *map(id, arrays), *map(id, outputs))
             row = self._enter(context.address, 0)
         if row != rows.DONE:
-            self._go_on(context, row, arrays, outputs)
+            arrays = self._go_on(context, row, arrays, outputs)
         context.calls += 1
         if context.status is not None and context.status[0]:
             raise fault_of(self.plan, int(context.status[0]))
+        if self._kept:
+            found = (*arrays, *outputs)
+            return [found[number] for number in self._results]
         return outputs
 
     def _go_on(
         self, context: _Context, row: int, arrays: Sequence[Any], outputs: list[Array]
-    ) -> None:
-        """Finish a call that came back early: arguments to be adapted, or steps for Python."""
+    ) -> Sequence[Any]:
+        """Finish a call that came back early: arguments to be adapted, or steps for Python.
+
+        Returns the arguments that were bound.
+        """
         if row <= rows.REFUSED:
             arrays = self._adapted(arrays)
             number_of = id if LAYOUT is not None else address_of
@@ -231,13 +252,20 @@ class Executable:
             raise RuntimeFault(
                 f"{self.plan.name}: argument {rows.REFUSED - row} cannot be bound"
             )
+        return arrays
 
     def _adapted(self, arrays: Sequence[Any]) -> list[Array]:
         buffers = [self.plan.buffers[b] for b in self.plan.inputs]
-        return [
+        fit = [
             adapt(array, buffer.type, buffer.name, self.plan.name)
             for array, buffer in zip(arrays, buffers, strict=True)
         ]
+        result = list(fit)
+        for number in self._kept:
+            mine, others = fit[number], fit[:number] + fit[number + 1 :]
+            if not mine.flags.writeable or any(np.may_share_memory(mine, a) for a in others):
+                result[number] = mine.copy()
+        return result
 
     def _leave(
         self, leave: Leave, context: _Context, arrays: Sequence[Array], outputs: list[Array]
@@ -303,12 +331,17 @@ def _constants(plan: Plan) -> list[Array]:
     ]
 
 
-def _signature(plan: Plan) -> NDArray[np.int64]:
+# NumPy's flags of an array: contiguous in C's order, aligned, writeable.
+CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
+
+
+def _signature(plan: Plan, given: Collection[int]) -> NDArray[np.int64]:
     """The words by which the driver knows an input that fits as it stands."""
     words: list[int] = []
-    for number in plan.inputs:
+    for at, number in enumerate(plan.inputs):
         type = plan.buffers[number].type
-        words += [id(np.ndarray), id(type.dtype.numpy), type.ndim, *type.static_shape]
+        flags = CONTIGUOUS | ALIGNED | (WRITEABLE if at in given else 0)
+        words += [id(np.ndarray), id(type.dtype.numpy), flags, type.ndim, *type.static_shape]
     return np.array(words, np.int64)
 
 

@@ -79,23 +79,26 @@ def assemble(
 
 
 def spread_outputs(plan: Plan) -> Plan:
-    """The same plan where every output is an OUTPUT buffer of its own.
+    """The same plan where every output is an OUTPUT buffer of its own, or a donated input.
 
-    An output that is an input, a constant, lies in the arena, or is an output already is copied
-    at the end.
+    An output that is another input, a constant, lies in the arena, or is an output already is
+    copied at the end.
     """
     buffers, steps, outputs = list(plan.buffers), list(plan.steps), []
-    taken: set[int] = set()
+    donated = {plan.buffers[b].index: plan.buffers[b].type for b in plan.donated}
+    taken: set[tuple[Place, int]] = set()
     free = 1 + max((b.index for b in buffers if b.place is Place.OUTPUT), default=-1)
     for number in plan.outputs:
         buffer = buffers[number]
-        if buffer.place is not Place.OUTPUT or buffer.index in taken:
+        given = buffer.place is Place.INPUT and donated.get(buffer.index) == buffer.type
+        own = buffer.place is Place.OUTPUT or given
+        if not own or (buffer.place, buffer.index) in taken:
             name = f"{buffer.name} (copy)"
             steps.append(Step(StepKind.COPY, name, (number,), (len(buffers),)))
             number, buffer = len(buffers), Buffer(name, buffer.type, Place.OUTPUT, free)
             buffers.append(buffer)
             free += 1
-        taken.add(buffer.index)
+        taken.add((buffer.place, buffer.index))
         outputs.append(number)
     return replace(plan, buffers=tuple(buffers), steps=tuple(steps), outputs=tuple(outputs))
 

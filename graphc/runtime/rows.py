@@ -20,10 +20,12 @@ NAMES = "KERNEL GEMM COPY LOOP END BRANCH LIBRARY COLLECTIVE CALLBACK STOP".spli
 
 # Words of a context. `ARRAYS` points to the ids of the inputs and then the outputs (their
 # addresses where ARRAY_IDS is 0), `LINKS` to pairs (table word, array number), `SIGNATURE` to
-# the inputs' types.
+# the inputs' types: ndarray's address, the dtype's address, the flags, ndim, and the sizes.
+# `SIZES` points to the inputs' bytes, `GIVEN` to the numbers of those that are results too.
 PROGRAM, TABLE, BUMPS, STATE = range(4)
 ARRAYS, ARRAY_IDS, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
 POOL_CELL, POOL_THREADS, STATUS = range(10, 13)
+SIZES, GIVEN, GIVEN_COUNT = range(13, 16)
 CONTEXT_WORDS = 16
 
 # What `run` returns: the row at which it left, or one of these; an argument that does not fit

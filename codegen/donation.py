@@ -1,0 +1,142 @@
+"""Donation: results take the memory of arguments that nothing reads any more.
+
+A caller who gives an argument away lets the plan write into its array. The step that reads it
+last then leaves a result of the same type there, element for element: the result costs no memory
+of its own, and is written where it was just read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.access import share_buffer
+from graphc.codegen.arena import Memory
+from graphc.codegen.joining import Steps
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.launches import Launches
+from graphc.codegen.plan import Launch, Place, Step, StepKind
+
+CANNOT_FAIL = (StepKind.KERNEL, StepKind.GEMM, StepKind.COPY)
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def take_donated(
+    steps: Sequence[Step],
+    donated: set[int],
+    outputs: Sequence[int],
+    status: int | None,
+    under: tuple[Memory, Steps, Launches],
+) -> list[Step]:
+    """The steps, with results in the donated inputs where they can lie there.
+
+    `under` is what the plan is made of, which learns of it. An input is overwritten only once
+    nothing can fail any more: no check, and no step that Python does, comes after it.
+    """
+    memory, made, launches = under
+    kept = {memory.home_of(number) for number in outputs}
+    taker = _Taker(memory, made, launches, {n: at for at, n in enumerate(outputs)})
+    last: dict[int, int] = {}
+    safe = 0
+    for at, step in enumerate(steps):
+        last |= dict.fromkeys(map(memory.home_of, (*step.reads, *step.writes)), at)
+        if step.kind not in CANNOT_FAIL or any(status in _buffers(x) for x in _launches(step)):
+            safe = at + 1
+    free: dict[int, set[int]] = {}
+    for home in donated - kept:
+        free.setdefault(last.get(home, -1), set()).add(home)
+    return [
+        taker.step(step, free[at]) if at >= safe and at in free and _launches(step) else step
+        for at, step in enumerate(steps)
+    ]
+
+
+@dataclass(eq=False)
+class _Taker:
+    """`rank` is the position of every output among the results."""
+
+    memory: Memory
+    made: Steps
+    launches: Launches
+    rank: Mapping[int, int]
+    _shared: dict[tuple[Kernel, Pairs], Kernel] = field(default_factory=dict)
+
+    def step(self, step: Step, free: set[int]) -> Step:
+        """The step with results in `free`, inputs that no later step reads."""
+        found = _launches(step)
+        operands = () if step.gemm is None else (step.gemm.a, step.gemm.b, step.gemm.c)
+        uses = Counter(map(self.memory.home_of, operands))
+        for launch in found:
+            uses.update(map(self.memory.home_of, _buffers(launch)))
+        free = {home for home in free if uses[home] == 1}
+        # Launches of one kernel stay so: they take the same of their buffers, or none does.
+        groups: dict[str, list[Launch]] = {}
+        for launch in found:
+            groups.setdefault(launch.key, []).append(launch)
+        pairs = {key: self._pairs(group, free) for key, group in groups.items()}
+        taken = {
+            numbers[source]: numbers[target]
+            for launch in found
+            for numbers in (_buffers(launch),)
+            for source, target in pairs[launch.key]
+        }
+        for source, target in taken.items():
+            self.memory.give(source, target)
+        first, *others = (self._taking(launch, pairs[launch.key]) for launch in found)
+        reads = tuple(taken.get(number, number) for number in step.reads)
+        return replace(step, reads=reads, launch=first, others=tuple(others))
+
+    def _pairs(self, group: Sequence[Launch], free: set[int]) -> Pairs:
+        """Positions (read, written) of parameters that become one in every launch."""
+        kernel = self.made.kernel_of(group[0])
+        place = {param.name: at for at, param in enumerate(kernel.params)}
+        numbers = [_buffers(launch) for launch in group]
+        wanted = [
+            (place[source], place[target])
+            for source, target in kernel.in_place
+            if all(self._fits(n[place[source]], n[place[target]], free) for n in numbers)
+        ]
+        wanted.sort(key=lambda pair: self._order(numbers[0], pair))
+        taken: dict[int, int] = {}
+        for source, target in wanted:
+            if source not in taken and target not in taken.values():
+                taken[source] = target
+        return tuple(taken.items())
+
+    def _fits(self, source: int, target: int, free: set[int]) -> bool:
+        """Whether an output of its own can be all of the input of which `source` is a view."""
+        home, draft = self.memory.home_of(source), self.memory.drafts[target]
+        mine = draft.place is Place.OUTPUT and draft.home < 0
+        return home in free and mine and draft.type == self.memory.type_of(home)
+
+    def _order(self, numbers: Sequence[int], pair: tuple[int, int]) -> tuple[int, int]:
+        """The first input for the first result: so an optimizer's state keeps its places."""
+        source, target = (numbers[at] for at in pair)
+        return self.memory.drafts[self.memory.home_of(source)].index, self.rank[target]
+
+    def _taking(self, launch: Launch, pairs: Pairs) -> Launch:
+        """The launch on shared buffers."""
+        if not pairs:
+            return launch
+        kernel = self.made.kernel_of(launch)
+        if (kernel, pairs) not in self._shared:
+            names = [param.name for param in kernel.params]
+            shared = kernel
+            for source, target in pairs:
+                shared = share_buffer(shared, names[source], names[target])
+            self._shared[kernel, pairs] = shared
+        gone = {source for source, _ in pairs}
+        args = tuple(a for at, a in enumerate(launch.args) if at not in gone)
+        shared = self._shared[kernel, pairs]
+        return self.made.launched(shared, self.launches.called(shared, args, launch.block))
+
+
+def _launches(step: Step) -> tuple[Launch, ...]:
+    return () if step.launch is None else (step.launch, *step.others)
+
+
+def _buffers(launch: Launch) -> list[int]:
+    """The buffers of a launch, in the order of its kernel's parameters."""
+    return [a for a in launch.args if isinstance(a, int)]
