@@ -152,6 +152,25 @@ def test_sinh_near_0_keeps_every_bit(dtype: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_of_expm1_is_exp_to_the_end(dtype: Any) -> None:
+    x = np.array([-80, -50, -20, -10, -1e-3, 0, 1, 80], dtype)
+    gradient = graphc.grad(lambda v: np.expm1(v).sum())
+    exact = np.exp(x.astype(np.float64))
+    for got in (gradient(x), graphc.compile(gradient, target="cpu")(x)):
+        np.testing.assert_allclose(got, exact, rtol=4 * float(np.finfo(dtype).eps))
+
+
+def test_derivatives_of_erf_vanish_at_infinity() -> None:
+    x = np.array([-np.inf, -1e200, -30.0, 30.0, 31.0, np.inf])
+    d: Any = gnp.erf
+    for _ in range(3):
+        d = graphc.grad(lambda v, d=d: d(v).sum())
+        for got in (d(x), graphc.compile(d, target="cpu")(x)):
+            np.testing.assert_array_equal(got, np.zeros(6))
+        assert np.isnan(d(np.array([np.nan])))
+
+
 def test_the_gradient_of_a_power_of_nan_is_nan() -> None:
     """By the exponent; of what is not positive it is taken as 0."""
     by_y = graphc.compile(graphc.grad(lambda y, x: (x**y).sum()), target="cpu")

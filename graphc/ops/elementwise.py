@@ -137,7 +137,8 @@ expm1 = elementwise(
     numpy=np.expm1,
     code="expm1(x)",
     kinds="f",
-    vjp=lambda g, out, x: (g * (out + 1),),
+    # Not out + 1, of which nothing is left where out rounds to -1.
+    vjp=lambda g, out, x: (g * exp(x),),
     flops=20,
 )
 log = elementwise(
@@ -217,13 +218,21 @@ def _numpy_erf(x: Any) -> Any:
     return _erf(x).astype(x.dtype) if x.size else x.copy()
 
 
+def _erf_vjp(g: Any, out: Any, x: Any) -> Any:
+    """Of 2/sqrt(pi) exp(-x*x), which is 0 beyond 30; an infinite x there is 0 * inf later."""
+    if _is_number(x):
+        return (None,)
+    near = where(gt(absolute(x), 30), 30, x)
+    return (g * (1.1283791670955126 * exp(-(near * near))),)
+
+
 erf = elementwise(
     "erf",
     "Error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
     numpy=_numpy_erf,
     code="erf(x)",
     kinds="f",
-    vjp=lambda g, out, x: (g * (1.1283791670955126 * exp(-(x * x))),),
+    vjp=_erf_vjp,
     flops=20,
 )
 sqrt = elementwise(
