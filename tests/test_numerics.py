@@ -147,9 +147,59 @@ def test_sinh_near_0_keeps_every_bit(dtype: Any) -> None:
     y = np.linspace(-0.5, 0.5, 1001).astype(dtype)
     exact = np.sinh(y.astype(np.float64))
     np.testing.assert_allclose(sinh(y), exact, rtol=4 * float(info.eps))
+    gradient = graphc.compile(graphc.grad(lambda v: np.sinh(v).sum()), target="cpu")
     np.testing.assert_allclose(
-        graphc.grad(lambda v: np.sinh(v).sum())(y), np.cosh(y), rtol=1e-2
+        gradient(y), np.cosh(y.astype(np.float64)), rtol=4 * float(info.eps)
     )
+
+
+EDGES = [-np.inf, -1000, -710.4, -700, -1e-9, 0, 1e-9, 1e-3, 1, 700, 710.4, np.inf, np.nan]
+
+
+@pytest.mark.parametrize(("f", "slope"), [(np.sinh, np.cosh), (np.cosh, np.sinh)])
+def test_hyperbolic_functions_and_their_gradients_at_the_edges(f: Any, slope: Any) -> None:
+    x = np.array(EDGES)
+    with np.errstate(over="ignore"):
+        for made, exact in ((f, f), (graphc.grad(lambda v: f(v).sum()), slope)):
+            for got in (graphc.compile(made, target="cpu")(x), made(x)):
+                np.testing.assert_allclose(got, exact(x), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "share"),
+    [
+        (np.nan, 1.0, np.nan),
+        (1.0, np.nan, np.nan),
+        (np.nan, np.inf, np.nan),
+        (np.inf, np.inf, 0.5),
+        (-np.inf, -np.inf, 0.5),
+        (np.inf, -np.inf, 1.0),
+        (np.inf, 1.0, 1.0),
+        (-np.inf, 1.0, 0.0),
+        (2.0, 2.0, 0.5),
+        (-1000.0, 1000.0, 0.0),
+    ],
+)
+def test_the_gradient_of_logaddexp(x: float, y: float, share: float) -> None:
+    """Each operand's share of the sum; equal infinities have half each."""
+    at = np.array([x, y])
+    gradient = graphc.grad(lambda v: np.logaddexp(v[0], v[1]))
+    for got in (gradient(at), graphc.compile(gradient, target="cpu")(at)):
+        np.testing.assert_array_equal(got, [share, 1 - share])
+
+
+def test_the_curvature_of_logaddexp_at_equal_operands() -> None:
+    got = hessian(lambda v: np.logaddexp(v[0], v[1]), np.array([2.0, 2.0]))
+    np.testing.assert_allclose(got, [[0.25, -0.25], [-0.25, 0.25]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_number_meets_logaddexp_as_numpy_has_it(dtype: Any) -> None:
+    x = np.linspace(-3, 3, 7).astype(dtype)
+    for f in (lambda v: np.logaddexp(v, 0), lambda v: np.logaddexp(1.5, v)):
+        got = graphc.compile(f, target="cpu")(x)
+        assert got.dtype == f(x).dtype
+        np.testing.assert_allclose(got, f(x), rtol=4 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from graphc.dtypes import bool_, dtype
@@ -23,6 +22,7 @@ from graphc.functions.promote import (
 from graphc.functions.shapes import as_int
 from graphc.kinds import extreme
 from graphc.opdef import Op
+from graphc.ops import composite
 from graphc.ops import elementwise as ew
 
 
@@ -230,23 +230,12 @@ def _is_float(number: Any) -> bool:
 
 def sinh(x: Any) -> Any:
     """Hyperbolic sine, accurate near 0."""
-    (x,) = _floating(np.sinh, x)
-    # By half the angle: no power overflows where the result does not.
-    half = multiply(0.5, x)
-    up, down = elementwise(ew.expm1, half), elementwise(ew.expm1, elementwise(ew.neg, half))
-    found = multiply(multiply(0.5, elementwise(ew.sub, up, down)), add(add(up, down), 2))
-    # Near 0 it is x to the last bit, and half of a subnormal is not exact.
-    eps = float(ml_dtypes.finfo(found.type.dtype.numpy).eps)
-    near = elementwise(ew.lt, elementwise(ew.absolute, half), 0.5 * eps**0.5)
-    return elementwise(ew.where, near, x, found)
+    return elementwise(composite.sinh, *_floating(np.sinh, x))
 
 
 def cosh(x: Any) -> Any:
-    """Hyperbolic cosine."""
-    (x,) = _floating(np.cosh, x)
-    half = multiply(0.5, x)
-    up, down = elementwise(ew.exp, half), elementwise(ew.exp, elementwise(ew.neg, half))
-    return add(multiply(multiply(0.5, up), up), multiply(multiply(0.5, down), down))
+    """Hyperbolic cosine, accurate near 0."""
+    return elementwise(composite.cosh, *_floating(np.cosh, x))
 
 
 def tan(x: Any) -> Any:
@@ -262,12 +251,7 @@ def exp2(x: Any) -> Any:
 
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow."""
-    x, y = _floating(np.logaddexp, x, y)
-    high, low = maximum(x, y), elementwise(ew.minimum, x, y)
-    gap = elementwise(
-        ew.where, elementwise(ew.eq, high, low), 0, elementwise(ew.sub, low, high)
-    )
-    return add(high, elementwise(ew.log1p, elementwise(ew.exp, gap)))
+    return elementwise(composite.logaddexp, *_floating(np.logaddexp, x, y))
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:

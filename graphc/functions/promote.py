@@ -126,8 +126,9 @@ def elementwise(op: Op, *args: Any) -> Any:
         if any(beyond):
             return full(shape, bool(op.numpy(*beyond)), bool_)
     ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
-    if not any(map(is_traced, ready)):
-        ready = [broadcast(number, shape=(), dims=()) for number in ready]
+    if op.kind == "composite" or not any(map(is_traced, ready)):
+        # An expansion computes with its operands alone as well.
+        ready = [r if is_traced(r) else broadcast(r, shape=shape, dims=()) for r in ready]
     return op(*ready)
 
 

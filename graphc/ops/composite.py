@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from graphc.dtypes import Type, i64
@@ -90,6 +91,70 @@ softplus = _activation(
     lambda x: ew.maximum(x, 0) + ew.log1p(ew.exp(-abs(x))),
     lambda x: np.logaddexp(x, 0),
     lambda g, out, x: (g * sigmoid(x),),
+)
+
+# --- by exponentials ------------------------------------------------------------------------
+
+
+# By half the angle: no power of e overflows where the function does not.
+def _sinh(x: Any) -> Any:
+    half = 0.5 * x
+    up, down = ew.expm1(half), ew.expm1(-half)
+    # Near 0 it is x to the last bit, and half of a subnormal is not exact.
+    eps = float(ml_dtypes.finfo(x.type.dtype.numpy).eps)
+    near = ew.lt(abs(half), 0.5 * eps**0.5)
+    return ew.where(near, x, 0.5 * (up - down) * (up + down + 2))
+
+
+def _cosh(x: Any) -> Any:
+    half = 0.5 * x
+    rise = ew.expm1(half) - ew.expm1(-half)
+    return 1 + 0.5 * rise * rise
+
+
+# Each is the other's derivative; those of the expansions overflow before it does.
+sinh = _activation(
+    "sinh",
+    "Hyperbolic sine, accurate near 0.",
+    _sinh,
+    np.sinh,
+    lambda g, out, x: (g * cosh(x),),
+)
+cosh = _activation(
+    "cosh",
+    "Hyperbolic cosine, accurate near 0.",
+    _cosh,
+    np.cosh,
+    lambda g, out, x: (g * sinh(x),),
+)
+
+
+def _apart(x: Any, y: Any) -> Any:
+    """x - y, or 0 where both are the same infinity."""
+    return ew.where(ew.eq(x, y) & ew.eq(abs(x), math.inf), 0, x - y)
+
+
+def _logaddexp_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
+    apart = _apart(x, y)
+    return g * sigmoid(apart), g * sigmoid(-apart)
+
+
+def _logaddexp_type(x: Type, y: Type) -> Type:
+    if x != y:
+        raise TypeMismatch(
+            "logaddexp: the operands must have one type", values=[("x", x), ("y", y)]
+        )
+    return x.with_shape(x.shape)
+
+
+logaddexp = composite(
+    "logaddexp",
+    "log(exp(x) + exp(y)), without overflow.",
+    operands=("x", "y"),
+    expand=lambda x, y: ew.maximum(x, y) + ew.log1p(ew.exp(-abs(_apart(x, y)))),
+    numpy=np.logaddexp,
+    vjp=_logaddexp_vjp,
+    result=_logaddexp_type,
 )
 
 # --- softmax and its kin ------------------------------------------------------------------
