@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphc.ops.factors import reduce_prod
 from graphc.ops.products import contract, split_spec
 from graphc.ops.reductions import (
     broadcast,
     reduce_max,
     reduce_min,
-    reduce_prod,
     reduce_sum,
 )
 from graphc.ops.views import reshape, transpose

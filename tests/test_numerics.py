@@ -92,6 +92,41 @@ def test_curvature_of_a_product_with_zeros(x: list[float]) -> None:
     np.testing.assert_allclose(hessian(np.prod, np.array(x)), exact, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        [1e200, 1e200, 2.0],
+        [1e-200, 1e-200, 3.0],
+        [np.nan, 1.0, 2.0],
+        [0.0, np.inf, 2.0],
+        [np.inf, 2.0, 3.0],
+        [0.0, np.nan, 2.0],
+        [0.0, 0.0, 1.0],
+        [5.0],
+        [1e-300, *[1.5] * 30, 1e-300],
+        [*[2.0] * 70, 0.0],
+    ],
+    ids=str,
+)
+def test_the_gradient_of_a_product_is_that_of_the_others(x: list[float]) -> None:
+    at = np.array(x)
+    gradient = graphc.grad(lambda v: v.prod())
+    with np.errstate(all="ignore"):
+        exact = [np.prod(np.delete(at, i)) for i in range(at.size)]
+        for got in (gradient(at), graphc.compile(gradient, target="cpu")(at)):
+            np.testing.assert_allclose(got, exact, rtol=1e-14)
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2, (0, 2), (1, 2), None, ()])
+def test_the_gradient_of_a_product_along_axes(axes: Any) -> None:
+    x = np.random.default_rng(0).uniform(0.5, 1.5, (9, 2, 70))
+    gradient = graphc.compile(graphc.grad(lambda v: v.prod(axes).sum()), target="cpu")
+    exact = np.prod(x, axis=axes, keepdims=True) / x
+    np.testing.assert_allclose(gradient(x), exact, rtol=1e-13)
+    empty = graphc.grad(lambda v: v.prod(axes).sum())(np.ones((9, 0, 70)))
+    assert empty.shape == (9, 0, 70)
+
+
 def test_curvature_of_a_power_at_exponent_0() -> None:
     def f(p: Any) -> Any:
         return p[0] ** p[1]

@@ -13,7 +13,7 @@ from graphc.functions.promote import array, astype, broadcast_to, elementwise, l
 from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
-from graphc.ops import reductions
+from graphc.ops import factors, reductions
 from graphc.ops.creation import iota
 
 
@@ -71,7 +71,7 @@ def prod(
 ) -> Any:
     """Product along axes."""
     _plain(where, initial, out)
-    return _reduce(reductions.reduce_prod, _accumulated(a, dtype), axis, keepdims)
+    return _reduce(factors.reduce_prod, _accumulated(a, dtype), axis, keepdims)
 
 
 def max(

@@ -9,7 +9,7 @@ import numpy as np
 from graphc.dtypes import Shape, Type
 from graphc.errors import ShapeError
 from graphc.kinds import check_axes, extreme, reduction, view
-from graphc.ops.elementwise import cast, eq, where
+from graphc.ops.elementwise import cast, eq
 
 Ints = tuple[int, ...]
 
@@ -75,21 +75,6 @@ def _extreme_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
     return (along(g / reduce_sum(hit, axes=axes), x, axes) * hit,)
 
 
-def _prod_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
-    """The product of the others: by division, or, at the only zero, of the rest.
-
-    At one of two zeros it is the other times the rest: 0, but its gradient is not.
-    """
-    zero = eq(x, 0)
-    rest = reduce_prod(where(zero, 1, x), axes=axes)
-    zeros = reduce_sum(cast(zero, dtype=x.type.dtype), axes=axes)
-    own = where(zero, x, 0)
-    other = along(reduce_sum(own, axes=axes), x, axes) - own
-    alone = along(where(eq(zeros, 1), rest, 0), x, axes)
-    alone = alone + other * along(where(eq(zeros, 2), rest, 0), x, axes)
-    return (along(g, x, axes) * where(zero, alone, along(out, x, axes) / where(zero, 1, x)),)
-
-
 reduce_sum = reduction(
     "sum",
     "Sum along axes.",
@@ -98,15 +83,6 @@ reduce_sum = reduction(
     step="acc + x",
     vjp=lambda g, out, x, axes: (along(g, x, axes),),
     jvp=lambda t, out, x, axes: reduce_sum(t[0], axes=axes),
-)
-reduce_prod = reduction(
-    "prod",
-    "Product along axes.",
-    numpy=np.multiply,
-    init=lambda type: 1,
-    step="acc * x",
-    vjp=_prod_vjp,
-    domain=(0.5, 1.5),
 )
 reduce_max = reduction(
     "max",
