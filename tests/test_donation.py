@@ -147,7 +147,27 @@ def read_again_by_every_column(x, y):
     return x[:, 0] + 1, y + x[:, :1]
 
 
+def read_across_the_diagonal(x):
+    return x + x.T
+
+
+def read_for_a_sum_of_all(x):
+    return x - x.mean()
+
+
+def each_into_the_other(x, y):
+    return x + y, x - y
+
+
+def exchanged(x, y):
+    return y, x
+
+
 TRAPS = [
+    read_across_the_diagonal,
+    read_for_a_sum_of_all,
+    each_into_the_other,
+    exchanged,
     read_by_a_later_step,
     read_of_other_elements,
     read_of_other_rows,
