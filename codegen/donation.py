@@ -36,21 +36,58 @@ def take_donated(
     nothing can fail any more: no check, and no step that Python does, comes after it.
     """
     memory, made, launches = under
-    kept = {memory.home_of(number) for number in outputs}
+    if not donated:
+        return list(steps)
     taker = _Taker(memory, made, launches, {n: at for at, n in enumerate(outputs)})
-    last: dict[int, int] = {}
-    safe = 0
-    for at, step in enumerate(steps):
-        last |= dict.fromkeys(map(memory.home_of, (*step.reads, *step.writes)), at)
-        if step.kind not in CANNOT_FAIL or any(status in _buffers(x) for x in _launches(step)):
-            safe = at + 1
+    takeable = donated - {memory.home_of(number) for number in outputs}
+    steps = _updates_last(steps, takeable, taker, status)
+    last, safe = _last_uses(steps, memory), _after_checks(steps, status)
     free: dict[int, set[int]] = {}
-    for home in donated - kept:
+    for home in takeable:
         free.setdefault(last.get(home, -1), set()).add(home)
     return [
         taker.step(step, free[at]) if at >= safe and at in free and _launches(step) else step
         for at, step in enumerate(steps)
     ]
+
+
+def _updates_last(
+    steps: Sequence[Step], donated: set[int], taker: _Taker, status: int | None
+) -> list[Step]:
+    """The steps, those last of which no other one reads a result, if that lets them overwrite.
+
+    An update of a parameter so comes after the checks, and after who reads the parameter still.
+    """
+    memory = taker.memory
+    last, safe = _last_uses(steps, memory), _after_checks(steps, status)
+    read = Counter(home for step in steps for home in set(map(memory.home_of, step.reads)))
+
+    def waits(at: int, step: Step) -> bool:
+        reads, writes = (set(map(memory.home_of, b)) for b in (step.reads, step.writes))
+        given = taker.could_take(step, donated)
+        final = not _can_fail(step, status) and all(read[b] == (b in reads) for b in writes)
+        return bool(given) and final and (at < safe or any(last[b] > at for b in given))
+
+    later = [waits(at, step) for at, step in enumerate(steps)]
+    return [s for s, x in zip(steps, later) if not x] + [s for s, x in zip(steps, later) if x]
+
+
+def _last_uses(steps: Sequence[Step], memory: Memory) -> dict[int, int]:
+    """The last step that uses each buffer's memory."""
+    found: dict[int, int] = {}
+    for at, step in enumerate(steps):
+        found |= dict.fromkeys(map(memory.home_of, (*step.reads, *step.writes)), at)
+    return found
+
+
+def _after_checks(steps: Sequence[Step], status: int | None) -> int:
+    """The first step from which on none can fail."""
+    return max((at + 1 for at, step in enumerate(steps) if _can_fail(step, status)), default=0)
+
+
+def _can_fail(step: Step, status: int | None) -> bool:
+    checks = any(status in _buffers(launch) for launch in _launches(step))
+    return checks or step.kind not in CANNOT_FAIL
 
 
 @dataclass(eq=False)
@@ -88,10 +125,23 @@ class _Taker:
         reads = tuple(taken.get(number, number) for number in step.reads)
         return replace(step, reads=reads, launch=first, others=tuple(others))
 
+    def could_take(self, step: Step, free: set[int]) -> set[int]:
+        """The inputs in `free` in which the step could leave a result if it read them last."""
+        return {
+            self.memory.home_of(numbers[source])
+            for launch in _launches(step)
+            for numbers in (dict(zip(self._names(launch), _buffers(launch), strict=True)),)
+            for source, target in self.made.kernel_of(launch).in_place
+            if self._fits(numbers[source], numbers[target], free)
+        }
+
+    def _names(self, launch: Launch) -> list[str]:
+        return [param.name for param in self.made.kernel_of(launch).params]
+
     def _pairs(self, group: Sequence[Launch], free: set[int]) -> Pairs:
         """Positions (read, written) of parameters that become one in every launch."""
         kernel = self.made.kernel_of(group[0])
-        place = {param.name: at for at, param in enumerate(kernel.params)}
+        place = {name: at for at, name in enumerate(self._names(group[0]))}
         numbers = [_buffers(launch) for launch in group]
         wanted = [
             (place[source], place[target])
@@ -122,7 +172,7 @@ class _Taker:
             return launch
         kernel = self.made.kernel_of(launch)
         if (kernel, pairs) not in self._shared:
-            names = [param.name for param in kernel.params]
+            names = self._names(launch)
             shared = kernel
             for source, target in pairs:
                 shared = share_buffer(shared, names[source], names[target])

@@ -304,6 +304,21 @@ def test_a_failed_check_leaves_the_arrays_as_they_were():
     assert moved is bias and same([halved], [before[0] * np.float32(0.5)])
 
 
+@DEVICES
+def test_updates_wait_for_checks_and_for_who_reads_still(device):
+    def checked_after(w, table, rows):
+        return w * 2, table[rows] + 1
+
+    def read_after(w, x):
+        return w * 2, np.tanh(x @ w) @ w
+
+    w, x = graphc.f32[600, 600], graphc.f32[900, 600]
+    table, rows = graphc.f32[50, 600], graphc.i64[900]
+    assert in_place(planned(checked_after, w, table, rows, device=device)) == [(0, 0)]
+    plan = planned(read_after, w, x, device=device)
+    assert (0, 0) in in_place(plan) and plan.steps[-1].writes == (plan.outputs[0],)
+
+
 def test_the_names_are_checked():
     with pytest.raises(ArgumentError, match="donate= names z, which is no parameter"):
         graphc.compile(update, donate="z")
