@@ -46,7 +46,7 @@ def take_donated(
     for home in takeable:
         free.setdefault(last.get(home, -1), set()).add(home)
     return [
-        taker.step(step, free[at]) if at >= safe and at in free and _launches(step) else step
+        taker.step(step, free[at]) if at >= safe and at in free and step.launches else step
         for at, step in enumerate(steps)
     ]
 
@@ -86,7 +86,7 @@ def _after_checks(steps: Sequence[Step], status: int | None) -> int:
 
 
 def _can_fail(step: Step, status: int | None) -> bool:
-    checks = any(status in _buffers(launch) for launch in _launches(step))
+    checks = any(status in launch.buffers for launch in step.launches)
     return checks or step.kind not in CANNOT_FAIL
 
 
@@ -102,11 +102,11 @@ class _Taker:
 
     def step(self, step: Step, free: set[int]) -> Step:
         """The step with results in `free`, inputs that no later step reads."""
-        found = _launches(step)
+        found = step.launches
         operands = () if step.gemm is None else (step.gemm.a, step.gemm.b, step.gemm.c)
         uses = Counter(map(self.memory.home_of, operands))
         for launch in found:
-            uses.update(map(self.memory.home_of, _buffers(launch)))
+            uses.update(map(self.memory.home_of, launch.buffers))
         free = {home for home in free if uses[home] == 1}
         # Launches of one kernel stay so: they take the same of their buffers, or none does.
         groups: dict[str, list[Launch]] = {}
@@ -114,9 +114,8 @@ class _Taker:
             groups.setdefault(launch.key, []).append(launch)
         pairs = {key: self._pairs(group, free) for key, group in groups.items()}
         taken = {
-            numbers[source]: numbers[target]
+            launch.buffers[source]: launch.buffers[target]
             for launch in found
-            for numbers in (_buffers(launch),)
             for source, target in pairs[launch.key]
         }
         for source, target in taken.items():
@@ -128,38 +127,35 @@ class _Taker:
     def could_take(self, step: Step, free: set[int]) -> set[int]:
         """The inputs in `free` in which the step could leave a result if it read them last."""
         return {
-            self.memory.home_of(numbers[source])
-            for launch in _launches(step)
-            for numbers in (dict(zip(self._names(launch), _buffers(launch), strict=True)),)
-            for source, target in self.made.kernel_of(launch).in_place
-            if self._fits(numbers[source], numbers[target], free)
+            self.memory.home_of(launch.buffers[source])
+            for launch in step.launches
+            for source, _ in self._fitting(launch, free)
         }
-
-    def _names(self, launch: Launch) -> list[str]:
-        return [param.name for param in self.made.kernel_of(launch).params]
 
     def _pairs(self, group: Sequence[Launch], free: set[int]) -> Pairs:
         """Positions (read, written) of parameters that become one in every launch."""
-        kernel = self.made.kernel_of(group[0])
-        place = {name: at for at, name in enumerate(self._names(group[0]))}
-        numbers = [_buffers(launch) for launch in group]
-        wanted = [
-            (place[source], place[target])
-            for source, target in kernel.in_place
-            if all(self._fits(n[place[source]], n[place[target]], free) for n in numbers)
-        ]
-        wanted.sort(key=lambda pair: self._order(numbers[0], pair))
+        wanted = set.intersection(*(self._fitting(launch, free) for launch in group))
         taken: dict[int, int] = {}
-        for source, target in wanted:
+        for source, target in sorted(wanted, key=lambda p: self._order(group[0].buffers, p)):
             if source not in taken and target not in taken.values():
                 taken[source] = target
         return tuple(taken.items())
 
-    def _fits(self, source: int, target: int, free: set[int]) -> bool:
-        """Whether an output of its own can be all of the input of which `source` is a view."""
-        home, draft = self.memory.home_of(source), self.memory.drafts[target]
-        mine = draft.place is Place.OUTPUT and draft.home < 0
-        return home in free and mine and draft.type == self.memory.type_of(home)
+    def _fitting(self, launch: Launch, free: set[int]) -> set[tuple[int, int]]:
+        """Positions (read, written): an output of its own that can be all of a free input."""
+        kernel, numbers = self.made.kernel_of(launch), launch.buffers
+        place = {param.name: at for at, param in enumerate(kernel.params)}
+        found = set()
+        for pair in kernel.in_place:
+            source, target = (place[name] for name in pair)
+            home, draft = (
+                self.memory.home_of(numbers[source]),
+                self.memory.drafts[numbers[target]],
+            )
+            own = draft.place is Place.OUTPUT and draft.home < 0
+            if home in free and own and draft.type == self.memory.type_of(home):
+                found.add((source, target))
+        return found
 
     def _order(self, numbers: Sequence[int], pair: tuple[int, int]) -> tuple[int, int]:
         """The first input for the first result: so an optimizer's state keeps its places."""
@@ -172,7 +168,7 @@ class _Taker:
             return launch
         kernel = self.made.kernel_of(launch)
         if (kernel, pairs) not in self._shared:
-            names = self._names(launch)
+            names = [param.name for param in kernel.params]
             shared = kernel
             for source, target in pairs:
                 shared = share_buffer(shared, names[source], names[target])
@@ -181,12 +177,3 @@ class _Taker:
         args = tuple(a for at, a in enumerate(launch.args) if at not in gone)
         shared = self._shared[kernel, pairs]
         return self.made.launched(shared, self.launches.called(shared, args, launch.block))
-
-
-def _launches(step: Step) -> tuple[Launch, ...]:
-    return () if step.launch is None else (step.launch, *step.others)
-
-
-def _buffers(launch: Launch) -> list[int]:
-    """The buffers of a launch, in the order of its kernel's parameters."""
-    return [a for a in launch.args if isinstance(a, int)]

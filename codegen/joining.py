@@ -167,7 +167,7 @@ class Steps:
         """A finished step; on CUDA its launches are one, which `make` makes."""
         if not step.others or not self.device.is_cuda:
             return step
-        launch = self._as_one([x for x in (step.launch, *step.others) if x is not None], make)
+        launch = self._as_one(step.launches, make)
         return replace(step, launch=launch, others=())
 
     def _as_one(self, launches: Sequence[Launch], make: MakeLaunch) -> Launch:
@@ -188,8 +188,7 @@ class Steps:
                 )
                 kernel = replace(kernel, table=sizes)
             kernels.append(kernel)
-            numbers = (a for a in equal[0].args if isinstance(a, int))
-            buffers.append(dict(zip((p.name for p in kernel.params), numbers)))
+            buffers.append(dict(zip((p.name for p in kernel.params), equal[0].buffers)))
         if len(kernels) == 1:
             return make(kernels[0], table)
         whole, args = beside(kernels, buffers, threads, self.size_of)
@@ -202,7 +201,7 @@ def _table(launches: Sequence[Launch], threads: int) -> Table:
     first = 0
     for launch in launches:
         *_, extent = launch.args
-        buffers = [a for a in launch.args if isinstance(a, int)]
+        buffers = launch.buffers
         assert isinstance(extent, Extent) and len(buffers) == len(launch.args) - 1
         rows.append((Extent(first), extent, *buffers))
         first += -(-extent.value // threads)

@@ -73,6 +73,11 @@ class Launch:
     block: int = 1
     form: str = ""
 
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        """The buffers among the arguments, in the order of the kernel's parameters."""
+        return tuple(a for a in self.args if isinstance(a, int))
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -143,6 +148,11 @@ class Step:
     stream: int = 0
     device: int = 0
     locs: tuple[str, ...] = ()
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """The kernels of the step."""
+        return (() if self.launch is None else (self.launch,)) + self.others
 
 
 @dataclass(frozen=True)

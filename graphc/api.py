@@ -78,14 +78,12 @@ def compile(
     A function that is compiled already is compiled anew, and what is not given here is as there.
     """
     if isinstance(fn, Compiled):
-        return Compiled(
-            fn.function,
-            target=target,
-            static=static or fn.static,
-            donate=donate or fn.donate,
-            options=options or fn.options,
-            device=device,
+        static, donate, options = (
+            static or fn.static,
+            donate or fn.donate,
+            options or fn.options,
         )
+        fn = fn.function
     if fn is None:
         return functools.partial(
             compile,

@@ -8,7 +8,7 @@ from pathlib import Path
 from graphc.codegen.plan import Extent, Plan, Step, Table
 from graphc.codegen.printing import relative
 from graphc.ir import Graph
-from graphc.lowered import Lowered, launches_of
+from graphc.lowered import Lowered
 from graphc.text import save_graph
 
 DUMP = "graphc ir dump 1"
@@ -79,7 +79,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _row(number: int, step: Step, plan: Plan) -> tuple[str, ...]:
-    launches = launches_of(step)
+    launches = step.launches
     names = dict.fromkeys(x.entry for x in launches)
     forms = dict.fromkeys(x.form for x in launches)
     sizes = [
@@ -123,7 +123,7 @@ def step_records(plan: Plan) -> list[dict[str, object]]:
                     "block": launch.block,
                     "args": [_argument(a) for a in launch.args],
                 }
-                for launch in launches_of(step)
+                for launch in step.launches
             ],
             "product": None if step.gemm is None else str(step.gemm),
             "lines": list(step.locs),

@@ -12,7 +12,7 @@ from graphc._lazy import once
 from graphc.codegen.cpu import print_cpu
 from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Kernel
-from graphc.codegen.plan import Launch, Plan, Step
+from graphc.codegen.plan import Plan
 from graphc.codegen.planner import make_plan
 from graphc.device import CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError
@@ -133,7 +133,7 @@ class Lowered:
                 launch.entry, launch.key, self.device.target, launch.source
             )
             for step in self.plan.steps
-            for launch in launches_of(step)
+            for launch in step.launches
         }
         return tuple(found.values())
 
@@ -174,11 +174,6 @@ class Lowered:
             ptx = {k.key: k.ptx(self.device.cc) for k in self.kernels}
             return runtime.CudaExecutable(self.plan, ptx)
         return _lazy.load("graphc.runtime.execute").Executable(self.plan, threads=threads)
-
-
-def launches_of(step: Step) -> tuple[Launch, ...]:
-    """The kernels of a step."""
-    return (() if step.launch is None else (step.launch,)) + step.others
 
 
 def lower_graph(

@@ -18,7 +18,7 @@ from graphc.codegen.schedule import schedules
 from graphc.device import CPU, H100, Device
 from graphc.dtypes import Type
 from graphc.ir import Graph, Node
-from graphc.lowered import Lowered, launches_of, lower_graph
+from graphc.lowered import Lowered, lower_graph
 from graphc.options import Options
 from graphc.runtime.execute import Executable
 
@@ -118,7 +118,7 @@ def run_plan_checked(plan: Plan, arrays: Arrays) -> list[Any]:
     for step in plan.steps:
         assert step.kind is StepKind.KERNEL, step
         memory.spoil(step.writes, step.reads)
-        for launch in launches_of(step):
+        for launch in step.launches:
             if launch.key not in programs:
                 found = load_kernels(launch.source, f"<checked {launch.key}>")[launch.entry]
                 programs[launch.key] = found, simt.load(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -384,8 +385,7 @@ def double(x, n):
 
 def test_a_device_array_is_updated_where_it_is():
     table = buffers(x=(IN, 0, f32[8]), y=(IN, 1, f32[8]), x_new=(IN, 0, f32[8]))
-    step = kernel("mix", 2, Extent(8))
-    step = type(step)(step.kind, step.name, (2,), (2,), launch=step.launch)
+    step = replace(kernel("mix", 2, Extent(8)), reads=(2,), writes=(2,))
     plan = Plan("f", "cuda", table, (step,), (0, 1), (2,), 0, donated=(0,))
     run = CudaExecutable(plan, PTX, core=FakeCore({"mix": double}))
     other = CudaExecutable(plan, PTX, core=FakeCore({"mix": double}))
@@ -408,8 +408,8 @@ def test_on_a_device_checks_come_before_what_is_overwritten():
 
     core = FakeCore({"fail": fail, "mix": double})
     table = buffers(x=(IN, 0, f32[8]), x_new=(IN, 0, f32[8]), status=(ARENA, 0, i64[1]))
-    checking, update = kernel("fail", 2), kernel("mix", 1, Extent(8))
-    update = type(update)(update.kind, update.name, (1,), (1,), launch=update.launch)
+    checking = kernel("fail", 2)
+    update = replace(kernel("mix", 1, Extent(8)), reads=(1,), writes=(1,))
     plan = Plan(
         "f",
         "cuda",

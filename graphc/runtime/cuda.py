@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.codegen.plan import Extent, Launch, Place, Plan, Step, StepKind, Table
+from graphc.dtypes import Type
 from graphc.errors import (
     OutOfMemory,
     SignatureError,
@@ -93,8 +94,8 @@ class CudaExecutable:
         self._constants = self._upload_constants()
         self._tables = {id(table): self._new_table(table) for table in _tables(plan.steps)}
         self._ends = _loop_ends(plan.steps)
-        results = [plan.buffers[b] for b in plan.outputs]
-        self._kept = [b.index for b in results if b.place is Place.INPUT]
+        self._results = [plan.buffers[b] for b in plan.outputs]
+        self._kept = [b.index for b in self._results if b.place is Place.INPUT]
         self._first_overwriting = next(
             (n for n, step in enumerate(plan.steps) if self._overwrites(step)), -1
         )
@@ -122,9 +123,8 @@ class CudaExecutable:
             for at, array in given.items():
                 inputs[at] = array.memory
             outputs = [
-                given[b.index] if b.place is Place.INPUT else self._new_array(number)
-                for number in plan.outputs
-                for b in (plan.buffers[number],)
+                given[b.index] if b.place is Place.INPUT else self._new_array(b.type)
+                for b in self._results
             ]
             addresses = self._addresses(inputs, outputs)
             if plan.status is not None:
@@ -179,8 +179,7 @@ class CudaExecutable:
         exact = self._buffer(int(memory.handle), nbytes, memory)
         return DeviceTable(self._core, self.stream, exact, table)
 
-    def _new_array(self, number: int) -> DeviceArray:
-        type = self.plan.buffers[number].type
+    def _new_array(self, type: Type) -> DeviceArray:
         memory = self._allocate(type.nbytes)
         exact = self._buffer(int(memory.handle), type.nbytes, memory)
         return DeviceArray(self._core, self.stream, exact, type)
@@ -211,8 +210,8 @@ class CudaExecutable:
 
     def _own(self, arrays: Sequence[Any], inputs: Sequence[Any], at: int) -> DeviceArray:
         """A donated argument as an array that may be written to, by our stream alone."""
-        number, value, memory = self.plan.inputs[at], arrays[at], inputs[at]
-        type = self.plan.buffers[number].type
+        value, memory = arrays[at], inputs[at]
+        type = self.plan.buffers[self.plan.inputs[at]].type
         if not _on_device(value):
             exact = self._buffer(int(memory.handle), type.nbytes, memory)
             return DeviceArray(self._core, self.stream, exact, type)
@@ -226,7 +225,7 @@ class CudaExecutable:
         )
         if isinstance(value, DeviceArray) and value.stream is self.stream and not shared:
             return value
-        array = self._new_array(number)
+        array = self._new_array(type)
         if type.nbytes:
             array.memory.copy_from(memory, stream=self.stream)
         return array
@@ -236,8 +235,8 @@ class CudaExecutable:
         arena = int(self._arena.handle)
         at = {(Place.INPUT, n): int(memory.handle) for n, memory in enumerate(inputs)}
         at |= {(Place.CONSTANT, n): int(m.handle) for n, m in self._constants.items()}
-        for number, array in zip(self.plan.outputs, outputs, strict=True):
-            at[self.plan.buffers[number].place, self.plan.buffers[number].index] = array.address
+        for buffer, array in zip(self._results, outputs, strict=True):
+            at[buffer.place, buffer.index] = array.address
         return [
             arena + b.index if b.place is Place.ARENA else at[b.place, b.index]
             for b in self.plan.buffers
@@ -283,8 +282,7 @@ class CudaExecutable:
     def _enqueue(self, step: Step, addresses: list[int]) -> None:
         match step.kind:
             case StepKind.KERNEL:
-                assert step.launch is not None
-                for launch in (step.launch, *step.others):
+                for launch in step.launches:
                     self._launch(launch, addresses)
             case StepKind.COPY:
                 source, target = step.reads[0], step.writes[0]
@@ -343,8 +341,7 @@ class CudaExecutable:
 
 def _tables(steps: Sequence[Step]) -> list[Table]:
     """The tables that launches of the steps take."""
-    launches = [x for s in steps if s.launch is not None for x in (s.launch, *s.others)]
-    return [a for launch in launches for a in launch.args if isinstance(a, Table)]
+    return [a for s in steps for x in s.launches for a in x.args if isinstance(a, Table)]
 
 
 def _loop_ends(steps: Sequence[Step]) -> dict[int, int]:

@@ -49,12 +49,7 @@ class NativeKernel(Protocol):
 
 def compile_kernels(plan: Plan) -> dict[str, NativeKernel]:
     """The kernels of a CPU plan by `Launch.key`: each distinct one once, all in one go."""
-    launches = {
-        launch.key: launch
-        for step in plan.steps
-        for launch in (step.launch, *step.others)
-        if launch is not None
-    }
+    launches = {launch.key: launch for step in plan.steps for launch in step.launches}
     if not launches:
         return {}
     numba_cpu = _lazy.load("graphc.codegen.numba_cpu")
@@ -146,13 +141,12 @@ class Executable:
         self.given = np.array(self._kept, np.int64)
         self.sizes = np.array([plan.buffers[b].type.nbytes for b in plan.inputs], np.int64)
         self.signature = _signature(plan, self._kept)
-        self._positions = {b.index: n for n, b in enumerate(fresh)}
-        # Where each result is among the inputs and, behind them, the outputs.
-        self._results = [
-            b.index if b.place is Place.INPUT else len(plan.inputs) + self._positions[b.index]
-            for b in results
-        ]
-        self.links = _links(plan, self._positions, self.program.sources)
+        # A call's arrays are its inputs and, behind them, its outputs.
+        inputs = [(Place.INPUT, n) for n in range(len(plan.inputs))]
+        self._arrays = [*inputs, *((b.place, b.index) for b in fresh)]
+        number = {array: n for n, array in enumerate(self._arrays)}
+        self._results = [number[b.place, b.index] for b in results]
+        self.links = _links(plan, number, self.program.sources)
         self._enter = _lazy.load("graphc.runtime.driver").enter
         self._outputs = [Outputs(b.type) for b in fresh]
         self._fresh = [output.fresh for output in self._outputs]
@@ -275,8 +269,7 @@ class Executable:
         A callback is the user's, who may keep what he is given: he reads copies.
         """
         owners = {
-            **{(Place.INPUT, n): array for n, array in enumerate(arrays)},
-            **{(Place.OUTPUT, n): outputs[at] for n, at in self._positions.items()},
+            **dict(zip(self._arrays, (*arrays, *outputs), strict=True)),
             **{(Place.CONSTANT, n): array for n, array in enumerate(self.constants)},
         }
 
@@ -346,12 +339,9 @@ def _signature(plan: Plan, given: Collection[int]) -> NDArray[np.int64]:
 
 
 def _links(
-    plan: Plan, positions: Mapping[int, int], sources: Sequence[tuple[int, int]]
+    plan: Plan, arrays: Mapping[tuple[Place, int], int], sources: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """(table word, array number) of every input and output; arrays count inputs first."""
-    arrays = {(Place.INPUT, n): n for n in range(len(plan.inputs))}
-    for index, position in positions.items():
-        arrays[Place.OUTPUT, index] = len(plan.inputs) + position
+    """(table word, array number) of every input and output."""
     found = [
         (word, arrays[buffer.place, buffer.index])
         for word, number in sources

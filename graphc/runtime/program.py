@@ -141,11 +141,10 @@ class _Assembler:
         self.first_row.append(len(self.rows))
         match step.kind:
             case StepKind.KERNEL:
-                assert step.launch is not None
                 if step.others:
-                    self.several((step.launch, *step.others))
+                    self.several(step.launches)
                 else:
-                    self.kernel(step.launch)
+                    self.kernel(*step.launches)
             case StepKind.GEMM:
                 self.gemm(step)
             case StepKind.COPY:

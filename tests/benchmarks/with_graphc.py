@@ -12,7 +12,7 @@ from graphc import nn, optim
 from graphc.numpy import erf
 from tests.benchmarks.formulas import RATE
 from tests.benchmarks.with_numpy import to_numpy, wait
-from tests.benchmarks.workloads import LEARNING_RATE, Workload
+from tests.benchmarks.workloads import LEARNING_RATE, TRAINING, Workload
 
 __all__ = ["VERSION", "adopt", "build", "to_numpy", "wait"]
 
@@ -23,7 +23,7 @@ def build(workload: Workload) -> Callable[..., Any]:
     """The compiled function."""
     level = 0 if workload.name.endswith("_kernels") else 2
     options = graphc.Options(level=level)
-    donated = ("state",) if workload.name in ("mlp_step", "tiny_step", "adam") else ()
+    donated = ("state",) if workload.name in TRAINING else ()
     return graphc.compile(
         globals()[workload.name], target="cpu", donate=donated, options=options
     )

@@ -11,7 +11,7 @@ from torch.func import grad_and_value
 
 from tests.benchmarks import with_torch
 from tests.benchmarks.with_torch import adopt, to_numpy, wait
-from tests.benchmarks.workloads import LEARNING_RATE, Workload
+from tests.benchmarks.workloads import LEARNING_RATE, TRAINING, Workload
 
 __all__ = ["VERSION", "adopt", "build", "to_numpy", "wait"]
 
@@ -21,7 +21,7 @@ VERSION = f"torch.compile {torch.__version__}"
 def build(workload: Workload) -> Callable[..., Any]:
     """The compiled function; of gradients, forward and backward are compiled apart."""
     name = workload.name
-    if name in ("mlp_step", "tiny_step", "adam"):
+    if name in TRAINING:
         return torch.compile(globals()[name])
     gradients = {
         "layer_norm_grad": (with_torch.layer_norm, _of_layer_norm),

@@ -11,14 +11,14 @@ import numpy as np
 from jax.scipy.stats import norm
 
 from tests.benchmarks.formulas import RATE
-from tests.benchmarks.workloads import LEARNING_RATE, Workload
+from tests.benchmarks.workloads import LEARNING_RATE, TRAINING, Workload
 
 VERSION = f"jax {jax.__version__}"
 
 
 def build(workload: Workload) -> Callable[..., Any]:
     """The jitted function."""
-    donated = (0,) if workload.name in ("mlp_step", "tiny_step", "adam") else ()
+    donated = (0,) if workload.name in TRAINING else ()
     return jax.jit(globals()[workload.name], donate_argnums=donated)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 Arrays = dict[str, Any]
 """Inputs by name, in the order of the arguments: arrays, or lists and tuples of such."""
 
+TRAINING = ("mlp_step", "tiny_step", "adam")
+"""The workloads that take a state first, and may write into it."""
 LEARNING_RATE = 1e-5  # so small that thousands of steps on one batch lead nowhere
 
 
