@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.scalar import SCALARS, signature
-from graphc.dtypes import dtype
+from graphc.dtypes import dtype, to_integers
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _KINDS = {
@@ -101,8 +101,7 @@ class NumpyArith:
 
     def cast(self, a: Array, kind: str) -> Array:
         if a.dtype.kind == "f" and kind[0] in "iu":
-            wide = np.dtype(f"i{max(_DTYPES[kind].itemsize, 4)}")
-            return _saturate(a, wide).astype(_DTYPES[kind])
+            return np.asarray(to_integers(a, _DTYPES[kind]))
         return a.astype(_DTYPES[kind])
 
     def c_divide(self, a: Array, b: Array) -> Array:
@@ -124,16 +123,6 @@ class NumpyArith:
 
     def accumulate_product(self, total: Array, a: Array, b: Array) -> Array:
         return total + a * b if total.dtype.kind != "f" else self.fma(a, b, total)
-
-
-def _saturate(a: Array, wide: np.dtype[Any]) -> Array:
-    """Truncated to an integer of the dtype's range; NaN gives 0."""
-    info = np.iinfo(wide)
-    top = float(info.max) + (1.0 if wide.itemsize == 8 else 0.0)
-    inside = (a > float(info.min)) & (a < top)
-    result = np.where(inside, a, a.dtype.type(0)).astype(wide)
-    result = np.where(a >= top, info.max, result)
-    return np.where(a <= float(info.min), info.min, result).astype(wide)
 
 
 def _odd_sum(a: Array, b: Array) -> Array:

@@ -207,6 +207,21 @@ def impossible(type: Type) -> str:
     return ""
 
 
+def to_integers(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Floats truncated to integers; beyond the dtype's range its ends, and NaN gives 0.
+
+    C leaves those undefined, and NumPy gives what the machine gives. Dtypes of fewer than 32
+    bits take the low bits of the integer of 32.
+    """
+    wide = np.dtype(f"i{max(dtype.itemsize, 4)}")
+    info = np.iinfo(wide)
+    x = x if x.dtype == np.float32 else x.astype(np.float64)
+    low = float(info.min)
+    inside = np.where((x > low) & (x < -low), x, x.dtype.type(0)).astype(wide)
+    ends = np.select([x <= low, x >= -low], [info.min, info.max], inside)
+    return np.asarray(ends, wide).astype(dtype, copy=False)
+
+
 def promote(*operands: DType | bool | int | float) -> DType:
     """The dtype of an operation on `operands` by NumPy 2's rules; Python numbers are weak."""
     parts = [o.numpy if isinstance(o, DType) else o for o in operands]

@@ -107,9 +107,7 @@ class _Run:
             array = np.where(there, moved.astype(array.dtype), array)
         if np.any(vague):
             other: Any = self.anything
-            if array.dtype.kind in "iu":
-                other = self.rng.integers(0, 256, array.shape)
-            elif name in ZERO_SIGNS:
+            if name in ZERO_SIGNS:
                 other = np.where(signs > 0, -array, array)
             array = np.where(vague, other, array).astype(array.dtype)
         return array
@@ -118,15 +116,11 @@ class _Run:
 def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[Any, Any]:
     """How far a compiled result may be from the interpreter's, and where it may be anything.
 
-    Anything may come of a float that the integers of a cast do not reach, and of sums that
-    overflow in some order. The bound is None where each bit is to be kept.
+    Anything may come of sums that overflow in some order. The bound is None where each bit is
+    to be kept.
     """
     op, dtype = node.op, node.types[0].dtype
     assert isinstance(op, Op)
-    if op.kind == "elementwise" and dtype.kind in "iu" and node.operands[0].type.dtype.is_float:
-        limits = np.iinfo(dtype.numpy)
-        whole = np.trunc(np.asarray(args[0], np.float64))
-        return None, ~((whole >= limits.min) & (whole < limits.max + 1.0))
     if not dtype.is_float:
         return None, False
     eps, size = EPS[dtype.name], np.abs(array.astype(np.float64))

@@ -122,13 +122,23 @@ def spelled(case: Case, arrays: Sequence[Any], dtype: DType) -> list[Any]:
         for n, a in names.items()
     }
     to = case.attrs.get("dtype", dtype)
-    scope = {**SCALAR, **wide, "cast": lambda x: x.astype(to.numpy)}
+    scope = {**SCALAR, **wide, "cast": lambda x: cast(x, to)}
     types = case.op.infer(case.types(dtype), case.attrs, ())
     with np.errstate(all="ignore"):
         return [
             np.asarray(eval(code, {"__builtins__": {}}, scope)).astype(t.dtype.numpy)
             for code, t in zip(case.op.code, types, strict=True)
         ]
+
+
+def cast(x: Any, to: DType) -> Any:
+    """`x` in another dtype: floats go to the nearest integer towards zero that there is."""
+    if not to.is_integer or x.dtype.kind in "biu":
+        return x.astype(to.numpy)
+    info = np.iinfo(to.numpy if to.itemsize >= 4 else np.int32)
+    near = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
+    whole = [max(info.min, min(info.max, int(v))) for v in near.ravel()]
+    return np.array(whole, info.dtype).reshape(x.shape).astype(to.numpy)
 
 
 def special(dtype: DType) -> Any:

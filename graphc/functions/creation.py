@@ -37,7 +37,7 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None) -> Any:
 
 
 def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
-    """The numbers in another dtype, converted as C does."""
+    """The numbers in another dtype; floats beyond an integer's range as `to_integers` has it."""
     x = as_array(x)
     made = convert(x, _dtype(dtype, f64))
     return made.snapshot() if copy else made

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, f32, f64, i64
+from graphc.dtypes import bool_, f32, f64, i64, to_integers
 from graphc.kinds import elementwise
 from graphc.opdef import NOT_DIFFERENTIABLE
 
@@ -372,8 +372,11 @@ not_ = _bits("not", "Bitwise complement; logical not for booleans.", np.invert, 
 
 
 def _numpy_cast(x: Any, dtype: Any) -> Any:
+    x = np.asarray(x)
+    if x.dtype.kind not in "biu" and dtype.is_integer:
+        return to_integers(x, dtype.numpy)
     with np.errstate(all="ignore"):
-        return np.asarray(x).astype(dtype.numpy)
+        return x.astype(dtype.numpy)
 
 
 def _cast_vjp(g: Any, out: Any, x: Any, dtype: Any) -> Any:
@@ -384,7 +387,7 @@ def _cast_vjp(g: Any, out: Any, x: Any, dtype: Any) -> Any:
 
 cast = elementwise(
     "cast",
-    "The same numbers in another dtype.",
+    "The same numbers in another dtype; floats to integers as `to_integers` has it.",
     numpy=_numpy_cast,
     code="cast(x)",
     signature="T->D",
