@@ -6,7 +6,7 @@ constant, or an offset of one arena. `graphc.runtime` binds it to memory and run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -180,14 +180,63 @@ class Plan:
     @property
     def bytes_moved(self) -> int:
         """Bytes that the steps read and write, each buffer once a step."""
-        return sum(
-            self.buffers[b].type.nbytes
-            for step in self.steps
-            for b in (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
-        )
+        return sum(map(self._moved, self.steps))
 
     @property
     def least_bytes(self) -> int:
         """Every input read once and every output written once: what no plan can go below."""
         ends = (*dict.fromkeys(self.inputs), *dict.fromkeys(self.outputs))
         return sum(self.buffers[b].type.nbytes for b in ends)
+
+    def _moved(self, step: Step) -> int:
+        touched = (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
+        return sum(self.buffers[b].type.nbytes for b in touched)
+
+    def __str__(self) -> str:
+        """The steps as a table; bytes are those that a step reads and writes."""
+        head = f"plan {self.name} for {self.target}"
+        if self.donated:
+            head += f"; may overwrite {self._names(self.donated)}"
+        rows: list[Sequence[str]] = [
+            ("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")
+        ]
+        rows += [self._row(number, step) for number, step in enumerate(self.steps)]
+        return "\n".join([head, *aligned(rows, "  ")])
+
+    def _row(self, number: int, step: Step) -> Sequence[str]:
+        launches = step.launches
+        sizes = [
+            f"{x.extent}×{x.threads}" if self.target == "cuda" else f"{x.extent}"
+            for x in launches
+        ]
+        return (
+            str(number),
+            step.kind.value,
+            " ".join(dict.fromkeys(x.entry for x in launches)) or step.name,
+            " ".join(dict.fromkeys(x.form for x in launches)),
+            " ".join(sizes),
+            self._names(step.reads),
+            self._names(step.writes),
+            str(self._moved(step)),
+        )
+
+    def _names(self, numbers: Sequence[int]) -> str:
+        return " ".join(map(self._name, numbers)) or "-"
+
+    def _name(self, number: int) -> str:
+        """The buffer's name; for a result in a donated input the name of this."""
+        buffer = self.buffers[number]
+        if buffer.place is Place.INPUT:
+            return self.buffers[self.inputs[buffer.index]].name
+        return buffer.name
+
+
+def aligned(rows: Sequence[Sequence[str]], indent: str) -> list[str]:
+    """Rows as lines with aligned columns, long cells let out."""
+    if not rows:
+        return []
+    widths = [min(max(map(len, column)), 40) for column in zip(*rows, strict=True)]
+    return [
+        (indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]

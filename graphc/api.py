@@ -291,11 +291,7 @@ class Compiled:
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
         traced = trace_call(self.function, arguments)
-        donated = [
-            number
-            for number, source in enumerate(traced.sources)
-            if arguments.owners[source.leaf] in self.donate
-        ]
+        donated = traced.inputs_of(self.donate)
         return traced, lower_graph(traced.graph, device, self.options, donated=donated)
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:

@@ -77,11 +77,15 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
     say(f"target {device.target}: {_describe(device)}")
     unused = {parts[0] for parts, _ in args.arg or []}
     for one in chosen:
-        graph = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
+        traced = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
         unused -= set(signature_of(one.function).parameters)
         options = _options(args, one)
-        for made_by, found in _graphs(graph, args.grad, say):
-            yield Work(lower_graph(found, device, options, verify=True), made_by)
+        for made_by, found in _graphs(traced.graph, args.grad, say):
+            # A gradient's caller goes on to use what the function would have overwritten.
+            donated = traced.inputs_of(one.donate) if found is traced.graph else ()
+            yield Work(
+                lower_graph(found, device, options, verify=True, donated=donated), made_by
+            )
     if unused:
         raise ArgumentError(f"--arg names {', '.join(sorted(unused))}, which no function takes")
 
@@ -260,6 +264,7 @@ def _graph_record(work: Work, kernels: list[dict[str, Any]]) -> dict[str, Any]:
         "graph": "graph.ir",
         "inputs": list(plan.inputs),
         "outputs": list(plan.outputs),
+        "donated": list(plan.donated),
         "buffers": [
             {"name": b.name, "type": str(b.type), "place": b.place.value, "index": b.index}
             for b in plan.buffers

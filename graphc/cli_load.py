@@ -19,9 +19,15 @@ import optree
 from graphc.api import Compiled
 from graphc.dtypes import DTYPES, DType, Type
 from graphc.errors import ArgumentError, GraphcError, SignatureError
-from graphc.ir import Graph
 from graphc.provenance import is_internal
-from graphc.tracing import bind, definition, function_name, signature_of, trace_call
+from graphc.tracing import (
+    Traced,
+    bind,
+    definition,
+    function_name,
+    signature_of,
+    trace_call,
+)
 
 _SPEC = re.compile(rf"({'|'.join(DTYPES)})(?:\[([\d\s,]*)\])?")
 _WEAK: Mapping[type, Any] = {bool: False, int: 0, float: 0.0}
@@ -87,6 +93,7 @@ class Chosen:
     name: str
     function: Callable[..., Any]
     static: tuple[str, ...]
+    donate: tuple[str, ...]
     compiled: Compiled | None
 
 
@@ -115,8 +122,8 @@ def choose_functions(
 
 def _chosen(name: str, value: Any) -> Chosen:
     if isinstance(value, Compiled):
-        return Chosen(name, value.function, value.static, value)
-    return Chosen(name, value, (), None)
+        return Chosen(name, value.function, value.static, value.donate, value)
+    return Chosen(name, value, (), (), None)
 
 
 def _is_own(value: Any, namespace: Mapping[str, Any]) -> bool:
@@ -158,8 +165,8 @@ Given = Sequence[tuple[tuple[str, ...], Any]]
 
 def trace_chosen(
     chosen: Chosen, namespace: Mapping[str, Any], given: Given, alone: bool
-) -> Graph:
-    """The graph of a function for the types that are said of its arguments.
+) -> Traced:
+    """A function traced for the types that are said of its arguments.
 
     `given` are those of the command line; then come those of the file's `specs()`, then
     annotations, then defaults. `specs()` gives each function's by its name, as a tuple or a dict
@@ -176,7 +183,7 @@ def trace_chosen(
         _check_static(chosen, values)
         bound = _bound(signature, values)
         arguments = bind(chosen.function, bound.args, bound.kwargs, chosen.static)
-        return trace_call(chosen.function, arguments, name=function_name(chosen.function)).graph
+        return trace_call(chosen.function, arguments, name=function_name(chosen.function))
 
 
 def _from_specs(

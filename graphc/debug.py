@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from graphc.codegen.plan import Extent, Plan, Step, Table
+from graphc.codegen.plan import Extent, Plan, Table, aligned
 from graphc.codegen.printing import relative
 from graphc.ir import Graph
 from graphc.lowered import Lowered
@@ -41,7 +41,7 @@ def dump_ir(found: Iterable[tuple[Lowered, str]], folder: Path) -> None:
             lines.append(f"  {lowered.graph.name}/{file}  {_count(graph)}")
             events = [] if report is None else list(report.events.items())
             rows = [(rule, _place(where, lowered.root), f"{n}") for (rule, where), n in events]
-            lines += _columns(rows, "      ")
+            lines += aligned(rows, "      ")
     (folder / "index.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -60,49 +60,18 @@ def _place(where: str, root: str) -> str:
 
 def plan_text(lowered: Lowered) -> str:
     """The steps of the plan as a table, and what they cost together."""
-    plan, cost, memory = lowered.plan, lowered.cost(), lowered.memory()
-    rows: list[Sequence[str]] = [
-        ("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")
-    ]
-    rows += [_row(number, step, plan) for number, step in enumerate(plan.steps)]
+    cost, memory = lowered.cost(), lowered.memory()
     ratio = cost.bytes_moved / cost.least_bytes if cost.least_bytes else 1.0
-    total = (
+    return (
+        f"{lowered.plan}\n"
         f"{_plural(cost.steps, 'step')}, {_plural(cost.kernels, 'kernel')}; "
         f"moves {cost.bytes_moved} bytes, {ratio:.2f} of the least; {cost.flops} flops; "
         f"arena {memory.arena} bytes"
     )
-    return "\n".join([f"plan {plan.name} for {plan.target}", *_columns(rows, "  "), total])
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _row(number: int, step: Step, plan: Plan) -> tuple[str, ...]:
-    launches = step.launches
-    names = dict.fromkeys(x.entry for x in launches)
-    forms = dict.fromkeys(x.form for x in launches)
-    sizes = [
-        f"{x.extent}×{x.threads}" if plan.target == "cuda" else f"{x.extent}" for x in launches
-    ]
-    moved = sum(
-        plan.buffers[b].type.nbytes
-        for b in (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
-    )
-    return (
-        str(number),
-        step.kind.value,
-        " ".join(names) or step.name,
-        " ".join(forms),
-        " ".join(sizes),
-        _buffers(step.reads, plan),
-        _buffers(step.writes, plan),
-        str(moved),
-    )
-
-
-def _buffers(numbers: Sequence[int], plan: Plan) -> str:
-    return " ".join(plan.buffers[n].name for n in numbers) or "-"
 
 
 def step_records(plan: Plan) -> list[dict[str, object]]:
@@ -139,14 +108,3 @@ def _argument(argument: int | Extent | Table) -> object:
         case Table(rows=rows):
             return {"table": [[_argument(word) for word in row] for row in rows]}
     return {"buffer": argument}
-
-
-def _columns(rows: Sequence[Sequence[str]], indent: str) -> list[str]:
-    """Rows as lines with aligned columns, long cells let out."""
-    if not rows:
-        return []
-    widths = [min(max(map(len, column)), 40) for column in zip(*rows, strict=True)]
-    return [
-        (indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]

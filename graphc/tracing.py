@@ -8,7 +8,7 @@ import linecache
 import operator
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,8 @@ class Source:
 class Traced:
     """A function traced at one signature.
 
-    `leaf_types` has a Type for each array leaf and a Python number type for each weak one.
+    `leaf_types` has a Type for each array leaf and a Python number type for each weak one,
+    `owners` the parameter of every leaf.
     `captures` are values of the enclosing trace that the function closed over.
     """
 
@@ -58,9 +59,18 @@ class Traced:
     sources: tuple[Source, ...]
     leaf_names: tuple[str, ...]
     leaf_types: tuple[Type | type, ...]
+    owners: tuple[str, ...]
     in_tree: optree.PyTreeSpec
     out_tree: optree.PyTreeSpec
     captures: tuple[Tracer, ...] = ()
+
+    def inputs_of(self, parameters: Collection[str]) -> tuple[int, ...]:
+        """The positions of the graph's inputs that belong to these parameters."""
+        return tuple(
+            number
+            for number, source in enumerate(self.sources)
+            if source.leaf < len(self.owners) and self.owners[source.leaf] in parameters
+        )
 
     def graph_inputs(self, leaves: Sequence[Any]) -> list[Any]:
         """The graph's inputs for these leaves (captures included), weak numbers cast.
@@ -290,6 +300,7 @@ def trace_call(
         sources,
         arguments.names,
         types,
+        arguments.owners,
         arguments.tree,
         out_tree,
         captures,

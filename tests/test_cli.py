@@ -118,6 +118,25 @@ def test_without_more_the_plans_are_printed(model: Path, capsys: Capture) -> Non
     assert "1 step, 1 kernel; moves 408 bytes, 1.00 of the least" in lines[5]
 
 
+def test_donated_arguments_are_overwritten_but_not_by_the_gradient(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "decay.py").write_text(
+        """import graphc
+
+
+@graphc.compile(donate="w")
+def decay(w: graphc.f32[8, 4], rate: graphc.f32[()]):
+    return w - rate * w
+"""
+    )
+    assert main(["compile", str(tmp_path / "decay.py"), "--target", "cpu"]) == 0
+    plan, _, step, _, _, gradient = capsys.readouterr().out.splitlines()[2:8]
+    assert plan == "plan decay for cpu; may overwrite w"
+    assert step.split()[-4:] == ["rate", "w", "w", "260"]
+    assert gradient == "plan decay_grad for cpu"
+
+
 def test_the_module_is_the_same_command(model: Path) -> None:
     done = run("compile", "layer.py", "--target", "cpu", cwd=model.parent)
     assert (done.returncode, done.stderr) == (0, "")

@@ -58,7 +58,7 @@ def graphs() -> dict[str, Graph]:
     namespace = load_model(path)
     sys.path[:] = sys_path
     chosen = choose_functions(namespace, (), path)
-    found = {c.name: trace_chosen(c, namespace, (), alone=False) for c in chosen}
+    found = {c.name: trace_chosen(c, namespace, (), alone=False).graph for c in chosen}
     for name in ("softmax", "layer_norm"):
         wrt = range(len(found[name].inputs))
         found[f"{name}_grad"] = grad.vjp(found[name], list(wrt))
