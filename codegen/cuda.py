@@ -139,21 +139,7 @@ def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     table, row = _table_names(kernel)
     target = _Cuda(table, row)
     printer = Printer(kernel, target, literals, root)
-    sizes = dict.fromkeys(kernel.sizes.values())
-    tabled = next((part for part in kernel.whole if part.table), None)
-    params = {p.name: spec(p.type) for p in kernel.params if kernel is not tabled}
-    params |= dict.fromkeys(sizes, "i64") if kernel is not tabled else {}
-    roles = input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}
-    launch = [f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"]
-    if tabled is None:
-        launch += [f"{s} = {kernel.extents[s]}" for s in sizes]
-    else:
-        rows = len(tabled.table)
-        params[table] = f"i64[{rows}, {FIRST_BUFFER + len(tabled.params)}]"
-        first, *others = [p.name for p in tabled.params]
-        launch[0] += f" over {rows} rows of the table: first block"
-        launch += ["n", f"addresses of {first}", *others]
-        roles = {table: str(tabled.table)} | input_roles(kernel)
+    params, roles, launch = _signature(kernel, table)
     if _uses_lane(kernel):
         printer.line("lane = cuda.threadIdx.x")
     if kernel.parts:
@@ -164,15 +150,34 @@ def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     more += f", alias={kernel.alias!r}" if kernel.alias else ""
     more += ", fast=True" if fast else ""
     types = [p.type for part in kernel.whole for p in part.params]
+    integers = ["i64"] if kernel.sizes else []
     return emitted_file(
         printer,
         Frame(
             imports=("from numba import cuda",),
             decorator=f'@kernel("cuda", literals={literals.name}{more})',
             params=[f"{name}: {text}" for name, text in params.items()],
-            names={*map(element, types), *(["i64"] if sizes else [])},
+            names={*map(element, types), *integers},
             launch=launch,
             grid=kernel.blocks,
             roles=roles,
         ),
     )
+
+
+def _signature(kernel: Kernel, table: str) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The kernel's parameters with their types, what they are, and the lines on its launch."""
+    sizes = dict.fromkeys(kernel.sizes.values())
+    launch = [f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"]
+    tabled = next((part for part in kernel.whole if part.table), None)
+    params = {p.name: spec(p.type) for p in kernel.params if kernel is not tabled}
+    if tabled is None:
+        params |= dict.fromkeys(sizes, "i64")
+        launch += [f"{s} = {kernel.extents[s]}" for s in sizes]
+        return params, input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes}, launch
+    rows = len(tabled.table)
+    params[table] = f"i64[{rows}, {FIRST_BUFFER + len(tabled.params)}]"
+    first, *others = [p.name for p in tabled.params]
+    launch[0] += f" over {rows} rows of the table: first block"
+    launch += ["n", f"addresses of {first}", *others]
+    return params, {table: str(tabled.table)} | input_roles(kernel), launch

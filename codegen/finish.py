@@ -201,14 +201,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
 
     Loads move only from buffers that the kernel does not write.
     """
-    uses: dict[str, int] = {}
-    depth: dict[str, int] = {}
-    for level, statement in _with_depth(body, 0):
-        for expr in expressions(statement):
-            for part in subexpressions(expr):
-                if isinstance(part, Var):
-                    uses[part.name] = uses.get(part.name, 0) + 1
-                    depth[part.name] = level
+    depths = _read_at(body)
     updated = {
         s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
     }
@@ -228,7 +221,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
             if isinstance(s, Loop | Once | When):
                 s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
             if isinstance(s, Let) and s.name not in updated | combined:
-                once = uses.get(s.name, 0) == 1 and depth.get(s.name) == level
+                once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
                 if once and free and _movable(s.expr, constant) and _small(s.expr):
                     moved[s.name] = s.expr
@@ -237,6 +230,17 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
         return tuple(result)
 
     return visit(body, 0)
+
+
+def _read_at(body: Sequence[Statement]) -> dict[str, list[int]]:
+    """For every value the depth in loops of each place that reads it."""
+    found: dict[str, list[int]] = {}
+    for level, statement in _with_depth(body, 0):
+        for expr in expressions(statement):
+            for part in subexpressions(expr):
+                if isinstance(part, Var):
+                    found.setdefault(part.name, []).append(level)
+    return found
 
 
 def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statement]]:

@@ -30,7 +30,7 @@ from graphc.codegen.simt_arguments import (
     make_up,
     numbers,
 )
-from graphc.codegen.simt_block import Block, Order, permutation
+from graphc.codegen.simt_block import Block, Order, Thread, permutation
 from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeller, positions
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.codegen.simt_program import Program, kernel_file, prepare
@@ -79,29 +79,32 @@ def run(
     start = program.unit.bind(
         hooks(machine, cuda, kernel.literals, limit), modeller(kernel.literals)
     )
-    places = positions(grid_axes)
-    chosen = list(range(len(places))) if blocks is None else list(blocks)
+    count = block_axes.x * block_axes.y * block_axes.z
+    places = dict(enumerate(positions(grid_axes)))
+    chosen = list(places) if blocks is None else list(blocks)
     with np.errstate(all="ignore"):
         for turn in permutation(len(chosen), order, seed):
             number = chosen[turn]
-            machine.block, machine.shared = places[number], {}
-            cuda.blockIdx = places[number]
-            machine.fence = machine.born = machine.advance()
-            count = block_axes.x * block_axes.y * block_axes.z
             running = [start(*bound) for _ in range(count)]
-            Block(machine, cuda, running, permutation(count, order, seed + number)).run()
-    memories = [
-        (name, arg, memory)
-        for (name, _), arg, memory in zip(kernel.params, args, bound, strict=True)
-        if isinstance(memory, Memory)
-    ]
-    memories += located
+            turns = permutation(count, order, seed + number)
+            _run_block(machine, cuda, places[number], running, turns)
+    direct = zip((name for name, _ in kernel.params), args, bound, strict=True)
+    memories = [(n, arg, m) for n, arg, m in direct if isinstance(m, Memory)] + located
     for _, array, memory in memories:
         if not memory.read_only:
             memory.copy_to(np.asarray(array))
     given_blank = {kernel.params[n][0] for n in blank} | set(uninitialized)
     named = [(name, memory) for name, _, memory in memories]
     return _report(kernel.name, program.file, faults, machine, named, given_blank)
+
+
+def _run_block(
+    machine: Machine, cuda: Cuda, place: Axes, threads: Sequence[Thread], order: list[int]
+) -> None:
+    """Run the threads of the block at `place`, which has shared memory of its own."""
+    machine.block, machine.shared, cuda.blockIdx = place, {}, place
+    machine.fence = machine.born = machine.advance()
+    Block(machine, cuda, threads, order).run()
 
 
 def _report(

@@ -218,19 +218,7 @@ def _traced(
     fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: tuple[int, ...]
 ) -> _Call:
     """Trace `fn`; arguments that are not chosen keep what Python knows of them."""
-    for number in chosen:
-        if not -len(args) <= number < len(args):
-            many = "" if len(args) == 1 else "s"
-            raise SignatureError(
-                f"argnums names argument {number} of {function_name(fn)}, which is called with "
-                f"{len(args)} positional argument{many}",
-                help="arguments are counted from 0, and given by position",
-            ).at(definition(fn))
-    wanted = tuple(number % len(args) for number in chosen)
-    if len(set(wanted)) < len(wanted):
-        raise ArgumentError(
-            f"argnums {chosen} names an argument of {function_name(fn)} twice"
-        ).at(definition(fn))
+    wanted = _positions(fn, chosen, len(args))
     trace = Trace(function_name(fn))
     names = _argument_names(fn, args, kwargs)
     values: list[Any] = []
@@ -267,6 +255,23 @@ def _traced(
         tuple(trees[i] for i in wanted),
         out_tree,
     )
+
+
+def _positions(fn: Function, chosen: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Which of `count` positional arguments are chosen, none counted from the end."""
+    for number in chosen:
+        if not -count <= number < count:
+            raise SignatureError(
+                f"argnums names argument {number} of {function_name(fn)}, which is called with "
+                f"{count} positional argument{'' if count == 1 else 's'}",
+                help="arguments are counted from 0, and given by position",
+            ).at(definition(fn))
+    wanted = tuple(number % count for number in chosen)
+    if len(set(wanted)) < len(wanted):
+        raise ArgumentError(
+            f"argnums {chosen} names an argument of {function_name(fn)} twice"
+        ).at(definition(fn))
+    return wanted
 
 
 def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
