@@ -56,13 +56,15 @@ if hasattr(os, "register_at_fork"):
 def compile(
     fn: Callable[..., Any] | None = None,
     *,
-    target: str = "auto",
-    static: Sequence[str] | str = (),
-    donate: Sequence[str] | str = (),
+    target: str | None = None,
+    static: Sequence[str] | str | None = None,
+    donate: Sequence[str] | str | None = None,
     options: Options | None = None,
     device: Device | None = None,
 ) -> Any:
     """Compile `fn` for a target: `cpu`, `cuda`, or `auto` (CUDA where there is a device).
+
+    The target is that of `device`, or else `auto`, if it is not given.
 
     Bare or with options, as a decorator or a call. Arguments may be pytrees of arrays and Python
     numbers; those named in `static` are constants and must be hashable. Every new signature
@@ -77,25 +79,19 @@ def compile(
 
     A function that is compiled already is compiled anew, and what is not given here is as there.
     """
-    if isinstance(fn, Compiled):
-        static, donate, options = (
-            static or fn.static,
-            donate or fn.donate,
-            options or fn.options,
-        )
-        fn = fn.function
+    said = {
+        "target": target,
+        "static": static,
+        "donate": donate,
+        "options": options,
+        "device": device,
+    }
+    given: dict[str, Any] = {name: v for name, v in said.items() if v is not None}
     if fn is None:
-        return functools.partial(
-            compile,
-            target=target,
-            static=static,
-            donate=donate,
-            options=options,
-            device=device,
-        )
-    return Compiled(
-        fn, target=target, static=static, donate=donate, options=options, device=device
-    )
+        return functools.partial(compile, **given)
+    if isinstance(fn, Compiled):
+        return fn.again(fn.function, **given)
+    return Compiled(fn, **given)
 
 
 @dataclass(eq=False)
@@ -296,13 +292,18 @@ class Compiled:
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:
         """Another function compiled in the same way; it is given no array away."""
-        return Compiled(
-            fn,
-            target=self.requested,
-            options=self.options,
-            device=self._device,
-            static=self.static,
-        )
+        return self.again(fn, donate=())
+
+    def again(self, fn: Callable[..., Any], **given: Any) -> Compiled:
+        """A function compiled with what is given, as for `compile`, and otherwise as this one."""
+        own: dict[str, Any] = {
+            "static": self.static,
+            "donate": self.donate,
+            "options": self.options,
+        }
+        if not given.keys() & {"target", "device"}:
+            own |= {"target": self.requested, "device": self._device}
+        return Compiled(fn, **(own | given))
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"

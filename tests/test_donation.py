@@ -333,11 +333,16 @@ def test_compiling_again_keeps_what_is_not_given():
     first = graphc.compile(
         lambda x, n: x * n, target="cpu", static="n", donate="x", options=Options(level=1)
     )
-    again = graphc.compile(first, target="cpu")
+    again = graphc.compile(first)
     assert (again.static, again.donate, again.options) == (("n",), ("x",), Options(level=1))
+    assert again.requested == "cpu"
     x = numbers(8)
     assert again(x, 3) is x
-    assert graphc.compile(first, target="cpu", donate="n", static="x").donate == ("n",)
+    assert graphc.compile(first, donate="n", static="x").donate == ("n",)
+    assert graphc.compile(first, donate=()).donate == ()
+    abroad = graphc.compile(first, device=H100)
+    assert graphc.compile(abroad).device is H100
+    assert graphc.compile(abroad, target="cpu").target == "cpu"
     assert graphc.compile(graphc.grad(lambda x: (x * x).sum()), target="cpu")(x) is not x
 
 
