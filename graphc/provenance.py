@@ -37,6 +37,8 @@ _OUTERMOST = "trace_call"
 """The function of graphc that calls the function to be traced."""
 
 Names = tuple[str | None, ...]
+_RETURNED: Names = ("return",)
+"""The names of what a function returns as it is: no variable has the name of a keyword."""
 Instructions = Sequence[dis.Instruction]
 
 
@@ -44,10 +46,18 @@ def call_site(*, traced: bool = False) -> tuple[Loc | None, Names]:
     """The user's expression under way and the variables that its results are assigned to.
 
     The user's frame is the innermost one of `user_frame`. If it must be `traced`, who called
-    for the trace is none: what they do with the result names nothing within.
+    for the trace is none: what they do with the result names nothing within. What a function of
+    the user's returns as it is has the names that it is given where that function was called.
     """
     frame = user_frame(traced=traced)
-    return (None, ()) if frame is None else _site(frame.f_code, frame.f_lasti)
+    if frame is None:
+        return None, ()
+    loc, names = _site(frame.f_code, frame.f_lasti)
+    caller = frame.f_back
+    while names == _RETURNED and caller and not is_internal(caller.f_code.co_filename):
+        names = _site(caller.f_code, caller.f_lasti)[1]
+        caller = caller.f_back
+    return loc, () if names == _RETURNED else names
 
 
 def raised_at(error: BaseException) -> Loc | None:
@@ -133,6 +143,8 @@ def _stored(code: Instructions, at: int) -> Names:
     while at < len(code):
         this = code[at]
         pops, pushes = _effect(this)
+        if above == 0 and this.opname == "RETURN_VALUE":
+            return _RETURNED
         if above == 0 and this.opname == "UNPACK_SEQUENCE":
             return tuple(_all_stored(code, at + 1, this.arg or 0))
         if this.opname in ("SWAP", "COPY"):

@@ -1,7 +1,7 @@
 """Rematerialization: a gradient recomputes what is cheap instead of keeping it.
 
-A *residual* is a value that one derivative order makes and a later one reads; it has to live
-from the one to the other.
+In no pipeline: who wants less memory between the orders asks for it. A *residual* is a value
+that one derivative order makes and a later one reads; it has to live from the one to the other.
 """
 
 from __future__ import annotations

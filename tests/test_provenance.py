@@ -87,7 +87,23 @@ def test_helpers_bear_their_own_lines():
         a = dense(x, y)
         return dense(a, y)
 
-    assert seen(f) == [("mul", "inner", "v * w"), ("tanh", "np.tanh(inner)")] * 2
+    inner, tanh = ("mul", "inner", "v * w"), ("tanh", "np.tanh(inner)")
+    assert seen(f) == [inner, ("tanh", "a", tanh[1]), inner, tanh]
+
+
+def test_what_helpers_return_has_the_name_it_is_given():
+    def scaled(v):
+        return v * 2
+
+    def both(v):
+        return scaled(v)
+
+    def f(x, y):
+        first = both(x)
+        second, third = scaled(first), both(first + 1)
+        return scaled(second) + third
+
+    assert [name for _, *name, _ in seen(f)] == [["first"], ["second"], [], ["third"], [], []]
 
 
 def test_expressions_over_several_lines():
