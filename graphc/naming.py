@@ -1,13 +1,31 @@
-"""Names of kernels: by arithmetic, in the words of the user's own source."""
+"""Names: of kernels by arithmetic, in the words of the user's own source, and of leaves."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
+
+import optree
 
 from graphc.ir import Loc, Node
 from graphc.space import is_access, op_of
+
+
+def leaf_paths(tree: optree.PyTreeSpec) -> list[tuple[Any, ...]]:
+    """The keys that lead to each leaf; those of named tuples and dataclasses are their fields."""
+    return [
+        tuple(getattr(entry, "field", entry.entry) for entry in accessor)
+        for accessor in tree.accessors()
+    ]
+
+
+def identifier(path: Sequence[Any]) -> str:
+    """The parts of a path as one identifier."""
+    name = "_".join(map(str, path))
+    clean = "".join(c if c.isalnum() else "_" for c in name)
+    return clean if clean.isidentifier() else f"arg_{clean}"
 
 
 def kernel_name(nodes: Sequence[Node]) -> str:

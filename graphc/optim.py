@@ -16,6 +16,7 @@ import optree
 
 from graphc.dtypes import DType, Type, dtype
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
+from graphc.opdef import active_trace
 from graphc.provenance import call_site
 from graphc.tracer import Tracer
 from graphc.tracing import leaf_type
@@ -25,10 +26,16 @@ Function = Callable[..., Any]
 
 
 def _located(function: Function) -> Function:
-    """`function`, whose errors say on which line of the user's it was called."""
+    """`function`, whose errors say on which line of the user's it was called.
+
+    In a trace its results have the names of the variables that they go to.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        trace = active_trace()
+        if trace is not None:
+            return trace.enter(function.__name__, function, args, kwargs)
         try:
             return function(*args, **kwargs)
         except GraphcError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import optree
 
 from graphc.dtypes import Dim, DType, Type, dtype, f64
 from graphc.errors import (
@@ -20,6 +21,7 @@ from graphc.errors import (
 )
 from graphc.functions import promote, tables
 from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
+from graphc.naming import identifier, leaf_paths
 from graphc.opdef import Op, active_trace
 from graphc.ops.creation import Constant, constant
 from graphc.provenance import Names, call_site, user_frame
@@ -121,15 +123,20 @@ class Trace:
         return result
 
     def _name(self, result: Any, names: Names, before: int) -> None:
-        """Name results by the variables they go to, if this call made them."""
-        results = result if isinstance(result, tuple) else (result,)
+        """Name results by the variables they go to, if this call made them.
+
+        The leaves of a pytree are named by the variable and their paths: `params_w1`.
+        """
+        results = result if type(result) is tuple else (result,)
         if len(results) != len(names):
             return
         made = {id(node) for node in self.builder.nodes[before:]}
-        for result, name in zip(results, names, strict=True):
-            value = result._value if isinstance(result, Tracer) else None
-            if name and value is not None and id(value.node) in made:
-                self.builder.name_value(value, name)
+        for tree, name in zip(results, names, strict=True):
+            leaves, structure = optree.tree_flatten(tree)
+            for path, leaf in zip(leaf_paths(structure), leaves, strict=True):
+                value = leaf._value if isinstance(leaf, Tracer) else None
+                if name and value is not None and id(value.node) in made:
+                    self.builder.name_value(value, identifier((name, *path)))
 
     def warn(self, message: str) -> None:
         """Warn at the user's line, once for each line."""

@@ -26,6 +26,7 @@ from graphc.errors import (
 )
 from graphc.interpret import interpret
 from graphc.ir import Graph, Loc
+from graphc.naming import identifier, leaf_paths
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
 from graphc.tracer import MissingAttribute, Tracer
@@ -144,9 +145,9 @@ def bind(
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
     values: Any = OrderedDict((name, bound[name]) for name in dynamic)
-    paths, leaves, tree = optree.tree_flatten_with_path(values)
-    names = tuple(_leaf_name(signature, path[0], path[1:]) for path in paths)
-    owners = tuple(path[0] for path in paths)
+    leaves, tree = optree.tree_flatten(values)
+    words = (n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD)
+    names, owners = _leaf_names(tree, next(words, None))
     return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed)
 
 
@@ -200,17 +201,19 @@ def _hashable(name: str, value: Any) -> Any:
     return value
 
 
-def _leaf_name(signature: inspect.Signature, parameter: str, path: tuple[Any, ...]) -> str:
-    """An identifier for a leaf: `params_w1` for params["w1"]."""
-    words = signature.parameters[parameter].kind is inspect.Parameter.VAR_KEYWORD
-    return identifier(path if words else (parameter, *path))
+@functools.lru_cache(maxsize=1024)
+def _leaf_names(
+    tree: optree.PyTreeSpec, words: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """An identifier for every leaf, `params_w1` for params["w1"], and its parameter.
 
-
-def identifier(path: Sequence[Any]) -> str:
-    """The parts of a path as one identifier."""
-    name = "_".join(map(str, path))
-    clean = "".join(c if c.isalnum() else "_" for c in name)
-    return clean if clean.isidentifier() else f"arg_{clean}"
+    Arguments of the parameter `words`, as `**words`, are named by their own words.
+    """
+    names, owners = [], []
+    for parameter, *path in leaf_paths(tree):
+        names.append(identifier(path if parameter == words else (parameter, *path)))
+        owners.append(parameter)
+    return tuple(names), tuple(owners)
 
 
 def leaf_type(name: str, leaf: Any) -> Type | type:

@@ -27,6 +27,7 @@ from graphc.errors import (
 )
 from graphc.functions import promote
 from graphc.ir import Graph
+from graphc.naming import identifier, leaf_paths
 from graphc.opdef import active_trace
 from graphc.ops.elementwise import stop_gradient as stop_gradient_op
 from graphc.passes import grad as passes_grad
@@ -37,7 +38,6 @@ from graphc.tracing import (
     cast_number,
     definition,
     function_name,
-    identifier,
     leaf_type,
     new_argument,
     run_graph,
@@ -224,8 +224,8 @@ def _traced(
     values: list[Any] = []
     arguments, trees, places, types = [], [], [], []
     for number, argument in enumerate((*args, *kwargs.values())):
-        paths, leaves, tree = optree.tree_flatten_with_path(argument)
-        labels = [identifier((names[number], *path)) for path in paths]
+        leaves, tree = optree.tree_flatten(argument)
+        labels = [identifier((names[number], *path)) for path in leaf_paths(tree)]
         places.append(tuple(range(len(values), len(values) + len(leaves))))
         trees.append(tree)
         for name, leaf in zip(labels, leaves, strict=True):
