@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from graphc.codegen.kernel import Apply, Const, Expr
 from graphc.codegen.scalar import SCALARS
-from graphc.dtypes import DType, bool_
+from graphc.dtypes import DTYPES, DType, bool_
 
 _BINARY: Mapping[type[ast.AST], str] = {
     ast.Add: "+",
@@ -61,7 +61,7 @@ def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
 
 def _result(function: str, args: tuple[Expr, ...]) -> DType:
     row = SCALARS[function]
-    return args[-1].dtype if row.result == "same" else bool_
+    return args[-1].dtype if row.result == "same" else DTYPES[row.result]
 
 
 def convert(expr: Expr, to: DType) -> Expr:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from graphc._lazy import load
-from graphc.codegen import device_lib
+from graphc.codegen import device_lib, spelling
 from graphc.codegen.device_lib import load_kernels
+from graphc.codegen.kernel import Var
 from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, signature
 from graphc.codegen.scalar_numpy import evaluate, fma32, fma64
 from graphc.dtypes import bool_, dtype, f32, f64, i32, i64, u8
@@ -337,6 +338,16 @@ def kernel_text(row: str, kind: str) -> str:
     lines.append("    for i in range(lo, hi):")
     lines += [f"        {line}" for line in spell(row, values)]
     return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", [n for n, row in SCALARS.items() if not row.operator])
+def test_a_spelled_call_has_the_dtype_of_its_row(name):
+    kinds = [bool_] * SCALARS[name].condition
+    kinds += [i64 if SCALARS[name].converts else f32] * (SCALARS[name].arity - len(kinds))
+    letters = "abc"[: len(kinds)]
+    operands = {c: Var(c, kind) for c, kind in zip(letters, kinds, strict=True)}
+    made = spelling.spell(f"{name}({', '.join(letters)})", operands, f32)
+    assert made.dtype == signature(SCALARS[name], kinds)[1]
 
 
 def spelled(kind: str) -> str:
