@@ -199,24 +199,33 @@ class _Rewriter(ast.NodeTransformer):
             return ast.Call(node.func, [self.index(a) for a in node.args], [])
         target = self.environment.get(name)
         if isinstance(target, DType):
-            return self.cast(DTYPES[target.name], node.args[0])
+            (operand,) = self.arguments(node, 1)
+            return self.cast(DTYPES[target.name], operand)
         if isinstance(target, DeviceHelper):
             operands = [self.visit(a) for a in node.args]
             return ast.Call(self.bind(name, self.names.helper(target)), operands, [])
         known = getattr(target, "__name__", None)
         if known == "scratch":
-            return self.scratch(node.args[0])
+            return self.scratch(*self.arguments(node, 1))
         if known in SCALARS or known == "like":
             return self.call(str(known), *map(self.visit, node.args))
         raise self.fail(node, f"{name} is not a function of kernels")
 
+    def arguments(self, node: ast.Call, count: int) -> list[ast.expr]:
+        """The arguments of a call that takes just so many."""
+        if len(node.args) != count:
+            name = ast.unparse(node.func)
+            raise self.fail(node, f"{name} takes {count} operands, not {len(node.args)}")
+        return node.args
+
     def module_call(self, node: ast.Call) -> ast.expr:
         """`cuda.…(…)`; shared arrays become buffers of ours."""
         if ast.unparse(node.func).endswith("shared.array"):
-            size, kind = node.args
+            size, kind = self.arguments(node, 2)
             if not (isinstance(size, ast.Constant) and isinstance(kind, ast.Call)):
                 raise self.fail(node, "a shared array is made as array(32, dtype_of(v))")
-            value = self.visit(kind.args[0])
+            (operand,) = self.arguments(kind, 1)
+            value = self.visit(operand)
             shape = (int(self.number(size)),)
             spec = self.names.scratch(Type(self.literals, shape), 0, 1)
             return self.call("scratch_like", value, self.bind("parts", spec))
@@ -322,7 +331,7 @@ class _Rewriter(ast.NodeTransformer):
         call = node.value
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check":
             self.checks = True
-            condition, code = call.args
+            condition, code = self.arguments(call, 2)
             failed = ast.Name(FAILED, ast.Load())
             number = self.constant(self.number(code), i32)
             zero = self.constant(0, i32)

@@ -330,6 +330,9 @@ def double(x: f32[None], lo: i64, hi: i64):
         ("x[0] = x[0] @ x[0]", "not an operator"),
         ("e = scratch(f32[1000, 1000])\n    x[0] = e[0, 0]", "bytes of stack"),
         ("x[0] = block_sum(x[0])", "is for CUDA"),
+        ("x[0] = f32()", "f32 takes 1 operands, not 0"),
+        ("e = scratch(f32[1], f32[2])", "scratch takes 1 operands, not 2"),
+        ("check(lo < hi)", "check takes 2 operands, not 1"),
     ],
 )
 def test_leaving_the_dialect_is_an_error(body, reason):
