@@ -94,7 +94,11 @@ def kernels():
                 set_word(word(data, 2), 0, 7)
             put(word(data, 1), i, x)
 
-    found = (mix, step, relu, partial, checked)
+    @native
+    def sized(data, lo, hi):  # y[lo] = how many elements this call was given
+        put(word(data, 0), lo, np.float32(hi - lo))
+
+    found = (mix, step, relu, partial, checked, sized)
     return {kernel.__name__: kernel for kernel in found}
 
 

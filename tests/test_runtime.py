@@ -81,6 +81,24 @@ def test_emitted_source_is_compiled_once_a_key_and_runs():
     assert np.array_equal(*results)
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_piece_of_several_kernels_is_smaller_than_its_grain(threads):
+    """Each is called on pieces of its whole range, wherever the row that has them all is cut."""
+    cuts = [(5, 2), (0, 4), (7, 3), (1000, 1), (2, 8)]
+    names = [f"y{i}" for i in range(len(cuts))]
+    table = buffers(**{y: (OUT, i, f32[n]) for i, (y, (n, _)) in enumerate(zip(names, cuts))})
+    first, *others = (launch("sized", i, extent=n, grain=g) for i, (n, g) in enumerate(cuts))
+    numbers = tuple(range(len(cuts)))
+    step = Step(StepKind.KERNEL, "all", (), numbers, launch=first, others=tuple(others))
+    plan = Plan("plan", "cpu", table, (step,), (), numbers, 0)
+    for result, (extent, grain) in zip(Executable(plan, kernels(), threads=threads)([]), cuts):
+        at = 0
+        while at < extent:
+            given = int(result[at])
+            assert min(grain, extent) <= given <= extent - at
+            at += given
+
+
 # --- rows -----------------------------------------------------------------------------------
 
 

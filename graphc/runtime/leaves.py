@@ -105,7 +105,8 @@ def several() -> Compiled:
     """The compiled run of pieces lo..hi of several kernels, their pieces numbered through.
 
     Word 0 is their number; SEVERAL_WORDS words follow for each: its address, where its own words
-    begin (counted from here), the size of a piece, its extent, and the number of its first piece.
+    begin (counted from here), the size of a piece, its extent, the number of its first piece, and
+    how many pieces it has.
     """
 
     @compiled
@@ -114,14 +115,14 @@ def several() -> Compiled:
         for entry in range(word(data, 0)):
             own = data + 8 * (1 + SEVERAL_WORDS * entry)
             size, extent, first = word(own, 2), word(own, 3), word(own, 4)
-            end = first + (extent + size - 1) // size
+            end = first + word(own, 5)
             if at < hi and first <= at and at < end:
                 stop = min(hi, end)
                 call_kernel(
                     word(own, 0),
                     data + 8 * word(own, 1),
                     (at - first) * size,
-                    min((stop - first) * size, extent),
+                    extent if stop == end else (stop - first) * size,
                 )
                 at = stop
 

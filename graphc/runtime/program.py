@@ -202,12 +202,12 @@ class _Assembler:
         first = 0
         places = []
         for launch in launches:
-            size, _ = pieces(launch.extent, launch.grain)
+            size, count = pieces(launch.extent, launch.grain)
             self.value(self.kernels(launch))
             places.append(self.value(0))
-            for word in (size, launch.extent, first):
+            for word in (size, launch.extent, first, count):
                 self.value(word)
-            first += -(-launch.extent // size)
+            first += count
         for place, launch in zip(places, launches, strict=True):
             self.words[place] = self.arguments(launch) - at
         function = _lazy.load("graphc.runtime.leaves").several().address

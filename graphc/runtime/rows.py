@@ -53,5 +53,5 @@ REFUSED = -2
     GEMM_WORDS,
 ) = range(16)
 
-SEVERAL_WORDS = 5
+SEVERAL_WORDS = 6
 """Words of one of several kernels that run in one row."""
