@@ -145,8 +145,6 @@ class Step:
     bumps: tuple[tuple[int, int], ...] = ()
     target: int = 0
     function: Callable[..., Any] | None = None
-    stream: int = 0
-    device: int = 0
     locs: tuple[str, ...] = ()
 
     @property

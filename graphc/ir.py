@@ -6,7 +6,6 @@ graphs. A region is itself a `Graph` and is isolated: it sees its own inputs and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -361,11 +360,3 @@ class Builder:
         return Graph(
             self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), self.meta
         )
-
-
-def is_number(operand: Operand, number: float) -> bool:
-    """Whether `operand` is a literal of this value; 0.0 and -0.0 are told apart."""
-    if not isinstance(operand, Literal):
-        return False
-    value = float(operand.value)
-    return value == number and math.copysign(1.0, value) == math.copysign(1.0, number)
