@@ -1,4 +1,4 @@
-"""Accesses: how a value of a group reaches an input through views, and axes that run as one."""
+"""Accesses of statements: found, changed, merged along axes; and which buffers may be one."""
 
 from __future__ import annotations
 
@@ -258,7 +258,10 @@ def _with_surroundings(
 
 
 def _before(read: _Touch, write: _Touch, lanes: bool) -> bool:
-    """Whether an element is read for the last time before it is written, once for all."""
+    """Whether each element is read for the last time before it is written.
+
+    No turn of a loop reads it again then.
+    """
     if read.index != write.index or read.order > write.order:
         return False
     shared = [s for s, other in zip(read.around, write.around) if s is other]

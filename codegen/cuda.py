@@ -96,6 +96,7 @@ def _table_names(kernel: Kernel) -> tuple[str, str]:
 
 def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
     """The body of a kernel, or of one of several in a launch."""
+    # Lines and names go to the one list that both share.
     part = replace(printer, kernel=kernel, target=target)
     if kernel.table:
         _find_buffers(part, target)

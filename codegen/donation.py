@@ -54,9 +54,11 @@ def take_donated(
 def _updates_last(
     steps: Sequence[Step], donated: set[int], taker: _Taker, status: int | None
 ) -> list[Step]:
-    """The steps, those last of which no other one reads a result, if that lets them overwrite.
+    """The steps, final updates last.
 
-    An update of a parameter so comes after the checks, and after who reads the parameter still.
+    A step whose results no other step reads moves to the end where that lets it overwrite a
+    donated input. So a parameter is updated after every check, and after every step that still
+    reads it.
     """
     memory = taker.memory
     last, safe = _last_uses(steps, memory), _after_checks(steps, status)
@@ -92,7 +94,10 @@ def _can_fail(step: Step, status: int | None) -> bool:
 
 @dataclass(eq=False)
 class _Taker:
-    """`rank` is the position of every output among the results."""
+    """Lays results in donated inputs, step by step.
+
+    `rank` is each output's position among the results.
+    """
 
     memory: Memory
     made: Steps

@@ -38,7 +38,10 @@ class Buffer:
 
 
 class StepKind(Enum):
-    """What a step does; the driver has one row form for each."""
+    """What a step does; the driver has one row form for each.
+
+    LOOP, END, BRANCH, COLLECTIVE and CALLBACK are made by hand-built plans only.
+    """
 
     KERNEL = "kernel"
     GEMM = "gemm"
@@ -125,13 +128,14 @@ class Step:
     """One row of the plan, with the buffers it reads and writes.
 
     KERNEL has `launch`, and perhaps `others`: launches that depend on none of each other
-    and run in the same step (on CUDA they are one launch over a table). GEMM has `gemm` and
-    perhaps `launch`, an epilogue that is run on the same rows (`extent` = batch × m) as
-    soon as they are there. COPY copies `reads[0]` to `writes[0]`. LOOP has `count`, and END
-    `bumps`: (buffer, bytes) pairs whose addresses advance each turn. BRANCH goes on at step
-    `target` if the boolean `reads[0]` is false, or always if it reads nothing; the target
-    lies in the same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read,
-    arrays written)`, two sequences in the order of `reads` and `writes`.
+    and run in the same step (on CUDA they are one launch: over a table where they are of
+    one kernel, side by side where not). GEMM has `gemm` and perhaps `launch`, an epilogue
+    that is run on the same rows (`extent` = batch × m) as soon as they are there. COPY
+    copies `reads[0]` to `writes[0]`. LOOP has `count`, and END `bumps`: (buffer, bytes)
+    pairs whose addresses advance each turn. BRANCH goes on at step `target` if the
+    boolean `reads[0]` is false, or always if it reads nothing; the target lies in the
+    same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read, arrays
+    written)`, two sequences in the order of `reads` and `writes`.
     """
 
     kind: StepKind

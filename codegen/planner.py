@@ -188,7 +188,10 @@ class _Planner:
         outputs: dict[Value, Value],
         place: Callable[[Value], int],
     ) -> int | None:
-        """The epilogue's result that may lie where the product does."""
+        """The buffer of an epilogue's result in which the product may lie until then.
+
+        None if there is none.
+        """
         kernel, result = task.kernel, task.result
         assert result is not None
         if kernel is None or result in outputs or result in inner or not kernel.in_place:

@@ -1,6 +1,6 @@
 """Pieces of a region: cut where one kernel cannot hold it, and what a split leaves behind.
 
-A piece shares the region's values: what it reads is among its inputs, computed or not.
+A piece is a graph over the region's own values; what another piece computes is an input of it.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ def late_regions(
 ) -> list[tuple[Graph, dict[Value, Value]]]:
     """What is left after a split: each partial combined, and what depends on that.
 
-    One region for each independent part, with the original value for each of its outputs.
+    One region for each independent part and, for all of them together, the original value of
+    each output.
     """
     new: dict[Value, Value] = {}
     nodes: list[Node] = []

@@ -190,7 +190,8 @@ def _as_vectors(body: Body, axis: Axis) -> Body:
 def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
     """Buffers that are read along the only axis and no other way need no static size.
 
-    Where it has one element that every turn would write, it has no other size.
+    All keep their sizes where the axis has one element and a store names none: over any other
+    size every turn would write that one element.
     """
     found = list(accesses(body.statements))
     if axis.extent == 1 and any(

@@ -298,6 +298,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
         """`s += e` accumulates; `+=` of a product may use one FMA."""
+        # A copy that is read, not stored.
         current = ast.parse(ast.unparse(node.target), mode="eval").body
         current = self.visit(current)
         value = node.value

@@ -28,8 +28,11 @@ MIXED_LIMIT = 256
 class Group:
     """Units that become one kernel, `product` the first matrix product among them.
 
-    `space` has the nodes of the units in their order, unless `mixed`; `size` is their number. No
-    values but those in `shown` are read outside.
+    `space` has the nodes of the units in their order, `size` is their number; no values but those
+    in `shown` are read outside. `simple`: every computed value has all axes and nothing is
+    reduced. `mixed`: `space` is not that of the units in order, so it must be made again.
+    `sandwich`: two products with row work between them; nothing joins it. `merged`: the group
+    that took this one in. `sources`: the groups it reads, which others may have taken in since.
     """
 
     units: list[Unit]

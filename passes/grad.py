@@ -33,7 +33,8 @@ def vjp(graph: Graph, wrt: Sequence[int]) -> Graph:
 def value_and_grad(graph: Graph, wrt: Sequence[int]) -> Graph:
     """The graph with the gradient of its first output, a float scalar, by inputs `wrt`.
 
-    Outputs: those of `graph`, then the gradients. Raises NotDifferentiable otherwise.
+    Outputs: those of `graph`, then the gradients. Raises NotDifferentiable if the first output
+    is no float scalar, or an input of `wrt` is not float.
     """
     first = graph.outputs[0].type
     if first.shape != () or not first.dtype.is_float:
