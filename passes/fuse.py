@@ -297,12 +297,9 @@ class _State:
         """Two products with row work between them, whose middle nobody else reads."""
         if producer.product is None or not producer.space.reduced.keys() - {producer.product}:
             return False
-        units = [*producer.units, *consumer.units]
-        middle = list(self._visible(producer.units))
-        inside = set(units)
-        for value in middle:
-            if value in self.outputs or any(u not in inside for u in self.users[value]):
-                return False
+        inside = {*producer.units, *consumer.units}
+        if self._shown(inside, self._visible(producer.units)):
+            return False
         if len(consumer.units) != 1:
             return False
         self._absorb(producer, consumer)
