@@ -170,17 +170,14 @@ def by_phase(region: Graph, roles: Partition) -> tuple[Graph, Graph] | None:
 
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     """A node with the views that it reads, and everything else with its result as an input."""
-    own = {node}
+    own, inside = {node}, set(region.nodes)
     for other in reversed(region.nodes):
         if other in own:
-            own.update(
-                v.node for v in other.values if v.node in region.nodes and is_access(v.node)
-            )
+            own.update(v.node for v in other.values if v.node in inside and is_access(v.node))
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
     rest = needed(rest, region.outputs)
-    results = tuple(v for v in node.results)
-    first = Graph(region.name, _outside(alone), tuple(alone), results)
+    first = Graph(region.name, _outside(alone), tuple(alone), node.results)
     outputs = tuple(v for v in region.outputs if v.node is not node)
     return first, Graph(region.name, _outside(rest), tuple(rest), outputs)
 
