@@ -43,14 +43,12 @@ class Scope:
 class Elements:
     """Expressions for the values of one region under one partition of its axes."""
 
-    def __init__(
-        self, region: Graph, roles: Partition, *, keep: bool, names: Names | None = None
-    ) -> None:
+    def __init__(self, region: Graph, roles: Partition, *, keep: bool) -> None:
         self.region = region
         self.roles = roles
         self.space = roles.space
         self.keep = keep
-        self.names = names or Names()
+        self.names = Names()
         self.inputs = set(region.inputs)
         self.nodes = [n for n in self.space.nodes if n not in roles.late]
         self.outputs = [v for v in region.outputs if v.node not in roles.late]

@@ -30,9 +30,9 @@ from graphc.codegen.region import is_temporary
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
-from graphc.ir import Node, Value
+from graphc.ir import Graph, Node, Value
 from graphc.ops.products import letter_sizes, split_spec
-from graphc.partition import EXPENSIVE
+from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access, op_of
 
 
@@ -79,6 +79,10 @@ class Nest:
 
 class NestBuilder(Elements):
     """Builds the nest of one region under one partition."""
+
+    def __init__(self, region: Graph, chosen: Partition, *, keep: bool) -> None:
+        super().__init__(region, chosen, keep=keep)
+        self.split: dict[Node, Accumulator] = {}
 
     # --- axes and phases ------------------------------------------------------------------
 
@@ -143,7 +147,6 @@ class NestBuilder(Elements):
         outer, inner = self.ordered_axes()
         phases = []
         local: list[tuple[int, Accumulator]] = []
-        self.split: dict[Node, Accumulator] = {}
         for number in range(last + 1):
             phases.append(self._phase(number, last, local))
         self._outer_targets(last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optree
 
 from graphc import _lazy
@@ -154,6 +156,7 @@ class Compiled:
     """
 
     __name__: str
+    __qualname__: str
 
     def __init__(
         self,
@@ -305,8 +308,36 @@ class Compiled:
             own |= {"target": self.requested, "device": self._device}
         return Compiled(fn, **(own | given))
 
+    def __copy__(self) -> Compiled:
+        """Itself, as of every function."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickled by its name, as a function is, or by that of the function that it compiles."""
+        found: Any = sys.modules.get(self.__module__)
+        for name in self.__qualname__.split("."):
+            found = getattr(found, name, None)
+        settings = self.requested, self.static, self.donate, self.options, self._device
+        return self.__qualname__ if found is self else (_unpickled, (self.function, *settings))
+
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
+
+
+def _unpickled(
+    fn: Callable[..., Any],
+    target: str,
+    static: Sequence[str],
+    donate: Sequence[str],
+    options: Options,
+    device: Device | None,
+) -> Compiled:
+    return Compiled(
+        fn, target=target, static=static, donate=donate, options=options, device=device
+    )
 
 
 def _is_plain(spec: optree.PyTreeSpec) -> bool:
@@ -322,8 +353,16 @@ def _is_plain(spec: optree.PyTreeSpec) -> bool:
 
 def _orders(tree: Any) -> Any:
     """The keys of every dict in their order, which structures do not tell; empty without dicts."""
-    parts = tree.values() if isinstance(tree, dict) else tree
-    found = [_orders(part) for part in parts if isinstance(part, (dict, list, tuple))]
+    if isinstance(tree, dict):
+        parts: Any = tree.values()
+    else:
+        known = isinstance(tree, (list, tuple))
+        parts = tree if known else optree.tree_flatten_one_level(tree)[0]
+    found = [
+        _orders(part)
+        for part in parts
+        if type(part) is not np.ndarray and not optree.tree_is_leaf(part)
+    ]
     if isinstance(tree, dict) and tree:
         return (tuple(tree), *found)
     return tuple(found) if any(found) else ()
