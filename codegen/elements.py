@@ -43,15 +43,15 @@ class Scope:
 class Elements:
     """Expressions for the values of one region under one partition of its axes."""
 
-    def __init__(self, region: Graph, roles: Partition, *, keep: bool) -> None:
+    def __init__(self, region: Graph, chosen: Partition, *, keep: bool) -> None:
         self.region = region
-        self.roles = roles
-        self.space = roles.space
+        self.chosen = chosen
+        self.space = chosen.space
         self.keep = keep
         self.names = Names()
         self.inputs = set(region.inputs)
-        self.nodes = [n for n in self.space.nodes if n not in roles.late]
-        self.outputs = [v for v in region.outputs if v.node not in roles.late]
+        self.nodes = [n for n in self.space.nodes if n not in chosen.late]
+        self.outputs = [v for v in region.outputs if v.node not in chosen.late]
         self.buffers: dict[str, Type] = {}
         self.buffer_of: dict[Value, str] = {}
         self.phase: dict[Value, int] = {}
@@ -74,7 +74,7 @@ class Elements:
 
     def is_inner(self, value: Value) -> bool:
         """Whether a value differs along the inner axes."""
-        return bool(self.space.set_of(value) & self.roles.inner)
+        return bool(self.space.set_of(value) & self.chosen.inner)
 
     # --- expressions --------------------------------------------------------------------
 
@@ -104,9 +104,9 @@ class Elements:
         load = Load(name, at, value.type.dtype.compute)
         if guarded:
             return load
-        inner = any(a.number in self.roles.inner for i in at for a in i.axes())
+        inner = any(a.number in self.chosen.inner for i in at for a in i.axes())
         # Indices of an empty array may mention no axis: it is read where there are no turns.
-        inner |= bool(self.roles.inner) and 0 in value.type.shape
+        inner |= bool(self.chosen.inner) and 0 in value.type.shape
         home = scope if inner else self.outer_scope
         key = (name, tuple(i.key() for i in at))
         if key not in home.known:
@@ -173,7 +173,7 @@ class Elements:
         own = self.own_index(value)
         if name not in self.scratch:
             return own
-        inner = [a for a in self.space.of(value) if a in self.roles.inner]
+        inner = [a for a in self.space.of(value) if a in self.chosen.inner]
         return tuple(axis_index(self.axis(a)) for a in inner if a is not None)
 
     def _compute(self, node: Node, home: Scope, phase: int) -> None:

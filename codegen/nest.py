@@ -97,15 +97,15 @@ class NestBuilder(Elements):
         for axes in sorted(wide, key=lambda axes: -sum(a is not None for a in axes)):
             order |= dict.fromkeys(a for a in axes if a is not None)
         return (
-            [self.axis(a) for a in order if a in self.roles.outer],
-            [self.axis(a) for a in order if a in self.roles.inner],
+            [self.axis(a) for a in order if a in self.chosen.outer],
+            [self.axis(a) for a in order if a in self.chosen.inner],
         )
 
     def find_phases(self) -> int:
         """Number every value's phase; returns the last one."""
         for node in self.nodes:
             before = max((self.phase.get(o, 0) for o in node.values), default=0)
-            local = node in self.space.reduced and node not in self.roles.split
+            local = node in self.space.reduced and node not in self.chosen.split
             for value in node.results:
                 self.phase[value] = before + (1 if local else 0)
         return max(self.phase.values(), default=0)
@@ -168,7 +168,7 @@ class NestBuilder(Elements):
     def _name_buffers(self) -> None:
         for value in (*self.region.inputs, *self.outputs):
             fallback = "x" if value in self.inputs else "out"
-            if value.node in self.roles.split:
+            if value.node in self.chosen.split:
                 continue
             name = self.names.fresh(value.name, fallback)
             self.buffer_of[value] = name
@@ -185,7 +185,7 @@ class NestBuilder(Elements):
             return
         for value in self._kept_values():
             name = self.names.fresh(f"{value.name or 'kept'}_row")
-            inner = [a for a in self.space.of(value) if a in self.roles.inner]
+            inner = [a for a in self.space.of(value) if a in self.chosen.inner]
             shape = tuple(self.space.extent[a] for a in inner if a is not None)
             self.scratch[name] = Type(value.type.dtype.compute, shape)
             self.buffers[name] = self.scratch[name]
@@ -239,7 +239,7 @@ class NestBuilder(Elements):
         wide = self._reads_inner(node)
         home = scope if wide else self.outer_scope
         target: Var | Load = Var(name, expr.dtype)
-        if node in self.roles.split:
+        if node in self.chosen.split:
             self.split[node] = made
             self.buffers[name] = type
             target = Load(name, self.own_index(value), expr.dtype)
@@ -251,7 +251,7 @@ class NestBuilder(Elements):
     def _reads_inner(self, node: Node) -> bool:
         axes = {self.space.find(a) for a in self.space.reduced[node] if a is not None}
         axes |= self.space.set_of(Value(node))
-        return bool(axes & self.roles.inner)
+        return bool(axes & self.chosen.inner)
 
     def _reduced_operands(self, node: Node, scope: Scope, phase: int) -> list[Expr]:
         """The elements that one step of a reduction takes."""

@@ -122,7 +122,7 @@ class _Products:
         first = Task(tiled.kernel, tiled.binding, faults=tiled.faults)
         if not tiled.partials:
             return (first,)
-        late = late_tasks(region, tiled.roles, tiled.partials, self.device, self.schedules)
+        late = late_tasks(region, tiled.chosen, tiled.partials, self.device, self.schedules)
         return (first, *late)
 
     # --- a library ----------------------------------------------------------------------

@@ -144,7 +144,7 @@ def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
     return Graph(region.name, _outside(nodes), tuple(nodes), (output,))
 
 
-def by_phase(region: Graph, roles: Partition) -> tuple[Graph, Graph] | None:
+def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
     """The first reductions of a nest, and the rest with them as inputs; None if that is all.
 
     Elementwise work that both need is done in both.
@@ -154,7 +154,7 @@ def by_phase(region: Graph, roles: Partition) -> tuple[Graph, Graph] | None:
     for node in region.nodes:
         if any(v.node in after for v in node.values):
             after.add(node)
-        elif node in roles.space.reduced:
+        elif node in chosen.space.reduced:
             first.append(node)
             after.add(node)
     results = [v for n in first for v in n.results]
@@ -198,7 +198,7 @@ def needed(nodes: Sequence[Node], outputs: Iterable[Value]) -> list[Node]:
 
 
 def late_regions(
-    region: Graph, roles: Partition, partials: dict[Node, Value]
+    region: Graph, chosen: Partition, partials: dict[Node, Value]
 ) -> list[tuple[Graph, dict[Value, Value]]]:
     """What is left after a split: each partial combined, and what depends on that.
 
@@ -212,7 +212,7 @@ def late_regions(
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:
-        if node in roles.late or node in roles.recomputed or _is_external_in(node, roles):
+        if node in chosen.late or node in chosen.recomputed or _is_external_in(node, chosen):
             operands = tuple(
                 o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
             )
@@ -220,7 +220,7 @@ def late_regions(
             nodes.append(made)
             new.update(zip(node.results, made.results))
     back = {
-        new[v]: v for v in region.outputs if v in new and v.node in {*partials, *roles.late}
+        new[v]: v for v in region.outputs if v in new and v.node in {*partials, *chosen.late}
     }
     return [
         (Graph(f"{region.name}_total", _outside(part), tuple(part), outputs), back)
@@ -241,8 +241,8 @@ def _again(node: Node, operands: tuple[Operand, ...], attrs: Attrs) -> Node:
     )
 
 
-def _is_external_in(node: Node, roles: Partition) -> bool:
-    return is_access(node) and Value(node) in roles.space.external
+def _is_external_in(node: Node, chosen: Partition) -> bool:
+    return is_access(node) and Value(node) in chosen.space.external
 
 
 def _components(

@@ -60,8 +60,8 @@ class Epilogue:
 
     def __post_init__(self) -> None:
         self.result = Value(self.product)
-        self.roles = self._partition()
-        self.builder = NestBuilder(self.rest, self.roles, keep=False)
+        self.chosen = self._partition()
+        self.builder = NestBuilder(self.rest, self.chosen, keep=False)
         self.nest = self.builder.build()
         self.own = self._tile("result_tile", self.compute)
         self.by_rows = self._has_row_work()
@@ -70,7 +70,7 @@ class Epilogue:
         if self.by_rows and not self.nest.inner:
             raise Illegal("rows of one element have no columns to run along")
         kept = {a.name: self._kept(a) for a in self.nest.split}
-        if any(axes and axes != self.roles.inner for axes in kept.values()):
+        if any(axes and axes != self.chosen.inner for axes in kept.values()):
             raise Illegal("the sums of some columns belong together")
         self.sums = [a for a in self.nest.split if not kept[a.name]]
         self.column_sums = [a for a in self.nest.split if kept[a.name]]
@@ -102,7 +102,7 @@ class Epilogue:
         )
 
     def _kept(self, acc: Accumulator) -> frozenset[int]:
-        return self.roles.space.set_of(Value(acc.node))
+        return self.chosen.space.set_of(Value(acc.node))
 
     def _has_row_work(self) -> bool:
         """Whether something is computed along rows, or once for each."""

@@ -87,14 +87,14 @@ class Tiled:
     """The kernel of a product and its epilogue.
 
     `partials` are the buffers that hold parts of reductions over all rows, by their nodes; what
-    depends on these, by `roles`, is left to do.
+    depends on these, by `chosen`, is left to do.
     """
 
     kernel: Kernel
     binding: dict[str, Value]
     faults: dict[int, Node]
     partials: dict[Node, Value]
-    roles: Partition
+    chosen: Partition
 
 
 def tiled_product(region: Graph, product: Node, device: Device) -> Tiled:
@@ -245,7 +245,7 @@ class _Tiling:
         binding = inputs | outputs | temps
         totals = {parts[a.name]: Value(a.node) for a in nest.split}
         kernel = tidy(kernel).computing(self.region.nodes, binding, totals)
-        return Tiled(kernel, binding, nest.faults, partials, self.epilogue.roles)
+        return Tiled(kernel, binding, nest.faults, partials, self.epilogue.chosen)
 
     def _product_buffer(self) -> str | None:
         """The buffer of the product itself, if that is an output of the region."""
