@@ -59,7 +59,7 @@ def print_cpu(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
             names={"i64", *(element(p.type) for p in kernel.params)},
             launch=_launch(kernel),
             grid=kernel.extent,
-            roles=input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes},
+            given=input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes},
         ),
     )
 

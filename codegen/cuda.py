@@ -140,7 +140,7 @@ def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     table, row = _table_names(kernel)
     target = _Cuda(table, row)
     printer = Printer(kernel, target, literals, root)
-    params, roles, launch = _signature(kernel, table)
+    params, given, launch = _signature(kernel, table)
     if _uses_lane(kernel):
         printer.line("lane = cuda.threadIdx.x")
     if kernel.parts:
@@ -161,7 +161,7 @@ def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
             names={*map(element, types), *integers},
             launch=launch,
             grid=kernel.blocks,
-            roles=roles,
+            given=given,
         ),
     )
 

@@ -37,16 +37,16 @@ from graphc.dtypes import Type, i64
 from graphc.index import Index, Loaded
 
 
-def finish(draft: Draft, roles: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
+def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
     """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
-    inputs = {b for b, r in roles.items() if r == "input"}
+    inputs = {b for b, r in params.items() if r == "input"}
     body = in_blocks(draft.body, device, draft.threads)
     # A loop of no turns reads nothing; before it, an empty buffer has nothing to be read.
     full = {b for b in inputs if 0 not in draft.buffers[b].shape}
     body = hoist_constants(_hoist_scratch(inline(body, inputs)), full)
-    params = tuple(Param(b, draft.buffers[b], r) for b, r in roles.items())
+    buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
     if nest.faults:
-        params += (Param("status", Type(i64, (1,)), "status"),)
+        buffers += (Param("status", Type(i64, (1,)), "status"),)
     names, sizes = _axis_names(body, device)
     grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))
     extents = {
@@ -55,7 +55,7 @@ def finish(draft: Draft, roles: dict[str, ParamRole], nest: Nest, device: Device
         if isinstance(s, Loop) and s.axis.number in sizes
     }
     return Kernel(
-        params=params,
+        params=buffers,
         body=body,
         axis_names=names,
         extent=draft.extent,

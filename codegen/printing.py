@@ -323,7 +323,7 @@ class Frame:
     """What a target puts around a kernel's body.
 
     `launch` says in phrases how the kernel is called, `grid` is LAUNCHES's number of workers;
-    `roles` are the parameters with what LAUNCHES says of them.
+    `given` are the parameters with what LAUNCHES says of them.
     """
 
     imports: tuple[str, ...]
@@ -332,7 +332,7 @@ class Frame:
     names: Iterable[str]
     launch: Sequence[str]
     grid: int
-    roles: Mapping[str, str]
+    given: Mapping[str, str]
 
 
 def emitted_file(printer: Printer, frame: Frame) -> str:
@@ -363,7 +363,7 @@ def emitted_file(printer: Printer, frame: Frame) -> str:
 def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[str]:
     """How the kernel is launched, the same in NumPy, and what `python file.py` does."""
     start = f'LAUNCHES = (("{kernel.name}", {frame.grid}, {{'
-    launches = entries(start, frame.roles.items(), "}),)")
+    launches = entries(start, frame.given.items(), "}),)")
     if reference is None:
         return ["", "", *launches, ""]
     totals = entries("TOTALS = {", reference.totals.items(), "}") if reference.totals else []
