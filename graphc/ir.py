@@ -341,12 +341,16 @@ class Builder:
         # The node is still the builder's own: nobody else has seen it.
         object.__setattr__(value.node, "names", tuple(names))
 
+    def replay(self, nodes: Iterable[Node], known: dict[Value, Any]) -> None:
+        """Append nodes on what stands for their operands in `known`, which learns their results."""
+        for node in nodes:
+            operands = [known[o] if isinstance(o, Value) else o for o in node.operands]
+            known.update(zip(node.results, self.rebuild(node, operands), strict=True))
+
     def inline(self, graph: Graph, operands: Sequence[Operand]) -> list[Operand]:
         """Append a copy of `graph`'s nodes, its inputs standing for `operands`."""
         new: dict[Value, Operand] = dict(zip(graph.inputs, operands, strict=True))
-        for node in graph.nodes:
-            read = tuple(new[o] if isinstance(o, Value) else o for o in node.operands)
-            new.update(zip(node.results, self.rebuild(node, read), strict=True))
+        self.replay(graph.nodes, new)
         return [new[v] for v in graph.outputs]
 
     def value(self, operand: Operand, like: Value) -> Value:

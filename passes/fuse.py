@@ -446,9 +446,7 @@ def _emit(
     local: dict[Value, Value] = {}
     for value in captures:
         local[value] = region.parameter(value.type, value.name, value.node.loc)
-    for node in group.nodes:
-        operands = [local[o] if isinstance(o, Value) else o for o in node.operands]
-        local.update(zip(node.results, region.rebuild(node, operands), strict=True))
+    region.replay(group.nodes, local)
     results = state._visible(group.units)
     body = region.graph([local[v] for v in results])
     last = list(group.nodes)[-1]

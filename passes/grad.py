@@ -60,9 +60,7 @@ def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Grap
     for value in graph.inputs:
         builder.parameter(value.type, value.name, value.node.loc)
     forward: dict[Value, Any] = dict(zip(graph.inputs, builder.inputs))
-    for node in graph.nodes:
-        operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
-        forward.update(zip(node.results, builder.rebuild(node, operands), strict=True))
+    builder.replay(graph.nodes, forward)
     builder.order = 1 + max((n.order for n in graph.nodes), default=0)
     with emitting(builder) as emitter:
         cotangents = _seeds(emitter, graph, forward, seed)
