@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from graphc.ir import Graph, Node, Operand, Value, bits
+from graphc.ir import Graph, Node, Operand, Value, bit_key
 
 Commutes = Callable[[Node], bool]
 
@@ -22,7 +22,7 @@ def node_key(
     """
     if commutes(node):
         operands = (frozenset(operands), len(operands))
-    attrs = tuple(sorted((name, bits(value)) for name, value in node.attrs.items()))
+    attrs = tuple(sorted((name, bit_key(value)) for name, value in node.attrs.items()))
     regions = tuple(region_key(region, commutes) for region in node.regions)
     return node.op, operands, attrs, regions, node.tag
 

@@ -48,13 +48,13 @@ class Loc:
         return max(self.column - indent, 0), max(stop - indent, 0)
 
 
-def bits(value: Any) -> Hashable:
+def bit_key(value: Any) -> Hashable:
     """A key that is equal for attributes and numbers of the same type and bits.
 
     `==` is not: to it 0.0 is -0.0 and 1 is True, and nan is not nan. Tuples go by their elements.
     """
     if isinstance(value, tuple):
-        return tuple(map(bits, value))
+        return tuple(map(bit_key, value))
     if isinstance(value, (bool, int, float)):
         return type(value).__name__, repr(value)
     return value
@@ -209,14 +209,14 @@ class Graph:
         builder.inputs.extend(self.inputs)
         for node in self.nodes:
             operands = tuple(new[o] if isinstance(o, Value) else o for o in node.operands)
-            with_origin = builder.origin
+            before = builder.origin
             builder.origin = node
             results = visit(builder, node, operands)
-            builder.origin = with_origin
+            builder.origin = before
             if results is None:
                 results = builder.rebuild(node, operands)
             new.update(zip(node.results, results, strict=True))
-        return builder.graph([builder.value(new[v], v) for v in self.outputs])
+        return builder.graph([builder.as_value(new[v], v) for v in self.outputs])
 
     def map_regions(self, change: Callable[[Graph], Graph]) -> Graph:
         """Apply `change` to the region of every node; the graph itself if nothing changed."""
@@ -353,7 +353,7 @@ class Builder:
         self.replay(graph.nodes, new)
         return [new[v] for v in graph.outputs]
 
-    def value(self, operand: Operand, like: Value) -> Value:
+    def as_value(self, operand: Operand, like: Value) -> Value:
         """`operand` as a value; a rewrite that left a bare number for an output is an error."""
         if isinstance(operand, Literal):
             raise TypeError(f"a literal stands for {like!r}, which must stay a value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphc.ir import Graph, Literal, Node, Operand, Value, bits
+from graphc.ir import Graph, Literal, Node, Operand, Value, bit_key
 from graphc.text_words import Scope, name_values
 
 
@@ -40,7 +40,7 @@ def _same_node(
         and len(m.regions) == len(n.regions)
         and all(_same_operand(x, y, twin) for x, y in zip(m.operands, n.operands, strict=True))
         and m.attrs.keys() == n.attrs.keys()
-        and all(bits(value) == bits(n.attrs[name]) for name, value in m.attrs.items())
+        and all(bit_key(value) == bit_key(n.attrs[name]) for name, value in m.attrs.items())
         and _same_record(m, n, names_a, names_b)
     )
     if not same or not m.regions:

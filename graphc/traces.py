@@ -245,7 +245,7 @@ class Trace:
         """Append a copy of `graph` applied to `arguments`."""
         values = [as_tracer(self, a).value for a in arguments]
         return [
-            Tracer(self, self.builder.value(o, v))
+            Tracer(self, self.builder.as_value(o, v))
             for o, v in zip(self.builder.inline(graph, values), graph.outputs, strict=True)
         ]
 

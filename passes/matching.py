@@ -11,7 +11,7 @@ from typing import Any
 
 from graphc.dtypes import DType
 from graphc.interpret import interpret
-from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, bits, literal
+from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, bit_key, literal
 from graphc.opdef import Op
 from graphc.passes.rewrite import emitting
 from graphc.passes.rules import AttrVar, Rule
@@ -92,9 +92,9 @@ def _attrs_match(
 ) -> Mapping[str, Any] | None:
     for key, wanted in pattern.items():
         if not isinstance(wanted, AttrVar):
-            if bits(wanted) != bits(attrs[key]):
+            if bit_key(wanted) != bit_key(attrs[key]):
                 return None
-        elif bits(bound.get(wanted.name, attrs[key])) != bits(attrs[key]):
+        elif bit_key(bound.get(wanted.name, attrs[key])) != bit_key(attrs[key]):
             return None
         else:
             bound = {**bound, wanted.name: attrs[key]}

@@ -66,7 +66,7 @@ def remat(graph: Graph, report: Report) -> Graph:
             clone(builder, o, node.order) if isinstance(o, Value) else o for o in node.operands
         ]
         new.update(zip(node.results, builder.rebuild(node, operands), strict=True))
-    return builder.graph(builder.value(new[v], v) for v in graph.outputs)
+    return builder.graph(builder.as_value(new[v], v) for v in graph.outputs)
 
 
 def _recomputed(graph: Graph) -> set[Node]:

@@ -60,7 +60,7 @@ def _cut(case: Case, outputs: tuple[Value, ...], inputs: frozenset[Value]) -> Ca
             continue
         operands = [new[o] if isinstance(o, Value) else o for o in node.operands]
         new.update(zip(node.results, builder.rebuild(node, operands), strict=True))
-    ends = [builder.value(new[v], v) for v in outputs]
+    ends = [builder.as_value(new[v], v) for v in outputs]
     return Case(builder.graph(ends), tuple(arrays))
 
 
