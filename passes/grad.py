@@ -67,7 +67,7 @@ def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Grap
         _reverse(emitter, graph, forward, cotangents)
         gradients = []
         for value in (graph.inputs[i] for i in wrt):
-            gradient = _total(emitter, cotangents, forward[value], value.type)
+            gradient = _cotangent(emitter, cotangents, forward[value], value.type)
             _name(emitter, gradient, value)
             gradients.append(gradient)
     return builder.graph([*(forward[v] for v in graph.outputs), *(g.value for g in gradients)])
@@ -107,7 +107,7 @@ def _reverse(
             continue
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
-        g = [_total(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
+        g = [_cotangent(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
         for cotangent, value in zip(g, node.results, strict=True):
             _name(emitter, cotangent, value)
         out = [emitter.wrap(r) for r in results]
@@ -149,7 +149,7 @@ def _name(emitter: Emitter, cotangent: Tracer, value: Value) -> None:
         emitter.builder.name_value(made, f"d{value.name}")
 
 
-def _total(
+def _cotangent(
     emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, type: Type
 ) -> Tracer:
     """The cotangent of a value; zeros if nothing depends on it."""
