@@ -19,7 +19,7 @@ from graphc.codegen.kernel import (
     Var,
     walk,
 )
-from graphc.codegen.roles import THREADS, WORKER, Body, Draft, flatten, inner_loops
+from graphc.codegen.roles import CHUNK, THREADS, Body, Draft, flatten, inner_loops
 from graphc.codegen.walks import expressions, map_expr, map_exprs, subexpressions
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Index, as_index, axis_index
@@ -33,7 +33,7 @@ SHORT_ROW = 24
 def columns(body: Body, lane: Axis) -> Draft:
     """Lanes run over a block of an outer axis, inner axes are serial (CPU)."""
     size = lane.size
-    blocks = Axis(WORKER - 1, -(-size // LANES))
+    blocks = Axis(CHUNK, -(-size // LANES))
     others = [a for a in body.outer if a != lane]
     whole, new = flatten([*others, blocks])
     block = new.get(blocks, as_index(whole) if blocks.extent != 1 or others else Index())

@@ -30,7 +30,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.nest import Nest
-from graphc.codegen.roles import WORKER, Draft
+from graphc.codegen.roles import BLOCK, CHUNK, Draft
 from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Type, i64
@@ -101,9 +101,9 @@ _BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
 
 
 def _base_name(loop: Loop, parts: bool, place: dict[int, str]) -> str:
-    if loop.role == "chunk" and (parts or loop.axis.number == WORKER - 1):
+    if loop.role == "chunk" and (parts or loop.axis.number == CHUNK):
         return "chunk"
-    if loop.axis.number < WORKER - 1:
+    if loop.axis.number <= BLOCK:
         return "block"
     if loop.role == "serial" and (loop.start is None or not parts):
         return "k"

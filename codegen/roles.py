@@ -41,8 +41,11 @@ from graphc.device import Device
 from graphc.dtypes import Dim, Type
 from graphc.index import Axis, Index, axis_index, unravel
 
-INNER, WORKER = -1, -2
-"""Numbers of the stand-in for the inner axes, and of the axis over workers."""
+INNER, WORKER, CHUNK, BLOCK = range(-1, -5, -1)
+"""Numbers of axes: the stand-in for the inner ones, those over workers and over chunks of rows.
+
+From BLOCK downward they are axes over blocks.
+"""
 THREADS = 256
 
 
@@ -84,11 +87,11 @@ def stacked(nest: Nest) -> tuple[Statement, ...]:
     return (*statements, *nest.after)
 
 
-def flatten(axes: Sequence[Axis], number: int = WORKER) -> tuple[Axis, dict[Axis, Index]]:
+def flatten(axes: Sequence[Axis]) -> tuple[Axis, dict[Axis, Index]]:
     """One axis over all of `axes`, and what each of them is in terms of it."""
     if len(axes) == 1:
         return axes[0], {}
-    whole = Axis(number, math.prod(a.size for a in axes))
+    whole = Axis(WORKER, math.prod(a.size for a in axes))
     return whole, dict(zip(axes, unravel(axis_index(whole), [a.size for a in axes])))
 
 

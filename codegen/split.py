@@ -24,7 +24,8 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.roles import (
-    WORKER,
+    BLOCK,
+    CHUNK,
     Body,
     Draft,
     expand_inner,
@@ -47,7 +48,7 @@ def split_rows(
     `parts` names the partial buffer of each split accumulator. On the CPU lanes run over rows
     where those are short.
     """
-    whole, new = flatten(body.outer, WORKER)
+    whole, new = flatten(body.outer)
     total = whole.size
     width = math.prod(a.size for a in body.inner)
     short = not device.is_cuda and bool(nest.local) and is_short(total, width)
@@ -57,7 +58,7 @@ def split_rows(
     turns = block_turns("serial" if body.inner else "lane", device, threads)
     if size > 2 * turns and not short:
         size = -(-size // turns) * turns
-    chunk = Axis(WORKER - 1, max(-(-total // size), 1))
+    chunk = Axis(CHUNK, max(-(-total // size), 1))
     statements = substitute(body.statements, new)
     plan = _Partials(nest, body, chunk, parts, statements)
     start = axis_index(chunk) * size
@@ -65,7 +66,7 @@ def split_rows(
     if not body.inner:
         rows_loop: Statement = Loop(whole, "lane", plan.statements, start, start + size)
     elif short:
-        block = Axis(WORKER - 2, size // LANES)
+        block = Axis(BLOCK, size // LANES)
         first = start + axis_index(block) * LANES
         inside = lane_segments(plan.statements, whole, first, body.inner, plan.buffers)
         rows_loop = Loop(block, "serial", tuple(inside))
