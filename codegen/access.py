@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernel import (
+    DEALT,
     Check,
     Expr,
     IndexValue,
@@ -270,4 +271,4 @@ def _before(read: _Touch, write: _Touch, lanes: bool) -> bool:
     # A loop around both that does not choose the element would read again what was written.
     axes = {axis for index in write.index for axis in index.axes()}
     loops = [s for s in shared if isinstance(s, Loop)]
-    return all(s.role in ("chunk", "flat") or s.axis in axes for s in loops)
+    return all(s.role in DEALT or s.axis in axes for s in loops)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from graphc.codegen.kernel import (
+    TURNS_OF_ONE,
     Const,
     Let,
     Load,
@@ -74,7 +75,7 @@ class _Blocks:
             return (replace(s, body=self.body(s.body)),)
         if not isinstance(s, Loop):
             return (s,)
-        sums = self._sums(s) if s.role in ("lane", "serial") else []
+        sums = self._sums(s) if s.role in TURNS_OF_ONE else []
         spans = self._spans(s) if sums else []
         if not spans:
             return (replace(s, body=self.body(s.body)),)

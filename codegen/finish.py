@@ -8,6 +8,7 @@ from dataclasses import replace
 from graphc.codegen.access import accesses
 from graphc.codegen.blocks import in_blocks
 from graphc.codegen.kernel import (
+    TURNS_OF_ONE,
     Check,
     Combine,
     Const,
@@ -90,7 +91,7 @@ def _axis_names(
         if number in names:
             continue
         names[number] = _unlike(names.values(), _base_name(loop, parts, place))
-        if loop.role in ("lane", "serial") and not device.is_cuda:
+        if loop.role in TURNS_OF_ONE and not device.is_cuda:
             sizes[number] = f"{names[number]}s"
         elif loop.role == "flat" and device.is_cuda:
             sizes[number] = "n"

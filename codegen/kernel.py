@@ -135,6 +135,10 @@ class Combine:
 
 
 LoopRole = Literal["chunk", "flat", "lane", "thread", "serial", "inner"]
+DEALT = ("chunk", "flat")
+"""Roles of loops whose turns are dealt out to workers."""
+TURNS_OF_ONE = ("lane", "serial")
+"""Roles of loops whose turns one worker runs through."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from graphc.codegen.kernel import (
+    DEALT,
     Apply,
     Barrier,
     Check,
@@ -96,7 +97,7 @@ class _Canonical:
     def loop(self, loop: Loop) -> str:
         # The extent of a dealt-out axis is the launch's, not the kernel's.
         axis = loop.axis
-        given = axis.number in self._kernel.sizes or loop.role in ("chunk", "flat")
+        given = axis.number in self._kernel.sizes or loop.role in DEALT
         extent = "n" if given else axis.extent
         head = f"{loop.role} {self.axis(axis.number)}:{extent}"
         inside = self.body(loop.body)
