@@ -21,7 +21,7 @@ from graphc.codegen.kernel import (
     When,
     walk,
 )
-from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
+from graphc.codegen.walks import map_body, map_expr, map_exprs, parts
 from graphc.dtypes import Type
 from graphc.index import Axis, Condition, Index, as_index
 
@@ -40,10 +40,9 @@ def own_accesses(statement: Statement) -> Iterable[Access]:
         yield statement.buffer, statement.index
     if isinstance(statement, Update) and isinstance(statement.target, Load):
         yield statement.target.buffer, statement.target.index
-    for expr in expressions(statement):
-        for part in subexpressions(expr):
-            if isinstance(part, Load):
-                yield part.buffer, part.index
+    for part in parts(statement):
+        if isinstance(part, Load):
+            yield part.buffer, part.index
 
 
 def other_indices(body: Sequence[Statement]) -> Iterable[Index]:
@@ -56,12 +55,11 @@ def own_numbers(statement: Statement) -> Iterable[Index]:
     """Those of a statement itself, without what is inside it."""
     conditions: tuple[Condition, ...] = getattr(statement, "conditions", ())
     yield from (c.index for c in conditions)
-    for expr in expressions(statement):
-        for part in subexpressions(expr):
-            if isinstance(part, IndexValue):
-                yield part.index
-            elif isinstance(part, Masked):
-                yield from (c.index for c in part.conditions)
+    for part in parts(statement):
+        if isinstance(part, IndexValue):
+            yield part.index
+        elif isinstance(part, Masked):
+            yield from (c.index for c in part.conditions)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.roles import CHUNK, THREADS, Body, Draft, flatten, inner_loops
-from graphc.codegen.walks import expressions, map_expr, map_exprs, subexpressions
+from graphc.codegen.walks import map_expr, map_exprs, parts
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Index, as_index, axis_index
 
@@ -105,10 +105,9 @@ def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, DType]:
             target = statement.target if isinstance(statement, Update) else None
             if isinstance(target, Var) and home.get(target.name, number) != number:
                 found[target.name] = target.dtype
-            for expr in expressions(statement):
-                for part in subexpressions(expr):
-                    if isinstance(part, Var) and home.get(part.name, number) != number:
-                        found[part.name] = part.dtype
+            for part in parts(statement):
+                if isinstance(part, Var) and home.get(part.name, number) != number:
+                    found[part.name] = part.dtype
             if isinstance(statement, Let):
                 home[statement.name] = number
     return found

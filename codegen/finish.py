@@ -32,7 +32,7 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import BLOCK, CHUNK, Draft
-from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
+from graphc.codegen.walks import map_body, map_expr, map_exprs, parts, subexpressions
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Index, Loaded
@@ -84,13 +84,13 @@ def _axis_names(
     sizes: dict[int, str] = {}
     loops = [s for s in walk(body) if isinstance(s, Loop)]
     dealt = {s.axis for s in loops if s.role == "chunk"}
-    parts = any(a in dealt for s in loops if s.start is not None for a in s.start.axes())
+    chunked = any(a in dealt for s in loops if s.start is not None for a in s.start.axes())
     place = _places(body)
     for loop in loops:
         number = loop.axis.number
         if number in names:
             continue
-        names[number] = _unlike(names.values(), _base_name(loop, parts, place))
+        names[number] = _unlike(names.values(), _base_name(loop, chunked, place))
         if loop.role in TURNS_OF_ONE and not device.is_cuda:
             sizes[number] = f"{names[number]}s"
         elif loop.role == "flat" and device.is_cuda:
@@ -101,12 +101,12 @@ def _axis_names(
 _BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
 
 
-def _base_name(loop: Loop, parts: bool, place: dict[int, str]) -> str:
-    if loop.role == "chunk" and (parts or loop.axis.number == CHUNK):
+def _base_name(loop: Loop, chunked: bool, place: dict[int, str]) -> str:
+    if loop.role == "chunk" and (chunked or loop.axis.number == CHUNK):
         return "chunk"
     if loop.axis.number <= BLOCK:
         return "block"
-    if loop.role == "serial" and (loop.start is None or not parts):
+    if loop.role == "serial" and (loop.start is None or not chunked):
         return "k"
     if loop.role == "flat":
         return "i"
@@ -237,10 +237,9 @@ def _read_at(body: Sequence[Statement]) -> dict[str, list[int]]:
     """For every value the depth in loops of each place that reads it."""
     found: dict[str, list[int]] = {}
     for level, statement in _with_depth(body, 0):
-        for expr in expressions(statement):
-            for part in subexpressions(expr):
-                if isinstance(part, Var):
-                    found.setdefault(part.name, []).append(level)
+        for part in parts(statement):
+            if isinstance(part, Var):
+                found.setdefault(part.name, []).append(level)
     return found
 
 

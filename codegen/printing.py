@@ -33,7 +33,7 @@ from graphc.codegen.kernel_text import index_text
 from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
 from graphc.codegen.reference import Reference, print_reference, shortest
 from graphc.codegen.spelling import COMPARISONS, UNARY
-from graphc.codegen.walks import expressions, subexpressions
+from graphc.codegen.walks import parts
 from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
 
@@ -287,8 +287,7 @@ def literal_dtype(kernel: Kernel) -> DType:
     """The dtype of the kernel's bare literals: f64 where all floats are."""
     found = {p.type.dtype.compute for part in kernel.whole for p in part.params}
     for statement in (s for part in kernel.whole for s in walk(part.body)):
-        for expr in expressions(statement):
-            found |= {e.dtype for e in subexpressions(expr)}
+        found |= {part.dtype for part in parts(statement)}
     return f64 if f64 in found and f32 not in found else f32
 
 

@@ -51,6 +51,12 @@ def subexpressions(expr: Expr) -> Iterator[Expr]:
         yield from subexpressions(expr.other)
 
 
+def parts(statement: Statement) -> Iterator[Expr]:
+    """The expressions of a statement itself, and everything in them."""
+    for expr in expressions(statement):
+        yield from subexpressions(expr)
+
+
 def map_expr(expr: Expr, change: ExprChange) -> Expr:
     """Rebuild an expression from the inside out."""
     if isinstance(expr, Apply):
