@@ -32,7 +32,14 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import BLOCK, CHUNK, Draft
-from graphc.codegen.walks import map_body, map_expr, map_exprs, parts, subexpressions
+from graphc.codegen.walks import (
+    accumulated,
+    map_body,
+    map_expr,
+    map_exprs,
+    parts,
+    subexpressions,
+)
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Index, Loaded
@@ -149,11 +156,7 @@ def hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Stat
 def _independent(loop: Loop, inputs: set[str]) -> tuple[list[Statement], tuple[Statement, ...]]:
     """The statements of a loop that say the same at every turn, and the others."""
     changing = {s.name for s in walk(loop.body) if isinstance(s, Combine)}
-    changing |= {
-        s.target.name
-        for s in walk(loop.body)
-        if isinstance(s, Update) and isinstance(s.target, Var)
-    }
+    changing |= accumulated(loop.body)
     own = changing | {s.name for s in walk(loop.body) if isinstance(s, Let)}
 
     def is_fixed(index: Index) -> bool:

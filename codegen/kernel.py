@@ -124,6 +124,16 @@ class Update:
     expr: Expr
     origin: Origin | None = None
 
+    @property
+    def variable(self) -> str | None:
+        """The variable that is accumulated into, if it is one."""
+        return self.target.name if isinstance(self.target, Var) else None
+
+    @property
+    def buffer(self) -> str | None:
+        """The buffer an element of which is accumulated into, if it is one."""
+        return self.target.buffer if isinstance(self.target, Load) else None
+
 
 @dataclass(frozen=True)
 class Combine:

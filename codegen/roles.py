@@ -33,7 +33,6 @@ from graphc.codegen.kernel import (
     Statement,
     Store,
     Update,
-    Var,
     walk,
 )
 from graphc.codegen.nest import Accumulator, Nest
@@ -120,8 +119,8 @@ def expand_inner(
             continue
         result.append(inner_loops(axes, statement.body, last))
         for s in statement.body:
-            if isinstance(s, Update) and isinstance(s.target, Var) and s.target.name in by_name:
-                made = by_name[s.target.name]
+            if isinstance(s, Update) and s.variable in by_name:
+                made = by_name[s.variable]
                 result.append(Combine(made.name, made.function, s.target.dtype))
     return result
 

@@ -34,7 +34,7 @@ from graphc.codegen.roles import (
     once_at_outer,
     threads_for,
 )
-from graphc.codegen.walks import map_body
+from graphc.codegen.walks import feeds, map_body
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis, axis_index
@@ -122,12 +122,8 @@ class _Partials:
         self.statements = map_body(statements, self._retarget)
 
     def _retarget(self, s: Statement) -> Statement:
-        if (
-            isinstance(s, Update)
-            and isinstance(s.target, Load)
-            and s.target.buffer in self.targets
-        ):
-            return replace(s, target=self.targets[s.target.buffer])
+        if isinstance(s, Update) and s.buffer in self.targets:
+            return replace(s, target=self.targets[s.buffer])
         return s
 
     def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
@@ -143,7 +139,7 @@ class _Partials:
             still = [s for s in loop.body if isinstance(s, Update) and self._stays(s, loop)]
             if not still:
                 return loop
-            accs = [self.of[s.target.buffer] for s in still if isinstance(s.target, Load)]
+            accs = [self.of[s.buffer] for s in still if s.buffer in self.of]
             own = {id(s): Var(a.name, a.type.dtype) for s, a in zip(still, accs, strict=True)}
             fed = tuple(
                 replace(s, target=own[id(s)]) if isinstance(s, Update) and id(s) in own else s
@@ -169,9 +165,4 @@ class _Partials:
 
 def _fed_inside(body: Sequence[Statement], name: str) -> bool:
     """Whether an accumulator is fed within a loop over the inner axes."""
-    return any(
-        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
-        for loop in body
-        if isinstance(loop, Loop)
-        for s in walk(loop.body)
-    )
+    return any(isinstance(loop, Loop) and feeds(loop.body, name) for loop in body)

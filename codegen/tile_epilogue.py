@@ -26,13 +26,12 @@ from graphc.codegen.kernel import (
     Var,
     When,
     origin_of,
-    walk,
 )
 from graphc.codegen.nest import Accumulator, NestBuilder
 from graphc.codegen.roles import INNER, expand_inner, stacked
 from graphc.codegen.spelling import convert
 from graphc.codegen.tile import Tile, element_at, padded
-from graphc.codegen.walks import map_body, map_expr, map_exprs
+from graphc.codegen.walks import feeds, map_body, map_expr, map_exprs
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index
 from graphc.ir import Graph, Node, Value
@@ -124,7 +123,7 @@ class Epilogue:
         reading = [n for n, p in enumerate(self.nest.phases) if _reads(p.inside, name)]
         free = True
         for acc in self.column_sums:
-            at = next(n for n, p in enumerate(self.nest.phases) if _feeds(p.inside, acc.name))
+            at = next(n for n, p in enumerate(self.nest.phases) if feeds(p.inside, acc.name))
             if (
                 free
                 and at >= max(reading, default=0)
@@ -246,11 +245,11 @@ class Epilogue:
 
         def statement(s: Statement) -> Statement:
             s = map_exprs(s, lambda e: map_expr(e, expression))
-            if not isinstance(s, Update) or not isinstance(s.target, Load):
+            if not isinstance(s, Update) or s.buffer is None:
                 return s
-            if s.target.buffer in self.terms:
-                return Store(self.terms[s.target.buffer], (i, j), s.expr, s.origin)
-            return replace(s, target=Var(s.target.buffer, s.target.dtype))
+            if s.buffer in self.terms:
+                return Store(self.terms[s.buffer], (i, j), s.expr, s.origin)
+            return replace(s, target=Var(s.buffer, s.target.dtype))
 
         return substitute(map_body(body, statement), self._places(row, column))
 
@@ -263,10 +262,3 @@ def _when(
 
 def _reads(body: Sequence[Statement], buffer: str | None) -> bool:
     return any(name == buffer for name, _ in accesses(body))
-
-
-def _feeds(body: Sequence[Statement], name: str) -> bool:
-    return any(
-        isinstance(s, Update) and isinstance(s.target, Load) and s.target.buffer == name
-        for s in walk(body)
-    )

@@ -16,6 +16,7 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     When,
+    walk,
 )
 
 StatementChange = Callable[[Statement], Statement | list[Statement] | None]
@@ -55,6 +56,17 @@ def parts(statement: Statement) -> Iterator[Expr]:
     """The expressions of a statement itself, and everything in them."""
     for expr in expressions(statement):
         yield from subexpressions(expr)
+
+
+def feeds(body: Sequence[Statement], buffer: str) -> bool:
+    """Whether something is accumulated into elements of a buffer."""
+    return any(isinstance(s, Update) and s.buffer == buffer for s in walk(body))
+
+
+def accumulated(body: Sequence[Statement]) -> set[str]:
+    """The variables that are accumulated into."""
+    made = {s.variable for s in walk(body) if isinstance(s, Update)}
+    return {name for name in made if name is not None}
 
 
 def map_expr(expr: Expr, change: ExprChange) -> Expr:
