@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.access import accesses
@@ -43,6 +43,7 @@ from graphc.codegen.walks import (
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Index, Loaded
+from graphc.naming import distinct
 
 
 def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
@@ -97,7 +98,7 @@ def _axis_names(
         number = loop.axis.number
         if number in names:
             continue
-        names[number] = _unlike(names.values(), _base_name(loop, chunked, place))
+        names[number] = distinct(_base_name(loop, chunked, place), names.values(), between="")
         if loop.role in TURNS_OF_ONE and not device.is_cuda:
             sizes[number] = f"{names[number]}s"
         elif loop.role == "flat" and device.is_cuda:
@@ -129,14 +130,6 @@ def _places(body: Sequence[Statement]) -> dict[int, str]:
                 last = d == len(at) - 1
                 found.setdefault(index.axis.number, "col" if last else "row")
     return found
-
-
-def _unlike(taken: Iterable[str], base: str) -> str:
-    taken = set(taken)
-    name, number = base, 2
-    while name in taken:
-        name, number = f"{base}{number}", number + 1
-    return name
 
 
 def hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:

@@ -25,9 +25,9 @@ from graphc.codegen.kernel import (
     When,
     walk,
 )
-from graphc.codegen.names import distinct
 from graphc.dtypes import i64
 from graphc.index import Axis, Index, Loaded, Quotient, Remainder
+from graphc.naming import distinct
 
 Names = frozenset[str]
 

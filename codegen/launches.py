@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from graphc.codegen.access import share_buffer
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.kernel_text import kernel_key
-from graphc.codegen.names import distinct, entry_name
+from graphc.codegen.names import entry_name
 from graphc.codegen.plan import Extent, Launch, Step, Table
 from graphc.device import Device
+from graphc.naming import distinct
 
 Spell = Callable[[Kernel], str]
 

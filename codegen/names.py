@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Container
 
 from graphc.codegen import device_lib
 
@@ -44,14 +43,6 @@ class Names:
 
 def _is_builtin(name: str) -> bool:
     return hasattr(device_lib, name) or hasattr(builtins, name)
-
-
-def distinct(base: str, taken: Container[str]) -> str:
-    """`base`, or with a number behind it, so that it is none of those taken."""
-    name, number = base, 2
-    while name in taken:
-        name, number = f"{base}_{number}", number + 1
-    return name
 
 
 def entry_name(name: str) -> str:

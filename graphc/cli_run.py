@@ -22,6 +22,7 @@ from graphc.errors import ArgumentError, GraphcError, RuntimeFault, SignatureErr
 from graphc.interpret import interpret
 from graphc.ir import Graph, Value
 from graphc.lowered import Lowered, lower_graph
+from graphc.naming import distinct
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
 from graphc.options import Options
@@ -124,11 +125,7 @@ def _output_names(graph: Graph) -> list[str]:
     """The outputs' names in the text, those without one numbered, each once."""
     names: list[str] = []
     for number, value in enumerate(graph.outputs):
-        base = value.name or f"out{number}"
-        name, count = base, 2
-        while name in names:
-            name, count = f"{base}_{count}", count + 1
-        names.append(name)
+        names.append(distinct(value.name or f"out{number}", names))
     return names
 
 

@@ -17,6 +17,7 @@ from graphc.codegen.planner import make_plan
 from graphc.device import CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
+from graphc.naming import distinct
 from graphc.ops.products import letters_of
 from graphc.options import Options
 from graphc.passes.pipeline import Step as Stage
@@ -103,10 +104,7 @@ class Lowered:
         """The graph after every pass, by name, in order; a repeated name gets a number."""
         found: dict[str, Graph] = {}
         for stage in self.stages:
-            name, number = stage.name, 2
-            while name in found:
-                name, number = f"{stage.name}_{number}", number + 1
-            found[name] = stage.graph
+            found[distinct(stage.name, found)] = stage.graph
         return found
 
     @property

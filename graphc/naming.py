@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,14 @@ def identifier(path: Sequence[Any]) -> str:
     name = "_".join(map(str, path))
     clean = "".join(c if c.isalnum() else "_" for c in name)
     return clean if clean.isidentifier() else f"arg_{clean}"
+
+
+def distinct(base: str, taken: Container[str], between: str = "_") -> str:
+    """`base`, or with the first number behind it, from 2 on, that makes it none of those taken."""
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}{between}{number}", number + 1
+    return name
 
 
 def kernel_name(nodes: Sequence[Node]) -> str:
