@@ -36,6 +36,7 @@ from graphc.codegen.spelling import COMPARISONS, UNARY
 from graphc.codegen.walks import parts
 from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
+from graphc.text_words import order_mark
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
 _CHOICE, _COMPARISON, _UNARY, _ATOM = -1, 0, 7, 9
@@ -248,14 +249,7 @@ def _place(origin: Origin | None, root: str) -> str:
     """File, line and derivative order, as dumps of a graph have them."""
     if origin is None or not origin.loc.source:
         return ""
-    grad = (
-        ""
-        if not origin.order
-        else " (grad)"
-        if origin.order == 1
-        else f" (grad {origin.order})"
-    )
-    return f"{relative(origin.loc.file, root)}:{origin.loc.line}{grad}"
+    return f"{relative(origin.loc.file, root)}:{origin.loc.line}{order_mark(origin.order)}"
 
 
 def user_line(origin: Origin | None, root: str) -> str:

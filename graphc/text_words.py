@@ -250,7 +250,7 @@ _HEADER = re.compile(
 def spell_section(section: Section, root: str | None) -> str:
     """The header over lines of one location and derivative order."""
     loc, order = section
-    grad = "" if order == 0 else " (grad)" if order == 1 else f" (grad {order})"
+    grad = order_mark(order)
     if loc is None:
         return f"# no location{grad}"
     place = f"{_spell_file(loc.file, root)}:{loc.line}"
@@ -262,6 +262,11 @@ def spell_section(section: Section, root: str | None) -> str:
     if source and all(c.isprintable() or c == "\t" for c in source):
         return f"# {place}{grad}: {source}"
     return f"# {place}{grad}" + (f":: {spell_string(source)}" if source else "")
+
+
+def order_mark(order: int) -> str:
+    """What behind a place says the derivative order: nothing for 0, ` (grad)`, ` (grad 2)`."""
+    return "" if order == 0 else " (grad)" if order == 1 else f" (grad {order})"
 
 
 def read_section(line: str, root: str | None) -> Section | None:
