@@ -29,7 +29,7 @@ from graphc.dtypes import i64
 from graphc.index import Axis, Index, Loaded, Quotient, Remainder
 from graphc.naming import distinct
 
-Names = frozenset[str]
+Taken = frozenset[str]
 
 
 def name_indices(kernel: Kernel) -> Kernel:
@@ -58,7 +58,7 @@ class _Namer:
     axis_names: Mapping[int, str]
 
     def level(
-        self, body: Sequence[Statement], axes: frozenset[int], taken: Names
+        self, body: Sequence[Statement], axes: frozenset[int], taken: Taken
     ) -> tuple[Statement, ...]:
         """The statements of one loop, with variables before the first of them that uses each."""
         chosen = [u for u in self._uses(body, axes) if u.inside or u.count > 1]
@@ -81,7 +81,7 @@ class _Namer:
         changed = map_every_index(body, change) if names else body
         return (*result, *(self._descend(s, axes, taken) for s in changed))
 
-    def _descend(self, statement: Statement, axes: frozenset[int], taken: Names) -> Statement:
+    def _descend(self, statement: Statement, axes: frozenset[int], taken: Taken) -> Statement:
         if isinstance(statement, Loop):
             own = self.level(statement.body, axes | {statement.axis.number}, taken)
             return replace(statement, body=own)
@@ -106,7 +106,7 @@ class _Namer:
                     use.places.insert(0 if whole else len(use.places), place)
         return list(found.values())
 
-    def _name(self, use: _Use, taken: Names) -> str:
+    def _name(self, use: _Use, taken: Taken) -> str:
         """`row` or `col`; behind the name of its axis where it is not the whole index."""
         if any(factor < 0 for _, factor in use.part.terms):
             return distinct("at", taken)

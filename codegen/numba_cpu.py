@@ -28,7 +28,7 @@ from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
 from graphc.codegen.layout import Layout, compile_error, layout
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.scalar_llvm import FAST, CpuArith
-from graphc.codegen.transform import Names, rewrite
+from graphc.codegen.transform import Vocabulary, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 
@@ -113,7 +113,7 @@ def _no_helper(helper: DeviceHelper) -> Any:
     raise ParseError(f"{helper.name} is for CUDA kernels")
 
 
-def _names(kernel: KernelSource) -> Names:
+def _vocabulary(kernel: KernelSource) -> Vocabulary:
     used = 0
 
     def scratch(kind: Type, slot: int, slots: int) -> Buffer:
@@ -123,7 +123,7 @@ def _names(kernel: KernelSource) -> Names:
             raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
         return Buffer(kind, Access("stack", slot, slots))
 
-    return Names(_functions(), scratch, _no_helper, {})
+    return Vocabulary(_functions(), scratch, _no_helper, {})
 
 
 def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
@@ -144,7 +144,7 @@ def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
         else:
             lines.append(f"{name} = _word(_table, {k})")
     params = ("_table", "lo", "hi")
-    return rewrite(kernel, plan, _names(kernel), params, "\n".join(lines), given)
+    return rewrite(kernel, plan, _vocabulary(kernel), params, "\n".join(lines), given)
 
 
 def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from graphc._lazy import load
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
 from graphc.codegen.layout import Layout, compile_error, layout
-from graphc.codegen.transform import Names, rewrite, rewrite_helper
+from graphc.codegen.transform import Vocabulary, rewrite, rewrite_helper
 from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
 
@@ -94,7 +94,7 @@ def _functions() -> Mapping[str, Any]:
     )
 
 
-def _names(kernel: KernelSource, plan: Layout, cuda: Any) -> Names:
+def _vocabulary(kernel: KernelSource, plan: Layout, cuda: Any) -> Vocabulary:
     buffers = load("graphc.codegen.buffers")
     used = 0
 
@@ -107,15 +107,15 @@ def _names(kernel: KernelSource, plan: Layout, cuda: Any) -> Names:
 
     @cache
     def helper(record: DeviceHelper) -> Any:
-        return cuda.jit(device=True, inline="always")(rewrite_helper(record, names))
+        return cuda.jit(device=True, inline="always")(rewrite_helper(record, vocabulary))
 
     def located(name: str) -> Any:
         return _global_buffer(plan, name, plan.located[name])
 
     kinds = [kind for _, kind in kernel.params if isinstance(kind, Type)]
     counter = i32 if all(map(buffers.is_small, (*kinds, *plan.located.values()))) else i64
-    names = Names(_functions(), scratch, helper, {"cuda": cuda}, counter, located)
-    return names
+    vocabulary = Vocabulary(_functions(), scratch, helper, {"cuda": cuda}, counter, located)
+    return vocabulary
 
 
 def _global_buffer(plan: Layout, name: str, kind: Type) -> Any:
@@ -145,7 +145,7 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     nvvm = load("numba.cuda.cudadrv.nvvm")
     plan = layout(kernel)
     names = [name for name, _ in kernel.params]
-    function = rewrite(kernel, plan, _names(kernel, plan, cuda), names)
+    function = rewrite(kernel, plan, _vocabulary(kernel, plan, cuda), names)
     try:
         result = compiler.compile_cuda(
             function,

@@ -49,7 +49,7 @@ FAILED = "_failed"  # the local that holds the greatest code of a failed check
 
 
 @dataclass(frozen=True)
-class Names:
+class Vocabulary:
     """What a target offers to the rewritten function."""
 
     functions: Mapping[str, Any]  # rows of scalar.py, `scratch`, `scratch_like`, `like`, ...
@@ -66,12 +66,12 @@ class _Rewriter(ast.NodeTransformer):
     def __init__(
         self,
         environment: Mapping[str, Any],
-        names: Names,
+        vocabulary: Vocabulary,
         literals: DType,
         slots: tuple[int, int],
         where: str,
     ) -> None:
-        self.environment, self.names, self.literals = environment, names, literals
+        self.environment, self.vocabulary, self.literals = environment, vocabulary, literals
         self.next_slot, self.slots = slots
         self.where = where
         self.globals: dict[str, Any] = {}
@@ -94,9 +94,11 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Name(name, ast.Load())
 
     def call(self, function: str, *operands: ast.expr) -> ast.expr:
-        if function not in self.names.functions:
+        if function not in self.vocabulary.functions:
             raise ParseError(f"{self.where}: there is no scalar function {function}")
-        return ast.Call(self.bind(function, self.names.functions[function]), [*operands], [])
+        return ast.Call(
+            self.bind(function, self.vocabulary.functions[function]), [*operands], []
+        )
 
     def constant(self, value: Any, dtype: DType) -> ast.Name:
         typed = dtype.compute.numpy.type(value)
@@ -128,8 +130,8 @@ class _Rewriter(ast.NodeTransformer):
         number = self.number(node)
         if number is not None:
             return self.visit(ast.Constant(number))
-        if node.id in self.names.modules:
-            self.globals[node.id] = self.names.modules[node.id]
+        if node.id in self.vocabulary.modules:
+            self.globals[node.id] = self.vocabulary.modules[node.id]
             return node
         if hasattr(builtins, node.id) and node.id not in self.environment:
             return node
@@ -203,7 +205,7 @@ class _Rewriter(ast.NodeTransformer):
             return self.cast(DTYPES[target.name], operand)
         if isinstance(target, DeviceHelper):
             operands = [self.visit(a) for a in node.args]
-            return ast.Call(self.bind(name, self.names.helper(target)), operands, [])
+            return ast.Call(self.bind(name, self.vocabulary.helper(target)), operands, [])
         known = getattr(target, "__name__", None)
         if known == "scratch":
             return self.scratch(*self.arguments(node, 1))
@@ -227,7 +229,7 @@ class _Rewriter(ast.NodeTransformer):
             (operand,) = self.arguments(kind, 1)
             value = self.visit(operand)
             shape = (int(self.number(size)),)
-            spec = self.names.scratch(Type(self.literals, shape), 0, 1)
+            spec = self.vocabulary.scratch(Type(self.literals, shape), 0, 1)
             return self.call("scratch_like", value, self.bind("parts", spec))
         return ast.Call(self.visit(node.func), [self.index(a) for a in node.args], [])
 
@@ -248,7 +250,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def scratch(self, node: ast.expr) -> ast.expr:
         kind = eval(ast.unparse(node), dict(self.environment))
-        spec = self.names.scratch(kind, self.next_slot, self.slots)
+        spec = self.vocabulary.scratch(kind, self.next_slot, self.slots)
         self.next_slot += 1
         return self.call("scratch", self.bind(f"scratch_{self.next_slot}", spec))
 
@@ -262,12 +264,12 @@ class _Rewriter(ast.NodeTransformer):
         """
         bounds = self.range_bounds(node)
         body = [s for part in node.body for s in _as_list(self.visit(part))]
-        if bounds is None or self.names.counter is None:
+        if bounds is None or self.vocabulary.counter is None:
             loop = ast.For(self.visit(node.target), self.visit(node.iter), body, [])
             return ast.copy_location(loop, node)
         self.loops += 1
         counter, end = f"_count_{self.loops}", f"_end_{self.loops}"
-        kind = self.names.counter.name
+        kind = self.vocabulary.counter.name
         start, stop, step = (self.call(kind, self.index(b)) for b in bounds)
         now = ast.Name(counter, ast.Load())
         head = [
@@ -347,8 +349,8 @@ class _Rewriter(ast.NodeTransformer):
             case ast.Assign(
                 targets=[ast.Name(id=name)],
                 value=ast.Call(func=ast.Name(id="buffer_at"), args=[address, _]),
-            ) if self.names.located is not None:
-                spec = self.bind(f"type_of_{name}", self.names.located(name))
+            ) if self.vocabulary.located is not None:
+                spec = self.bind(f"type_of_{name}", self.vocabulary.located(name))
                 buffer = self.call("buffer_at", self.visit(address), spec)
                 return ast.Assign(node.targets, buffer)
         if len(node.targets) > 1:
@@ -383,12 +385,12 @@ def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
 def rewrite(
     kernel: KernelSource,
     plan: Layout,
-    names: Names,
+    vocabulary: Vocabulary,
     params: Sequence[str],
     prologue: str = "",
     given: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[..., None]:
-    """The kernel as a function that Numba compiles for the target of `names`.
+    """The kernel as a function that Numba compiles for the target of `vocabulary`.
 
     Its parameters are `params`; `prologue` is text put before its body, whose names are
     `given`. Raises ParseError where the body leaves the dialect.
@@ -396,21 +398,21 @@ def rewrite(
     first = max(plan.slots.values(), default=-1) + 1
     environment = kernel.function.__globals__
     slots = (first, plan.slot_count)
-    rewriter = _Rewriter(environment, names, kernel.literals, slots, plan.filename)
+    rewriter = _Rewriter(environment, vocabulary, kernel.literals, slots, plan.filename)
     body = _rewritten_body(rewriter, plan.tree)
     if rewriter.checks:
         body = _flush(body)
-        rewriter.bind("store", names.functions["store"])
+        rewriter.bind("store", vocabulary.functions["store"])
         rewriter.globals[f"{FAILED}_start"] = i32.numpy.type(0)
     body = [*ast.parse(prologue).body, *body]
     return _build(kernel.name, params, body, rewriter.globals | dict(given), plan.filename)
 
 
-def rewrite_helper(helper: DeviceHelper, names: Names) -> Callable[..., Any]:
-    """A block helper as a function that Numba compiles for the target of `names`."""
+def rewrite_helper(helper: DeviceHelper, vocabulary: Vocabulary) -> Callable[..., Any]:
+    """A block helper as a function that Numba compiles for the target of `vocabulary`."""
     tree, filename = function_tree(helper.function, None)
     from_file = helper.function.__globals__
-    rewriter = _Rewriter(from_file, names, f32, (0, 1), filename)
+    rewriter = _Rewriter(from_file, vocabulary, f32, (0, 1), filename)
     body = _rewritten_body(rewriter, tree)
     params = [a.arg for a in tree.args.args]
     return _build(helper.name, params, body, rewriter.globals, filename)
