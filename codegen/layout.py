@@ -74,7 +74,7 @@ class Layout:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def layout(kernel: KernelSource) -> Layout:
+def layout_of(kernel: KernelSource) -> Layout:
     """Read a kernel; raises ParseError where its source is not known."""
     tree, filename = function_tree(kernel.function, kernel.source)
     located = _located(kernel, tree)

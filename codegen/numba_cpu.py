@@ -25,7 +25,7 @@ from numba.core.typing import templates
 
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
-from graphc.codegen.layout import Layout, compile_error, layout
+from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.scalar_llvm import FAST, CpuArith
 from graphc.codegen.transform import Vocabulary, rewrite
@@ -126,7 +126,7 @@ def _vocabulary(kernel: KernelSource) -> Vocabulary:
     return Vocabulary(_functions(), scratch, _no_helper, {})
 
 
-def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
+def _rewritten(kernel: KernelSource, layout: Layout) -> Callable[..., None]:
     """The kernel as a Python function of (table, lo, hi) that makes its own buffers."""
     lines: list[str] = []
     given: dict[str, Any] = {
@@ -137,17 +137,17 @@ def _rewritten(kernel: KernelSource, plan: Layout) -> Callable[..., None]:
         raise ParseError(f"the last parameters of kernel {kernel.name} must be lo and hi")
     for k, (name, kind) in enumerate(kernel.params[:-2]):
         if isinstance(kind, Type):
-            slot = plan.slots[name]
-            access = Access("global", slot, plan.slot_count, plan.constant(name))
+            slot = layout.slots[name]
+            access = Access("global", slot, layout.slot_count, layout.constant(name))
             given[f"_{name}_type"] = Buffer(kind, access)
             lines.append(f"{name} = _argument(_{name}_type, _table, {k})")
         else:
             lines.append(f"{name} = _word(_table, {k})")
     params = ("_table", "lo", "hi")
-    return rewrite(kernel, plan, _vocabulary(kernel), params, "\n".join(lines), given)
+    return rewrite(kernel, layout, _vocabulary(kernel), params, "\n".join(lines), given)
 
 
-def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout) -> str:
+def _compile_into(library: Any, kernel: KernelSource, symbol: str, layout: Layout) -> str:
     """Add a kernel to the library under its symbol; returns the name of Numba's function."""
     flags: Any = compiler.Flags()
     flags.error_model = "numpy"
@@ -163,7 +163,7 @@ def _compile_into(library: Any, kernel: KernelSource, symbol: str, plan: Layout)
         result = compiler.compile_extra(
             cpu_target.typing_context,
             context,
-            _rewritten(kernel, plan),
+            _rewritten(kernel, layout),
             arguments,
             types.none,
             flags,
@@ -194,13 +194,13 @@ def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
     """
     if not kernels:
         return []
-    plans = [layout(kernel) for kernel in kernels]
-    symbols = [f"{k.name}_{p.digest(k)}" for k, p in zip(kernels, plans, strict=True)]
-    distinct = {s: (k, p) for s, k, p in zip(symbols, kernels, plans, strict=True)}
+    layouts = [layout_of(kernel) for kernel in kernels]
+    symbols = [f"{k.name}_{x.digest(k)}" for k, x in zip(kernels, layouts, strict=True)]
+    distinct = {s: (k, x) for s, k, x in zip(symbols, kernels, layouts, strict=True)}
     with global_compiler_lock:
         _functions()
         library = cpu_target.target_context.codegen().create_library(symbols[0])
-        inner = [_compile_into(library, k, s, p) for s, (k, p) in distinct.items()]
+        inner = [_compile_into(library, k, s, x) for s, (k, x) in distinct.items()]
         for name in inner:
             library._final_module.get_function(name).linkage = "internal"
         library.finalize()

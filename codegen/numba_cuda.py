@@ -22,7 +22,7 @@ from typing import Any
 
 from graphc._lazy import load
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
-from graphc.codegen.layout import Layout, compile_error, layout
+from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.transform import Vocabulary, rewrite, rewrite_helper
 from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
@@ -94,7 +94,7 @@ def _functions() -> Mapping[str, Any]:
     )
 
 
-def _vocabulary(kernel: KernelSource, plan: Layout, cuda: Any) -> Vocabulary:
+def _vocabulary(kernel: KernelSource, layout: Layout, cuda: Any) -> Vocabulary:
     buffers = load("graphc.codegen.buffers")
     used = 0
 
@@ -110,27 +110,27 @@ def _vocabulary(kernel: KernelSource, plan: Layout, cuda: Any) -> Vocabulary:
         return cuda.jit(device=True, inline="always")(rewrite_helper(record, vocabulary))
 
     def located(name: str) -> Any:
-        return _global_buffer(plan, name, plan.located[name])
+        return _global_buffer(layout, name, layout.located[name])
 
     kinds = [kind for _, kind in kernel.params if isinstance(kind, Type)]
-    counter = i32 if all(map(buffers.is_small, (*kinds, *plan.located.values()))) else i64
+    counter = i32 if all(map(buffers.is_small, (*kinds, *layout.located.values()))) else i64
     vocabulary = Vocabulary(_functions(), scratch, helper, {"cuda": cuda}, counter, located)
     return vocabulary
 
 
-def _global_buffer(plan: Layout, name: str, kind: Type) -> Any:
+def _global_buffer(layout: Layout, name: str, kind: Type) -> Any:
     """The Numba type of a buffer in global memory; indices are 32 bits wide in small ones."""
     buffers = load("graphc.codegen.buffers")
-    slot, constant = plan.slots[name], plan.constant(name)
-    access = buffers.Access("global", slot, plan.slot_count, constant, narrow=True)
+    slot, constant = layout.slots[name], layout.constant(name)
+    access = buffers.Access("global", slot, layout.slot_count, constant, narrow=True)
     return buffers.Buffer(kind, access)
 
 
-def _arguments(kernel: KernelSource, plan: Layout) -> list[Any]:
+def _arguments(kernel: KernelSource, layout: Layout) -> list[Any]:
     """Numba types of the kernel's parameters."""
     types = load("numba.cuda.types")
     return [
-        _global_buffer(plan, name, kind) if isinstance(kind, Type) else types.int64
+        _global_buffer(layout, name, kind) if isinstance(kind, Type) else types.int64
         for name, kind in kernel.params
     ]
 
@@ -143,14 +143,14 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     cuda = _numba_cuda()
     compiler, errors = load("numba.cuda.compiler"), load("numba.cuda.core.errors")
     nvvm = load("numba.cuda.cudadrv.nvvm")
-    plan = layout(kernel)
+    layout = layout_of(kernel)
     names = [name for name, _ in kernel.params]
-    function = rewrite(kernel, plan, _vocabulary(kernel, plan, cuda), names)
+    function = rewrite(kernel, layout, _vocabulary(kernel, layout, cuda), names)
     try:
         result = compiler.compile_cuda(
             function,
             load("numba.cuda.types").void,
-            tuple(_arguments(kernel, plan)),
+            tuple(_arguments(kernel, layout)),
             nvvm_options=dict(_FAST if kernel.fast else _EXACT),
             cc=ccs[0],
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import layout
+from graphc.codegen.layout import layout_of
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.dtypes import DType, Type
 from graphc.errors import ArgumentError
@@ -107,18 +107,18 @@ def locate(
     part, and for those of one row that are one, one of them written, which the kernel does not
     declare.
     """
-    plan = layout(kernel)
-    if set(buffers) != set(plan.located):
-        wanted = ", ".join(plan.located) or "no buffer"
+    layout = layout_of(kernel)
+    if set(buffers) != set(layout.located):
+        wanted = ", ".join(layout.located) or "no buffer"
         raise ArgumentError(
             f"{kernel.name} finds {wanted} by address, not {', '.join(buffers) or 'none'}"
         )
     found = [(name, row, a) for name, arrays in buffers.items() for row, a in enumerate(arrays)]
     for name, _, array in found:
-        _fits(kernel, name, plan.located[name], array)
+        _fits(kernel, name, layout.located[name], array)
     # An empty array has no element, and perhaps the address of another.
     found = [one for one in found if one[2].size]
-    only_read = {n for n in buffers if n in fixed or plan.constant(n)}
+    only_read = {n for n in buffers if n in fixed or layout.constant(n)}
     _check_overlaps(kernel, found, only_read)
     needed = {_place(array) for name, _, array in found if name not in blank}
     made: dict[tuple[int, int], Memory] = {}
@@ -128,7 +128,7 @@ def locate(
         memory = Memory(
             machine,
             f"row {row}'s {name}",
-            plan.located[name].dtype,
+            layout.located[name].dtype,
             array.shape,
             "global",
             values=array if place in needed else None,
@@ -256,7 +256,7 @@ class _Maker:
         self, sizes: tuple[int, ...]
     ) -> tuple[Any, dict[str, list[np.ndarray[Any, Any]]]]:
         """The table of a launch that does the work of several, and the arrays that it locates."""
-        kinds = layout(self.kernel).located
+        kinds = layout_of(self.kernel).located
         rows = [self.row(kinds, size) for size in sizes]
         words, first = [], 0
         for size, arrays in zip(sizes, rows, strict=True):

@@ -384,7 +384,7 @@ def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
 
 def rewrite(
     kernel: KernelSource,
-    plan: Layout,
+    layout: Layout,
     vocabulary: Vocabulary,
     params: Sequence[str],
     prologue: str = "",
@@ -395,17 +395,17 @@ def rewrite(
     Its parameters are `params`; `prologue` is text put before its body, whose names are
     `given`. Raises ParseError where the body leaves the dialect.
     """
-    first = max(plan.slots.values(), default=-1) + 1
+    first = max(layout.slots.values(), default=-1) + 1
     environment = kernel.function.__globals__
-    slots = (first, plan.slot_count)
-    rewriter = _Rewriter(environment, vocabulary, kernel.literals, slots, plan.filename)
-    body = _rewritten_body(rewriter, plan.tree)
+    slots = (first, layout.slot_count)
+    rewriter = _Rewriter(environment, vocabulary, kernel.literals, slots, layout.filename)
+    body = _rewritten_body(rewriter, layout.tree)
     if rewriter.checks:
         body = _flush(body)
         rewriter.bind("store", vocabulary.functions["store"])
         rewriter.globals[f"{FAILED}_start"] = i32.numpy.type(0)
     body = [*ast.parse(prologue).body, *body]
-    return _build(kernel.name, params, body, rewriter.globals | dict(given), plan.filename)
+    return _build(kernel.name, params, body, rewriter.globals | dict(given), layout.filename)
 
 
 def rewrite_helper(helper: DeviceHelper, vocabulary: Vocabulary) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.codegen import simt
 from graphc.codegen.device_lib import KernelSource, load_kernels
-from graphc.codegen.layout import layout
+from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind, Table
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.schedule import schedules
@@ -183,7 +183,7 @@ def _launch(
     buffers: dict[str, list[Any]] = {}
     for (name, type), arg in zip(kernel.params, launch.args, strict=True):
         if isinstance(arg, Table):
-            located = layout(kernel).located
+            located = layout_of(kernel).located
             buffers = {name: [] for name in located}
             for row in arg.rows:
                 for (one, of), number in zip(

@@ -16,7 +16,7 @@ from graphc import nn
 from graphc.canonical import region_key
 from graphc.codegen import device_lib, numba_cpu
 from graphc.codegen.kernel import Kernel
-from graphc.codegen.layout import layout
+from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Place
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.tasks import Schedule
@@ -229,6 +229,6 @@ def test_kernels_come_to_numba_without_subscripts() -> None:
     """Numba has dozens of its own and would try them all first, at every access."""
     (kernel,) = lower(pointwise(3)).kernels
     found = device_lib.load_kernels(kernel.source, "<kernel>")[kernel.name]
-    function = numba_cpu._rewritten(found, layout(found))
+    function = numba_cpu._rewritten(found, layout_of(found))
     names = {instruction.opname for instruction in dis.get_instructions(function)}
     assert "FOR_ITER" in names and not names & {"BINARY_SUBSCR", "STORE_SUBSCR"}

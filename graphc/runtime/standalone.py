@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import layout
+from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Buffer, Extent, Launch, Place, Plan, Step, StepKind, Table
 from graphc.codegen.simt_arguments import INOUT, INPUT, STATUS, MadeUp, Role, make_up
 from graphc.dtypes import Type, dtype
@@ -165,7 +165,7 @@ def is_given(role: Role) -> bool:
 def _bound(kernel: KernelSource) -> float:
     """The tolerance of the coarsest floats that the kernel reads, writes or computes with."""
     kinds = [t for _, t in kernel.params if isinstance(t, Type)] + [
-        *layout(kernel).located.values()
+        *layout_of(kernel).located.values()
     ]
     dtypes = {t.dtype for t in kinds if t.dtype.is_float} | {kernel.literals}
     return max(TOLERANCE[d.name] for d in dtypes)
@@ -286,7 +286,7 @@ def _launch(
     args: list[int | Extent | Table] = []
     for (name, _), arg in zip(kernel.params, made.args, strict=False):
         if name in made.tables:
-            columns = [made.buffers[n] for n in layout(kernel).located]
+            columns = [made.buffers[n] for n in layout_of(kernel).located]
             args.append(
                 Table(
                     tuple(
