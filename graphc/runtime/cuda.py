@@ -95,7 +95,7 @@ class CudaExecutable:
         self._tables = {id(table): self._new_table(table) for table in _tables(plan.steps)}
         self._ends = _loop_ends(plan.steps)
         self._results = [plan.buffers[b] for b in plan.outputs]
-        self._kept = [b.index for b in self._results if b.place is Place.INPUT]
+        self._given = [b.index for b in self._results if b.place is Place.INPUT]
         self._first_overwriting = next(
             (n for n, step in enumerate(plan.steps) if self._overwrites(step)), -1
         )
@@ -119,7 +119,7 @@ class CudaExecutable:
                 self._bind(array, number)
                 for array, number in zip(arrays, plan.inputs, strict=True)
             ]
-            given = {at: self._own(arrays, inputs, at) for at in self._kept}
+            given = {at: self._own(arrays, inputs, at) for at in self._given}
             for at, array in given.items():
                 inputs[at] = array.memory
             outputs = [

@@ -137,10 +137,10 @@ class Executable:
         )
         results = [plan.buffers[b] for b in plan.outputs]
         fresh = [b for b in results if b.place is Place.OUTPUT]
-        self._kept = [b.index for b in results if b.place is Place.INPUT]
-        self.given = np.array(self._kept, np.int64)
+        self._given = [b.index for b in results if b.place is Place.INPUT]
+        self.given = np.array(self._given, np.int64)  # the same, for the driver to read
         self.sizes = np.array([plan.buffers[b].type.nbytes for b in plan.inputs], np.int64)
-        self.signature = _signature(plan, self._kept)
+        self.signature = _signature(plan, self._given)
         # A call's arrays are its inputs and, behind them, its outputs.
         inputs = [(Place.INPUT, n) for n in range(len(plan.inputs))]
         self._arrays = [*inputs, *((b.place, b.index) for b in fresh)]
@@ -221,7 +221,7 @@ class Executable:
         context.calls += 1
         if context.status is not None and context.status[0]:
             raise fault_of(self.plan, int(context.status[0]))
-        if self._kept:
+        if self._given:
             found = (*arrays, *outputs)
             return [found[number] for number in self._results]
         return outputs
@@ -255,7 +255,7 @@ class Executable:
             for array, buffer in zip(arrays, buffers, strict=True)
         ]
         result = list(fit)
-        for number in self._kept:
+        for number in self._given:
             mine, others = fit[number], fit[:number] + fit[number + 1 :]
             if not mine.flags.writeable or any(np.may_share_memory(mine, a) for a in others):
                 result[number] = mine.copy()
