@@ -28,17 +28,20 @@ def take_donated(
     donated: set[int],
     outputs: Sequence[int],
     status: int | None,
-    under: tuple[Memory, Steps, Launches],
+    *,
+    memory: Memory,
+    kernels: Steps,
+    launches: Launches,
 ) -> list[Step]:
     """The steps, with results in the donated inputs where they can lie there.
 
-    `under` is what the plan is made of, which learns of it. An input is overwritten only once
-    nothing can fail any more: no check, and no step that Python does, comes after it.
+    `memory`, `kernels` and `launches` are those of the plan, and learn of it. An input is
+    overwritten only once nothing can fail any more: no check, and no step that Python does, comes
+    after it.
     """
-    memory, made, launches = under
     if not donated:
         return list(steps)
-    taker = _Taker(memory, made, launches, {n: at for at, n in enumerate(outputs)})
+    taker = _Taker(memory, kernels, launches, {n: at for at, n in enumerate(outputs)})
     takeable = donated - {memory.home_of(number) for number in outputs}
     steps = _updates_last(steps, takeable, taker, status)
     last, safe = _last_uses(steps, memory), _after_checks(steps, status)
@@ -100,7 +103,7 @@ class _Taker:
     """
 
     memory: Memory
-    made: Steps
+    kernels: Steps
     launches: Launches
     rank: Mapping[int, int]
     _shared: dict[tuple[Kernel, Pairs], Kernel] = field(default_factory=dict)
@@ -148,7 +151,7 @@ class _Taker:
 
     def _fitting(self, launch: Launch, free: set[int]) -> set[tuple[int, int]]:
         """Positions (read, written): an output of its own that can be all of a free input."""
-        kernel, numbers = self.made.kernel_of(launch), launch.buffers
+        kernel, numbers = self.kernels.kernel_of(launch), launch.buffers
         place = {param.name: at for at, param in enumerate(kernel.params)}
         found = set()
         for pair in kernel.in_place:
@@ -171,7 +174,7 @@ class _Taker:
         """The launch on shared buffers."""
         if not pairs:
             return launch
-        kernel = self.made.kernel_of(launch)
+        kernel = self.kernels.kernel_of(launch)
         if (kernel, pairs) not in self._shared:
             names = [param.name for param in kernel.params]
             shared = kernel
@@ -181,4 +184,6 @@ class _Taker:
         gone = {source for source, _ in pairs}
         args = tuple(a for at, a in enumerate(launch.args) if at not in gone)
         shared = self._shared[kernel, pairs]
-        return self.made.launched(shared, self.launches.called(shared, args, launch.block))
+        made = self.launches.launch_of(shared, args, launch.block)
+        self.kernels.remember(shared, made)
+        return made

@@ -76,7 +76,7 @@ class Steps:
     home: Callable[[int], int]
     size_of: Callable[[int], int]
     _kernel_of: dict[Launch, Kernel] = field(default_factory=dict)
-    _drafts: dict[int, _Open] = field(default_factory=dict)
+    _open: dict[int, _Open] = field(default_factory=dict)
     _writer: dict[int, _Open] = field(default_factory=dict)
     _places: int = 0
 
@@ -86,24 +86,24 @@ class Steps:
         writers = {self._writer[b] for b in memory if b in self._writer}
         latest = max((w.place for w in writers), default=-1)
         if step.launch is not None and kernel is not None:
-            self.launched(kernel, step.launch)
-        draft = self._partner(step, writers, latest)
-        if draft is None:
-            draft = _Open(step)
-        if draft.place <= latest:
-            self._to_the_end(draft)
-        draft.take(step)
+            self.remember(kernel, step.launch)
+        joined = self._partner(step, writers, latest)
+        if joined is None:
+            joined = _Open(step)
+        if joined.place <= latest:
+            self._to_the_end(joined)
+        joined.take(step)
         if step.launch is not None and kernel is not None:
-            draft.small &= self._is_small(step.launch)
-            draft.beside &= fits_beside(kernel)
+            joined.small &= self._is_small(step.launch)
+            joined.beside &= fits_beside(kernel)
         for writer in writers:
             writer.is_read = True
-        self._writer.update(dict.fromkeys(step.writes, draft))
+        self._writer.update(dict.fromkeys(step.writes, joined))
 
-    def _to_the_end(self, draft: _Open) -> None:
-        self._drafts.pop(draft.place, None)
-        draft.place = self._places
-        self._drafts[draft.place] = draft
+    def _to_the_end(self, step: _Open) -> None:
+        self._open.pop(step.place, None)
+        step.place = self._places
+        self._open[step.place] = step
         self._places += 1
 
     # --- who goes with whom ---------------------------------------------------------------
@@ -113,7 +113,7 @@ class Steps:
         if step.kind is not StepKind.KERNEL or step.launch is None:
             return None
         second = None
-        for mate in islice(reversed(self._drafts.values()), WINDOW):
+        for mate in islice(reversed(self._open.values()), WINDOW):
             if mate.step.kind is not StepKind.KERNEL or not mate.launches:
                 continue
             can_wait = not mate.is_read and mate not in writers
@@ -152,16 +152,15 @@ class Steps:
 
     def finished(self) -> list[Step]:
         """The steps in order."""
-        return [draft.finished() for draft in self._drafts.values()]
+        return [step.finished() for step in self._open.values()]
 
     def kernel_of(self, launch: Launch) -> Kernel:
         """The kernel of a launch of these steps."""
         return self._kernel_of[launch]
 
-    def launched(self, kernel: Kernel, launch: Launch) -> Launch:
-        """The launch, known as one of `kernel`."""
+    def remember(self, kernel: Kernel, launch: Launch) -> None:
+        """Know a launch as one of `kernel`."""
         self._kernel_of[launch] = kernel
-        return launch
 
     def as_launched(self, step: Step, make: MakeLaunch) -> Step:
         """A finished step; on CUDA its launches are one, which `make` makes."""

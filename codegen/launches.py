@@ -38,10 +38,10 @@ class Launches:
             self._fitted[key] = _aliased(_sharing(kernel, numbers), numbers)
         return self._fitted[key]
 
-    def called(
+    def launch_of(
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
-        """The launch of a kernel, by the first one of its key; its source is still to come."""
+        """A launch, by the first kernel of the key; its source is still to come."""
         salt = f"{self.device.target} {self.salt}"
         key = self._keys.get(kernel) or kernel_key(kernel, salt)
         self._keys[kernel] = key

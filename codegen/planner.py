@@ -222,7 +222,7 @@ class _Planner:
         for param in kernel.params:
             args.append(self._status() if param.role == "status" else numbers[param.name])
         args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
-        launch = self.launches.called(kernel, tuple(args), task.block)
+        launch = self.launches.launch_of(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
         return kernel, launch, reads, writes
@@ -255,15 +255,22 @@ class _Planner:
         outputs = tuple(self.number[v] for v in self.graph.outputs)
         inputs = tuple(self.number[v] for v in self.graph.inputs)
         donated = tuple(n for at, n in enumerate(inputs) if at in self.donated)
-        under = self.memory, self.steps, self.launches
-        steps = take_donated(self.steps.finished(), set(donated), outputs, self.status, under)
+        steps = take_donated(
+            self.steps.finished(),
+            set(donated),
+            outputs,
+            self.status,
+            memory=self.memory,
+            kernels=self.steps,
+            launches=self.launches,
+        )
         buffers, arena_bytes = self.memory.laid_out(steps, outputs, self.status)
         return Plan(
             self.graph.name,
             self.device.target,
             buffers,
             tuple(
-                self.launches.spelled(self.steps.as_launched(s, self.launches.called))
+                self.launches.spelled(self.steps.as_launched(s, self.launches.launch_of))
                 for s in steps
             ),
             inputs,
