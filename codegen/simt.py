@@ -3,7 +3,7 @@
 It finds what a GPU would answer with wrong numbers, a hang or nothing at all: accesses out of
 bounds or misaligned, reads of memory nobody wrote, races within a block and between blocks,
 barriers and shuffles that not every thread reaches. Each fault names the kernel's line and the
-user's. Numbers come out as the hardware's, rounded at every operation; FMA is not modelled.
+user's. Numbers come out as the hardware's, rounded at every operation; FMA is not modeled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graphc.codegen.simt_arguments import (
     numbers,
 )
 from graphc.codegen.simt_block import Block, Order, Thread, permutation
-from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeller, positions
+from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeler, positions
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.codegen.simt_program import Program, kernel_file, prepare
 from graphc.codegen.simt_report import Faults, Report, user_loc
@@ -77,7 +77,7 @@ def run(
     machine.located = {(one.name, one.address): one.memory for one in located}
     cuda = Cuda(grid_axes, block_axes)
     start = program.unit.bind(
-        hooks(machine, cuda, kernel.literals, limit), modeller(kernel.literals)
+        hooks(machine, cuda, kernel.literals, limit), modeler(kernel.literals)
     )
     count = block_axes.x * block_axes.y * block_axes.z
     places = dict(enumerate(positions(grid_axes)))

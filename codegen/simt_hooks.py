@@ -2,7 +2,7 @@
 
 Values are NumPy scalars, so every + - * / rounds to its dtype as one instruction of the
 hardware does, and integers wrap; thread indices and loop counters are int64, bare integers
-weak. `s += a * b` rounds twice where the hardware may use one FMA: that is not modelled.
+weak. `s += a * b` rounds twice where the hardware may use one FMA: that is not modeled.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def hooks(machine: Machine, cuda: Any, literals: DType, limit: int) -> dict[str,
     }
 
 
-def modeller(literals: DType) -> Callable[[Any], Any]:
+def modeler(literals: DType) -> Callable[[Any], Any]:
     """What stands for a global of a kernel: a cast for a dtype, a typed number for a float."""
     real: Any = literals.compute.numpy.type
 
