@@ -80,7 +80,7 @@ class _Rewriter(ast.NodeTransformer):
         self.checks = False
         self.loops = 0
 
-    # Names and constants.
+    # --- names and constants ----------------------------------------------------------
 
     def fail(self, node: ast.AST, message: str) -> ParseError:
         return ParseError(f"{self.where}:{getattr(node, 'lineno', '?')}: {message}")
@@ -137,7 +137,7 @@ class _Rewriter(ast.NodeTransformer):
             return node
         raise self.fail(node, f"{node.id} cannot be used in a kernel")
 
-    # Operators.
+    # --- operators --------------------------------------------------------------------
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         left, right = self.visit(node.left), self.visit(node.right)
@@ -187,7 +187,7 @@ class _Rewriter(ast.NodeTransformer):
         self.in_index = outer
         return result
 
-    # Calls.
+    # --- calls ------------------------------------------------------------------------
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         if node.keywords:
@@ -254,7 +254,7 @@ class _Rewriter(ast.NodeTransformer):
         self.next_slot += 1
         return self.call("scratch", self.bind(f"scratch_{self.next_slot}", spec))
 
-    # Statements.
+    # --- statements -------------------------------------------------------------------
 
     def visit_For(self, node: ast.For) -> ast.stmt | list[ast.stmt]:
         """A loop over a range, spelled as a while loop where the target wants that.
