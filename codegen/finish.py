@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import accesses
 from graphc.codegen.blocks import in_blocks
@@ -42,7 +42,7 @@ from graphc.codegen.walks import (
 )
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.index import Index, Loaded
+from graphc.index import Axis, Index, Loaded
 from graphc.naming import distinct
 
 
@@ -151,40 +151,51 @@ def _independent(loop: Loop, inputs: set[str]) -> tuple[list[Statement], tuple[S
     changing = {s.name for s in walk(loop.body) if isinstance(s, Combine)}
     changing |= accumulated(loop.body)
     own = changing | {s.name for s in walk(loop.body) if isinstance(s, Let)}
-
-    def is_fixed(index: Index) -> bool:
-        return all(
-            a.value not in own if isinstance(a, Loaded) else a != loop.axis
-            for a in index.atoms()
-        )
-
-    def is_constant(expr: Expr) -> bool:
-        match expr:
-            case Var(name=name):
-                return name not in own
-            case Load(buffer=buffer, index=at):
-                return buffer in inputs and all(map(is_fixed, at))
-            case IndexValue(index=index):
-                return is_fixed(index)
-            case Masked(conditions=conditions):
-                return all(is_fixed(c.index) for c in conditions)
-            case _:
-                return True
-
+    turns = _Turns(loop.axis, inputs, own)
     before: list[Statement] = []
     rest: list[Statement] = []
     for s in loop.body:
         match s:
             case Let(name=name, expr=expr):
                 plain = isinstance(expr, Const) or name in changing
-                fixed = not plain and all(map(is_constant, subexpressions(expr)))
+                fixed = not plain and all(map(turns.keep, subexpressions(expr)))
                 own -= {name} if fixed else set()
             case Check(conditions=conditions):
-                fixed = all(is_fixed(c.index) for c in conditions)
+                fixed = all(turns.keep_index(c.index) for c in conditions)
             case _:
                 fixed = False
         (before if fixed else rest).append(s)
     return before, tuple(rest)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """The turns of a loop over `axis`: no element of `inputs` changes, values in `own` may."""
+
+    axis: Axis
+    inputs: set[str]
+    own: set[str]
+
+    def keep_index(self, index: Index) -> bool:
+        """Whether an index is the same at every turn."""
+        return all(
+            a.value not in self.own if isinstance(a, Loaded) else a != self.axis
+            for a in index.atoms()
+        )
+
+    def keep(self, expr: Expr) -> bool:
+        """Whether an expression is the same at every turn if its operands are."""
+        match expr:
+            case Var(name=name):
+                return name not in self.own
+            case Load(buffer=buffer, index=at):
+                return buffer in self.inputs and all(map(self.keep_index, at))
+            case IndexValue(index=index):
+                return self.keep_index(index)
+            case Masked(conditions=conditions):
+                return all(self.keep_index(c.index) for c in conditions)
+            case _:
+                return True
 
 
 def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import layout_of
+from graphc.codegen.layout import Layout, layout_of
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.dtypes import DType, Type
 from graphc.errors import ArgumentError
@@ -108,16 +108,7 @@ def locate(
     declare.
     """
     layout = layout_of(kernel)
-    if set(buffers) != set(layout.located):
-        wanted = ", ".join(layout.located) or "no buffer"
-        raise ArgumentError(
-            f"{kernel.name} finds {wanted} by address, not {', '.join(buffers) or 'none'}"
-        )
-    found = [(name, row, a) for name, arrays in buffers.items() for row, a in enumerate(arrays)]
-    for name, _, array in found:
-        _fits(kernel, name, layout.located[name], array)
-    # An empty array has no element, and perhaps the address of another.
-    found = [one for one in found if one[2].size]
+    found = _arrays_of_rows(kernel, buffers, layout)
     only_read = {n for n in buffers if n in fixed or layout.constant(n)}
     _check_overlaps(kernel, found, only_read)
     needed = {_place(array) for name, _, array in found if name not in blank}
@@ -140,9 +131,27 @@ def locate(
     return result
 
 
+Row = tuple[str, int, np.ndarray[Any, Any]]
+"""A buffer's name, the number of a row of the table, and the array that is found there."""
+
+
+def _arrays_of_rows(kernel: KernelSource, buffers: Buffers, layout: Layout) -> list[Row]:
+    """The arrays that have elements; raises ArgumentError for those that do not fit."""
+    if set(buffers) != set(layout.located):
+        wanted = ", ".join(layout.located) or "no buffer"
+        raise ArgumentError(
+            f"{kernel.name} finds {wanted} by address, not {', '.join(buffers) or 'none'}"
+        )
+    found = [(name, row, a) for name, arrays in buffers.items() for row, a in enumerate(arrays)]
+    for name, _, array in found:
+        _fits(kernel, name, layout.located[name], array)
+    # An empty array has no element, and perhaps the address of another.
+    return [one for one in found if one[2].size]
+
+
 def _check_overlaps(
     kernel: KernelSource,
-    found: Sequence[tuple[str, int, np.ndarray[Any, Any]]],
+    found: Sequence[Row],
     only_read: Collection[str],
 ) -> None:
     for number, (name, row, array) in enumerate(found):

@@ -166,6 +166,24 @@ def vdot(a: Any, b: Any) -> Any:
 
 def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     """Einstein summation of one or two operands; `optimize` changes nothing for two."""
+    terms, result = _subscripts(subscripts, len(operands))
+    if len(operands) == 1:
+        x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)
+        perm = tuple(letters.index(c) for c in result)
+        if perm == tuple(range(len(perm))):
+            return x
+        return views.transpose(x, perm=perm).is_view_of(x)
+    a, b = _pair("einsum", *operands)
+    a, left = _diagonalize(a, terms[0])
+    b, right = _diagonalize(b, terms[1])
+    a, left, b, right = _drop_unit(a, left, b, right)
+    a, left = _sum_out(a, left, right + result)
+    b, right = _sum_out(b, right, left + result)
+    return contract(a, b, spec=f"{left},{right}->{result}")
+
+
+def _subscripts(subscripts: str, operands: int) -> tuple[list[str], str]:
+    """The letters of each operand and of the result; raises for subscripts that are not built."""
     if not isinstance(subscripts, str):
         raise UnsupportedFunction(
             f"einsum: subscripts as {type(subscripts).__name__} are not built",
@@ -180,11 +198,11 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
     terms = parts.split(",")
     if not arrow:
         result = "".join(sorted(c for c in set(parts) - {","} if parts.count(c) == 1))
-    if len(terms) != len(operands):
+    if len(terms) != operands:
         raise ArgumentError(
-            f"einsum: {subscripts!r} is for {len(terms)} operands, not {len(operands)}"
+            f"einsum: {subscripts!r} is for {len(terms)} operands, not {operands}"
         )
-    if len(operands) > 2:
+    if operands > 2:
         raise UnsupportedFunction(
             "einsum of more than two operands is not built yet", help="contract two at a time"
         )
@@ -193,19 +211,7 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
             raise ArgumentError(
                 f"einsum: the output of {subscripts!r} must name {c!r} once, and an input too"
             )
-    if len(operands) == 1:
-        x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)
-        perm = tuple(letters.index(c) for c in result)
-        if perm == tuple(range(len(perm))):
-            return x
-        return views.transpose(x, perm=perm).is_view_of(x)
-    a, b = _pair("einsum", *operands)
-    a, left = _diagonalize(a, terms[0])
-    b, right = _diagonalize(b, terms[1])
-    a, left, b, right = _drop_unit(a, left, b, right)
-    a, left = _sum_out(a, left, right + result)
-    b, right = _sum_out(b, right, left + result)
-    return contract(a, b, spec=f"{left},{right}->{result}")
+    return terms, result
 
 
 _SUBSCRIPTS = {*string.ascii_letters, *" ,->"}

@@ -135,31 +135,35 @@ class Executable:
         self.program = assemble(
             plan, self._address, library() if needs_blas else None, os.cpu_count() or 1
         )
+        if plan.status is not None and plan.buffers[plan.status].place is not Place.ARENA:
+            raise ValueError("the status buffer must lie in the arena")
+        self._number_arrays()
+        self._enter = _lazy.load("graphc.runtime.driver").enter
+        self._parallel = self.threads > 1 and self.program.parallel
+        self._lease = single_threaded() if self.program.uses_blas else None
+        self._contexts: list[_Context] = []
+        self._free: list[_Context] = []
+        self._retired_calls = 0
+        self._lock = threading.Lock()
+
+    def _number_arrays(self) -> None:
+        """Number a call's arrays: its inputs and, behind them, its outputs."""
+        plan = self.plan
         results = [plan.buffers[b] for b in plan.outputs]
         fresh = [b for b in results if b.place is Place.OUTPUT]
         self._given = [b.index for b in results if b.place is Place.INPUT]
         self.given = np.array(self._given, np.int64)  # the same, for the driver to read
         self.sizes = np.array([plan.buffers[b].type.nbytes for b in plan.inputs], np.int64)
         self.signature = _signature(plan, self._given)
-        # A call's arrays are its inputs and, behind them, its outputs.
         inputs = [(Place.INPUT, n) for n in range(len(plan.inputs))]
         self._arrays = [*inputs, *((b.place, b.index) for b in fresh)]
         number = {array: n for n, array in enumerate(self._arrays)}
         self._results = [number[b.place, b.index] for b in results]
         self.links = _links(plan, number, self.program.sources)
-        self._enter = _lazy.load("graphc.runtime.driver").enter
         self._outputs = [Outputs(b.type) for b in fresh]
         self._fresh = [output.fresh for output in self._outputs]
         self._pack = Struct(f"{len(plan.inputs) + len(fresh)}q").pack_into
         self._inputs = len(plan.inputs)
-        self._parallel = self.threads > 1 and self.program.parallel
-        self._lease = single_threaded() if self.program.uses_blas else None
-        if plan.status is not None and plan.buffers[plan.status].place is not Place.ARENA:
-            raise ValueError("the status buffer must lie in the arena")
-        self._contexts: list[_Context] = []
-        self._free: list[_Context] = []
-        self._retired_calls = 0
-        self._lock = threading.Lock()
 
     def _address(self, launch: Launch) -> int:
         return self.kernels[launch.key].address
