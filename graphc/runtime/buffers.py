@@ -13,10 +13,10 @@ from graphc.dtypes import DType, Type
 from graphc.errors import SignatureError
 
 ALIGNMENT = 64
-# From here on a fresh array costs page faults that a recycled one does not.
 RECYCLE_FROM = 1 << 16
-# A caller that rebinds a result (`x = f(x)`) still holds the last one during the call.
+"""Bytes from which on a fresh array costs page faults that a recycled one does not."""
 KEPT = 2
+"""A caller that rebinds a result (`x = f(x)`) still holds the last one during the call."""
 
 
 class ArrayLayout(NamedTuple):

@@ -44,9 +44,8 @@ from graphc.runtime.rows import (
 from graphc.runtime.rows import COPY as LAST_NATIVE
 from graphc.runtime.workers import deal
 
-# Where NumPy keeps things; unused where the layout is not known (the context then holds
-# addresses).
 TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS = LAYOUT or (0,) * 6
+"""Where NumPy keeps things; unused where the layout is not known (the context has addresses)."""
 
 
 @compiled

@@ -328,8 +328,8 @@ def _constants(plan: Plan) -> list[Array]:
     ]
 
 
-# NumPy's flags of an array: contiguous in C's order, aligned, writeable.
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
+"""NumPy's flags of an array: contiguous in C's order, aligned, writeable."""
 
 
 def _signature(plan: Plan, given: Collection[int]) -> NDArray[np.int64]:

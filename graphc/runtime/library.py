@@ -23,8 +23,8 @@ from graphc.codegen.plan import Gemm
 
 Array = NDArray[Any]
 
-# What a build of OpenBLAS puts around its names, the likeliest first.
 _AFFIXES = (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", ""))
+"""What a build of OpenBLAS puts around its names, the likeliest first."""
 GEMM_NAMES = {"f32": "sgemm", "f64": "dgemm"}
 
 

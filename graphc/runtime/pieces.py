@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from graphc.codegen.plan import Gemm
 
-# No kernel is cut into more pieces than this, however fine its grain.
 MOST_PIECES = 256
-# A smaller part of a product is not worth a thread (some 5 µs), and a narrow block repacks the
-# other operand too often: of the speed of 1024 rows, 256 reach 0.9, 128 0.8, 64 0.65.
+"""No kernel is cut into more pieces than this, however fine its grain."""
 GEMM_PIECE_FLOPS = 1 << 19
+"""A smaller part of a product is not worth a thread (some 5 µs)."""
 GEMM_BLOCK, GEMM_LEAST_BLOCK = 96, 64
+"""A narrower block repacks the other operand too often.
+
+Of the speed of 1024 rows, 256 reach 0.9, 128 0.8, 64 0.65.
+"""
 
 
 def pieces(extent: int, grain: int) -> tuple[int, int]:

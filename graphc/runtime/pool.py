@@ -29,9 +29,11 @@ from graphc.runtime.cores import core_numbers
 
 Words = NDArray[np.int64]
 _LOG = logging.getLogger("graphc")
-# Longer than most training loops take between two steps: waking a sleeper costs some 50 µs of its
-# help. With another process on the same cores 100 µs already made calls slower than 20 did.
 SPIN_SECONDS = 50e-6
+"""Longer than most training loops take between two steps: waking a sleeper costs as much help.
+
+With another process on the same cores 100 µs already made calls slower than 20 did.
+"""
 _PROBE = 2000
 
 

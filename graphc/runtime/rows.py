@@ -18,22 +18,25 @@ ROW = 6
 KERNEL, GEMM, COPY, LOOP, END, BRANCH, LIBRARY, COLLECTIVE, CALLBACK, STOP = range(10)
 NAMES = "KERNEL GEMM COPY LOOP END BRANCH LIBRARY COLLECTIVE CALLBACK STOP".split()
 
-# Words of a context. `ARRAYS` points to the ids of the inputs and then the outputs (their
-# addresses where ARRAY_IDS is 0), `LINKS` to pairs (table word, array number), `SIGNATURE` to
-# the inputs' types: ndarray's address, the dtype's address, the flags, ndim, and the sizes.
-# `SIZES` points to the inputs' bytes, `GIVEN` to the numbers of those that are results too.
 PROGRAM, TABLE, BUMPS, STATE = range(4)
 ARRAYS, ARRAY_IDS, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
 POOL_CELL, POOL_THREADS, STATUS = range(10, 13)
 SIZES, GIVEN, GIVEN_COUNT = range(13, 16)
 CONTEXT_WORDS = 16
+"""Words of a context.
 
-# What `run` returns: the row at which it left, or one of these; an argument that does not fit
-# at once is REFUSED - its number.
-DONE = -1
-REFUSED = -2
+`ARRAYS` points to the ids of the inputs and then the outputs (their addresses where ARRAY_IDS is
+0), `LINKS` to pairs (table word, array number), `SIGNATURE` to the inputs' types: ndarray's
+address, the dtype's address, the flags, ndim, and the sizes. `SIZES` points to the inputs' bytes,
+`GIVEN` to the numbers of those that are results too.
+"""
 
-# Words of a gemm in the table.
+DONE, REFUSED = -1, -2
+"""What `run` returns if not the row at which it left.
+
+An argument that does not fit at once is REFUSED - its number.
+"""
+
 (
     GEMM_A,
     GEMM_B,
@@ -52,6 +55,7 @@ REFUSED = -2
     GEMM_BLOCK,
     GEMM_WORDS,
 ) = range(16)
+"""Words of a gemm in the table."""
 
 SEVERAL_WORDS = 6
 """Words of one of several kernels that run in one row."""
