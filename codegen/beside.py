@@ -9,25 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.access import map_every_index
-from graphc.codegen.kernel import (
-    Combine,
-    Expr,
-    Kernel,
-    Let,
-    Load,
-    Meaning,
-    Param,
-    Scratch,
-    Statement,
-    Store,
-    Update,
-    Var,
-    walk,
-)
+from graphc.codegen.kernel import Kernel, Param
 from graphc.codegen.names import Names
-from graphc.codegen.walks import map_body, map_expr, map_exprs
-from graphc.index import Atom, Index, Loaded, Quotient, Remainder
+from graphc.codegen.renaming import own_names, renamed
 
 
 def fits_beside(kernel: Kernel) -> bool:
@@ -59,8 +43,9 @@ def beside(
         for param in kernel.params:
             shared = None if kernel.table else _same_input(param, numbers[param.name], found)
             new[param.name] = shared or names.fresh(param.name)
-        new |= {name: names.fresh(name) for name in _own_names(kernel)}
-        part = _renamed(kernel, new)
+        own = own_names(kernel).items()
+        new |= {name: names.fresh(name if tells else None) for name, tells in own}
+        part = renamed(kernel, new)
         for before, param in zip(kernel.params, part.params, strict=True):
             if not kernel.table:
                 found.setdefault(param.name, (param, numbers[before.name]))
@@ -99,62 +84,3 @@ def _of_one_size(kernel: Kernel, sizes: Mapping[str, int]) -> Kernel:
         for p in kernel.params
     )
     return replace(kernel, params=params, sizes={}, extents={})
-
-
-def _own_names(kernel: Kernel) -> list[str]:
-    """The names of a kernel's values and of its scratch."""
-    made = (s.name for s in walk(kernel.body) if isinstance(s, Let | Scratch))
-    return list(dict.fromkeys(made))
-
-
-def _renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
-    """The kernel with other names of buffers and values."""
-
-    def expression(expr: Expr) -> Expr:
-        match expr:
-            case Var(name=name):
-                return replace(expr, name=new[name])
-            case Load(buffer=buffer):
-                return replace(expr, buffer=new[buffer])
-        return expr
-
-    def statement(s: Statement) -> Statement:
-        s = map_exprs(s, lambda e: map_expr(e, expression))
-        match s:
-            case Let(name=name) | Combine(name=name) | Scratch(name=name):
-                return replace(s, name=new[name])
-            case Store(buffer=buffer):
-                return replace(s, buffer=new[buffer])
-            case Update(target=target):
-                return replace(s, target=expression(target))  # type: ignore[arg-type]
-        return s
-
-    meaning = kernel.meaning
-    if meaning is not None:
-        meaning = Meaning(
-            meaning.nodes,
-            *(
-                {new[name]: value for name, value in values.items() if name in new}
-                for values in (meaning.binding, meaning.totals, meaning.before)
-            ),
-        )
-    return replace(
-        kernel,
-        params=tuple(replace(p, name=new[p.name]) for p in kernel.params),
-        body=map_every_index(
-            map_body(kernel.body, statement), lambda i: _renamed_index(i, new)
-        ),
-        meaning=meaning,
-    )
-
-
-def _renamed_index(index: Index, new: Mapping[str, str]) -> Index:
-    def atom(old: Atom) -> Atom:
-        match old:
-            case Loaded(value=value):
-                return replace(old, value=new[value])
-            case Quotient(index=inner) | Remainder(index=inner):
-                return replace(old, index=_renamed_index(inner, new))
-        return old
-
-    return Index(tuple((atom(a), factor) for a, factor in index.terms), index.constant)

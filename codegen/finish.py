@@ -52,7 +52,8 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
     body = in_blocks(draft.body, device, draft.threads)
     # A loop of no turns reads nothing; before it, an empty buffer has nothing to be read.
     full = {b for b in inputs if 0 not in draft.buffers[b].shape}
-    body = hoist_constants(_hoist_scratch(inline(body, inputs)), full)
+    # What a loop does not change is taken out of it before that depends on where it is used.
+    body = inline(hoist_invariants(_hoist_scratch(body), full), inputs)
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
     if nest.faults:
         buffers += (Param("status", Type(i64, (1,)), "status"),)
@@ -132,12 +133,12 @@ def _places(body: Sequence[Statement]) -> dict[int, str]:
     return found
 
 
-def hoist_constants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
+def hoist_invariants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Statement, ...]:
     """Values and checks stand before every loop of which they are independent."""
     result: list[Statement] = []
     for s in body:
         if isinstance(s, Loop | Once | When):
-            s = replace(s, body=hoist_constants(s.body, inputs))
+            s = replace(s, body=hoist_invariants(s.body, inputs))
         if isinstance(s, Loop):
             before, rest = _independent(s, inputs)
             result += before

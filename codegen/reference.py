@@ -97,7 +97,7 @@ class _Writer:
         outputs: list[Value] = []
         totals: dict[str, str] = {}
         for part in self.kernel.whole:
-            self.names.taken |= {p.name for p in part.params}
+            self.names.taken |= {p.name for p in part.params if p.role in ("input", "inout")}
         for part in self.kernel.whole:
             assert part.meaning is not None
             given, wanted = self._part(part, part.meaning)

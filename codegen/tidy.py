@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graphc.codegen.index_names import name_indices
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once, Statement, Var, walk
+from graphc.codegen.renaming import renumbered
 from graphc.codegen.walks import expressions, map_body, subexpressions
 from graphc.index import Index
 
@@ -18,7 +19,8 @@ def tidy(kernel: Kernel) -> Kernel:
     loops = {s.axis.number for s in walk(body) if isinstance(s, Loop)}
     sizes = {number: name for number, name in kernel.sizes.items() if number in loops}
     extents = {n: kernel.extents[n] for n in dict.fromkeys(sizes.values())}
-    return name_indices(replace(kernel, body=body, sizes=sizes, extents=extents))
+    kernel = name_indices(replace(kernel, body=body, sizes=sizes, extents=extents))
+    return renumbered(kernel)
 
 
 def _without_needless_bounds(s: Statement) -> Statement:

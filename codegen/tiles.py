@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.access import accesses
 from graphc.codegen.elements import Scope
-from graphc.codegen.finish import hoist_constants, inline
+from graphc.codegen.finish import hoist_invariants, inline
 from graphc.codegen.kernel import (
     Apply,
     Barrier,
@@ -233,7 +233,7 @@ class _Tiling:
         inputs = {b: v for b, v in inputs.items() if b in used}
         kernel = Kernel(
             params=self._params(inputs, outputs, temps),
-            body=hoist_constants(body, set(inputs)),
+            body=hoist_invariants(body, set(inputs)),
             axis_names=self._axis_names(),
             extent=self.tile.axis.size,
             grain=1,

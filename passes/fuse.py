@@ -10,12 +10,13 @@ No device is known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.naming import kernel_name
 from graphc.ops.group import group as group_op
 from graphc.partition import partition
+from graphc.passes.cse import cse
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import Unit, units_of
 from graphc.space import Illegal, Space, is_access, op_of, products
@@ -448,7 +449,9 @@ def _emit(
         local[value] = region.parameter(value.type, value.name, value.node.loc)
     region.replay(group.nodes, local)
     results = state._visible(group.units)
-    body = region.graph([local[v] for v in results])
+    # Every unit has brought its own copies of what it shares with others.
+    shared = cse(region.graph([local[v] for v in results]))
+    body = replace(shared, outputs=tuple(dict.fromkeys(shared.outputs)))
     last = list(group.nodes)[-1]
     made = builder.emit(
         group_op,
@@ -456,7 +459,8 @@ def _emit(
         {"name": body.name},
         regions=[body],
         loc=last.loc,
-        names=tuple(v.name for v in results),
+        names=tuple(v.name for v in body.outputs),
         order=max(n.order for n in group.nodes),
     )
-    values.update(zip(results, made, strict=True))
+    stored = dict(zip(body.outputs, made, strict=True))
+    values.update((v, stored[o]) for v, o in zip(results, shared.outputs, strict=True))

@@ -200,7 +200,12 @@ class Bench:
             ]
             for column, name in enumerate(self.names, 2)
         }
-        self.outputs = [n for n in self.names if n.startswith("out")]
+        columns = list(zip(*table.rows, strict=True))[2:]
+        self.outputs = [
+            name
+            for name, (first, *_) in zip(self.names, columns, strict=True)
+            if made.plan.buffers[first].place is Place.OUTPUT
+        ]
 
     def run(self, **options: Any) -> Any:
         return simt.run(

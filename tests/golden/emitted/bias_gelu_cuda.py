@@ -19,8 +19,8 @@ def add_gelu(b: f32[96], x: f32[32, 96], out0: f32[32, 96]):
     row = cuda.blockIdx.x
     for col in range(lane, 96, 128):
         h = x[row, col] + b[col]                    # model.py:24: h = x + b
-        t4 = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
-        out0[row, col] = t4
+        t0 = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
+        out0[row, col] = t0
 
 
 LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out0": "output"}),)

@@ -26,10 +26,10 @@ def layer_norm(x: f32[64, 1000], scale: f32[1000], shift: f32[1000], out0: f32[6
         t1 = x[row, col] - t0
         acc1 += t1 * t1
     acc1 = block_sum(acc1)
-    t6 = 1.0 / sqrt(acc1 / 1000.0 + 1e-05)
+    t2 = 1.0 / sqrt(acc1 / 1000.0 + 1e-05)
     for col in range(lane, 1000, 256):
-        t9 = (x[row, col] - t0) * t6 * scale[col] + shift[col]
-        out0[row, col] = t9
+        t3 = (x[row, col] - t0) * t2 * scale[col] + shift[col]
+        out0[row, col] = t3
 
 
 LAUNCHES = (("layer_norm", 64, {

@@ -81,17 +81,17 @@ def contract_sum_softmax_cross_entropy_grad(
             t2 = logits_2 - acc0                       # model.py:59
             acc1 += exp(t2)
             acc2 += where(col == labels_, t2, 0.0)
-        t10 = (labels_ >= 0) & (labels_ < 16)
-        acc3 += where(t10, log(acc1) - acc2, 0.0)
+        t3 = (labels_ >= 0) & (labels_ < 16)
+        acc3 += where(t3, log(acc1) - acc2, 0.0)
         # model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
-        t16 = where(t10, 0.010416667, 0.0)
-        t17 = -t16
-        t18 = t16 / acc1
+        t4 = where(t3, 0.010416667, 0.0)
+        t5 = -t4
+        t6 = t4 / acc1
         for col in range(16):
-            t12 = result_tile[row, col]                # model.py:58
-            logits_3 = t12 + params_b[col]
+            t7 = result_tile[row, col]                 # model.py:58
+            logits_3 = t7 + params_b[col]
             # model.py:59 (grad)
-            dlogits_2 = t18 * exp(logits_3 - acc0) + where(col == labels_, t17, 0.0)
+            dlogits_2 = t6 * exp(logits_3 - acc0) + where(col == labels_, t5, 0.0)
             # model.py:58 (grad): logits = x @ params["w"] + params["b"]
             result_tile[row, col] = dlogits_2
             dlogits[tile * 32 + row, col] = dlogits_2  # model.py:59 (grad)
@@ -131,9 +131,9 @@ def reference(params_b, labels, x, params_w):
     t6 = np.where(t5, np.log(t4) - np.sum(np.where(t2, t0, 0.0), axis=1), 0.0)
     t7 = np.where(t5, 0.010416667, 0.0)
     t8 = np.where(t2, np.broadcast_to((-t7)[:, None], (96, 16)), 0.0)
-    dlogits_2 = np.broadcast_to((t7 / t4)[:, None], (96, 16)) * t3 + t8
-    dparams_b = np.sum(dlogits_2, axis=0)
-    return dlogits_2, np.sum(t6, axis=0), dparams_b
+    dlogits = np.broadcast_to((t7 / t4)[:, None], (96, 16)) * t3 + t8
+    dparams_b = np.sum(dlogits, axis=0)
+    return dlogits, np.sum(t6, axis=0), dparams_b
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Computes
     model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
     model.py:65: return value, *optim.adam(params, grads, state)
     model.py:58 (grad): logits = x @ params["w"] + params["b"]
-Reads    acc3_parts f32[3], dparams_b_parts f32[3, 16], state_1_b f32[16], state_2_b f32[16],
-         state_0 f32[()], params_b f32[16]
+Reads    acc3_parts f32[3], dparams_b_parts f32[3, 16], state_mean_b f32[16],
+         state_square_b f32[16], state_step f32[()], params_b f32[16]
 Writes   out0 f32[()], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[()]
 Launch   mean_total_and_2_more[3, 256]
 """
@@ -20,9 +20,9 @@ def mean_total_and_2_more(
     acc3_parts: f32[3],
     out0: f32[()],
     dparams_b_parts: f32[3, 16],
-    state_1_b: f32[16],
-    state_2_b: f32[16],
-    state_0: f32[()],
+    state_mean_b: f32[16],
+    state_square_b: f32[16],
+    state_step: f32[()],
     params_b: f32[16],
     out0_2: f32[16],
     out1: f32[16],
@@ -38,35 +38,36 @@ def mean_total_and_2_more(
                 acc0 += acc3_parts[k]
             out0[()] = acc0 / 96.0
     elif cuda.blockIdx.x < 2:  # sum_adam_grad_total
-        state_0_ = state_0[()]
         # model.py:65: return value, *optim.adam(params, grads, state)
-        t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
-        t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
+        t0 = state_step[()] + 1.0
+        t1 = -0.001 / expm1(t0 * -0.105360515)
+        t2 = 1.0 / sqrt(-expm1(t0 * -0.0010005003))
         i = (cuda.blockIdx.x - 1) * 256 + cuda.threadIdx.x
         if i < 16:
             dparams_b = 0.0
             for k in range(3):
                 # model.py:58 (grad): logits = x @ params["w"] + params["b"]
                 dparams_b += dparams_b_parts[k, i]
-            t2 = 0.9 * state_1_b[i] + 0.1 * dparams_b  # model.py:65
-            out0_2[i] = t2
-            t6 = 0.999 * state_2_b[i] + 0.001 * (dparams_b * dparams_b)
-            out1[i] = t6
-            t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
-            out2[i] = params_b[i] - t20
+            t3 = 0.9 * state_mean_b[i] + 0.1 * dparams_b  # model.py:65
+            out0_2[i] = t3
+            t4 = 0.999 * state_square_b[i] + 0.001 * (dparams_b * dparams_b)
+            out1[i] = t4
+            t5 = t1 * t3 / (sqrt(t4) * t2 + 1e-08)
+            out2[i] = params_b[i] - t5
     else:  # adam
+        t6 = state_step[()] + 1.0
         i = (cuda.blockIdx.x - 2) * 256 + cuda.threadIdx.x
         if i < 1:
-            out0_3[()] = state_0[()] + 1.0
+            out0_3[()] = t6
 
 
 LAUNCHES = (("mean_total_and_2_more", 3, {
     "acc3_parts": "input",
     "out0": "output",
     "dparams_b_parts": "input",
-    "state_1_b": "input",
-    "state_2_b": "input",
-    "state_0": "input",
+    "state_mean_b": "input",
+    "state_square_b": "input",
+    "state_step": "input",
     "params_b": "input",
     "out0_2": "output",
     "out1": "output",
@@ -75,15 +76,16 @@ LAUNCHES = (("mean_total_and_2_more", 3, {
 }),)
 
 
-def reference(acc3_parts, dparams_b_parts, state_1_b, state_2_b, state_0, params_b):
+def reference(acc3_parts, dparams_b_parts, state_mean_b, state_square_b, state_step, params_b):
     """What the kernel computes, by NumPy; floats are float64."""
     dparams_b = np.sum(dparams_b_parts, axis=0)
-    t0 = 0.9 * state_1_b + 0.1 * dparams_b
-    t1 = 0.999 * state_2_b + 0.001 * (dparams_b * dparams_b)
-    t2 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (16,))
-    t3 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
-    t4 = params_b - t2 * t0 / (np.sqrt(t1) * np.broadcast_to(t3, (16,)) + 1e-08)
-    return np.sum(acc3_parts, axis=0) / 96.0, t0, t1, t4, state_0 + 1.0
+    t0 = 0.9 * state_mean_b + 0.1 * dparams_b
+    t1 = 0.999 * state_square_b + 0.001 * (dparams_b * dparams_b)
+    t2 = state_step + 1.0
+    t3 = np.broadcast_to(-0.001 / np.expm1(t2 * -0.105360515), (16,)) * t0
+    t4 = np.broadcast_to(1.0 / np.sqrt(-np.expm1(t2 * -0.0010005003)), (16,))
+    t5 = params_b - t3 / (np.sqrt(t1) * t4 + 1e-08)
+    return np.sum(acc3_parts, axis=0) / 96.0, t0, t1, t5, state_step + 1.0
 
 
 if __name__ == "__main__":

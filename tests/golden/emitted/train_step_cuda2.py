@@ -3,8 +3,8 @@
 Computes
     model.py:65: return value, *optim.adam(params, grads, state)
     model.py:58 (grad): logits = x @ params["w"] + params["b"]
-Reads    state_1_w f32[40, 16], state_2_w f32[40, 16], state_0 f32[()], params_w f32[40, 16],
-         x f32[96, 40], dlogits f32[96, 16]
+Reads    state_mean_w f32[40, 16], state_square_w f32[40, 16], state_step f32[()],
+         params_w f32[40, 16], x f32[96, 40], dlogits f32[96, 16]
 Writes   out0 f32[40, 16], out1 f32[40, 16], out2 f32[40, 16]
 Launch   contract_adam_grad[2, 256]
 """
@@ -16,9 +16,9 @@ from graphc.codegen.device_lib import expm1, f32, kernel, run_alone, scratch, sq
 
 @kernel("cuda", literals=f32, threads=256)
 def contract_adam_grad(
-    state_1_w: f32[40, 16],
-    state_2_w: f32[40, 16],
-    state_0: f32[()],
+    state_mean_w: f32[40, 16],
+    state_square_w: f32[40, 16],
+    state_step: f32[()],
     params_w: f32[40, 16],
     x: f32[96, 40],
     dlogits: f32[96, 16],
@@ -65,23 +65,25 @@ def contract_adam_grad(
         row = at // 16
         col = at % 16
         if tile * 32 + row < 40:
-            state_0_ = state_0[()]
             # model.py:65: return value, *optim.adam(params, grads, state)
-            t10 = -0.001 / expm1((state_0_ + 1.0) * -0.105360515)
-            t17 = 1.0 / sqrt(-expm1((state_0_ + 1.0) * -0.0010005003))
+            t0 = state_step[()] + 1.0
+            t1 = 1.0 / sqrt(-expm1(t0 * -0.0010005003))
             dparams_w_ = result_tile[row, col]                # model.py:58 (grad)
-            t2 = 0.9 * state_1_w[tile * 32 + row, col] + 0.1 * dparams_w_  # model.py:65
+            t2 = 0.9 * state_mean_w[tile * 32 + row, col] + 0.1 * dparams_w_  # model.py:65
             out0[tile * 32 + row, col] = t2
-            t6 = 0.999 * state_2_w[tile * 32 + row, col] + 0.001 * (dparams_w_ * dparams_w_)
-            out1[tile * 32 + row, col] = t6
-            t20 = t10 * t2 / (sqrt(t6) * t17 + 1e-08)
-            out2[tile * 32 + row, col] = params_w[tile * 32 + row, col] - t20
+            t3 = (
+                0.999 * state_square_w[tile * 32 + row, col] + 0.001 * (dparams_w_ * dparams_w_)
+            )
+            out1[tile * 32 + row, col] = t3
+            t4 = -0.001 / expm1(t0 * -0.105360515) * t2
+            t5 = t4 / (sqrt(t3) * t1 + 1e-08)
+            out2[tile * 32 + row, col] = params_w[tile * 32 + row, col] - t5
 
 
 LAUNCHES = (("contract_adam_grad", 2, {
-    "state_1_w": "input",
-    "state_2_w": "input",
-    "state_0": "input",
+    "state_mean_w": "input",
+    "state_square_w": "input",
+    "state_step": "input",
     "params_w": "input",
     "x": "input",
     "dlogits": "input",
@@ -91,15 +93,15 @@ LAUNCHES = (("contract_adam_grad", 2, {
 }),)
 
 
-def reference(state_1_w, state_2_w, state_0, params_w, x, dlogits):
+def reference(state_mean_w, state_square_w, state_step, params_w, x, dlogits):
     """What the kernel computes, by NumPy; floats are float64."""
     dparams_w = np.einsum('ik,ij->kj', x, dlogits)
-    t0 = 0.9 * state_1_w + 0.1 * dparams_w
-    t1 = 0.999 * state_2_w + 0.001 * (dparams_w * dparams_w)
-    t2 = np.broadcast_to(-0.001 / np.expm1((state_0 + 1.0) * -0.105360515), (40, 16))
-    t3 = 1.0 / np.sqrt(-np.expm1((state_0 + 1.0) * -0.0010005003))
-    t4 = params_w - t2 * t0 / (np.sqrt(t1) * np.broadcast_to(t3, (40, 16)) + 1e-08)
-    return t0, t1, t4
+    t0 = 0.9 * state_mean_w + 0.1 * dparams_w
+    t1 = 0.999 * state_square_w + 0.001 * (dparams_w * dparams_w)
+    t2 = state_step + 1.0
+    t3 = np.broadcast_to(-0.001 / np.expm1(t2 * -0.105360515), (40, 16)) * t0
+    t4 = np.broadcast_to(1.0 / np.sqrt(-np.expm1(t2 * -0.0010005003)), (40, 16))
+    return t0, t1, params_w - t3 / (np.sqrt(t1) * t4 + 1e-08)
 
 
 if __name__ == "__main__":
