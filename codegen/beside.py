@@ -17,7 +17,7 @@ from graphc.codegen.renaming import own_names, renamed
 def fits_beside(kernel: Kernel) -> bool:
     """Whether a kernel may be one of several in a launch."""
     reports = any(p.role == "status" for p in kernel.params)
-    return kernel.form not in ("tiles", "scatter") and not reports and not kernel.alias
+    return kernel.any_threads and not reports and not kernel.alias
 
 
 def beside(

@@ -72,6 +72,7 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
         grain=grain,
         threads=draft.threads,
         form=draft.form,
+        any_threads=True,
         sizes=sizes,
         extents=extents,
     )

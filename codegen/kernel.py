@@ -249,6 +249,7 @@ class Kernel:
     parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
     assignment of roles; `name` says what is computed, and a plan makes an identifier of it.
+    `any_threads` says that on CUDA the body is right for another number of `threads`, too.
     `table` makes one launch of several of a flat kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
@@ -267,6 +268,7 @@ class Kernel:
     name: str = "kernel"
     alias: tuple[tuple[str, str], ...] = ()
     in_place: tuple[tuple[str, str], ...] = ()
+    any_threads: bool = False
     table: tuple[int, ...] = ()
     parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None

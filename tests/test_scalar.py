@@ -37,6 +37,11 @@ UNARY = {
 }
 
 
+def test_every_function_that_rounds_more_than_once_is_measured() -> None:
+    rounding = {name for name, row in SCALARS.items() if row.cost == TRANSCENDENTAL}
+    assert rounding == {*UNARY, "pow"}
+
+
 def points(name: str, low: float, high: float, kind: str, count: int = 150) -> np.ndarray:
     """Arguments of all sizes between `low` and `high`, and many near where it is hard."""
     rng = np.random.default_rng(len(name))
