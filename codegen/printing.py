@@ -286,29 +286,37 @@ def literal_dtype(kernel: Kernel) -> DType:
 
 
 def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
-    """The docstring: the user's lines, what is read and written, the launch."""
-    params = {p.name: p for part in kernel.whole for p in part.params}.values()
-    typed = [(p.role, f"{p.name} {spec(p.type, 'n')}") for p in params]
+    """The docstring: the user's lines, what is read and written, the launch.
+
+    Of kernels side by side each has its own.
+    """
+    lines: list[str] = []
+    first = 0
+    for part in kernel.whole:
+        if kernel.parts:
+            last = first + part.blocks - 1
+            lines += [f"{part.name}, blocks {first} to {last}"]
+            first = last + 1
+        lines += _effects(part, root)
+    return "\n".join([f'"""{kernel.name}', "", *lines, *listed("Launch   ", launch), '"""'])
+
+
+def _effects(kernel: Kernel, root: str) -> list[str]:
+    """Whence a kernel comes, what it reads, and what it writes."""
+    typed = [(p.role, f"{p.name} {spec(p.type, 'n')}") for p in kernel.params]
     reads = [text for role, text in typed if role in ("input", "inout")]
     writes = [text for role, text in typed if role not in ("input", "status")]
     checks = [
         "Checks   that indices are in bounds; status[0] is the code of a check that fails"
     ]
     lines = dict.fromkeys(user_line(o, root) for o in kernel.origins if o.loc.source)
-    computes = [f"    {line}" for line in lines]
-    return "\n".join(
-        [
-            f'"""{kernel.name}',
-            "",
-            "Computes",
-            *(computes or ["    (no source lines)"]),
-            *listed("Reads    ", reads or ["nothing"]),
-            *listed("Writes   ", writes),
-            *(checks if any(p.role == "status" for p in kernel.params) else []),
-            *listed("Launch   ", launch),
-            '"""',
-        ]
-    )
+    return [
+        "Computes",
+        *([f"    {line}" for line in lines] or ["    (no source lines)"]),
+        *listed("Reads    ", reads or ["nothing"]),
+        *listed("Writes   ", writes),
+        *(checks if any(p.role == "status" for p in kernel.params) else []),
+    ]
 
 
 @dataclass(frozen=True)

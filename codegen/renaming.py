@@ -84,9 +84,7 @@ def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
     return replace(
         kernel,
         params=tuple(replace(p, name=new[p.name]) for p in kernel.params),
-        body=map_every_index(
-            map_body(kernel.body, statement), lambda i: _with_names(i, new)
-        ),
+        body=map_every_index(map_body(kernel.body, statement), lambda i: _with_names(i, new)),
         meaning=meaning,
     )
 

@@ -140,8 +140,13 @@ def test_the_header_says_what_is_computed_read_written_and_launched(
         space = loaded(kernel)
         ((entry, workers, roles),) = space["LAUNCHES"]
         whole = re.sub(r",\n {9}", ", ", head)
-        parts = dict(line.split(None, 1) for line in whole.splitlines() if line[:1].isupper()
-                     and " " in line)  # fmt: skip
+        parts: dict[str, str] = {}
+        for what, text in re.findall(r"^([A-Z]\w+) +(.*)", whole, re.M):
+            parts[what] = parts.get(what, "") + text
+        beside = re.findall(r", blocks (\d+) to (\d+)$", head, re.M)
+        ends = [-1, *(int(last) for _, last in beside)]
+        assert [int(first) for first, _ in beside] == [end + 1 for end in ends[:-1]]
+        assert not beside or ends[-1] == workers - 1
         assert head.startswith(kernel.name) and entry == kernel.name
         assert re.search(r"^    model\.py:\d+(?: \(grad\))?: \S", head, re.M)
         for param, role in roles.items():

@@ -1,12 +1,22 @@
 """mean_total_and_2_more
 
+mean_total, blocks 0 to 0
 Computes
     model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
+Reads    acc3_parts f32[3]
+Writes   out0 f32[()]
+sum_adam_grad_total, blocks 1 to 1
+Computes
     model.py:65: return value, *optim.adam(params, grads, state)
     model.py:58 (grad): logits = x @ params["w"] + params["b"]
-Reads    acc3_parts f32[3], dparams_b_parts f32[3, 16], state_mean_b f32[16],
-         state_square_b f32[16], state_step f32[()], params_b f32[16]
-Writes   out0 f32[()], out0_2 f32[16], out1 f32[16], out2 f32[16], out0_3 f32[()]
+Reads    dparams_b_parts f32[3, 16], state_mean_b f32[16], state_square_b f32[16],
+         state_step f32[()], params_b f32[16]
+Writes   out0_2 f32[16], out1 f32[16], out2 f32[16]
+adam, blocks 2 to 2
+Computes
+    model.py:65: return value, *optim.adam(params, grads, state)
+Reads    state_step f32[()]
+Writes   out0_3 f32[()]
 Launch   mean_total_and_2_more[3, 256]
 """
 import numpy as np
