@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -60,12 +61,20 @@ def _concerns(name: object, path: Path) -> bool:
 def output_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into, which takes the place of `path` when the block ends well.
 
-    Otherwise nothing is left. Raises ArgumentError if `path` is a folder or cannot be written.
+    Otherwise nothing is left. A link stays, and what it leads to is replaced; a device or a pipe
+    is written to. Raises ArgumentError if `path` is a folder or cannot be written.
     """
-    made = path.absolute().with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         if path.is_dir():
             raise ArgumentError(f"{path} is a folder")
+        if path.exists() and not path.is_file():
+            # At once: an archive asks where it is, which a device or a pipe does not tell.
+            content = io.BytesIO()
+            yield content
+            path.write_bytes(content.getbuffer())
+            return
+        path = Path(os.path.realpath(path))
+        made = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with made.open("xb") as file:
                 yield file

@@ -427,6 +427,20 @@ def test_a_graph_is_run(dumped: Path, stage: str, capsys: Capture) -> None:
     np.testing.assert_allclose(z["out0"], want, rtol=1e-6)
 
 
+def test_links_and_pipes_stay_what_they_are(dumped: Path, tmp_path: Path) -> None:
+    real, link, pipe = (tmp_path / name for name in ("real.npz", "link.npz", "pipe"))
+    real.write_text("old")
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+    line = ["run", str(dumped / "00-trace.ir"), "--inputs", "x.npz", "-o"]
+    assert main([*line, str(link)]) == 0
+    assert link.is_symlink() and list(np.load(real)) == ["out0"]
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert main([*line, str(pipe)]) == 0
+    assert pipe.is_fifo() and os.read(reader, 1 << 16).startswith(b"PK")
+    os.close(reader)
+
+
 def test_an_output_may_have_any_name_and_dtype(tmp_path: Path) -> None:
     graph = tmp_path / "f.ir"
     graph.write_text(
