@@ -220,13 +220,7 @@ class Tracer(promote.TracedArray):
     # --- what only a run can tell ---------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        loc = call_site()[0]
-        if loc is not None and is_assigned(loc):
-            _refuse_write(
-                "a traced array cannot be written into an array that exists while tracing",
-                _ELEMENTS,
-            )
-        _refuse("the content", tables.instead_of(expression(loc)))
+        _refuse("the content", tables.instead_of(expression(call_site()[0])))
 
     def __bool__(self) -> NoReturn:
         _refuse(
@@ -361,9 +355,17 @@ def leaked(tracer: Tracer) -> GraphcError:
 
 
 def _refuse(what: str, help: str | None = None) -> NoReturn:
-    error = ConcretizationError(
-        f"{what} of a traced array is known only when the graph runs", help=help
-    ).at(call_site()[0])
+    loc = call_site()[0]
+    if loc is not None and is_assigned(loc):
+        error: GraphcError = MutationError(
+            "a traced array cannot be written into an array that exists while tracing",
+            help=_ELEMENTS,
+        )
+    else:
+        error = ConcretizationError(
+            f"{what} of a traced array is known only when the graph runs", help=help
+        )
+    error = error.at(loc)
     trace = active_trace()
     if trace is not None:
         # NumPy replaces some of these by errors of its own.

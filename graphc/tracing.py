@@ -341,15 +341,15 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
         return call()
     except GraphcError:
         raise
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, ValueError) as error:
         loc, refused = raised_at(error), trace.refused
         if refused is not None and refused.loc == loc:
             # NumPy asked a traced value for its number, and replaced our error by its own.
             raise refused from None
         name = Tracer.__name__
-        if name not in str(error):
-            raise
         text = re.sub(rf"'{name}'( object)?|\b{name}\b", "a traced array", str(error))
+        if isinstance(error, ValueError) or text == str(error):
+            raise
         form = ConcretizationError if isinstance(error, TypeError) else MissingAttribute
         raise form(text).at(loc) from error
 

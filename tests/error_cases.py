@@ -317,6 +317,13 @@ def f(x):
     return out
 trace(f, f32[3])
 
+# assignment_of_element_into_concrete
+def f(x):
+    out = np.zeros(3)
+    out[0] = x[0]
+    return out
+trace(f, f32[3])
+
 # in_place_on_argument
 def f(x):
     x += 1

@@ -203,6 +203,15 @@ def test_the_functions_own_exceptions_pass_through():
         trace(f, f64[3])
 
 
+def test_an_error_about_the_functions_own_class_passes_through():
+    class RayTracer:
+        pass
+
+    with pytest.raises(TypeError, match="'RayTracer' and 'list'") as caught:
+        trace(lambda x: RayTracer() @ [x], f32[3])
+    assert not isinstance(caught.value, GraphcError)
+
+
 # --- weak numbers -------------------------------------------------------------------------
 
 
