@@ -29,6 +29,7 @@ from graphc.tracing import (
     Traced,
     bind,
     definition,
+    function_name,
     leaf_type,
     parameters_named,
     trace_call,
@@ -176,6 +177,7 @@ class Compiled:
                 help="graphc.Options(fast=True), for instance",
             )
         functools.update_wrapper(self, fn)
+        self.__name__ = getattr(fn, "__name__", function_name(fn))
         self.function = fn
         self.options = options or Options()
         if device is not None and not isinstance(device, Device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -33,3 +34,19 @@ def test_the_order_of_keys_is_of_the_signature(container: str) -> None:
     for _ in range(2):
         assert np.array_equal(first(wrap({"a": A, "b": B})), A + 1)
         assert np.array_equal(first(wrap({"b": B, "a": A})), B + 1)
+
+
+class Adder:
+    def __call__(self, x: Any) -> Any:
+        return x + 1
+
+
+@pytest.mark.parametrize(
+    "fn", [functools.partial(np.add, 1), Adder()], ids=["partial", "object"]
+)
+def test_what_has_no_name_is_called_with_many_signatures(fn: Any) -> None:
+    made = graphc.compile(fn, target="cpu")
+    with pytest.warns(UserWarning, match=f"{made.__name__} was traced for 8 signatures"):
+        for size in range(1, 10):
+            assert np.array_equal(made(np.ones(size)), np.full(size, 2.0))
+    assert made.__name__ in repr(made)
