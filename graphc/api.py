@@ -157,7 +157,6 @@ class Compiled:
     """
 
     __name__: str
-    __qualname__: str
 
     def __init__(
         self,
@@ -319,27 +318,20 @@ class Compiled:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickled by its name, as a function is, or by that of the function that it compiles."""
+        name: str = getattr(self, "__qualname__", self.__name__)
         found: Any = sys.modules.get(self.__module__)
-        for name in self.__qualname__.split("."):
-            found = getattr(found, name, None)
-        settings = self.requested, self.static, self.donate, self.options, self._device
-        return self.__qualname__ if found is self else (_unpickled, (self.function, *settings))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return name
+        settings = {"static": self.static, "donate": self.donate, "options": self.options}
+        make = functools.partial(
+            Compiled, target=self.requested, device=self._device, **settings
+        )
+        return make, (self.function,)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
-
-
-def _unpickled(
-    fn: Callable[..., Any],
-    target: str,
-    static: Sequence[str],
-    donate: Sequence[str],
-    options: Options,
-    device: Device | None,
-) -> Compiled:
-    return Compiled(
-        fn, target=target, static=static, donate=donate, options=options, device=device
-    )
 
 
 def _is_plain(spec: optree.PyTreeSpec) -> bool:

@@ -1,8 +1,10 @@
-"""Compiled functions as objects: what tells one call from another."""
+"""Compiled functions as objects: what tells one call from another, copies and pickles."""
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.api import Compiled
+from graphc.options import Options
 
 A, B = np.ones(3, np.float32), np.zeros(3, np.float32)
 
@@ -50,3 +54,40 @@ def test_what_has_no_name_is_called_with_many_signatures(fn: Any) -> None:
         for size in range(1, 10):
             assert np.array_equal(made(np.ones(size)), np.full(size, 2.0))
     assert made.__name__ in repr(made)
+
+
+@graphc.compile(target="cpu")
+def twice(x: Any) -> Any:
+    return x * 2
+
+
+def scaled(x: Any, n: Any) -> Any:
+    return x * n
+
+
+def test_a_copy_is_the_function_itself() -> None:
+    twice(A)
+    assert copy.copy(twice) is twice
+    assert copy.deepcopy({"step": twice})["step"] is twice
+
+
+def test_a_compiled_function_is_pickled_by_name() -> None:
+    twice(A)
+    assert pickle.loads(pickle.dumps(twice)) is twice
+
+
+def test_another_name_is_pickled_with_its_settings() -> None:
+    made = graphc.compile(
+        scaled, target="cpu", static="n", donate="x", options=Options(level=1)
+    )
+    made(A.copy(), 3)
+    again: Compiled = pickle.loads(pickle.dumps(made))
+    assert again.function is scaled and again.requested == "cpu"
+    assert (again.static, again.donate) == (("n",), ("x",))
+    assert again.options == Options(level=1)
+    assert np.array_equal(again(A.copy(), 3), A * 3)
+
+
+def test_what_has_no_name_is_not_pickled() -> None:
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(graphc.compile(lambda x: x + 1, target="cpu"))
