@@ -27,6 +27,7 @@ EPILOG = "graphc COMMAND --help says more about a command."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and return its exit code."""
+    _open_streams()
     try:
         args = parser().parse_args(argv)
     except SystemExit as error:
@@ -51,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+def _open_streams() -> None:
+    """Give streams that were closed before we started (`>&-`) somewhere to go."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 class _Terminated(KeyboardInterrupt):

@@ -640,3 +640,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         env=environment,
     )
     assert done.stdout.startswith("operation") and done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_may_be_closed(model: Path, closed: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m graphc compile layer.py --emit ir {closed}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("graphc ir 1" if closed == "2>&-" else "")
+    assert "Traceback" not in done.stderr and ("target" in done.stderr) == (closed == ">&-")
