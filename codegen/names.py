@@ -13,6 +13,8 @@ _RESERVED = re.compile(
     r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|n|lo|hi|cuda|kernel|scratch|status"
     r"|\w+_lanes|\w+_block\d*"
 )
+LONGEST = 100
+"""Characters of an identifier; LLVM tells names apart by 1024 bytes, and one may take 8."""
 
 
 class Names:
@@ -22,8 +24,9 @@ class Names:
         self.taken: set[str] = set()
 
     def fresh(self, name: str | None, fallback: str = "t") -> str:
-        """`name`, or a variation that nobody has."""
-        base = name if name and name.isidentifier() and not keyword.iskeyword(name) else None
+        """`name`, cut where it is too long, or a variation that nobody has."""
+        short = name[:LONGEST] if name else ""
+        base = short if short.isidentifier() and not keyword.iskeyword(short) else None
         if base is None:
             number = 0
             while f"{fallback}{number}" in self.taken:

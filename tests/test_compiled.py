@@ -40,6 +40,15 @@ def test_the_order_of_keys_is_of_the_signature(container: str) -> None:
         assert np.array_equal(first(wrap({"b": B, "a": A})), B + 1)
 
 
+@pytest.mark.parametrize("letter", ["x", "ñ", "变"])
+def test_names_are_as_long_as_one_likes(letter: str) -> None:
+    space: dict[str, Any] = {"np": np}
+    first, second = letter * 1500, letter * 1499
+    exec(f"def {first}({first}, {second}):\n    return np.tanh({first} + {second})", space)
+    made = graphc.compile(space[first], target="cpu")(A, A)
+    np.testing.assert_allclose(made, np.tanh(2 * A), rtol=1e-6)
+
+
 class Adder:
     def __call__(self, x: Any) -> Any:
         return x + 1
