@@ -269,4 +269,8 @@ def _before(read: _Touch, write: _Touch, lanes: bool) -> bool:
     # A loop around both that does not choose the element would read again what was written.
     axes = {axis for index in write.index for axis in index.axes()}
     loops = [s for s in shared if isinstance(s, Loop)]
+    for loop in reversed(loops):
+        if loop.axis in axes:
+            # What chooses the part of the axis that a loop runs over chooses the element too.
+            axes.update(a for bound in (loop.start, loop.stop) if bound for a in bound.axes())
     return all(s.role in DEALT or s.axis in axes for s in loops)

@@ -196,6 +196,19 @@ def check_trap(fn: Any, device: Device) -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 8, 300, 40_000])
+def test_a_vector_is_updated_in_place_beside_a_sum_of_it(size):
+    def step(x, g):
+        return x - 0.1 * g, (x * g).sum()
+
+    args = numbers(size), numbers(size, seed=1)
+    for device in (CPU, H100):
+        assert in_place(planned(step, *args, device=device, donate=(0,))) == [(0, 0)]
+    donating, plain = twice(step, "x")
+    (made, _), (wanted, _) = donating(args[0].copy(), args[1]), plain(*args)
+    assert same([made], [wanted])
+
+
 def test_what_is_not_donated_is_never_written_to():
     x, y = numbers(50), numbers(50, seed=1)
     kept = y.copy()
