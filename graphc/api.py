@@ -78,7 +78,8 @@ def compile(
     of the same shape and dtype may be such an array itself, so that `state = step(state, batch)`
     updates the state in place. Go on with the results, and with no view of what was given.
     Arrays that are read-only, strided, or share memory with another argument are copied first and
-    stay as they are; so do all where the call raises an error of a check.
+    stay as they are; so do all where the call raises an error of a check. An interrupt (Ctrl-C)
+    comes before all updates or after them, and then the results are lost.
 
     A function that is compiled already is compiled anew, and what is not given here is as there.
     """
