@@ -33,7 +33,7 @@ from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.index import Axis, Condition, Index, Loaded, as_index, axis_index
+from graphc.index import Axis, Condition, Index, Loaded, axis_index
 from graphc.ir import Node, Value
 from graphc.space import op_of
 
@@ -110,7 +110,7 @@ class _Scatter:
     def _body(self) -> Iterator[Statement]:
         """A worker's range cleared, added to and, of a half type, rounded."""
         dtype = self.types[self.sums].dtype
-        here = self._index(as_index(self.place))
+        here = self._index(axis_index(self.place))
         zero = Const(0.0 if dtype.is_float else 0, dtype)
         yield self._over_range(Store(self.sums, here, zero))
         yield self._add()

@@ -76,6 +76,20 @@ def test_a_scatter_of_a_half_type_accumulates_in_float32(dtype: Any, tmp_path: P
             assert all(one.holds for one in in_process(path, device.target))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (3, 1)])
+def test_a_scatter_along_an_axis_of_one(shape: tuple[int, ...], dtype: Any) -> None:
+    """A loop of one turn is left out, and so nothing may speak of its axis."""
+    x, axis = np.ones(shape, dtype), shape.index(1)
+    indices = np.array([0, -1, 0, 0])
+    graph = trace(
+        graphc.grad(lambda x, i: gnp.take(x, i, axis=axis).sum().astype(np.float32)), x, indices
+    )
+    arrays = [x, indices][-len(graph.inputs) :]
+    for run in (graph.run, lambda *a: run_cpu(graph, a), lambda *a: run_cuda_checked(graph, a)):
+        np.testing.assert_array_equal(run(*arrays)[0], 4 * x)
+
+
 # --- gradients of second order at zeros -----------------------------------------------------
 
 
