@@ -213,14 +213,23 @@ def composite(
     """Register an op that is a composition of others.
 
     It is expanded before grad, or after it where it has a vjp of its own. `numpy` states its
-    meaning independently of the expansion. `result` checks the operands' types and gives the
-    result's; without it, that is the type of the one operand.
+    meaning independently of the expansion; of the half types it is computed in f32. `result`
+    checks the operands' types and gives the result's; without it, that is the type of the one
+    operand.
     """
 
     def rule(types: list[Type], regions: Sequence[Graph], **attrs: Any) -> tuple[Type, ...]:
         if not types[0].dtype.is_float:
             raise TypeMismatch(f"{name} takes float operands", values=[(operands[0], types[0])])
         return (result(*types, **attrs) if result else Type(types[0].dtype, types[0].shape),)
+
+    def meaning(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
+        # The sums of ones that NumPy takes in bfloat16 end at 256.
+        narrow = arrays[0].dtype
+        if narrow.itemsize != 2:
+            return numpy(*arrays, **attrs)
+        wide = [a.astype(np.float32) if a.dtype == narrow else a for a in arrays]
+        return np.asarray(numpy(*wide, **attrs)).astype(narrow)
 
     return REGISTRY.add(
         Op(
@@ -229,7 +238,7 @@ def composite(
             doc,
             operands,
             rule,
-            numpy,
+            meaning,
             vjp,
             attrs=attrs,
             expand=expand,

@@ -90,6 +90,44 @@ def test_a_scatter_along_an_axis_of_one(shape: tuple[int, ...], dtype: Any) -> N
         np.testing.assert_array_equal(run(*arrays)[0], 4 * x)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(("center", "spread"), [(0, 1), (100, 1), (0, 10), (0, 200)])
+def test_the_spread_of_a_half_type_overflows_no_sum(
+    dtype: Any, center: float, spread: float
+) -> None:
+    """The sums of 2048 values and of their squares are more than float16 holds."""
+    x = (np.random.default_rng(0).standard_normal((2, 2048)) * spread + center).astype(dtype)
+    x64 = x.astype(np.float64)
+    deviation = x64.std(axis=1, keepdims=True)
+    normal = (x64 - x64.mean(axis=1, keepdims=True)) / np.sqrt(deviation**2 + 1e-5)
+    near = {"rtol": float(ml_dtypes.finfo(dtype).eps), "atol": 1e-4}
+
+    def both(x: Any) -> Any:
+        return nn.layer_norm(x, 2048), x.std(axis=1, keepdims=True)
+
+    for run in (trace(both, x).run, graphc.compile(both, target="cpu")):
+        for found, expected in zip(run(x), (normal, deviation), strict=True):
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found.astype(np.float64), expected, **near)
+
+
+def test_the_variance_of_more_values_than_float16_counts() -> None:
+    x = np.tile(np.array([0, 1], np.float16), 40000)
+    assert graphc.compile(lambda x: x.var(), target="cpu")(x) == 0.25
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_eager_rows_of_a_half_type_are_summed_in_float32(dtype: Any) -> None:
+    def rows(x: Any) -> Any:
+        loss = nn.softmax_cross_entropy(x, np.array([3]))
+        return nn.softmax(x), -nn.log_softmax(x), nn.logsumexp(x), loss
+
+    x = np.zeros((1, 1000), dtype)
+    for run in (rows, graphc.compile(rows, target="cpu")):
+        for found, exact in zip(run(x), (0.001, *[np.log(1000)] * 3), strict=True):
+            np.testing.assert_array_equal(found, np.full(found.shape, exact).astype(dtype))
+
+
 # --- gradients of second order at zeros -----------------------------------------------------
 
 

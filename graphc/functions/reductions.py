@@ -142,10 +142,13 @@ def var(
     """Variance along axes: the mean square distance from the mean."""
     _plain(None, None, out)
     a = _floating(a, dtype)
-    away = elementwise(ew.sub, a, mean(a, axis, keepdims=True))
+    # Of a half type the sum of the squares may overflow where the variance does not.
+    wide = astype(a, a.type.dtype.compute)
+    away = elementwise(ew.sub, wide, mean(wide, axis, keepdims=True))
     total = _reduce(reductions.reduce_sum, elementwise(ew.mul, away, away), axis, keepdims)
     freedom = _count(a, axis) - (ddof if correction is None else correction)
-    return elementwise(ew.div, total, float(freedom if freedom > 0 else 0))
+    spread = elementwise(ew.div, total, float(freedom if freedom > 0 else 0))
+    return astype(spread, a.type.dtype)
 
 
 def std(
@@ -159,8 +162,10 @@ def std(
     correction: Any = None,
 ) -> Any:
     """Standard deviation along axes."""
-    spread = var(a, axis, dtype, out, ddof, keepdims, correction=correction)
-    return elementwise(ew.sqrt, spread)
+    a = _floating(a, dtype)
+    wide = astype(a, a.type.dtype.compute)
+    spread = var(wide, axis, None, out, ddof, keepdims, correction=correction)
+    return astype(elementwise(ew.sqrt, spread), a.type.dtype)
 
 
 def _truth(a: Any) -> Any:

@@ -260,6 +260,10 @@ logsumexp = composite(
 
 
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """In f32 for the half types: there the sums overflow."""
+    to, wide = x.type.dtype, x.type.dtype.compute
+    if wide is not to:
+        x, weight, bias = (ew.cast(v, dtype=wide) for v in (x, weight, bias))
     n = len(x.shape)
     axes = tuple(range(n - len(weight.shape), n))
     size = math.prod(x.shape[a] for a in axes)
@@ -268,7 +272,8 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     scale = along(ew.rsqrt(variance + eps), x, axes)
     spread = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
     w, b = spread
-    return centered * scale * w + b
+    result = centered * scale * w + b
+    return result if wide is to else ew.cast(result, dtype=to)
 
 
 def _numpy_layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
