@@ -78,9 +78,10 @@ def adam(
 ) -> tuple[Tree, AdamState]:
     """The parameters and the state after a step of Adam (Kingma and Ba, 2015, algorithm 1).
 
-    Parameters are floats, and every array keeps its dtype; gradients may have another one. Raises
-    TypeMismatch for other parameters, ArgumentError if the trees have different structures or
-    their leaves different shapes, and for b1 or b2 outside of [0, 1).
+    Parameters are floats, and every array keeps its dtype; gradients may have another one. The
+    step of the half types is computed in float32. Raises TypeMismatch for other parameters,
+    ArgumentError if the trees have different structures or their leaves different shapes, and
+    for b1 or b2 outside of [0, 1).
     """
     mean, square = _moments(state)
     tree = _check("adam", params, grads=grads)
@@ -89,7 +90,8 @@ def adam(
     b1, b2, eps = _number("b1", b1, 1), _number("b2", b2, 1), _number("eps", eps)
     step = state.step + 1
 
-    def update(p: Any, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
+    def update(own: Any, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
+        p, m, v = _wide(own), _wide(m), _wide(v)
         g = _in_dtype(g, p)
         count, rate = _in_dtype(step, p), _in_dtype(learning_rate, p)
         m = b1 * m + (1 - b1) * g
@@ -97,7 +99,7 @@ def adam(
         # The corrections are numbers: one division and one root for each parameter remain.
         scale, root = rate / _unbiasing(b1, count), 1 / np.sqrt(_unbiasing(b2, count))
         new = p - scale * m / (np.sqrt(v) * root + eps)
-        return _in_dtype(new, p), _in_dtype(m, p), _in_dtype(v, p)
+        return _in_dtype(new, own), _in_dtype(m, own), _in_dtype(v, own)
 
     leaves = [optree.tree_leaves(t) for t in (params, grads, mean, square)]
     updated = [update(*group) for group in zip(*leaves, strict=True)]
@@ -123,6 +125,12 @@ def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:
     pairs = zip(optree.tree_leaves(params), optree.tree_leaves(grads), strict=True)
     moved = [_in_dtype(p - _in_dtype(learning_rate, p) * _in_dtype(g, p), p) for p, g in pairs]
     return optree.tree_unflatten(tree, moved)
+
+
+def _wide(array: Any) -> Any:
+    """An array of a half type as float32: eps and a small square are 0 in float16."""
+    half = not isinstance(array, float) and array.dtype.itemsize == 2
+    return array.astype(np.float32) if half else array
 
 
 def _in_dtype(number: Any, array: Any) -> Any:

@@ -37,3 +37,21 @@ def test_every_array_keeps_its_dtype(dtype: Any, of_gradients: Any, compiled: bo
             lambda x: (x.dtype, x.shape), params
         )
     np.testing.assert_allclose(np.asarray(made["w"], float), 0.0, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [f16, bf16], ids=str)
+@pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "compiled"])
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5])
+def test_the_first_step_of_a_half_type_is_the_rate(
+    dtype: Any, compiled: bool, size: float
+) -> None:
+    """In float16 a thousandth of the square of 0.001 is 0, and so is 1e-8."""
+    params = np.zeros(4, dtype.numpy)
+    grads = np.array([size, -size, 2 * size, 3 * size]).astype(dtype.numpy)
+
+    def step(params: Any, grads: Any, state: Any) -> Any:
+        return optim.adam(params, grads, state, learning_rate=0.01)[0]
+
+    run = graphc.compile(step, target="cpu") if compiled else step
+    moved = np.asarray(run(params, grads, optim.adam_init(params)), float)
+    np.testing.assert_allclose(moved, [-0.01, 0.01, -0.01, -0.01], rtol=0.02)
