@@ -158,6 +158,8 @@ def _allocators(machine: Machine) -> dict[str, Any]:
         return shared(place, type.static_shape, type.dtype)
 
     def buffer(place: tuple[str, str], address: Any, type: Type) -> Memory:
+        if 0 in type.shape:  # It has no element to be found.
+            return Memory(machine, place[0], type.dtype, type.static_shape, "global")
         found = machine.located.get((place[0], int(address)))
         if found is None:
             what = f"takes {address} for the address of {place[0]}, of which nothing is known"

@@ -21,7 +21,7 @@ from graphc.errors import ArgumentError, TargetError
 from graphc.lowered import Lowered
 from graphc.numpy import tanh
 from graphc.optim import AdamState, adam
-from tests.codegen_harness import run_plan_checked
+from tests.codegen_harness import run_cuda_checked, run_plan_checked
 from tests.codegen_reference import check, reference
 
 SHAPES = ((1,), (255,), (256,), (257,), (3, 100))
@@ -393,3 +393,19 @@ def test_ptx_knows_that_addresses_are_of_global_memory(ptx: Any) -> None:
 def test_ptx_of_what_may_be_written_meanwhile(alias: str, load_of_x: str) -> None:
     text = compiled(IN_PLACE.format(alias=alias), "add_one")[9, 0]
     assert re.findall(r"\b(ld\.global\S*f32)", text) == [load_of_x]
+
+
+def test_the_checker_follows_the_address_of_an_array_without_elements() -> None:
+    """Rows that have outputs all the same: a product over an empty axis is zeros."""
+
+    def grads(x: Any, y: Any, g: Any) -> Any:
+        one = graphc.grad(lambda x, y: (np.tanh(x @ y) ** 2).sum(), (0, 1))(x, y)
+        other = graphc.grad(lambda x, y: (np.sin(x @ y) * g).sum(), (0, 1))(x, y)
+        return one + other
+
+    arrays = [np.ones((5, 1, 1)), np.ones((1, 0)), np.ones((5, 1, 0))]
+    graph = graphc.trace(grads, *arrays)
+    for found, expected in zip(
+        run_cuda_checked(graph, arrays), graph.run(*arrays), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
