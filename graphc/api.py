@@ -234,7 +234,7 @@ class Compiled:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = bind(self.function, args, kwargs, self.static)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
-        static = tuple((n, type(v), v, repr(v)) for n, v in arguments.static)
+        static = tuple((n, type(v), v, _written(v)) for n, v in arguments.static)
         orders = _orders((args, kwargs))
         key = (arguments.tree, static, types, orders)
         entry = self._entries.get(key)
@@ -333,6 +333,14 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
+
+
+def _written(value: Any) -> str | None:
+    """What tells -0.0 from 0.0 and (1,) from (True,), which are equal; None if there is nothing."""
+    try:
+        return repr(value)
+    except Exception:  # it is the user's object, and may raise anything
+        return None
 
 
 def _is_plain(spec: optree.PyTreeSpec) -> bool:

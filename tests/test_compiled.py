@@ -40,6 +40,17 @@ def test_the_order_of_keys_is_of_the_signature(container: str) -> None:
         assert np.array_equal(first(wrap({"b": B, "a": A})), B + 1)
 
 
+class Unfinished:
+    def __repr__(self) -> str:
+        raise AttributeError("it has no width yet")
+
+
+@pytest.mark.parametrize("value", [Unfinished(), 10**5000], ids=["object", "integer"])
+def test_static_values_need_no_text(value: Any) -> None:
+    made = graphc.compile(lambda x, n: x + 1, target="cpu", static="n")
+    assert np.array_equal(made(A, value), A + 1)
+
+
 @pytest.mark.parametrize("letter", ["x", "ñ", "变"])
 def test_names_are_as_long_as_one_likes(letter: str) -> None:
     space: dict[str, Any] = {"np": np}
