@@ -7,7 +7,7 @@ that depend on none of each other run as one, which asks by its block's number w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from graphc.codegen.kernel import Kernel, Param
 from graphc.codegen.names import Names
@@ -32,49 +32,60 @@ def beside(
     `size_of` gives a buffer's number of elements.
     At most one of the kernels runs over a table, and it is the last.
     """
-    names = Names()
-    parts: list[Kernel] = []
-    found: dict[str, tuple[Param, int]] = {}
+    whole = _Beside(threads)
     for kernel, numbers in zip(kernels, buffers, strict=True):
-        kernel = replace(kernel, threads=threads)
         if not kernel.table:
             kernel = _of_one_size(kernel, {p: size_of(n) for p, n in numbers.items()})
+        whole.add(replace(kernel, threads=threads), numbers)
+    return whole.kernel(), [number for _, number in whole.params.values()]
+
+
+@dataclass
+class _Beside:
+    """A kernel of several in the making; `params` has the buffer of each parameter."""
+
+    threads: int
+    names: Names = field(default_factory=Names)
+    parts: list[Kernel] = field(default_factory=list)
+    params: dict[str, tuple[Param, int]] = field(default_factory=dict)
+
+    def add(self, kernel: Kernel, numbers: Mapping[str, int]) -> None:
+        """Append a kernel, its names distinct from those before it."""
         new: dict[str, str] = {}
         for param in kernel.params:
-            shared = None if kernel.table else _same_input(param, numbers[param.name], found)
-            new[param.name] = shared or names.fresh(param.name)
-        own = own_names(kernel).items()
-        new |= {name: names.fresh(name if tells else None) for name, tells in own}
+            shared = None if kernel.table else self._same_input(param, numbers[param.name])
+            new[param.name] = shared or self.names.fresh(param.name)
+        for name, tells in own_names(kernel).items():
+            new[name] = self.names.fresh(name if tells else None)
         part = renamed(kernel, new)
         for before, param in zip(kernel.params, part.params, strict=True):
             if not kernel.table:
-                found.setdefault(param.name, (param, numbers[before.name]))
-        parts.append(part)
-    first = parts[0]
-    whole = Kernel(
-        name=f"{first.name}_and_{len(parts) - 1}_more",
-        params=tuple(param for param, _ in found.values()),
-        body=(),
-        axis_names={},
-        extent=sum(p.blocks for p in parts),
-        grain=1,
-        threads=threads,
-        form="+".join(dict.fromkeys(p.form for p in parts)),
-        sizes={},
-        extents={},
-        parts=tuple(parts),
-    )
-    return whole, [number for _, number in found.values()]
+                self.params.setdefault(param.name, (param, numbers[before.name]))
+        self.parts.append(part)
 
+    def _same_input(self, param: Param, number: int) -> str | None:
+        """The parameter of a kernel before that is the same buffer, if both only read it."""
+        for name, (other, known) in self.params.items():
+            same = known == number and other.type == param.type
+            if same and other.role == param.role == "input":
+                return name
+        return None
 
-def _same_input(
-    param: Param, number: int, found: Mapping[str, tuple[Param, int]]
-) -> str | None:
-    """The parameter of a kernel before that is the same buffer, if both only read it."""
-    for name, (other, known) in found.items():
-        if known == number and other.role == param.role == "input" and other.type == param.type:
-            return name
-    return None
+    def kernel(self) -> Kernel:
+        """The kernel of all of them."""
+        return Kernel(
+            name=f"{self.parts[0].name}_and_{len(self.parts) - 1}_more",
+            params=tuple(param for param, _ in self.params.values()),
+            body=(),
+            axis_names={},
+            extent=sum(p.blocks for p in self.parts),
+            grain=1,
+            threads=self.threads,
+            form="+".join(dict.fromkeys(p.form for p in self.parts)),
+            sizes={},
+            extents={},
+            parts=tuple(self.parts),
+        )
 
 
 def _of_one_size(kernel: Kernel, sizes: Mapping[str, int]) -> Kernel:

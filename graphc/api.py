@@ -169,22 +169,11 @@ class Compiled:
         options: Options | None = None,
         device: Device | None = None,
     ) -> None:
-        if not callable(fn):
-            raise ArgumentError(f"compile needs a function, not {type(fn).__name__}")
-        if options is not None and not isinstance(options, Options):
-            raise ArgumentError(
-                f"options must be graphc.Options, not {type(options).__name__}",
-                help="graphc.Options(fast=True), for instance",
-            )
+        _check_kinds(fn, options, device)
         functools.update_wrapper(self, fn)
         self.__name__ = getattr(fn, "__name__", function_name(fn))
         self.function = fn
         self.options = options or Options()
-        if device is not None and not isinstance(device, Device):
-            raise ArgumentError(
-                f"device is a graphc.device.Device, not {device!r}",
-                help='target="cpu" or target="cuda" names a kind of device',
-            )
         self.static = parameters_named(fn, "static", static)
         self.donate = parameters_named(fn, "donate", donate)
         both = set(self.static) & set(self.donate)
@@ -301,14 +290,19 @@ class Compiled:
 
     def again(self, fn: Callable[..., Any], **given: Any) -> Compiled:
         """A function compiled with what is given, as for `compile`, and otherwise as this one."""
-        own: dict[str, Any] = {
+        own = self._settings()
+        if given.keys() & {"target", "device"}:
+            del own["target"], own["device"]
+        return Compiled(fn, **(own | given))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "target": self.requested,
             "static": self.static,
             "donate": self.donate,
             "options": self.options,
+            "device": self._device,
         }
-        if not given.keys() & {"target", "device"}:
-            own |= {"target": self.requested, "device": self._device}
-        return Compiled(fn, **(own | given))
 
     def __copy__(self) -> Compiled:
         """Itself, as of every function."""
@@ -325,11 +319,7 @@ class Compiled:
             found = getattr(found, part, None)
         if found is self:
             return name
-        settings = {"static": self.static, "donate": self.donate, "options": self.options}
-        make = functools.partial(
-            Compiled, target=self.requested, device=self._device, **settings
-        )
-        return make, (self.function,)
+        return functools.partial(Compiled, **self._settings()), (self.function,)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
@@ -341,6 +331,21 @@ def _written(value: Any) -> str | None:
         return repr(value)
     except Exception:  # it is the user's object, and may raise anything
         return None
+
+
+def _check_kinds(fn: object, options: object, device: object) -> None:
+    if not callable(fn):
+        raise ArgumentError(f"compile needs a function, not {type(fn).__name__}")
+    if not isinstance(options, Options | None):
+        raise ArgumentError(
+            f"options must be graphc.Options, not {type(options).__name__}",
+            help="graphc.Options(fast=True), for instance",
+        )
+    if not isinstance(device, Device | None):
+        raise ArgumentError(
+            f"device is a graphc.device.Device, not {device!r}",
+            help='target="cpu" or target="cuda" names a kind of device',
+        )
 
 
 def _is_plain(spec: optree.PyTreeSpec) -> bool:
