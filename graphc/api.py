@@ -18,22 +18,21 @@ import numpy as np
 import optree
 
 from graphc import _lazy
+from graphc.arguments import (
+    Arguments,
+    bind,
+    definition,
+    function_name,
+    leaf_type,
+    parameters_named,
+)
 from graphc.device import H100, Device
 from graphc.dtypes import Type
 from graphc.errors import ArgumentError, SignatureError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
-from graphc.tracing import (
-    Arguments,
-    Traced,
-    bind,
-    definition,
-    function_name,
-    leaf_type,
-    parameters_named,
-    trace_call,
-)
+from graphc.tracing import Traced, trace_call
 
 LOG = logging.getLogger("graphc")
 SIGNATURES = 64

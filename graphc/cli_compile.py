@@ -15,6 +15,7 @@ from typing import Any
 
 from graphc import _lazy
 from graphc.api import device_for, device_to_compile_for
+from graphc.arguments import signature_of
 from graphc.cli_load import Chosen, choose_functions, load_model, trace_chosen
 from graphc.debug import dump_ir, plan_text, stage_graphs, step_records
 from graphc.device import CUDA_CAPABILITIES, H100, Device
@@ -25,7 +26,6 @@ from graphc.options import Options
 from graphc.output import output_folder
 from graphc.passes import grad
 from graphc.text import print_graph, save_graph
-from graphc.tracing import signature_of
 
 Say = Callable[[str], None]
 

@@ -17,17 +17,11 @@ from typing import Any
 import optree
 
 from graphc.api import Compiled
+from graphc.arguments import bind, definition, function_name, signature_of
 from graphc.dtypes import DTYPES, DType, Type
 from graphc.errors import ArgumentError, GraphcError, SignatureError
 from graphc.provenance import is_internal
-from graphc.tracing import (
-    Traced,
-    bind,
-    definition,
-    function_name,
-    signature_of,
-    trace_call,
-)
+from graphc.tracing import Traced, trace_call
 
 _SPEC = re.compile(rf"({'|'.join(DTYPES)})(?:\[([\d\s,]*)\])?")
 _WEAK: Mapping[type, Any] = {bool: False, int: 0, float: 0.0}

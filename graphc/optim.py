@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
+from graphc.arguments import leaf_type
 from graphc.dtypes import DType, Type, dtype
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
 from graphc.opdef import active_trace
 from graphc.provenance import call_site
 from graphc.tracer import Tracer
-from graphc.tracing import leaf_type
 
 Tree = Any
 Function = Callable[..., Any]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from graphc.arguments import cast_number, definition, function_name, leaf_type, signature_of
 from graphc.dtypes import DType, Type, bf16, f64
 from graphc.errors import (
     ArgumentError,
@@ -33,18 +34,7 @@ from graphc.ops.elementwise import stop_gradient as stop_gradient_op
 from graphc.passes import grad as passes_grad
 from graphc.tracer import Tracer, leaked
 from graphc.traces import Trace, as_tracer
-from graphc.tracing import (
-    Source,
-    cast_number,
-    definition,
-    function_name,
-    leaf_type,
-    new_argument,
-    run_graph,
-    run_traced,
-    signature_of,
-    sources_of,
-)
+from graphc.tracing import Source, new_argument, run_graph, run_traced, sources_of
 
 Argnums = int | Sequence[int]
 Function = Callable[..., Any]

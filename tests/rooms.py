@@ -26,7 +26,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (4, ("tracer", "traces")),
     (5, ("passes",)),
     (5, ("codegen",)),
-    (6, ("control", "tracing", "transforms")),
+    (6, ("arguments", "control", "tracing", "transforms")),
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (9, ("lowered",)),

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 import graphc
 import graphc.numpy as gnp
 from graphc import nn
+from graphc.arguments import bind
 from graphc.dtypes import DTYPES, f64
 from graphc.errors import ArgumentError, GraphcError, UnsupportedFunction
 from graphc.functions import tables
 from graphc.interpret import interpret
-from graphc.tracing import bind, trace_call
+from graphc.tracing import trace_call
 from graphc.transforms import grad
 
 # --- promotion ----------------------------------------------------------------------------

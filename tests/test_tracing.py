@@ -17,6 +17,7 @@ import pytest
 
 import graphc.numpy as gnp
 from graphc import provenance, traces
+from graphc.arguments import bind
 from graphc.dtypes import f32, f64, i32, i64
 from graphc.errors import (
     ArgumentError,
@@ -28,7 +29,7 @@ from graphc.errors import (
     UnsupportedFunction,
 )
 from graphc.interpret import interpret
-from graphc.tracing import bind, trace, trace_call
+from graphc.tracing import trace, trace_call
 from graphc.transforms import grad
 
 X = np.linspace(-1.0, 1.0, 6).reshape(2, 3)

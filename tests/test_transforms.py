@@ -10,6 +10,7 @@ import pytest
 
 import graphc.numpy as gnp
 from graphc import nn, optim
+from graphc.arguments import bind
 from graphc.dtypes import f32, f64
 from graphc.errors import (
     ArgumentError,
@@ -20,7 +21,7 @@ from graphc.errors import (
 )
 from graphc.interpret import interpret
 from graphc.opdef import active_trace
-from graphc.tracing import bind, trace, trace_call
+from graphc.tracing import trace, trace_call
 from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
 
 X = np.linspace(-1.0, 1.0, 6).reshape(2, 3)

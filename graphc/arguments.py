@@ -1,0 +1,229 @@
+"""The arguments of a call: bound to a signature, as leaves of a pytree with names and types."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import operator
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
+from graphc.errors import ArgumentError, SignatureError, TypeMismatch
+from graphc.ir import Loc
+from graphc.naming import identifier, leaf_paths
+from graphc.tracer import Tracer
+
+WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
+"""The dtype of a Python number that meets no array."""
+
+
+def cast_number(number: Any, to: DType, name: str) -> Any:
+    """A Python number in a dtype; raises SignatureError for an int out of its range."""
+    try:
+        return to.numpy.type(number)
+    except OverflowError:
+        raise SignatureError(
+            f"the argument {name} is {number}, out of the range of {to}, in which it is used"
+        ) from None
+
+
+def function_name(fn: Callable[..., Any]) -> str:
+    """A name for the graph of `fn` that is an identifier."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", type(fn).__name__)
+    return name if name.isidentifier() else "function"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A call's arguments bound to the signature: static values apart, the rest as leaves.
+
+    `tree` is that of an OrderedDict by parameter, `dynamic` the parameters in it, `owners` the
+    parameter of every leaf. Parameters that the call leaves out keep their defaults, as constants
+    of the function.
+    """
+
+    leaves: tuple[Any, ...]
+    names: tuple[str, ...]
+    owners: tuple[str, ...]
+    tree: optree.PyTreeSpec
+    dynamic: tuple[str, ...]
+    static: tuple[tuple[str, Any], ...]
+
+
+def bind(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    static: Sequence[str] = (),
+) -> Arguments:
+    """Bind a call to `fn`'s signature; raises SignatureError where it does not fit.
+
+    Raises ArgumentError for a static argument that is unknown or cannot be hashed.
+    """
+    signature = signature_of(fn)
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
+    static = parameters_named(fn, "static", static)
+    # Ordered, since optree sorts the keys of a dict.
+    dynamic = tuple(name for name in bound if name not in static)
+    fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
+    values: Any = OrderedDict((name, bound[name]) for name in dynamic)
+    leaves, tree = optree.tree_flatten(values)
+    words = (n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD)
+    names, owners = _leaf_names(tree, next(words, None))
+    return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed)
+
+
+def parameters_named(
+    fn: Callable[..., Any], option: str, given: Sequence[str] | str
+) -> tuple[str, ...]:
+    """An option that names parameters of `fn`, as a tuple; raises ArgumentError otherwise."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, (tuple, list, set, frozenset)) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise ArgumentError(
+            f"{option}= is the name of a parameter or a tuple of names, not {given!r}"
+        ).at(definition(fn))
+    known = signature_of(fn).parameters
+    for name in names:
+        if name not in known:
+            raise ArgumentError(
+                f"{option}= names {name}, which is no parameter of {function_name(fn)}",
+                values=[("parameters", ", ".join(known) or "none")],
+            ).at(definition(fn))
+    return tuple(names)
+
+
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature of `fn`; any arguments if Python does not know it."""
+    if not callable(fn):
+        raise TypeMismatch(f"{fn!r} is not a function")
+    try:
+        return _signature(fn)
+    except TypeError:
+        return _signature.__wrapped__(fn)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(fn: Any) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except ValueError:
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _hashable(name: str, value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        raise ArgumentError(
+            f"the static argument {name} must be hashable, not a {type(value).__name__}",
+            help="pass arrays as ordinary arguments",
+        ) from None
+    return value
+
+
+@functools.lru_cache(maxsize=1024)
+def _leaf_names(
+    tree: optree.PyTreeSpec, words: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """An identifier for every leaf, `params_w1` for params["w1"], and its parameter.
+
+    Arguments of the parameter `words`, as `**words`, are named by their own words.
+    """
+    names, owners = [], []
+    for parameter, *path in leaf_paths(tree):
+        names.append(identifier(path if parameter == words else (parameter, *path)))
+        owners.append(parameter)
+    return tuple(names), tuple(owners)
+
+
+def leaf_type(name: str, leaf: Any) -> Type | type:
+    """The signature of a leaf: a Type, or bool, int or float for a weak Python number."""
+    if isinstance(leaf, Type):
+        return _possible(name, leaf)
+    if isinstance(leaf, DType):
+        return Type(leaf, ())
+    if type(leaf) in WEAK:
+        return type(leaf)
+    if isinstance(leaf, Tracer):
+        return leaf.type
+    if isinstance(leaf, (np.ma.MaskedArray, np.matrix)):
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__}, which has rules of its own",
+            help="np.asarray(...) of it is a plain array",
+        )
+    shape, kind = _attribute(name, leaf, "shape"), _attribute(name, leaf, "dtype")
+    if shape is None or kind is None or isinstance(leaf, type):
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__}, neither an array nor a number",
+            help=_help_with(leaf),
+        )
+    try:
+        # Other libraries' dtypes are known by their names: torch.float32.
+        native = kind if isinstance(kind, np.dtype) else str(kind).rpartition(".")[2]
+        found = dtype(native)
+    except TypeMismatch as error:
+        raise SignatureError(f"the argument {name}: {error.message}", help=error.help) from None
+    try:
+        return _possible(name, Type(found, tuple(map(operator.index, shape))))
+    except TypeError:
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__} whose shape is {shape!r}"
+        ) from None
+
+
+def _help_with(leaf: Any) -> str:
+    if isinstance(leaf, str) and leaf.partition("[")[0] in DTYPES:
+        return f"graphc.{leaf}, without quotation marks, is the type of such arrays"
+    if isinstance(leaf, (type, np.dtype)):
+        return "graphc.f32[64, 784] is the type of an array, graphc.f32[()] of a scalar"
+    return "name it in static= if it is a constant of the computation"
+
+
+def _attribute(name: str, leaf: Any, attribute: str) -> Any:
+    """An attribute of a user's object, None if it has none, whatever else it may raise."""
+    try:
+        return getattr(leaf, attribute, None)
+    except Exception as error:
+        raise SignatureError(
+            f"the argument {name} is a {type(leaf).__name__} that does not tell its "
+            f"{attribute}: {error}"
+        ) from error
+
+
+def _possible(name: str, type: Type) -> Type:
+    """`type`; raises SignatureError for what no array can have."""
+    wrong = impossible(type)
+    if wrong:
+        raise SignatureError(f"the argument {name} {wrong}")
+    return type
+
+
+def definition(fn: Callable[..., Any]) -> Loc | None:
+    """The line on which `fn` is defined: that of its name, below its decorators."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if code is None:
+        return None
+    first = code.co_firstlineno
+    lines = linecache.getlines(code.co_filename)[first - 1 : first + 99]
+    names = (n for n, text in enumerate(lines) if _DEFINITION.match(text))
+    line = next(names, 0) if lines and lines[0].lstrip().startswith("@") else 0
+    source = lines[line].rstrip("\r\n") if lines else ""
+    return Loc(code.co_filename, first + line, source=source)
+
+
+_DEFINITION = re.compile(r"\s*(async\s+def|def|class)\s")

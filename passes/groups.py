@@ -1,0 +1,341 @@
+"""Groups of nodes that become one kernel, and which of them are merged.
+
+A producer joins its consumer, then groups that read the same array over the same space join each
+other, where that is legal and saves bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir import Node, Value
+from graphc.partition import partition
+from graphc.passes.rewrite import Report
+from graphc.passes.units import Unit
+from graphc.space import Illegal, Space, is_access, op_of, products
+
+MIXED_LIMIT = 256
+"""Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Units that become one kernel, `product` the first matrix product among them.
+
+    `space` has the nodes of the units in their order, `size` is their number; no values but those
+    in `shown` are read outside. `simple`: every computed value has all axes and nothing is
+    reduced. `mixed`: `space` is not that of the units in order, so it must be made again.
+    `sandwich`: two products with row work between them; nothing joins it. `merged`: the group
+    that took this one in. `sources`: the groups it reads, which others may have taken in since.
+    """
+
+    units: list[Unit]
+    space: Space
+    simple: bool
+    size: int
+    shown: list[Value]
+    mixed: bool = False
+    product: Node | None = None
+    sandwich: bool = False
+    merged: Group | None = None
+    sources: set[Group] = field(default_factory=set)
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        return (n for unit in self.units for n in unit.nodes)
+
+
+class Groups:
+    """The groups made so far."""
+
+    def __init__(self, units: Sequence[Unit], outputs: Iterable[Value], report: Report) -> None:
+        self.report = report
+        self.outputs = set(outputs)
+        self.users: dict[Value, list[Unit]] = {}
+        self.unit_of: dict[Node, Unit] = {n: u for u in units for n in u.nodes}
+        self.group_of: dict[Unit, Group] = {}
+        for unit in units:
+            for node in unit.nodes:
+                for value in node.values:
+                    if self.unit_of.get(value.node) is not unit:
+                        self.users.setdefault(value, []).append(unit)
+
+    def all(self) -> list[Group]:
+        """The groups, in the order of their first units."""
+        return list(dict.fromkeys(map(self.find, self.group_of.values())))
+
+    def find(self, group: Group) -> Group:
+        while group.merged is not None:
+            group = group.merged
+        return group
+
+    def group_at(self, node: Node) -> Group | None:
+        """The group that computes a node; None for inputs and constants."""
+        unit = self.unit_of.get(node)
+        return None if unit is None else self.find(self.group_of[unit])
+
+    def place(self, unit: Unit) -> None:
+        """Make a group of a unit, and merge into it the producers that fit."""
+        group = self.alone(unit)
+        self.group_of[unit] = group
+        read = self._bytes_read(unit)
+        try:
+            for node in unit.nodes:
+                group.space.add(node)
+            group.simple = self._is_simple(group)
+        except Illegal:
+            group.mixed = True
+            return
+        waiting = sorted(read, key=lambda g: -read[g])
+        while waiting:
+            # What one producer brings may be what kept another out.
+            refused = [source for source in waiting if not self._takes(unit, source)]
+            waiting = refused if len(refused) < len(waiting) else []
+
+    def _takes(self, unit: Unit, source: Group) -> bool:
+        """Whether a producer is, or now becomes, part of the group of a unit."""
+        source, group = self.find(source), self.find(self.group_of[unit])
+        if source is group:
+            return True
+        if not self._joins(source, group):
+            return False
+        self.report.note("producer", unit.main)
+        return True
+
+    def alone(self, unit: Unit) -> Group:
+        """A group of one unit, with the groups that it reads from."""
+        product = next(iter(products(unit.nodes)), None)
+        return Group(
+            [unit],
+            Space(),
+            simple=False,
+            size=len(unit.nodes),
+            shown=self.visible([unit]),
+            product=product,
+            sources=set(self._bytes_read(unit)),
+        )
+
+    def _bytes_read(self, unit: Unit) -> dict[Group, int]:
+        """How many bytes a unit reads from each group made before."""
+        read: dict[Group, int] = {}
+        for node in unit.nodes:
+            for value in node.values:
+                if self.unit_of.get(value.node) not in (None, unit):
+                    source = self.find(self.group_of[self.unit_of[value.node]])
+                    read[source] = read.get(source, 0) + _bytes(value)
+        return read
+
+    def _is_simple(self, group: Group) -> bool:
+        """Whether all computed values live on all axes and nothing is reduced."""
+        space = group.space
+        if space.reduced or any(
+            op_of(n).kind != "elementwise" and not is_access(n) for n in space.nodes
+        ):
+            return False
+        computed = [n for n in space.nodes if not is_access(n)]
+        sets = {space.set_of(Value(n)) for n in computed}
+        return len(sets) <= 1 and all(space.domain() <= s for s in sets)
+
+    def _joins(self, producer: Group, consumer: Group) -> bool:
+        """Merge two groups if that is legal."""
+        if producer.sandwich or consumer.sandwich or self._path(producer, consumer):
+            return False
+        product = consumer.product
+        if product is not None and self._feeds(producer, product):
+            return self._sandwich(producer, consumer)
+        if producer.product is not None and product is not None:
+            return False
+        return (
+            self._append(producer, consumer)
+            or self._unite(producer, consumer)
+            or self._combine(producer, consumer)
+        )
+
+    def _feeds(self, producer: Group, product: Node) -> bool:
+        """Whether a product reads what a group computes, directly or through views."""
+        unit = self.unit_of[product]
+        return any(self.group_at(v.node) is producer for n in unit.nodes for v in n.values)
+
+    def _append(self, producer: Group, consumer: Group) -> bool:
+        """The quick way: one more unit on a group where all values have all axes."""
+        if not (producer.simple and consumer.simple and len(consumer.units) == 1):
+            return False
+        space, nodes = producer.space, consumer.units[0].nodes
+        mark = space.mark()
+        try:
+            for node in nodes:
+                space.add(node)
+        except Illegal:
+            space.rollback(mark)
+            return False
+        first = space.set_of(Value(next(n for n in space.nodes if not is_access(n))))
+        main = consumer.units[0].main
+        own = (v for n in nodes if n is main or not is_access(n) for v in n.results)
+        if any(space.set_of(v) != first for v in own):
+            space.rollback(mark)
+            return False
+        self._absorb(producer, consumer)
+        return True
+
+    def _unite(self, producer: Group, consumer: Group) -> bool:
+        """The other quick way: a producer where all values have all axes, of such a consumer."""
+        if not (producer.simple and consumer.simple):
+            return False
+        inner = producer.space.axes
+        via = next((v for v, _ in consumer.space.reads if v in inner), None)
+        if via is None or via in producer.space.external:
+            return False
+        if not consumer.space.absorb(producer.space, via):
+            return False
+        producer.space, producer.mixed = consumer.space, True
+        self._absorb(producer, consumer)
+        return True
+
+    def _combine(self, producer: Group, consumer: Group) -> bool:
+        """The general way: the space of both together, judged afresh."""
+        judged = self._together(producer, consumer)
+        if judged is None:
+            return False
+        producer.space, producer.mixed = judged[0], False
+        self._absorb(producer, consumer)
+        producer.shown = self._shown(set(producer.units), producer.shown)
+        producer.simple = self._is_simple(producer)
+        return True
+
+    def _together(self, a: Group, b: Group) -> tuple[Space, Space] | None:
+        """The space of two groups, and as a legal nest has it; None if there is no such nest."""
+        self.report.attempts += 1
+        if a.size + b.size > MIXED_LIMIT:
+            return None
+        try:
+            space = _joint_space(a, b)
+            visible = self._shown({*a.units, *b.units}, [*a.shown, *b.shown])
+            judged = partition(space, visible, product=next(iter(products(space.nodes)), None))
+        except Illegal:
+            return None
+        return space, judged.space
+
+    def _absorb(self, producer: Group, consumer: Group) -> None:
+        if producer.units[-1].place < consumer.units[0].place:
+            producer.units += consumer.units
+        else:
+            both = [*producer.units, *consumer.units]
+            producer.units = sorted(both, key=lambda u: u.place)
+        producer.size += consumer.size
+        producer.shown += consumer.shown
+        producer.product = producer.product or consumer.product
+        producer.sources |= consumer.sources
+        consumer.merged = producer
+
+    def visible(self, units: Sequence[Unit]) -> list[Value]:
+        """The values that must be stored: outputs, and what others read (or will)."""
+        made = (v for unit in units for node in unit.nodes for v in node.results)
+        return self._shown(set(units), made)
+
+    def _shown(self, inside: set[Unit], values: Iterable[Value]) -> list[Value]:
+        return [
+            value
+            for value in values
+            if value in self.outputs or any(u not in inside for u in self.users.get(value, ()))
+        ]
+
+    def _path(self, producer: Group, consumer: Group) -> bool:
+        """Whether the consumer depends on the producer through a third group."""
+        first = producer.units[0].place
+        stack = [self.find(s) for s in consumer.sources]
+        seen = {producer, consumer}
+        stack = [s for s in stack if s not in seen]
+        while stack:
+            group = stack.pop()
+            if group in seen or group.units[-1].place < first:
+                continue
+            seen.add(group)
+            for source in group.sources:
+                source = self.find(source)
+                if source is producer:
+                    return True
+                stack.append(source)
+        return False
+
+    def _sandwich(self, producer: Group, consumer: Group) -> bool:
+        """Two products with row work between them, whose middle nobody else reads."""
+        if producer.product is None or not producer.space.reduced.keys() - {producer.product}:
+            return False
+        inside = {*producer.units, *consumer.units}
+        if self._shown(inside, self.visible(producer.units)):
+            return False
+        if len(consumer.units) != 1:
+            return False
+        self._absorb(producer, consumer)
+        producer.sandwich, producer.simple = True, False
+        self.report.note("sandwich", consumer.units[0].main)
+        return True
+
+    # --- siblings -----------------------------------------------------------------------
+
+    def join_siblings(self) -> None:
+        """Merge groups that read one array over the same space.
+
+        Each is tried with one other: the first, or where that is full the one that came next.
+        """
+        for value, users in list(self.users.items()):
+            if not value.type.shape:
+                continue
+            groups = dict.fromkeys(self.find(self.group_of[u]) for u in users)
+            head: Group | None = None
+            for other in filter(_can_have_siblings, groups):
+                first = None if head is None else self.find(head)
+                second = self.find(other)
+                if first is None or first.size + second.size > MIXED_LIMIT:
+                    head = second
+                elif first is not second and self._siblings(value, first, second):
+                    self.report.note("sibling", second.units[0].main)
+
+    def _siblings(self, value: Value, a: Group, b: Group) -> bool:
+        if self._path(a, b) or self._path(b, a):
+            return False
+        judged = self._together(a, b)
+        if judged is None:
+            return False
+        _, own = judged
+        read = [axes for v, axes in own.reads if v == value]
+        wide = any(
+            {own.find(x) for x in axes if x is not None} >= own.domain() for axes in read
+        )
+        same = self._domain_size(a) == self._domain_size(b) == len(own.domain())
+        if not wide or not same:
+            return False
+        a.space, a.mixed = own, False
+        self._absorb(a, b)
+        a.simple = self._is_simple(a)
+        return True
+
+    def _domain_size(self, group: Group) -> int:
+        space = group.space.copy()
+        space.identify_reads()
+        return len(space.domain())
+
+
+def _can_have_siblings(group: Group) -> bool:
+    """Whether a group has a nest of its own, and no product in it."""
+    return not (group.sandwich or group.product) and bool(group.space.nodes)
+
+
+def _joint_space(a: Group, b: Group) -> Space:
+    """The space of the units of both in order; raises Illegal.
+
+    Where one group is before the other, its space is taken as it is.
+    """
+    if a.mixed or a.units[-1].place > b.units[0].place:
+        space, units = Space(), sorted([*a.units, *b.units], key=lambda u: u.place)
+    else:
+        space, units = a.space.copy(), b.units
+    for unit in units:
+        for node in unit.nodes:
+            space.add(node)
+    return space
+
+
+def _bytes(value: Value) -> int:
+    return value.type.nbytes if value.type.is_static else 1 << 20
