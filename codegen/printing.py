@@ -298,7 +298,7 @@ def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
             lines += [f"{part.name}, blocks {first} to {last}"]
             first = last + 1
         lines += _effects(part, root)
-    return "\n".join([f'"""{kernel.name}', "", *lines, *listed("Launch   ", launch), '"""'])
+    return docstring([kernel.name, "", *lines, *listed("Launch   ", launch)])
 
 
 def _effects(kernel: Kernel, root: str) -> list[str]:
@@ -317,6 +317,15 @@ def _effects(kernel: Kernel, root: str) -> list[str]:
         *listed("Writes   ", writes),
         *(checks if any(p.role == "status" for p in kernel.params) else []),
     ]
+
+
+def docstring(lines: Sequence[str]) -> str:
+    """The lines as a docstring, whatever the user wrote in them."""
+    text = "\n".join(lines)
+    if "\\" not in text and '"""' not in text:
+        return f'"""{text}\n"""'
+    # Raw, so that what is quoted reads as it was written; only quotes that would end it do not.
+    return 'r"""' + text.replace('"""', r"\"\"\"") + '\n"""'
 
 
 @dataclass(frozen=True)

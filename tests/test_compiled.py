@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 import pickle
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,29 @@ class Unfinished:
 def test_static_values_need_no_text(value: Any) -> None:
     made = graphc.compile(lambda x, n: x + 1, target="cpu", static="n")
     assert np.array_equal(made(A, value), A + 1)
+
+
+LINES = [
+    'def f(x): """A half."""; return x / 2 + x.sum()',
+    'def f(x): return x / 2 + x.sum()  # r"\\d\\x\\u12"',
+    'def f(x): return x / 2 + x.sum()  # """" \\',
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=["docstring", "escapes", "quotes"])
+def test_lines_are_quoted_whatever_stands_in_them(line: str, tmp_path: Path) -> None:
+    space: dict[str, Any] = {}
+    file = tmp_path / "layer.py"
+    file.write_text(line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(compile(line, str(file), "exec"), space)
+        made = graphc.compile(space["f"], target="cpu")
+        assert np.array_equal(made(A), A / 2 + 3)
+        for target in ("cpu", "cuda"):
+            low = graphc.compile(space["f"], target=target).lower(A)
+            for kernel in low.kernels:
+                ast.parse(kernel.source)
 
 
 @pytest.mark.parametrize("letter", ["x", "ñ", "变"])
