@@ -101,7 +101,7 @@ class NestBuilder(Elements):
             [self.axis(a) for a in order if a in self.chosen.inner],
         )
 
-    def find_phases(self) -> int:
+    def _find_phases(self) -> int:
         """Number every value's phase; returns the last one."""
         for node in self.nodes:
             before = max((self.phase.get(o, 0) for o in node.values), default=0)
@@ -110,7 +110,7 @@ class NestBuilder(Elements):
                 self.phase[value] = before + (1 if local else 0)
         return max(self.phase.values(), default=0)
 
-    def operand_phase(self, node: Node) -> int:
+    def _operand_phase(self, node: Node) -> int:
         return max((self.phase.get(o, 0) for o in node.values), default=0)
 
     def _kept_values(self) -> list[Value]:
@@ -120,7 +120,7 @@ class NestBuilder(Elements):
         targets = [(self.phase[v], v) for v in self.outputs if v in self.phase]
         for node in self.nodes:
             if node in self.space.reduced:
-                phase = self.operand_phase(node)
+                phase = self._operand_phase(node)
                 targets += [(phase, o) for o in node.values if o in self.phase]
         seen: set[tuple[int, Value]] = set()
         while targets:
@@ -141,7 +141,7 @@ class NestBuilder(Elements):
 
     def build(self) -> Nest:
         """The nest; raises KeyError if the partition does not fit the region."""
-        last = self.find_phases()
+        last = self._find_phases()
         self._name_buffers()
         self._choose_storage()
         outer, inner = self.ordered_axes()
@@ -194,7 +194,7 @@ class NestBuilder(Elements):
     def _phase(self, number: int, last: int, local: list[tuple[int, Accumulator]]) -> Phase:
         scope = Scope()
         for node in self.nodes:
-            if node in self.space.reduced and self.operand_phase(node) == number:
+            if node in self.space.reduced and self._operand_phase(node) == number:
                 self._reduce(node, scope, number, local)
         for value in self.outputs:
             here = value.node not in self.split and self.phase.get(value) == number
@@ -226,9 +226,10 @@ class NestBuilder(Elements):
         operands = self._reduced_operands(node, scope, number)
         function, expr = _step(op.step, operands, op.operands)
         if not self.space.reduced_set(node):
-            # Nothing to run over: the only element is the result, but that -0.0 is added to 0.0.
-            plain = op.kind != "reduction" or is_temporary(node.operands[0])
-            if function == "+" and expr.dtype.is_float and not plain:
+            # Nothing to run over: the result is the one element. A float sum still begins at 0.0,
+            # which makes -0.0 into 0.0.
+            keeps_its_sign = op.kind != "reduction" or is_temporary(node.operands[0])
+            if function == "+" and expr.dtype.is_float and not keeps_its_sign:
                 expr = Apply("+", (_start(op, node, expr), expr), expr.dtype)
             self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
             return
@@ -255,13 +256,13 @@ class NestBuilder(Elements):
 
     def _reduced_operands(self, node: Node, scope: Scope, phase: int) -> list[Expr]:
         """The elements that one step of a reduction takes."""
-        reads = self.operand_axes(node)
+        reads = self._operand_axes(node)
         return [
             self.element(o, at, scope, phase, False)
             for o, at in zip(node.operands, reads, strict=True)
         ]
 
-    def operand_axes(self, node: Node) -> list[tuple[Index, ...]]:
+    def _operand_axes(self, node: Node) -> list[tuple[Index, ...]]:
         """The index of each operand of a reduction or product."""
         op = op_of(node)
         if op.kind == "reduction":

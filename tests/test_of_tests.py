@@ -183,7 +183,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ),
     (
         "paddings of 0.0 and of -0.0 taken for the same",
-        instead(matching, "bits", lambda value: value),
+        instead(matching, "bit_key", lambda value: value),
         contract("pad-pad"),
     ),
     (
@@ -206,7 +206,7 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ),
     (
         "cse that takes 0.0 for -0.0",
-        instead(canonical, "bits", lambda value: value),
+        instead(canonical, "bit_key", lambda value: value),
         test_passes.test_cse_tells_attributes_of_other_bits_apart,
     ),
     (
