@@ -137,6 +137,7 @@ def _add_compile(commands: Any) -> None:
     sub.add_argument(
         "--cc",
         type=_capabilities,
+        action="extend",
         metavar="CC,...",
         help="compute capabilities of the PTX, such as 75,90; all seven by default, "
         "one with --emit ptx",

@@ -289,7 +289,7 @@ def test_options_reach_the_compiler(model: Path, capsys: Capture) -> None:
 
 def test_a_folder_holds_kernels_ptx_and_a_manifest(model: Path, capsys: Capture) -> None:
     pytest.importorskip("numba_cuda")
-    line = ["compile", "layer.py", "--target", "cuda", "-o", "out", "--cc", "75,90"]
+    line = ["compile", "layer.py", "--target", "cuda", "-o", "out", "--cc", "75", "--cc", "90"]
     assert main(line) == 0
     lines = capsys.readouterr().out.splitlines()
     here = "" if has_gpu() else "no device here, compiled as for an H100, sm_90, "
