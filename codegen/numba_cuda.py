@@ -70,6 +70,7 @@ def check_tools() -> None:
         # The loaders of NVIDIA's libraries raise unrelated classes for a library that is missing.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TargetError(f"PTX needs libNVVM ({reason})", help=INSTALL) from error
+    _functions()
 
 
 @cache
@@ -77,8 +78,14 @@ def _functions() -> Mapping[str, Any]:
     """The names of the dialect, registered with numba-cuda on the first call."""
     names = load("graphc.codegen.numba_names")
     target = load("numba.cuda.descriptor").cuda_target
-    target.typing_context.refresh()
-    target.target_context.refresh()
+    try:
+        target.typing_context.refresh()
+        target.target_context.refresh()
+    except AttributeError as error:
+        # It registers NumPy's functions, and NumPy removes some.
+        raise TargetError(
+            f"numba-cuda does not fit the packages that are here ({error})", help=INSTALL
+        ) from error
     arith = load("graphc.codegen.scalar_llvm").CudaArith
     return names.install(
         names.Toolkit(

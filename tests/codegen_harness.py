@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc.codegen import simt
 from graphc.codegen.device_lib import KernelSource, load_kernels
@@ -17,6 +19,7 @@ from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.schedule import schedules
 from graphc.device import CPU, H100, Device
 from graphc.dtypes import Type
+from graphc.errors import TargetError
 from graphc.ir import Graph, Node
 from graphc.lowered import Lowered, lower_graph
 from graphc.options import Options
@@ -25,6 +28,13 @@ from graphc.runtime.execute import Executable
 Arrays = Sequence[Any]
 Run = Callable[[Graph, Arrays], list[Any]]
 DEFAULTS = Options()
+
+
+def skip_without_numba_cuda(error: TargetError) -> None:
+    """Skip where the extra is not installed; where it is and does not work is a failure."""
+    if importlib.util.find_spec("numba_cuda") is not None:
+        raise error
+    pytest.skip(f"numba-cuda is not here: {error}")
 
 
 # --- native code --------------------------------------------------------------------------

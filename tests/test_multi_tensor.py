@@ -21,7 +21,7 @@ from graphc.errors import ArgumentError, TargetError
 from graphc.lowered import Lowered
 from graphc.numpy import tanh
 from graphc.optim import AdamState, adam
-from tests.codegen_harness import run_cuda_checked, run_plan_checked
+from tests.codegen_harness import run_cuda_checked, run_plan_checked, skip_without_numba_cuda
 from tests.codegen_reference import check, reference
 
 SHAPES = ((1,), (255,), (256,), (257,), (3, 100))
@@ -353,8 +353,8 @@ def compiled(source: str, name: str) -> Any:
     kernel = load_kernels(source, f"<table {name}>")[name]
     try:
         return seam.compile_ptx(kernel, ((7, 5), (9, 0)))
-    except (ImportError, TargetError) as error:
-        pytest.skip(f"numba-cuda is not here: {error}")
+    except TargetError as error:
+        skip_without_numba_cuda(error)
 
 
 @pytest.fixture(scope="module")

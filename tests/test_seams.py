@@ -12,7 +12,7 @@ import pytest
 from graphc._lazy import load
 from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.errors import ArgumentError, ParseError, TargetError
-from tests.codegen_harness import call_native
+from tests.codegen_harness import call_native, skip_without_numba_cuda
 
 IMPORTS = """
 
@@ -422,8 +422,8 @@ def ptx():
     try:
         kernels = load_kernels(CUDA, "<cuda kernels>")
         return {n: seam.compile_ptx(k, CCS) for n, k in kernels.items()}
-    except (ImportError, TargetError) as error:
-        pytest.skip(f"numba-cuda is not here: {error}")
+    except TargetError as error:
+        skip_without_numba_cuda(error)
 
 
 @pytest.mark.parametrize("cc", CCS)
@@ -477,3 +477,19 @@ def test_ptx_is_reproducible(ptx):
     seam = load("graphc.codegen.numba_cuda")
     again = load_kernels(CUDA, "<cuda kernels>")["softmax"]
     assert seam.compile_ptx(again, CCS[:1])[CCS[0]] == ptx["softmax"][CCS[0]]
+
+
+def test_numba_cuda_that_does_not_fit_numpy_is_an_error_with_a_way_out(monkeypatch):
+    pytest.importorskip("numba_cuda")
+    seam = load("graphc.codegen.numba_cuda")
+    context = load("numba.cuda.descriptor").cuda_target.typing_context
+
+    def refresh():
+        raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    monkeypatch.setattr(context, "refresh", refresh)
+    seam._functions.cache_clear()
+    with pytest.raises(TargetError, match="numba-cuda does not fit the packages .*row_stack"):
+        seam.check_tools()
+    monkeypatch.undo()
+    seam.check_tools()
