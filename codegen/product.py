@@ -6,8 +6,8 @@ import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from graphc.dtypes import Type
-from graphc.index import Axis, Index, apply_view, axis_index
+from graphc.dtypes import Type, f32, f64
+from graphc.index import Axis, Index, apply_view, axis_index, joined
 from graphc.ir import Literal, Node, Value
 from graphc.ops.products import Letters, letters_of
 from graphc.space import is_access, op_of
@@ -40,10 +40,15 @@ class _Strided:
     strides: dict[str, int]
 
 
+def is_for_blas(node: Node) -> bool:
+    """Whether BLAS has products of this dtype, and all sizes are known."""
+    known = all(o.type.is_static for o in node.values)
+    return known and node.types[0].dtype in (f32, f64)
+
+
 def blas_form(node: Node, inputs: Container[Value]) -> Blas | None:
     """The product as one batched GEMM of whole arrays, or None if it is none."""
-    type = node.types[0]
-    if type.dtype.name not in ("f32", "f64") or not type.is_static:
+    if not is_for_blas(node):
         return None
     letters = letters_of(node)
     a, b = (
@@ -101,7 +106,7 @@ def _strided(
         operand = source
     if isinstance(operand, Literal):
         return None
-    offset = linear(at, operand.type)
+    offset = joined(linear(at, operand.type))
     if offset.constant or any(not isinstance(atom, Axis) for atom, _ in offset.terms):
         return None
     found = dict(offset.terms)

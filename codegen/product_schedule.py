@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from graphc.codegen import roles
+from graphc.codegen.arranged import arranged
 from graphc.codegen.nest import NestBuilder
 from graphc.codegen.nest_schedule import nest_schedules
 from graphc.codegen.product import Blas, blas_form
@@ -19,6 +20,7 @@ from graphc.codegen.tasks import (
     late_tasks,
     split_task,
     together,
+    with_values,
 )
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
@@ -65,6 +67,8 @@ class _Products:
         form = None if cuda else blas_form(self.product, set(self.region.inputs))
         if cuda and worth_tiling(self.product):
             yield from self._tiled()
+        if not cuda and form is None:
+            yield from self._arranged()
         loops = list(self._loops())
         if form is not None:
             tiny = form.m * form.n * form.k * form.batch <= TINY_PRODUCT
@@ -141,6 +145,17 @@ class _Products:
             return
         for second in self._rest(rest):
             yield Schedule((plain, *second.tasks), "library")
+
+    def _arranged(self) -> Iterator[Schedule]:
+        """The product by BLAS behind copies of operands that are not stored as it takes them."""
+        found = arranged(self.region, self.product)
+        if found is None:
+            return
+        first = together([next(self.schedules(p, self.device)) for p in found.stored])
+        rest = replace(self, region=found.region, product=found.product)
+        for second in rest._library(found.form):
+            own = with_values(second, found.back)
+            yield Schedule((*first.tasks, *own.tasks), second.form)
 
     def _epilogue(self, rest: Graph, form: Blas) -> list[Task]:
         """The rest on the product's rows, and what combines its partials; empty if on others."""

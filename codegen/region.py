@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
+from graphc.dtypes import Type
 from graphc.ir import PARAMETER, Attrs, Graph, Literal, Node, Operand, Value
 from graphc.partition import Partition
 from graphc.space import is_access, products
@@ -107,7 +108,7 @@ def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
     """A graph for every segment, its outputs what others or the region need; linear in nodes."""
     place = {n: i for i, n in enumerate(region.nodes)}
     parts = [_with_accesses(place, nodes) for nodes in segments]
-    inputs = [_outside(nodes) for nodes in parts]
+    inputs = [outside(nodes) for nodes in parts]
     wanted = {v for values in inputs for v in values} | set(region.outputs)
     names = [region.name, f"{region.name}_rest"]
     names += [f"{region.name}_rest_{i}" for i in range(2, len(parts))]
@@ -141,7 +142,7 @@ def _is_external(value: Value) -> bool:
 
 def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
     """The nodes by themselves, with one output."""
-    return Graph(region.name, _outside(nodes), tuple(nodes), (output,))
+    return Graph(region.name, outside(nodes), tuple(nodes), (output,))
 
 
 def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
@@ -164,8 +165,8 @@ def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
     before = needed(region.nodes, results)
     rest = needed([n for n in region.nodes if n not in first], region.outputs)
     outputs = tuple(v for v in region.outputs if v.node not in first)
-    head = Graph(region.name, _outside(before), tuple(before), tuple(results))
-    return head, Graph(f"{region.name}_rest", _outside(rest), tuple(rest), outputs)
+    head = Graph(region.name, outside(before), tuple(before), tuple(results))
+    return head, Graph(f"{region.name}_rest", outside(rest), tuple(rest), outputs)
 
 
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
@@ -177,12 +178,13 @@ def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
     rest = needed(rest, region.outputs)
-    first = Graph(region.name, _outside(alone), tuple(alone), node.results)
+    first = Graph(region.name, outside(alone), tuple(alone), node.results)
     outputs = tuple(v for v in region.outputs if v.node is not node)
-    return first, Graph(region.name, _outside(rest), tuple(rest), outputs)
+    return first, Graph(region.name, outside(rest), tuple(rest), outputs)
 
 
-def _outside(nodes: Iterable[Node]) -> tuple[Value, ...]:
+def outside(nodes: Iterable[Node]) -> tuple[Value, ...]:
+    """The values that these nodes read and do not make."""
     nodes = list(nodes)
     own = set(nodes)
     return tuple(dict.fromkeys(v for n in nodes for v in n.values if v.node not in own))
@@ -208,7 +210,7 @@ def late_regions(
     new: dict[Value, Value] = {}
     nodes: list[Node] = []
     for node, partial in partials.items():
-        made = _again(node, (partial,), {"axes": (0,)})
+        made = again(node, (partial,), {"axes": (0,)})
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:
@@ -216,25 +218,25 @@ def late_regions(
             operands = tuple(
                 o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
             )
-            made = _again(node, operands, node.attrs)
+            made = again(node, operands, node.attrs)
             nodes.append(made)
             new.update(zip(node.results, made.results))
     back = {
         new[v]: v for v in region.outputs if v in new and v.node in {*partials, *chosen.late}
     }
     return [
-        (Graph(f"{region.name}_total", _outside(part), tuple(part), outputs), back)
+        (Graph(f"{region.name}_total", outside(part), tuple(part), outputs), back)
         for part, outputs in _components(nodes, list(back))
     ]
 
 
-def _again(node: Node, operands: tuple[Operand, ...], attrs: Attrs) -> Node:
-    """A node of the same op and results on other operands."""
+def again(node: Node, operands: tuple[Operand, ...], attrs: Attrs, *types: Type) -> Node:
+    """A node of the same op on other operands, with the same results if no `types` are given."""
     return Node(
         node.op,
         operands,
         attrs,
-        node.types,
+        types or node.types,
         loc=node.loc,
         names=node.names,
         order=node.order,

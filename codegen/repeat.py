@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.codegen.tasks import Schedule, Task
+from graphc.codegen.tasks import Schedule, Task, with_values
 from graphc.ir import Graph, Loc
 
 
@@ -25,16 +25,7 @@ def repeated(schedule: Schedule, of: Graph, region: Graph) -> Schedule:
         if task.kernel is not None:
             found = {new for loc in task.kernel.locs for new in places.get(loc, ())}
             locs = tuple(sorted(found, key=lambda loc: (loc.file, loc.line, loc.column)))
-        product = task.product
-        if product is not None:
-            a, b = (twins.get(v, v) for v in (product.a, product.b))
-            product = replace(product, a=a, b=b)
-        return replace(
-            task,
-            binding={name: twins.get(v, v) for name, v in task.binding.items()},
-            product=product,
-            result=None if task.result is None else twins.get(task.result, task.result),
-            locs=locs,
-        )
+        return replace(task, locs=locs)
 
-    return replace(schedule, tasks=tuple(map(own, schedule.tasks)))
+    made = with_values(schedule, twins)
+    return replace(made, tasks=tuple(map(own, made.tasks)))

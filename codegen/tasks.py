@@ -64,6 +64,23 @@ def together(parts: Sequence[Schedule]) -> Schedule:
     return Schedule(tasks, "+".join(dict.fromkeys(s.form for s in parts)))
 
 
+def with_values(schedule: Schedule, new: Mapping[Value, Value]) -> Schedule:
+    """The schedule with other graph values in place of some."""
+
+    def own(value: Value) -> Value:
+        return new.get(value, value)
+
+    def task(old: Task) -> Task:
+        product = old.product
+        if product is not None:
+            product = replace(product, a=own(product.a), b=own(product.b))
+        binding = {p: own(v) for p, v in old.binding.items()}
+        result = None if old.result is None else own(old.result)
+        return replace(old, binding=binding, product=product, result=result)
+
+    return replace(schedule, tasks=tuple(map(task, schedule.tasks)))
+
+
 def kernel_task(
     region: Graph,
     nest: Nest,

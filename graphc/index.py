@@ -135,6 +135,9 @@ class Index:
         exact, rest = self._split(divisor)
         if rest._within(divisor):
             return exact
+        match rest:
+            case Index(terms=((Quotient(index=inner, divisor=first), 1),), constant=0):
+                return exact + inner // (first * divisor)
         return exact + Index(((Quotient(rest, divisor), 1),))
 
     def __mod__(self, divisor: int) -> Index:
@@ -221,6 +224,19 @@ def _substitute_atom(atom: Atom, new: dict[Axis, Index]) -> Index:
         return Index(((Loaded(atom.value, at, atom.size), 1),))
     inner = atom.index.substitute(new)
     return inner // atom.divisor if isinstance(atom, Quotient) else inner % atom.divisor
+
+
+def joined(index: Index) -> Index:
+    """The index with every `x // n * n + x % n` of it as `x`."""
+    found = dict(index.terms)
+    for atom, factor in index.terms:
+        if not isinstance(atom, Remainder):
+            continue
+        whole = atom.index // atom.divisor * (atom.divisor * factor)
+        if whole.terms and all(found.get(a) == f for a, f in whole.terms):
+            rest = index - Index(((atom, factor),)) - whole
+            return joined(rest + atom.index * factor)
+    return index
 
 
 def as_index(value: Index | Axis | int) -> Index:

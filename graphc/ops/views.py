@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.dtypes import DType, Shape, Type, i64
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
-from graphc.ir import literal
+from graphc.ir import Node, Value, literal
 from graphc.kinds import check_axes, view
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import eq, where
@@ -127,6 +127,13 @@ transpose = view(
     spelling=lambda x, perm: f"np.transpose(x, {perm})",
     samples=({"perm": (1, 0)},),
 )
+
+
+def permuted(value: Value, perm: Ints) -> Node:
+    """The node of no graph that gives a value's axes in another order."""
+    shape = tuple(value.type.shape[i] for i in perm)
+    return Node(transpose, (value,), {"perm": perm}, (value.type.with_shape(shape),))
+
 
 # --- slice, pad, flip ---------------------------------------------------------------------
 
