@@ -92,6 +92,10 @@ class ArgumentError(GraphcError, ValueError):
     """An argument has a value that the function does not take."""
 
 
+class InvalidIndex(ArgumentError, IndexError):
+    """An index is of a kind that arrays do not take; an IndexError, as NumPy's is."""
+
+
 class OutOfBounds(GraphcError, IndexError):
     """An index lies outside the axis it indexes."""
 

@@ -197,6 +197,26 @@ def f(x):
     return x[1.5]
 trace(f, f32[3])
 
+# index_by_array_of_floats
+def f(x):
+    return x[:, np.array([])]
+trace(f, f32[3, 4])
+
+# index_by_traced_floats
+def f(x, where):
+    return x[where]
+trace(f, f32[3], f32[2])
+
+# index_by_string
+def f(x):
+    return x["a"]
+trace(f, f32[3])
+
+# index_by_two_ellipses
+def f(x):
+    return x[..., 0, ...]
+trace(f, f32[3, 4])
+
 # slice_traced
 def f(x, i):
     return x[i : i + 2]

@@ -11,8 +11,8 @@ from graphc.dtypes import i64
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
+    InvalidIndex,
     OutOfBounds,
-    TypeMismatch,
     UnsupportedFunction,
 )
 from graphc.functions.promote import (
@@ -116,7 +116,7 @@ def _expand_key(x: Any, keys: tuple[Any, ...]) -> list[Any]:
         )
     dots = [i for i, k in enumerate(ready) if k is Ellipsis]
     if len(dots) > 1:
-        raise ArgumentError("an index can have only one ellipsis (...)")
+        raise InvalidIndex("an index can have only one ellipsis (...)")
     at = dots[0] if dots else len(ready)
     return [*ready[:at], *[slice(None)] * (x.ndim - used), *ready[at + 1 :]]
 
@@ -125,6 +125,8 @@ def _index_array(key: Any) -> Any:
     """A list or array in an index as an array of integers; other keys as they are."""
     if isinstance(key, list):
         key = stack([array(k) for k in key]) if holds_traced(key) else nested(key)
+        # NumPy makes floats of no elements at all.
+        key = key if key.size else key.astype(np.int64)
     if not _is_array(key):
         return key
     if key.dtype == bool:
@@ -132,9 +134,9 @@ def _index_array(key: Any) -> Any:
             "indexing by a boolean mask has a shape that depends on the data",
             help="use graphc.numpy.where(mask, x, 0)",
         )
+    if key.dtype.kind not in "iu":
+        raise InvalidIndex(f"an index must be of integers, not {key.dtype}")
     if not is_traced(key):
-        if key.size and key.dtype.kind not in "iu":
-            raise TypeMismatch(f"an index must be of integers, not {key.dtype}")
         key = key.astype(np.int64)
         return int(key) if key.ndim == 0 else key
     return key
@@ -159,7 +161,10 @@ def _bounds(key: slice, size: int) -> tuple[int, int, int]:
 def _position(key: Any, size: int, axis: int) -> int:
     if isinstance(key, (bool, np.bool_)):
         raise ArgumentError("a bool is no index", help="use graphc.numpy.where")
-    at = as_int(key, "an index")
+    try:
+        at = as_int(key, "an index")
+    except ArgumentError as error:
+        raise InvalidIndex(error.message) from None
     if not -size <= at < size:
         raise OutOfBounds(f"index {at} is out of bounds for axis {axis} of size {size}")
     return at % size
