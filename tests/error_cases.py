@@ -187,6 +187,11 @@ def f(x):
     return x[x > 0]
 trace(f, f32[3])
 
+# index_by_mask_of_other_size
+def f(x):
+    return x[0, [True, False]]
+trace(f, f32[2, 3])
+
 # index_by_several_arrays
 def f(x, i, j):
     return x[i, j]

@@ -263,6 +263,7 @@ KEYS = st.lists(
         st.just(...),
         st.lists(st.integers(-3, 2), max_size=3),
         st.just(np.array([[0, 1], [1, 0]])),
+        st.sampled_from([True, False, [True, False], [False], np.ones((2, 2), bool)]),
         st.sampled_from([1.5, "a", [1.5], np.array([]), np.array(1.0), np.float32(1)]),
     ),
     max_size=4,
@@ -285,6 +286,45 @@ def test_indexing_is_numpys(shape, keys):
     assert error is None
     assert result.shape == expected.shape
     np.testing.assert_array_equal(result, expected)
+
+
+MASKS = [
+    ((3,), [True, False, True]),
+    ((3,), np.array([False] * 3)),
+    ((3, 4), np.arange(12).reshape(3, 4) % 5 < 2),
+    ((3, 4), ([True, False, True], slice(None, None, -1))),
+    ((3, 4), (slice(1, None), np.array([False, True, True, False]))),
+    ((3, 4), (..., [True, False, False, True])),
+    ((3, 4), ([True, False, True], 2)),
+    ((2, 3, 4), (np.eye(2, 3) > 0, slice(1, 3))),
+    ((2, 3, 4), (-1, np.ones((3, 4), bool))),
+    ((2, 3, 4), (None, np.eye(2, 3) > 0, ..., None)),
+    ((0, 4), np.ones((0, 4), bool)),
+    ((2, 3), True),
+    ((2, 3), False),
+    ((2, 3), np.True_),
+    ((2, 3), (slice(None), np.array(False))),
+    ((2, 3), (..., True, 1)),
+    ((), True),
+    ((), False),
+    ((3,), [True, False]),
+    ((3, 4), np.ones((4, 3), bool)),
+    ((3,), np.ones((3, 1), bool)),
+    ((), [True]),
+]
+
+
+@pytest.mark.parametrize(("shape", "key"), MASKS)
+def test_known_masks_are_numpys(shape, key):
+    x = np.arange(math.prod(shape), dtype=float).reshape(shape)
+    expected, error = by_numpy(lambda a: a[key], x)
+    if error is not None:
+        with pytest.raises(type(error)):
+            run(lambda a: a[key], x)
+        return
+    for result in (run(lambda a: a[key], x), graphc.compile(lambda a: a[key], target="cpu")(x)):
+        assert result.shape == expected.shape
+        np.testing.assert_array_equal(result, expected)
 
 
 @given(st.data())

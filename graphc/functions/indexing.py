@@ -27,6 +27,7 @@ from graphc.functions.shapes import (
     holds_traced,
     nested,
     ravel,
+    reshape,
     stack,
 )
 from graphc.ops import views
@@ -34,8 +35,9 @@ from graphc.ops.indexing import take as take_op
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """Basic indexing, and one integer array beside slices and integers."""
+    """Basic indexing, and one array (integers, or a mask that is known) beside it."""
     keys = _expand_key(x, key if isinstance(key, tuple) else (key,))
+    x, keys = _without_masks(x, keys)
     window, flips, drop, new, gather = [], [], [], [], None
     axis = place = 0
     for k in keys:
@@ -108,7 +110,7 @@ def _expand_key(x: Any, keys: tuple[Any, ...]) -> list[Any]:
                 "an array and an integer apart from each other in one index are not built yet",
                 help="index in two steps",
             )
-    used = sum(k is not None and k is not Ellipsis for k in ready)
+    used = sum(map(_axes_of, ready))
     if used > x.ndim:
         raise OutOfBounds(
             f"too many indices: {used} for {x.ndim} dimensions",
@@ -121,13 +123,49 @@ def _expand_key(x: Any, keys: tuple[Any, ...]) -> list[Any]:
     return [*ready[:at], *[slice(None)] * (x.ndim - used), *ready[at + 1 :]]
 
 
+def _axes_of(key: Any) -> int:
+    """The axes of the array that a key is for."""
+    if key is None or key is Ellipsis:
+        return 0
+    return key.ndim if _is_mask(key) else 1
+
+
+def _without_masks(x: Any, keys: list[Any]) -> tuple[Any, list[Any]]:
+    """The array with the axes of every mask made one, and indices into it in the mask's place.
+
+    A mask of no dimension is for a new axis of one element.
+    """
+    if not any(map(_is_mask, keys)):
+        return x, keys
+    shape = list(x.shape)
+    found: list[Any] = []
+    for k in keys:
+        axis = sum(f is not None for f in found)
+        if _is_mask(k):
+            stop = axis + k.ndim
+            if k.shape != tuple(shape[axis:stop]):
+                raise InvalidIndex(
+                    f"a mask of shape {list(k.shape)} is for axes of other sizes: "
+                    f"{shape[axis:stop]}",
+                    values=[(label(x, "x"), x.type)],
+                )
+            shape[axis:stop] = [k.size]
+            k = np.flatnonzero(k)
+        found.append(k)
+    return reshape(x, tuple(shape)), found
+
+
 def _index_array(key: Any) -> Any:
-    """A list or array in an index as an array of integers; other keys as they are."""
+    """A list or array in an index as an array of integers or a known mask; others as they are."""
+    if isinstance(key, (bool, np.bool_)):
+        return np.asarray(key)
     if isinstance(key, list):
         key = stack([array(k) for k in key]) if holds_traced(key) else nested(key)
         # NumPy makes floats of no elements at all.
         key = key if key.size else key.astype(np.int64)
     if not _is_array(key):
+        return key
+    if _is_mask(key):
         return key
     if key.dtype == bool:
         raise ConcretizationError(
@@ -146,6 +184,10 @@ def _is_array(key: Any) -> bool:
     return is_traced(key) or isinstance(key, np.ndarray)
 
 
+def _is_mask(key: Any) -> bool:
+    return isinstance(key, np.ndarray) and key.dtype == bool
+
+
 def _is_integer(key: Any) -> bool:
     return key is not None and key is not Ellipsis and not isinstance(key, slice)
 
@@ -159,8 +201,6 @@ def _bounds(key: slice, size: int) -> tuple[int, int, int]:
 
 
 def _position(key: Any, size: int, axis: int) -> int:
-    if isinstance(key, (bool, np.bool_)):
-        raise ArgumentError("a bool is no index", help="use graphc.numpy.where")
     try:
         at = as_int(key, "an index")
     except ArgumentError as error:
