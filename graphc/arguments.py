@@ -16,7 +16,7 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
-from graphc.errors import ArgumentError, SignatureError, TypeMismatch
+from graphc.errors import ArgumentError, SignatureError, TypeMismatch, written
 from graphc.ir import Loc
 from graphc.naming import identifier, leaf_paths
 from graphc.tracer import Tracer
@@ -31,7 +31,8 @@ def cast_number(number: Any, to: DType, name: str) -> Any:
         return to.numpy.type(number)
     except OverflowError:
         raise SignatureError(
-            f"the argument {name} is {number}, out of the range of {to}, in which it is used"
+            f"the argument {name} is {written(number)}, out of the range of {to}, in which it is "
+            "used"
         ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphc.errors import AxisError, ShapeError, TypeMismatch
+from graphc.errors import AxisError, ShapeError, TypeMismatch, written
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def _size(given: object) -> Size:
     except TypeError:
         size = -1
     if size < 0 or isinstance(given, bool):
-        raise ShapeError(f"{given!r} is not the size of a dimension")
+        shown = written(given) if type(given) is int else repr(given)
+        raise ShapeError(f"{shown} is not the size of a dimension")
     return size
 
 
@@ -203,7 +204,8 @@ def impossible(type: Type) -> str:
     if type.ndim > MAX_NDIM:
         return f"would have {type.ndim} dimensions; {MAX_NDIM} is the most"
     if type.is_static and type.nbytes > MAX_BYTES:
-        return f"would have {type.size:.3g} elements, more than memory has addresses"
+        size = written(type.size, ".3g")
+        return f"would have {size} elements, more than memory has addresses"
     return ""
 
 
@@ -256,6 +258,6 @@ def normalize_axis(axis: int, ndim: int) -> int:
     """`axis` counted from the front; raises AxisError if it is out of range."""
     if not -ndim <= axis < ndim:
         many = "s" if ndim != 1 else ""
-        message = f"axis {axis} is out of range for an array of {ndim} dimension{many}"
+        message = f"axis {written(axis)} is out of range for an array of {ndim} dimension{many}"
         raise AxisError(message).of(axis, ndim)
     return axis % ndim

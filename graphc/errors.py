@@ -50,6 +50,17 @@ class GraphcError(Exception):
         return "\n".join(lines)
 
 
+def written(number: object, form: str = "") -> str:
+    """A number in a message; of an integer that Python refuses to write, the size."""
+    if isinstance(number, int) and number.bit_length() > LONGEST_BITS:
+        return f"about {'-' if number < 0 else ''}2**{number.bit_length() - 1}"
+    return format(number, form)
+
+
+LONGEST_BITS = 1000
+"""The bits of an integer up to which messages have its digits; floats hold these, too."""
+
+
 def _quote(loc: Loc) -> list[str]:
     """The user's line with the expression underlined, as far as the source is known."""
     lines = [f"  {loc.file}:{loc.line}"]

@@ -12,12 +12,14 @@ import optree
 
 from graphc.dtypes import Dim, DType, Type, dtype, f64
 from graphc.errors import (
+    LONGEST_BITS,
     ArgumentError,
     GraphcError,
     OutOfBounds,
     SignatureError,
     TypeMismatch,
     UnsupportedFunction,
+    written,
 )
 from graphc.functions import promote, tables
 from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
@@ -285,6 +287,11 @@ def _in_our_form(
                 help=f"it takes {', '.join(inspect.signature(function).parameters)}",
             )
         return SignatureError(f"{what}: {mismatch}")
+    given: Any = args, kwargs
+    numbers = (leaf for leaf in optree.tree_leaves(given) if isinstance(leaf, int))
+    longest = max(numbers, key=int.bit_length, default=0)
+    if longest.bit_length() > LONGEST_BITS:
+        return ArgumentError(f"{what} takes no integer as large as {written(longest)}")
     if Dim.__name__ in str(error):
         return UnsupportedFunction(f"{what} over sizes that are not known is not built yet")
     if isinstance(error, IndexError):

@@ -25,6 +25,7 @@ from graphc.errors import (
     NotDifferentiable,
     SignatureError,
     TypeMismatch,
+    written,
 )
 from graphc.functions import promote
 from graphc.ir import Graph
@@ -252,8 +253,8 @@ def _positions(fn: Function, chosen: tuple[int, ...], count: int) -> tuple[int, 
     for number in chosen:
         if not -count <= number < count:
             raise SignatureError(
-                f"argnums names argument {number} of {function_name(fn)}, which is called with "
-                f"{count} positional argument{'' if count == 1 else 's'}",
+                f"argnums names argument {written(number)} of {function_name(fn)}, which is called "
+                f"with {count} positional argument{'' if count == 1 else 's'}",
                 help="arguments are counted from 0, and given by position",
             ).at(definition(fn))
     wanted = tuple(number % count for number in chosen)
@@ -272,7 +273,7 @@ def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
     if isinstance(leaf, Tracer) and leaf.weak:
         found = float if leaf.type.dtype.is_float else int
     if found is not float and not (isinstance(found, Type) and found.dtype.is_float):
-        shown = found if isinstance(found, Type) else f"the {found.__name__} {leaf!r}"
+        shown = found if isinstance(found, Type) else f"the {found.__name__} {written(leaf)}"
         raise NotDifferentiable(
             f"the gradient by {name} does not exist: it is not float",
             values=[(name, shown)],

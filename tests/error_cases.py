@@ -91,6 +91,35 @@ def f(x):
     return x + 300
 trace(f, u8[3])
 
+# number_of_many_digits
+def f(x):
+    return x - 10**5000
+trace(f, f32[3])
+
+# index_of_many_digits
+def f(x):
+    return x[-10**5000]
+trace(f, f32[3])
+
+# size_of_many_digits
+def f(x):
+    return x.reshape(10**5000)
+trace(f, f32[3])
+
+# spec_of_many_digits
+f32[10**5000]
+
+# spec_of_minus_many_digits
+f32[4, -10**5000]
+
+# axis_of_many_digits
+def f(x):
+    return x.sum(axis=10**5000)
+trace(f, f32[3])
+
+# argument_of_many_digits
+graphc.compile(lambda x, n: x + n, target="cpu")(np.ones(2), 10**5000)
+
 # sum_of_bytes
 def f(image):
     return image.sum(axis=0)

@@ -14,6 +14,7 @@ from graphc.errors import (
     InvalidIndex,
     OutOfBounds,
     UnsupportedFunction,
+    written,
 )
 from graphc.functions.promote import (
     array,
@@ -206,7 +207,9 @@ def _position(key: Any, size: int, axis: int) -> int:
     except ArgumentError as error:
         raise InvalidIndex(error.message) from None
     if not -size <= at < size:
-        raise OutOfBounds(f"index {at} is out of bounds for axis {axis} of size {size}")
+        raise OutOfBounds(
+            f"index {written(at)} is out of bounds for axis {axis} of size {size}"
+        )
     return at % size
 
 

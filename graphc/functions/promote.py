@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote
-from graphc.errors import ArgumentError, GraphcError, ShapeError, TypeMismatch
+from graphc.errors import ArgumentError, GraphcError, ShapeError, TypeMismatch, written
 from graphc.ir import Literal, literal
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
@@ -70,7 +70,9 @@ def fitting_literal(number: Any, dtype: DType) -> Literal:
     try:
         return literal(number, dtype)
     except (OverflowError, ValueError):
-        raise ArgumentError(f"the number {number} is out of the range of {dtype}") from None
+        raise ArgumentError(
+            f"the number {written(number)} is out of the range of {dtype}"
+        ) from None
 
 
 def describe(value: Any) -> str:
