@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import linecache
+import math
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,14 +33,18 @@ from graphc.codegen.simt_arguments import (
     numbers,
 )
 from graphc.codegen.simt_block import Block, Order, Thread, permutation
-from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeler, positions
+from graphc.codegen.simt_hooks import Axes, Cuda, hooks, modeler, position
 from graphc.codegen.simt_memory import Machine, Memory
 from graphc.codegen.simt_program import Program, kernel_file, prepare
 from graphc.codegen.simt_report import Faults, Report, user_loc
 from graphc.errors import ArgumentError, RuntimeFault
+from graphc.ir import Loc
 
 STATEMENT_LIMIT = 200_000_000
 FEW_BLOCKS = 8
+MOST_BLOCKS = 2**31 - 1, 65535, 65535
+MOST_THREADS = 1024, 1024, 64
+"""What CUDA launches along each axis; a block has no more than 1024 threads in all."""
 
 
 def run(
@@ -62,13 +68,21 @@ def run(
     numbers to run instead of all; `order` is that of threads and blocks; `program` is `load`'s
     result for a kernel that runs often. `buffers` are the arrays that the kernel finds by the
     addresses in a table, row by row, by its names for them; `uninitialized` and `read_only` may
-    name them too. Raises ArgumentError if `args` do not fit `kernel`.
+    name them too. Raises ArgumentError if `args` do not fit `kernel`, or CUDA launches no such
+    grid or block.
     """
     program = program or load(kernel)
+    grid_axes = _grid(kernel, grid)
+    block_axes = _block(kernel, kernel.threads if threads is None else threads, program)
+    count = math.prod(block_axes)
+    chosen = range(math.prod(grid_axes)) if blocks is None else blocks
+    if len(chosen) * count > limit:
+        raise ArgumentError(
+            f"{kernel.name}: {len(chosen)} blocks of {count} threads are more than the "
+            f"{limit} statements that the checker runs"
+        )
     faults = Faults(program)
     machine = Machine(kernel_file(kernel.function.__name__), faults)
-    block_axes = _axes(threads if threads is not None else kernel.threads)
-    grid_axes = _axes(grid)
     blank = numbers(kernel, set(uninitialized) - set(buffers))
     fixed = numbers(kernel, {*read_only, *program.only_read} - set(buffers))
     bound = bind(machine, kernel, args, blank, fixed)
@@ -79,15 +93,12 @@ def run(
     start = program.unit.bind(
         hooks(machine, cuda, kernel.literals, limit), modeler(kernel.literals)
     )
-    count = block_axes.x * block_axes.y * block_axes.z
-    places = dict(enumerate(positions(grid_axes)))
-    chosen = list(places) if blocks is None else list(blocks)
     with np.errstate(all="ignore"):
         for turn in permutation(len(chosen), order, seed):
             number = chosen[turn]
             running = [start(*bound) for _ in range(count)]
             turns = permutation(count, order, seed + number)
-            _run_block(machine, cuda, places[number], running, turns)
+            _run_block(machine, cuda, position(number, grid_axes), running, turns)
     direct = zip((name for name, _ in kernel.params), args, bound, strict=True)
     memories = [(n, arg, m) for n, arg, m in direct if isinstance(m, Memory)] + located
     for _, array, memory in memories:
@@ -157,9 +168,35 @@ def load(kernel: KernelSource) -> Program:
     return prepare(kernel.function, kernel.literals)
 
 
-def _axes(size: int | tuple[int, ...]) -> Axes:
+def _grid(kernel: KernelSource, size: Any) -> Axes:
+    return _axes(f"the grid of {kernel.name}", size, MOST_BLOCKS)
+
+
+def _block(kernel: KernelSource, size: Any, program: Program) -> Axes:
+    what = f"the size of a block of {kernel.name}"
+    try:
+        axes = _axes(what, size, MOST_THREADS)
+        if math.prod(axes) > max(MOST_THREADS):
+            raise ArgumentError(f"{what} is {size}, more than {max(MOST_THREADS)} threads")
+    except ArgumentError as error:
+        at = Loc(program.file, program.first_line, source=program.lines[0])
+        raise error.at(at) from None
+    return axes
+
+
+def _axes(what: str, size: Any, most: tuple[int, ...]) -> Axes:
+    """Three sizes; raises ArgumentError for what CUDA does not launch."""
     sizes = size if isinstance(size, tuple) else (size,)
-    return Axes(*(*(int(n) for n in sizes), 1, 1)[:3])
+    try:
+        numbers = [operator.index(n) for n in sizes]
+    except TypeError:
+        numbers = []
+    if not 1 <= len(numbers) <= len(most):
+        raise ArgumentError(f"{what} is {size!r}, not an int or a tuple of up to {len(most)}")
+    for number, limit in zip(numbers, most, strict=False):
+        if not 1 <= number <= limit:
+            raise ArgumentError(f"{what} is {size}; CUDA launches 1 to {limit} along this axis")
+    return Axes(*(*numbers, 1, 1)[: len(most)])
 
 
 def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
@@ -178,10 +215,34 @@ def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
             f"{path} has no LAUNCHES, so it is not known how its kernels are launched",
             help="graphc compile --target cuda writes files that say it",
         )
-    return [
-        _launch(path, space.get(name), name, grid, roles, small)
-        for name, grid, roles in space["LAUNCHES"]
-    ]
+    try:
+        return [
+            _launch(path, space.get(name), name, grid, roles, small)
+            for name, grid, roles in _entries(space["LAUNCHES"])
+        ]
+    except ArgumentError as error:
+        raise error.at(_place(Path(path))) from None
+
+
+def _entries(launches: Any) -> list[tuple[str, Any, dict[str, Role]]]:
+    """The entries of LAUNCHES; raises ArgumentError for what is none."""
+    try:
+        entries = [(name, grid, dict(roles)) for name, grid, roles in launches]
+    except (TypeError, ValueError):
+        entries = [(None, None, {})]
+    if not all(isinstance(name, str) for name, _, _ in entries):
+        raise ArgumentError(
+            "LAUNCHES is a tuple of (name of a kernel, grid, {parameter: role}) for each launch"
+        )
+    return entries
+
+
+def _place(path: Path) -> Loc:
+    """The line of a file that begins its LAUNCHES."""
+    lines = path.read_text().splitlines()
+    found = (n for n, line in enumerate(lines) if line.startswith("LAUNCHES"))
+    at = next(found, 0)
+    return Loc(str(path), at + 1, source=lines[at])
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -213,7 +274,7 @@ def _launch(
         raise ArgumentError(
             f"{path}: {name} is a kernel for target {kernel.target}; the checker runs CUDA kernels"
         )
-    count = int(np.prod(grid))
+    count = math.prod(_grid(kernel, grid))
     made = make_up(kernel, count, roles)
     program = load(kernel)
     blank = {n for n, role in roles.items() if role == OUTPUT}

@@ -37,7 +37,7 @@ class Cuda:
         self.gridDim, self.blockDim = Axes(*map(np.int64, grid)), Axes(*map(np.int64, block))
         self.blockIdx = self.threadIdx = Axes(*[np.int64(0)] * 3)
         self.laneid = LANES[0]
-        self.positions = positions(block)
+        self.positions = [position(n, block) for n in range(block.x * block.y * block.z)]
 
     def grid(self, ndim: int) -> Any:
         """The thread's position in the whole grid, an int or a tuple of `ndim` of them."""
@@ -64,14 +64,11 @@ class Cuda:
         """Orders nothing that the checker takes for ordered."""
 
 
-def positions(sizes: Axes) -> list[Axes]:
-    """`threadIdx` of every thread of a block, by its flat number; likewise blocks of a grid."""
-    return [
-        Axes(np.int64(x), np.int64(y), np.int64(z))
-        for z in range(sizes.z)
-        for y in range(sizes.y)
-        for x in range(sizes.x)
-    ]
+def position(number: int, sizes: Axes) -> Axes:
+    """`threadIdx` of a thread of a block, by its flat number; likewise a block of a grid."""
+    rest, x = divmod(number, sizes.x)
+    z, y = divmod(rest, sizes.y)
+    return Axes(np.int64(x), np.int64(y), np.int64(z))
 
 
 class KernelStop(Exception):

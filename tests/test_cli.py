@@ -530,6 +530,13 @@ WRONG: dict[str, list[str]] = {
     "sanitize_no_file": ["sanitize", "nowhere.py"],
     "sanitize_no_launches": ["sanitize", "plain.py"],
     "sanitize_cpu": ["sanitize", "cpu.py"],
+    "sanitize_launches_number": ["sanitize", "launches_number.py"],
+    "sanitize_launches_none": ["sanitize", "launches_none.py"],
+    "sanitize_launches_grid": ["sanitize", "launches_grid.py"],
+    "sanitize_launches_grid_of_none": ["sanitize", "launches_grid_of_none.py"],
+    "sanitize_launches_large": ["sanitize", "launches_large.py"],
+    "sanitize_launches_all": ["sanitize", "--all", "launches_all.py"],
+    "sanitize_threads": ["sanitize", "threads.py"],
     "sanitize_no_python": ["sanitize", "good.ir"],
     "sanitize_folder": ["sanitize", "folder"],
     "no_utf8": ["compile", "binary.py"],
@@ -565,10 +572,43 @@ def double(x: f32[None], y: f32[None], lo: i64, hi: i64):
 
 LAUNCHES = (("double", 8, {"x": "input", "y": "output"}),)
 """
+CUDA_FILE = """\
+from numba import cuda
+
+from graphc.codegen.device_lib import f32, kernel
+
+
+@kernel("cuda", literals=f32, threads=32)
+def ones(y: f32[64]):
+    i = cuda.blockIdx.x * 32 + cuda.threadIdx.x
+    if i < 64:
+        y[i] = 1.0
+
+
+LAUNCHES = (("ones", 2, {"y": "output"}),)
+"""
+EDITED = {
+    "launches_number": ('(("ones", 2, {"y": "output"}),)', "3"),
+    "launches_none": ('(("ones", 2, {"y": "output"}),)', "[None]"),
+    "launches_grid": ("2, {", "-1, {"),
+    "launches_grid_of_none": ("2, {", "None, {"),
+    "launches_large": ("2, {", "10**10, {"),
+    "launches_all": ("2, {", "10**9, {"),
+    "threads": ("threads=32", "threads=100000"),
+}
+
+
+def test_sanitize_runs_a_few_blocks_of_the_largest_grid(model: Path, capsys: Capture) -> None:
+    Path("large.py").write_text(CUDA_FILE.replace("2, {", "(2**31 - 1, 65535), {"))
+    assert main(["sanitize", "large.py"]) == 0
+    assert "ones: clean" in capsys.readouterr().out
 
 
 @pytest.fixture
 def mistakes(model: Path) -> None:
+    for name, (before, after) in EDITED.items():
+        assert before in CUDA_FILE
+        Path(f"{name}.py").write_text(CUDA_FILE.replace(before, after))
     Path("plain.py").write_text("x = 1\n")
     Path("syntax.py").write_text("def f(x:\n    return x\n")
     Path("exits.py").write_text("import sys\nsys.exit(3)\n")
