@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -347,7 +348,13 @@ def _found(find: Callable[..., Any], *what: Any) -> Callable[..., Any]:
 
 
 def leaked(tracer: Tracer) -> GraphcError:
-    """The error for a traced value that outlived its trace."""
+    """The error for a traced value that outlived its trace, or left its thread."""
+    if tracer.trace.thread != threading.get_ident():
+        return ConcretizationError(
+            f"a traced {tracer.type} is used in another thread than that of the function that it "
+            "belongs to",
+            help="compute with it in the thread that called the function",
+        )
     return ConcretizationError(
         f"a traced {tracer.type} is used after the function that it belongs to has ended",
         help="return it from that function instead of storing it",

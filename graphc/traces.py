@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,6 +51,7 @@ class Trace:
     def __init__(self, name: str) -> None:
         self.builder = Builder(name)
         self.outer = active_trace()
+        self.thread = threading.get_ident()
         self.captures: list[tuple[Tracer, DType | None, Value]] = []
         self.weak_inputs: dict[tuple[int, DType], Value] = {}
         self._captured: dict[int, tuple[Tracer, Tracer]] = {}

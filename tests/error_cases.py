@@ -513,6 +513,13 @@ def f(x):
     return x + np.random.normal(size=3)
 trace(f, f64[3])
 
+# leaked_into_a_thread
+def f(x):
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: x * 2).result()
+trace(f, f32[3])
+
 # leaked
 KEPT = []
 def f(x):
