@@ -22,6 +22,7 @@ from graphc.arguments import (
     Arguments,
     bind,
     definition,
+    exact_key,
     function_name,
     leaf_type,
     parameters_named,
@@ -222,7 +223,7 @@ class Compiled:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = bind(self.function, args, kwargs, self.static)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
-        static = tuple((n, type(v), v, _written(v)) for n, v in arguments.static)
+        static = tuple((n, exact_key(v)) for n, v in arguments.static)
         orders = _orders((args, kwargs))
         key = (arguments.tree, static, types, orders)
         entry = self._entries.get(key)
@@ -322,14 +323,6 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
-
-
-def _written(value: Any) -> str | None:
-    """What tells -0.0 from 0.0 and (1,) from (True,), which are equal; None if there is nothing."""
-    try:
-        return repr(value)
-    except Exception:  # it is the user's object, and may raise anything
-        return None
 
 
 def _check_kinds(fn: object, options: object, device: object) -> None:

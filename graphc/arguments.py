@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import linecache
 import operator
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,15 +127,44 @@ def _signature(fn: Any) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _hashable(name: str, value: Any) -> Any:
+def _can_be_hashed(value: Any) -> bool:
     try:
         hash(value)
     except TypeError:
+        return False
+    return True
+
+
+def _hashable(name: str, value: Any) -> Any:
+    if not _can_be_hashed(value):
         raise ArgumentError(
             f"the static argument {name} must be hashable, not a {type(value).__name__}",
             help="pass arrays as ordinary arguments",
-        ) from None
+        )
     return value
+
+
+def exact_key(value: Any) -> Hashable:
+    """A key that is equal for static values that are equal and of the same types and bits.
+
+    `==` takes 0.0 for -0.0, and 1, True and 1.0 for one another, and nan for no nan. Tuples,
+    frozensets and dataclasses go by their parts, other objects by what they say themselves.
+    """
+    kind: Any = type(value)
+    if isinstance(value, np.generic):
+        return kind, value.dtype, value.tobytes()
+    if isinstance(value, float):
+        return kind, float.hex(value)
+    if isinstance(value, complex):
+        return kind, exact_key(value.real), exact_key(value.imag)
+    if kind is tuple or kind is frozenset or optree.is_namedtuple_class(kind):
+        gather = frozenset if kind is frozenset else tuple
+        return kind, gather(map(exact_key, value))
+    if dataclasses.is_dataclass(kind):
+        fields = [f.name for f in dataclasses.fields(kind) if f.compare]
+        keys = [exact_key(getattr(value, name, None)) for name in fields]
+        return kind, value, tuple(filter(_can_be_hashed, keys))
+    return kind, value
 
 
 @functools.lru_cache(maxsize=1024)

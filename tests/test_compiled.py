@@ -9,8 +9,9 @@ import pickle
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +42,64 @@ def test_the_order_of_keys_is_of_the_signature(container: str) -> None:
     for _ in range(2):
         assert np.array_equal(first(wrap({"a": A, "b": B})), A + 1)
         assert np.array_equal(first(wrap({"b": B, "a": A})), B + 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: Any
+    notes: Any = field(default_factory=list, hash=False)
+
+
+class Point(NamedTuple):
+    x: Any
+
+
+class Table:
+    """Equal to every other, and of a text that nobody can wait for."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table)
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        raise AssertionError("the text of a static value is not asked for")
+
+
+ZEROS = (0, False, 0.0, -0.0, 0j, np.float32(0), np.float32(-0.0))
+WRAPS: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda v: v,
+    "tuple": lambda v: (1, (v,)),
+    "set": lambda v: frozenset([v]),
+    "named": Point,
+    "dataclass": Settings,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_static_values_are_told_apart_by_type_and_bits(wrap: Callable[[Any], Any]) -> None:
+    traced = []
+    made = graphc.compile(
+        lambda x, n: x + len(traced) + (traced.append(n) or 0), target="cpu", static="n"
+    )
+    for _ in range(2):
+        for i, zero in enumerate(ZEROS):
+            assert np.array_equal(made(A, wrap(zero)), A + i), zero
+    assert len(traced) == len(ZEROS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Table, lambda: (Table(), 1), lambda: Settings(Table()), lambda: float("nan"), np.float32],
+    ids=["object", "in_tuple", "in_dataclass", "nan", "scalar"],
+)
+def test_equal_static_values_are_one_signature(make: Callable[[], Any]) -> None:
+    traced: list[Any] = []
+    made = graphc.compile(lambda x, n: x + (traced.append(n) or 1), target="cpu", static="n")
+    for _ in range(3):
+        made(A, make())
+    assert len(traced) == 1
 
 
 class Unfinished:
