@@ -128,6 +128,14 @@ def test_eager_rows_of_a_half_type_are_summed_in_float32(dtype: Any) -> None:
             np.testing.assert_array_equal(found, np.full(found.shape, exact).astype(dtype))
 
 
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_more_ties_than_float16_counts_share_a_gradient(name: str) -> None:
+    gradient = graphc.grad(lambda x: getattr(x, name)().astype(np.float32))
+    for run in (gradient, graphc.compile(gradient, target="cpu")):
+        found = run(np.zeros(70000, np.float16))
+        np.testing.assert_array_equal(found, np.full(70000, 1 / 70000, np.float16))
+
+
 # --- gradients of second order at zeros -----------------------------------------------------
 
 

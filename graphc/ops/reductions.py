@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,24 @@ def along(reduced: Any, x: Any, axes: Ints) -> Any:
     return broadcast(reduced, shape=x.shape, dims=_kept(x, axes))
 
 
+def computed_wide(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of arrays, computed in f32 for the half types: in those, sums overflow."""
+
+    @functools.wraps(function)
+    def call(*arrays: Any, **attrs: Any) -> Any:
+        narrow = arrays[0].type.dtype
+        if narrow.compute == narrow:
+            return function(*arrays, **attrs)
+        wide = (cast(a, dtype=narrow.compute) if a.type.dtype == narrow else a for a in arrays)
+        results = function(*wide, **attrs)
+        if not isinstance(results, tuple):
+            return cast(results, dtype=narrow)
+        return tuple(cast(r, dtype=narrow) for r in results)
+
+    return call
+
+
+@computed_wide
 def _extreme_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
     """Elements that tie for the extreme share the cotangent equally."""
     hit = cast(eq(x, along(out, x, axes)), dtype=x.type.dtype)
