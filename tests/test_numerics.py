@@ -116,6 +116,32 @@ def test_the_variance_of_more_values_than_float16_counts() -> None:
     assert graphc.compile(lambda x: x.var(), target="cpu")(x) == 0.25
 
 
+WIDE_ROWS: dict[str, tuple[Any, float, float]] = {
+    "softmax": (nn.softmax, 1 / 70000, 0),
+    "log_softmax": (nn.log_softmax, -np.log(70000), 0),
+    "logsumexp": (nn.logsumexp, np.log(70000), 1 / 70000),
+    "cross_entropy": (
+        lambda x: nn.softmax_cross_entropy(x, np.array([69999])),
+        np.log(70000),
+        1 / 70000,
+    ),
+}
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("name", WIDE_ROWS)
+def test_rows_of_more_columns_than_float16_counts(name: str, level: int) -> None:
+    """Equal columns, whose exponentials add up to 70000."""
+    f, value, slope = WIDE_ROWS[name]
+    x = np.zeros((1, 70000), np.float16)
+    gradient = graphc.grad(lambda x: f(x).astype(np.float32).sum())
+    near = {"rtol": 2e-3, "atol": 2e-6}
+    options = Options(level=level)
+    rows, slopes = (graphc.compile(g, target="cpu", options=options) for g in (f, gradient))
+    np.testing.assert_allclose(rows(x).astype(np.float64), value, **near)
+    np.testing.assert_allclose(slopes(x)[0, :9].astype(np.float64), slope, **near)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_eager_rows_of_a_half_type_are_summed_in_float32(dtype: Any) -> None:
     def rows(x: Any) -> Any:

@@ -14,7 +14,7 @@ from graphc.errors import ShapeError, TypeMismatch
 from graphc.kinds import check_axes, composite, extreme
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
-from graphc.ops.reductions import along, broadcast, reduce_max, reduce_sum
+from graphc.ops.reductions import along, broadcast, computed_wide, reduce_max, reduce_sum
 
 Ints = tuple[int, ...]
 
@@ -165,19 +165,23 @@ def _shifted(x: Any, axes: Ints) -> Any:
     return x - along(ew.stop_gradient(reduce_max(x, axes=axes)), x, axes)
 
 
+@computed_wide
 def _softmax(x: Any, axes: Ints) -> Any:
     e = ew.exp(_shifted(x, axes))
     return e * along(1 / reduce_sum(e, axes=axes), x, axes)
 
 
 def _softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
+    # The sum is a mean by weights, which does not overflow in the half types either.
     return (out * (g - along(reduce_sum(g * out, axes=axes), x, axes)),)
 
 
+@computed_wide
 def _log_softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
     return (g - ew.exp(out) * along(reduce_sum(g, axes=axes), x, axes),)
 
 
+@computed_wide
 def _log_softmax(x: Any, axes: Ints) -> Any:
     z = _shifted(x, axes)
     return z - along(ew.log(reduce_sum(ew.exp(z), axes=axes)), x, axes)
@@ -189,6 +193,7 @@ def _finite_max(x: Any, axes: Ints) -> Any:
     return ew.where(ew.eq(abs(m), math.inf), 0, m)
 
 
+@computed_wide
 def _logsumexp(x: Any, axes: Ints) -> Any:
     m = _finite_max(x, axes)
     return ew.log(reduce_sum(ew.exp(x - along(m, x, axes)), axes=axes)) + m
@@ -259,11 +264,8 @@ logsumexp = composite(
 # --- normalization and losses -------------------------------------------------------------
 
 
+@computed_wide
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
-    """In f32 for the half types: there the sums overflow."""
-    to, wide = x.type.dtype, x.type.dtype.compute
-    if wide is not to:
-        x, weight, bias = (ew.cast(v, dtype=wide) for v in (x, weight, bias))
     n = len(x.shape)
     axes = tuple(range(n - len(weight.shape), n))
     size = math.prod(x.shape[a] for a in axes)
@@ -272,8 +274,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     scale = along(ew.rsqrt(variance + eps), x, axes)
     spread = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
     w, b = spread
-    result = centered * scale * w + b
-    return result if wide is to else ew.cast(result, dtype=to)
+    return centered * scale * w + b
 
 
 def _numpy_layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -306,6 +307,7 @@ layer_norm = composite(
 )
 
 
+@computed_wide
 def _cross_entropy(logits: Any, labels: Any) -> Any:
     """Row by row: the logarithm of the sum of exponentials less the label's own logit."""
     axes = (len(logits.shape) - 1,)
