@@ -343,7 +343,12 @@ def test_derivatives_of_erf_vanish_at_infinity() -> None:
 
 
 def test_the_gradient_of_a_power_of_nan_is_nan() -> None:
-    """By the exponent; of what is not positive it is taken as 0."""
+    """By the exponent; where the base is not positive and the power finite it is taken as 0."""
     by_y = graphc.compile(graphc.grad(lambda y, x: (x**y).sum()), target="cpu")
-    got = by_y(np.array([1.0, 0.5, 2.0]), np.array([np.nan, -1.0, 2.0]))
-    np.testing.assert_allclose(got, [np.nan, 0, 4 * np.log(2)])
+    y = np.array([1.0, np.nan, np.nan, np.nan, 0.5, 2.0, 0.0, 3.0, -3.0, 2.0])
+    x = np.array([np.nan, -2.0, 0.0, 2.0, -1.0, 0.0, 0.0, -2.0, -2.0, 2.0])
+    np.testing.assert_allclose(by_y(y, x), [*[np.nan] * 5, *[0] * 4, 4 * np.log(2)])
+    for base in (np.nan, -2.0, 0.0, 2.0):
+        by_y = graphc.compile(graphc.grad(lambda y, x=base: (x**y).sum()), target="cpu")
+        slope = 4 * np.log(base) if base > 0 else 0 * base
+        np.testing.assert_allclose(by_y(np.array([np.nan, 2.0])), [np.nan, slope])

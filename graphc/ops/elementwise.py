@@ -84,15 +84,18 @@ def _is_number(x: Any) -> bool:
 
 
 def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
-    """y x^(y-1), which is 0 at y = 0 whatever x is, and x^y log(x), taken as 0 at x <= 0."""
+    """y x^(y-1), which is 0 at y = 0 whatever x is, and x^y log(x).
+
+    At x <= 0 the latter is taken as 0, or nan where x^y is not finite.
+    """
     if _is_number(y):
         return (g * (y * power(x, y - 1)) if y else None), None
     if _is_number(x):
-        return None, (g * (out * math.log(x)) if x > 0 else None)
+        return None, g * (out * (0.0 if x <= 0 else math.log(x)))
     # Where 1/x is not finite neither is the power at y = 0, and 0 times that is not 0.
     pole = eq(y, 0) & ~lt(absolute(1 / x), math.inf)
     by_x = g * where(pole, 0, y * power(where(pole, 1, x), y - 1))
-    return by_x, g * where(le(x, 0), 0, out * log(where(le(x, 0), 1, x)))
+    return by_x, g * (out * log(where(le(x, 0), 1, x)))
 
 
 power = elementwise(
