@@ -957,6 +957,11 @@ def f(x):
     return np.round(x, "a")
 trace(f, f32[3])
 
+# round_bool
+def f(x):
+    return np.round(x > 0, 1)
+trace(f, f32[3])
+
 # round_traced
 def f(x, d):
     return np.round(x, d)

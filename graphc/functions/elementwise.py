@@ -302,6 +302,12 @@ def round(a: Any, decimals: int = 0) -> Any:
         return a.snapshot()
     if decimals == 0:
         return elementwise(ew.rint, a)
+    if a.type.dtype is bool_:
+        raise TypeMismatch(
+            "booleans are not rounded to decimals",
+            values=[(label(a, "a"), a.type)],
+            help="convert with .astype(float) first",
+        )
     scale = 10.0 ** abs(decimals)
     there, back = (multiply, divide) if decimals > 0 else (divide, multiply)
     return back(elementwise(ew.rint, there(a, scale)), scale)
