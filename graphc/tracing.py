@@ -162,7 +162,11 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
         if isinstance(error, ValueError) or text == str(error):
             raise
         form = ConcretizationError if isinstance(error, TypeError) else MissingAttribute
-        raise form(text).at(loc) from error
+        # From Python 3.13 on it also says how the object is made, which is no matter of users.
+        raise form(text.removesuffix(_NO_DICT)).at(loc) from error
+
+
+_NO_DICT = " and no __dict__ for setting new attributes"
 
 
 def _call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
