@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,13 @@ class Match:
     values: Mapping[Value, Operand]
     attrs: Mapping[str, Any]
     nodes: tuple[Node, ...]
+
+    @property
+    def origin(self) -> Node:
+        """The root, but on the user's line of what it is a view of: there it was computed."""
+        computed = next((n for n in self.nodes if n.op.kind not in ("view", "iota")), None)
+        root = self.nodes[0]
+        return root if computed is None else dataclasses.replace(root, loc=computed.loc)
 
 
 def operand_kinds(node: Node) -> set[object]:
@@ -132,7 +140,7 @@ def _is_symmetric(code: str) -> bool:
 def replace(rule: Rule, match: Match) -> tuple[list[Node], Operand] | None:
     """What the rule puts in the place of a match: new nodes and the result.
 
-    None where the replacement declines. The nodes belong to the root of the match.
+    None where the replacement declines. The nodes belong to the match's origin.
     """
     builder = Builder("replacement")
     root = match.nodes[0]
@@ -151,7 +159,7 @@ def replace(rule: Rule, match: Match) -> tuple[list[Node], Operand] | None:
 def _called(
     rule: Rule, function: Callable[..., Any], match: Match, builder: Builder
 ) -> Operand | None:
-    with emitting(builder, match.nodes[0]) as emitter:
+    with emitting(builder, match.origin) as emitter:
         bound = {
             name: emitter.wrap(match.values[rule.variables[name]])
             if name in rule.variables
@@ -166,7 +174,7 @@ def _called(
 
 def _copied(rule: Rule, replacement: Operand, match: Match, builder: Builder) -> Operand:
     """The replacement's nodes with its variables' operands, literals in the operands' dtype."""
-    builder.origin = match.nodes[0]
+    builder.origin = match.origin
     generic, actual = _dtypes(rule, match)
     new: dict[Value, Operand] = dict(match.values)
 

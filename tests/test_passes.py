@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,17 @@ def test_cse_tells_attributes_of_other_bits_apart() -> None:
     ]
     zero, negative, nan, same, one = cse(builder.graph(made)).outputs
     assert nan == same and len({zero, negative, nan, one}) == 4
+
+
+def test_a_product_keeps_its_line_where_a_view_of_it_is_simplified() -> None:
+    def f(x: Any, w: Any) -> Any:
+        k = np.einsum("td,dk->tk", x, w)
+        return np.exp(k.T)
+
+    graph = trace(f, f64[3, 4], f64[4, 5])
+    (product,) = [n for n in simplify(graph).nodes if n.op.kind == "contraction"]
+    assert product.loc is not None and "einsum" in product.loc.source
+    assert product.types[0].shape == (5, 3)
 
 
 # --- remat ------------------------------------------------------------------------------------
