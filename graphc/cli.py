@@ -143,7 +143,9 @@ def _add_compile(commands: Any) -> None:
         "one with --emit ptx",
     )
     sub.add_argument(
-        "--force", action="store_true", help="replace a folder that graphc did not write"
+        "--force",
+        action="store_true",
+        help="replace a folder that graphc did not write, or that holds other files",
     )
     sub.set_defaults(check=_check_compile)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -16,14 +17,20 @@ from graphc.errors import ArgumentError
 MARKERS = {"manifest.json": '{\n  "graphc": ', "index.txt": "graphc ir dump"}
 """How the files begin by which a folder of graphc's is known."""
 
+RECORD = "SHA256SUMS"
+"""The file in a folder of graphc's that has the sums of the others, as sha256sum writes them."""
+
+_SHOWN = 5
+"""The files that an error names, if there are more."""
+
 
 @contextmanager
 def output_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `path` when the block ends well.
 
     Otherwise nothing is left. Raises ArgumentError if `path` is there, not empty, and was not
-    written by graphc (unless `force`), or is no folder, or holds the working directory, or cannot
-    be written.
+    written by graphc, or holds what was not, or was changed since (unless `force`), or is no
+    folder, or holds the working directory, or cannot be written.
     """
     path = path.absolute()
     with writing(path):
@@ -33,6 +40,7 @@ def output_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         try:
             made.chmod(0o755)
             yield made
+            _record(made)
             _check(path, force)
             _put(made, path)
         finally:
@@ -114,6 +122,50 @@ def _check(path: Path, force: bool) -> None:
             f"{path} is there already and was not written by graphc",
             help="--force replaces it",
         )
+    foreign = [] if force else _foreign(path)
+    if foreign:
+        more = [f"and {len(foreign) - _SHOWN} more"] if len(foreign) > _SHOWN else []
+        raise ArgumentError(
+            f"{path} holds what graphc did not write, or what was changed since",
+            values=[("files", ", ".join(foreign[:_SHOWN] + more))],
+            help="--force deletes them; or name another folder",
+        )
+
+
+def _record(folder: Path) -> None:
+    """Write down what the folder holds."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    lines = [f"{_sum(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
+    (folder / RECORD).write_text("".join(lines), "utf-8")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What a folder of graphc's holds beyond its record; nothing if it has none.
+
+    What Python keeps beside files that it ran is nobody's.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        return []
+    lines = record.read_text("utf-8", errors="replace").splitlines()
+    sums = {name: known for known, _, name in (line.partition("  ") for line in lines)}
+    folders = {parent.as_posix() for name in sums for parent in Path(name).parents}
+    found = []
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file == record or "__pycache__" in Path(name).parts:
+            continue
+        if file.is_dir() and not file.is_symlink():
+            if name not in folders:
+                found.append(f"{name}/")
+        elif file.is_symlink() or name not in sums or _sum(file) != sums[name]:
+            found.append(name)
+    return found
+
+
+def _sum(file: Path) -> str:
+    """The sum of a file's bytes; of what is no file, such as a pipe, none."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def is_ours(path: Path) -> bool:

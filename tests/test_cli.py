@@ -359,8 +359,8 @@ def test_a_dump_has_every_pass(model: Path, capsys: Capture) -> None:
 def test_graphcs_folders_are_replaced_and_others_are_not(model: Path, capsys: Capture) -> None:
     line = ["compile", "layer.py", "--target", "cpu", "-o", "out"]
     assert main(line) == 0
-    Path("out/stale.txt").write_text("from before")
-    assert main(line) == 0 and not Path("out/stale.txt").exists()
+    capsys.readouterr()
+    assert main(line) == 0
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")
     assert main([*line[:-1], "mine"]) == 1
@@ -369,6 +369,34 @@ def test_graphcs_folders_are_replaced_and_others_are_not(model: Path, capsys: Ca
     assert main([*line[:-1], "mine", "--force"]) == 0 and not Path("mine/notes.txt").exists()
     assert main([*line[:-1], "."]) == 1 and model.exists()
     assert main([*line[:-1], "layer.py", "--force"]) == 1 and model.read_text() == LAYER
+
+
+@pytest.mark.parametrize("option", ["-o", "--dump-ir"])
+def test_files_of_the_users_in_graphcs_folders_stay(
+    option: str, model: Path, capsys: Capture
+) -> None:
+    line = ["compile", "layer.py", "--target", "cpu", option, "out"]
+    assert main(line) == 0
+    edited = sorted(Path("out/layer").iterdir())[0]
+    edited.write_text("# by hand")
+    Path("out/layer/notes").touch()
+    Path("out/mine").mkdir()
+    Path("out/layer/__pycache__").mkdir()
+    Path("out/layer/__pycache__/kernel.pyc").touch()
+    capsys.readouterr()
+    assert main(line) == 1
+    assert capsys.readouterr().err == (
+        f"ArgumentError: {Path.cwd()}/out holds what graphc did not write, "
+        "or what was changed since\n"
+        f"    files   layer/{edited.name}, layer/notes, mine/\n"
+        "  help: --force deletes them; or name another folder\n"
+    )
+    assert edited.read_text() == "# by hand" and Path("out/mine").is_dir()
+    assert main([*line, "--force"]) == 0
+    assert edited.read_text() != "# by hand" and not Path("out/mine").exists()
+    Path("out/SHA256SUMS").unlink()
+    Path("out/notes").touch()
+    assert main(line) == 0, "a folder without a record is graphc's as a whole"
 
 
 def test_an_interrupted_compilation_leaves_nothing(
