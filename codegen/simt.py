@@ -106,7 +106,8 @@ def run(
             memory.copy_to(np.asarray(array))
     given_blank = {kernel.params[n][0] for n in blank} | set(uninitialized)
     named = [(name, memory) for name, _, memory in memories]
-    return _report(kernel.name, program.file, faults, machine, named, given_blank)
+    blocks = len(chosen), math.prod(grid_axes)
+    return _report(kernel.name, program.file, faults, machine, named, given_blank, blocks)
 
 
 def _run_block(
@@ -125,6 +126,7 @@ def _report(
     machine: Machine,
     memories: Sequence[tuple[str, Memory]],
     given_blank: Collection[str | int],
+    blocks: tuple[int, int],
 ) -> Report:
     """What a launch did, and to which memories by their names."""
     return Report(
@@ -136,6 +138,7 @@ def _report(
         _sums((name, m.loads * m.dtype.itemsize) for name, m in memories),
         _sums((name, m.stores * m.dtype.itemsize) for name, m in memories),
         _sums((name, m.holes()) for name, m in memories if name in given_blank),
+        *blocks,
     )
 
 
@@ -272,7 +275,9 @@ def _launch(
         raise ArgumentError(f"{path} launches {name}, which is no kernel of it")
     if kernel.target != "cuda":
         raise ArgumentError(
-            f"{path}: {name} is a kernel for target {kernel.target}; the checker runs CUDA kernels"
+            f"{path}: {name} is a kernel for target {kernel.target}; "
+            "the checker runs CUDA kernels",
+            help=f"compile with --target cuda; python {path} compares this one with NumPy",
         )
     count = math.prod(_grid(kernel, grid))
     made = make_up(kernel, count, roles)

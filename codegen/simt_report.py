@@ -66,7 +66,7 @@ class Report:
     `statements` are summed over all threads, `barriers` over all blocks; `read` and `written`
     are bytes per parameter that threads moved, caches unseen; `unwritten` counts elements of
     uninitialized parameters that the blocks that ran left without a value. Buffers that a
-    kernel finds by their addresses count as its name for them.
+    kernel finds by their addresses count as its name for them. `ran` blocks ran of `blocks`.
     """
 
     kernel: str
@@ -77,6 +77,8 @@ class Report:
     read: Mapping[str, int]
     written: Mapping[str, int]
     unwritten: Mapping[str, int]
+    ran: int
+    blocks: int
 
 
 def user_loc(user_line: str | None) -> Loc | None:

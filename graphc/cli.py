@@ -226,13 +226,14 @@ def _add_sanitize(commands: Any) -> None:
         lambda args: _lazy.load("graphc.cli_run").sanitize(args),
         "run emitted CUDA files in the checker",
         "Run the kernels of emitted CUDA files on the CPU, every thread, and report races, "
-        "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach.",
+        "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach. "
+        "Where all blocks are run, the results are compared with NumPy.",
     )
     sub.add_argument("file", nargs="+", type=_path, help="a file that graphc compile wrote")
     sub.add_argument(
         "--all",
         action="store_true",
-        help="run all blocks, not a few, and compare the results with NumPy",
+        help="run all blocks, not at most 8, and compare the results with NumPy",
     )
 
 

@@ -521,7 +521,9 @@ def test_sanitize_finds_a_fault(model: Path, capsys: Capture) -> None:
     Path("good.py").write_text(source)
     assert main(["sanitize", "good.py"]) == 0
     assert re.fullmatch(
-        r"good\.py: \w+: clean, \d+ statements, 0 barriers\n", capsys.readouterr().out
+        r"good\.py: \w+: clean, \d+ statements, 0 barriers\n"
+        r"  \w+ f32\[8, 6\] agrees with NumPy: .*\n",
+        capsys.readouterr().out,
     )
     assert re.search(r"if i < n:", source)
     Path("bad.py").write_text(source.replace("if i < n:", "if i < n + 1:"))
@@ -629,7 +631,24 @@ EDITED = {
 def test_sanitize_runs_a_few_blocks_of_the_largest_grid(model: Path, capsys: Capture) -> None:
     Path("large.py").write_text(CUDA_FILE.replace("2, {", "(2**31 - 1, 65535), {"))
     assert main(["sanitize", "large.py"]) == 0
-    assert "ones: clean" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ones: clean" in printed
+    assert printed.endswith(
+        f"\nlarge.py: 8 of {(2**31 - 1) * 65535} blocks were run; "
+        "--all runs all and compares with NumPy\n"
+    )
+
+
+def test_sanitize_compares_every_launch_of_a_small_grid(model: Path, capsys: Capture) -> None:
+    reference = "\n\ndef reference(y):\n    import numpy\n    return numpy.full(64, {})\n"
+    entry = '("ones", 2, {"y": "output"}),'
+    twice = CUDA_FILE.replace(entry, f"{entry} {entry}")
+    Path("right.py").write_text(twice + reference.format("1.0"))
+    assert main(["sanitize", "right.py"]) == 0
+    assert capsys.readouterr().out.count("agrees with NumPy") == 2
+    Path("wrong.py").write_text(twice + reference.format("1.5"))
+    assert main(["sanitize", "wrong.py"]) == 1
+    assert capsys.readouterr().out.count("DIFFERS from NumPy") == 2
 
 
 @pytest.fixture

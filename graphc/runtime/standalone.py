@@ -69,7 +69,8 @@ def run_file(
             found = run_launch(kernel, workers, roles, reference, totals)
         except TargetError as error:
             print(f"{kernel.name} is not run: {error}", file=sys.stderr)
-            print("graphc sanitize runs it without a GPU, in the checker", file=sys.stderr)
+            file = inspect.getfile(kernel.function)
+            print(f"without a GPU: graphc sanitize --all {file}", file=sys.stderr)
             return NO_GPU
         for agreement in found:
             print(f"{kernel.name}: {agreement}")
