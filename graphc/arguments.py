@@ -17,7 +17,7 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
-from graphc.errors import ArgumentError, SignatureError, TypeMismatch, written
+from graphc.errors import ArgumentError, SignatureError, TypeMismatch, unexpected, written
 from graphc.ir import Loc
 from graphc.naming import identifier, leaf_paths
 from graphc.tracer import Tracer
@@ -73,10 +73,7 @@ def bind(
     Raises ArgumentError for a static argument that is unknown or cannot be hashed.
     """
     signature = signature_of(fn)
-    try:
-        bound = signature.bind(*args, **kwargs).arguments
-    except TypeError as error:
-        raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
+    bound = bound_to(fn, args, kwargs).arguments
     static = parameters_named(fn, "static", static)
     # Ordered, since optree sorts the keys of a dict.
     dynamic = tuple(name for name in bound if name not in static)
@@ -86,6 +83,24 @@ def bind(
     words = (n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD)
     names, owners = _leaf_names(tree, next(words, None))
     return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed)
+
+
+def bound_to(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """The call bound to `fn`'s signature; raises SignatureError where it does not fit."""
+    signature = signature_of(fn)
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        known = signature.parameters
+        unknown = set(kwargs) - set(known)
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            # Python names what is missing first, which a misspelled name explains.
+            wrong = unexpected(function_name(fn), unknown, known)
+        else:
+            wrong = SignatureError(f"{function_name(fn)}: {error}")
+        raise wrong.at(definition(fn)) from None
 
 
 def parameters_named(

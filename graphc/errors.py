@@ -127,6 +127,26 @@ class SignatureError(GraphcError, TypeError):
     """A call does not fit the signature that a function was compiled for."""
 
 
+def unexpected(what: str, words: Iterable[str], known: Iterable[str]) -> SignatureError:
+    """The error for keywords that name no parameter of a function, which are `known`."""
+    names = ", ".join(known)
+    return SignatureError(
+        f"{what} does not take {_keywords(words)}",
+        help=f"it takes {names}" if names else "it takes no arguments",
+    )
+
+
+def not_built(what: str, words: Iterable[str], known: Iterable[str]) -> UnsupportedFunction:
+    """The error for keywords of NumPy's that a function does not have."""
+    return UnsupportedFunction(
+        f"{what} does not take {_keywords(words)} yet", help=f"it takes {', '.join(known)}"
+    )
+
+
+def _keywords(words: Iterable[str]) -> str:
+    return ", ".join(f"{word}=" for word in sorted(words))
+
+
 def wrong_count(
     name: str, inputs: Sequence[tuple[str | None, object]], given: object
 ) -> SignatureError:

@@ -20,6 +20,8 @@ from graphc.errors import (
     SignatureError,
     TypeMismatch,
     UnsupportedFunction,
+    not_built,
+    unexpected,
     written,
 )
 from graphc.functions import promote, tables
@@ -282,12 +284,12 @@ def _in_our_form(
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as mismatch:
-        unknown = set(kwargs) - set(inspect.signature(function).parameters)
+        known = inspect.signature(function).parameters
+        unknown = set(kwargs) - set(known)
+        if unknown <= tables.keywords_of_numpys(what) and unknown:
+            return not_built(what, unknown, known)
         if unknown:
-            return UnsupportedFunction(
-                f"{what} does not take {', '.join(sorted(unknown))}= yet",
-                help=f"it takes {', '.join(inspect.signature(function).parameters)}",
-            )
+            return unexpected(what, unknown - tables.keywords_of_numpys(what), known)
         return SignatureError(f"{what}: {mismatch}")
     given: Any = args, kwargs
     numbers = (leaf for leaf in optree.tree_leaves(given) if isinstance(leaf, int))

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.arguments import cast_number, definition, function_name, leaf_type, signature_of
+from graphc.arguments import (
+    bound_to,
+    cast_number,
+    definition,
+    function_name,
+    leaf_type,
+    signature_of,
+)
 from graphc.dtypes import DType, Type, bf16, f64
 from graphc.errors import (
     ArgumentError,
@@ -284,11 +291,7 @@ def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
 
 def _argument_names(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """A name for each argument of a call; raises SignatureError where the call does not fit."""
-    signature = signature_of(fn)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise SignatureError(f"{function_name(fn)}: {error}").at(definition(fn)) from None
+    signature = bound_to(fn, args, kwargs).signature
     names: list[str] = []
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:

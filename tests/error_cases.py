@@ -473,6 +473,22 @@ def f(x):
     return np.max(x, initial=0.0)
 trace(f, f32[3])
 
+# argument_of_ours_misspelled
+def f(w, g, state):
+    return optim.adam(w, g, state, lr=0.1)
+trace(f, f32[3], f32[3], optim.adam_init(np.ones(3, np.float32)))
+
+# argument_of_a_method_misspelled
+def f(x):
+    return x.mean(dim=1)
+trace(f, f32[3, 4])
+
+# call_misspelled
+graphc.compile(lambda x, w: x * w, target="cpu")(np.ones(3), ww=np.ones(3))
+
+# call_of_gradient_misspelled
+grad(lambda x, w: (x * w).sum())(np.ones(3), ww=np.ones(3))
+
 # static_unhashable
 def f(x, sizes):
     return x.reshape(sizes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,21 @@ def array_function(function: Function) -> Function:
         where = getattr(function, "__module__", "numpy") or "numpy"
         raise UnsupportedFunction(f"{where}.{name} is not built yet", help=nearest(name))
     return FUNCTIONS[name]
+
+
+_UFUNC_KEYWORDS = {"out", "where", "casting", "order", "dtype", "subok", "signature"}
+
+
+def keywords_of_numpys(what: str) -> Set[str]:
+    """The keywords of NumPy's function or method `what`, as far as NumPy tells them."""
+    module, _, name = what.rpartition(".")
+    found = getattr(np, name, None) if module in ("", "numpy", "graphc.numpy") else None
+    if isinstance(found, np.ufunc):
+        return _UFUNC_KEYWORDS
+    try:
+        return inspect.signature(found).parameters.keys() if found else set()
+    except (TypeError, ValueError):
+        return set()
 
 
 def nearest(name: str) -> str | None:
