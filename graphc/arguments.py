@@ -154,7 +154,9 @@ def _hashable(name: str, value: Any) -> Any:
     if not _can_be_hashed(value):
         raise ArgumentError(
             f"the static argument {name} must be hashable, not a {type(value).__name__}",
-            help="pass arrays as ordinary arguments",
+            help="use a tuple"
+            if isinstance(value, list)
+            else "pass arrays as ordinary arguments",
         )
     return value
 
@@ -237,6 +239,12 @@ def _help_with(leaf: Any) -> str:
         return f"graphc.{leaf}, without quotation marks, is the type of such arrays"
     if isinstance(leaf, (type, np.dtype)):
         return "graphc.f32[64, 784] is the type of an array, graphc.f32[()] of a scalar"
+    if dataclasses.is_dataclass(leaf):
+        return (
+            "pass its arrays as arguments, or declare it with "
+            "@optree.dataclasses.dataclass(namespace=''); "
+            "static= takes a frozen one of constants"
+        )
     return "name it in static= if it is a constant of the computation"
 
 

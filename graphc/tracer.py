@@ -300,7 +300,7 @@ class Tracer(promote.TracedArray):
         return self
 
     def _check_writable(self, what: str) -> None:
-        help = "write x = x + y instead of x += y"
+        help = _instead_of_writing(what, promote.label(self, "x"))
         if self.trace is not active_trace():
             _refuse_write(
                 f"{what} in place would change an array of an enclosing function", help
@@ -336,6 +336,14 @@ class Tracer(promote.TracedArray):
             root.views = [v for v in root.views if v() is not None]
             root.views.append(weakref.ref(self))
         return self
+
+
+def _instead_of_writing(what: str, name: str) -> str:
+    """A help line for an augmented assignment or an `out=` of this function."""
+    symbol = tables.SYMBOLS.get(what)
+    if symbol:
+        return f"write x = x {symbol} y instead of x {symbol}= y"
+    return f"write {name} = np.{what.removeprefix('numpy.')}(...) without out={name}"
 
 
 def _found(find: Callable[..., Any], *what: Any) -> Callable[..., Any]:

@@ -280,13 +280,20 @@ def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
     if isinstance(leaf, Tracer) and leaf.weak:
         found = float if leaf.type.dtype.is_float else int
     if found is not float and not (isinstance(found, Type) and found.dtype.is_float):
-        shown = found if isinstance(found, Type) else f"the {found.__name__} {written(leaf)}"
+        number = not isinstance(found, Type)
         raise NotDifferentiable(
             f"the gradient by {name} does not exist: it is not float",
-            values=[(name, shown)],
-            help="name only float arguments in argnums=",
+            values=[(name, _number_in_words(found, leaf) if number else found)],
+            help="pass a float (2.0, not 2), or name only float arguments in argnums="
+            if number
+            else "name only float arguments in argnums=",
         )
     return found
+
+
+def _number_in_words(kind: type, leaf: Any) -> str:
+    """A Python number and its kind; of one that is known only in a call, the kind."""
+    return "an int" if isinstance(leaf, Tracer) else f"the {kind.__name__} {written(leaf)}"
 
 
 def _argument_names(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

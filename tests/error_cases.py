@@ -489,6 +489,30 @@ graphc.compile(lambda x, w: x * w, target="cpu")(np.ones(3), ww=np.ones(3))
 # call_of_gradient_misspelled
 grad(lambda x, w: (x * w).sum())(np.ones(3), ww=np.ones(3))
 
+# write_by_out
+def f(x):
+    return np.exp(x, out=x)
+trace(f, f32[3])
+
+# augmented_product_of_argument
+def f(x):
+    x *= 2
+    return x
+trace(f, f32[3])
+
+# argument_is_a_dataclass
+import dataclasses
+@dataclasses.dataclass
+class Params:
+    w: object
+graphc.compile(lambda p, x: x * p.w, target="cpu")(Params(np.ones(3)), np.ones(3))
+
+# gradient_by_a_traced_int
+graphc.compile(grad(lambda x: x**3), target="cpu")(2)
+
+# static_array
+graphc.compile(lambda x, w: x * w, static="w", target="cpu")(np.ones(3), np.ones(3))
+
 # static_unhashable
 def f(x, sizes):
     return x.reshape(sizes)

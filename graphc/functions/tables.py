@@ -218,6 +218,21 @@ _OPERATORS: dict[str, str] = {
     "or": "bitwise_or",
     "xor": "bitwise_xor",
 }
+SYMBOLS: dict[str, str] = {
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "floor_divide": "//",
+    "remainder": "%",
+    "power": "**",
+    "matmul": "@",
+    "bitwise_and": "&",
+    "bitwise_or": "|",
+    "bitwise_xor": "^",
+}
+"""The operators that have an augmented assignment, by the functions that they are."""
+
 _COMPARISONS = {
     "eq": "equal",
     "ne": "not_equal",
