@@ -131,6 +131,18 @@ def dtype(value: object) -> DType:
     return found
 
 
+def dtype_text(native: object) -> str:
+    """A dtype of NumPy's or of another library in our spelling, or in its own if we have none."""
+    if isinstance(native, np.dtype) and not native.isnative:
+        return str(native)
+    try:
+        # Other libraries' dtypes are known by their names: torch.float32.
+        known = native if isinstance(native, np.dtype) else str(native).rpartition(".")[2]
+        return str(dtype(known))
+    except TypeMismatch:
+        return str(getattr(native, "name", native))
+
+
 @dataclass(frozen=True)
 class Type:
     """The type of a value: dtype and shape, written `f32[256, 784]`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dtypes import dtype_text
 from graphc.errors import (
     ArgumentError,
     GraphcError,
@@ -48,7 +49,10 @@ def _checked(value: Value, array: Any) -> Any:
     ):
         raise SignatureError(
             f"input {value.name} has another type",
-            values=[("expected", value.type), ("got", f"{array.dtype}{list(array.shape)}")],
+            values=[
+                ("expected", value.type),
+                ("got", f"{dtype_text(array.dtype)}{list(array.shape)}"),
+            ],
         )
     return array
 

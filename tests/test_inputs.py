@@ -168,9 +168,9 @@ REFUSED = {
     "another dtype": (
         BASE.astype(np.float64),
         f32[2, 3],
-        "f: argument x has dtype float64, not f32\n"
+        "f: argument x has dtype f64, not f32\n"
         "    expected   f32[2, 3]\n"
-        "    got        float64[2, 3]\n"
+        "    got        f64[2, 3]\n"
         "  help: x.astype('float32') would fit",
     ),
     "another shape": (
@@ -178,7 +178,7 @@ REFUSED = {
         f32[2, 3],
         "f: argument x has shape [3, 2], not [2, 3]\n"
         "    expected   f32[2, 3]\n"
-        "    got        float32[3, 2]",
+        "    got        f32[3, 2]",
     ),
     "another rank": (BASE, f32[6], "f: argument x has shape [2, 3], not [6]\n"),
     "complex": (
@@ -190,7 +190,7 @@ REFUSED = {
     ),
     "objects": (np.array([[1, 2, 3], [4, 5, None]]), f32[2, 3], "dtype object, not f32"),
     "strings": (np.array(["a"]), f32[1], "dtype str32, not f32"),
-    "a NumPy scalar of another dtype": (np.float64(1), f32[()], "dtype float64, not f32"),
+    "a NumPy scalar of another dtype": (np.float64(1), f32[()], "dtype f64, not f32"),
     "a float for an integer": (
         1.5,
         i32[()],
@@ -215,7 +215,7 @@ REFUSED = {
         f32[2, 3],
         "f: argument x is not an array in host memory\n"
         "    expected   f32[2, 3]\n"
-        "    got        OnDevice float32[2, 3]\n"
+        "    got        OnDevice f32[2, 3]\n"
         "  help: copy it to the host first, or compile f for target='cuda'",
     ),
     "a masked array": (np.ma.masked_array(BASE, BASE > 2), f32[2, 3], "is a masked array"),

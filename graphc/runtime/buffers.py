@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.dtypes import DType, Type
+from graphc.dtypes import DType, Type, dtype_text
 from graphc.errors import SignatureError
 
 ALIGNMENT = 64
@@ -168,7 +168,7 @@ def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
     native = type.dtype.numpy
     if array.dtype.newbyteorder("=") != native:
         raise _misfit(
-            f"{function}: argument {name} has dtype {array.dtype.name}, not {type.dtype}",
+            f"{function}: argument {name} has dtype {dtype_text(array.dtype)}, not {type.dtype}",
             type,
             value,
             help=f"{name}.astype({native.name!r}) would fit"
@@ -247,7 +247,7 @@ def describe(value: object) -> str:
     kind = value.__class__.__name__
     if dtype is None or not isinstance(shape, tuple):
         return f"{kind} {value!r}" if isinstance(value, (bool, int, float)) else kind
-    text = f"{getattr(dtype, 'name', dtype)}{_shape(shape)}"
+    text = f"{dtype_text(dtype)}{_shape(shape)}"
     return text if kind == "ndarray" else f"{kind} {text}"
 
 
