@@ -27,7 +27,29 @@ from graphc.ops import composite
 from graphc.ops import elementwise as ew
 from graphc.tracing import public
 
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "logsumexp",
+    "mse",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softmax_cross_entropy",
+    "softplus",
+    "tanh",
+]
+
 Function = Callable[..., Any]
+
+
+def __dir__() -> list[str]:
+    """What is for users, and not what the module imports."""
+    return sorted(__all__)
 
 
 def _exported(function: Function) -> Function:

@@ -16,6 +16,28 @@ from graphc.functions import tables
 from graphc.provenance import call_site
 from graphc.tracing import public
 
+__all__ = [
+    "__array_api_version__",
+    "bfloat16",
+    "bool",
+    "bool_",
+    "dtype",
+    "e",
+    "finfo",
+    "float16",
+    "float32",
+    "float64",
+    "iinfo",
+    "inf",
+    "int32",
+    "int64",
+    "nan",
+    "newaxis",
+    "pi",
+    "uint8",
+]
+__all__ += tables.FUNCTIONS
+
 __array_api_version__ = "2024.12"
 
 newaxis = None
@@ -40,6 +62,11 @@ iinfo = np.iinfo
 globals().update(
     {name: public(f"graphc.numpy.{name}", f) for name, f in tables.FUNCTIONS.items()}
 )
+
+
+def __dir__() -> list[str]:
+    """What is for users, and not what the module imports."""
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

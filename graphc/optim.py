@@ -21,8 +21,15 @@ from graphc.opdef import active_trace
 from graphc.provenance import call_site
 from graphc.tracer import Tracer
 
+__all__ = ["AdamState", "adam", "adam_init", "sgd"]
+
 Tree = Any
 Function = Callable[..., Any]
+
+
+def __dir__() -> list[str]:
+    """What is for users, and not what the module imports."""
+    return sorted(__all__)
 
 
 def _located(function: Function) -> Function:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import graphc
 import graphc.numpy as gnp
-from graphc import nn
+from graphc import nn, optim
 from graphc.arguments import bind
 from graphc.dtypes import DTYPES, f64
 from graphc.errors import ArgumentError, GraphcError, UnsupportedFunction
@@ -530,6 +530,24 @@ def test_no_exception_of_numpys_reaches_the_user(f):
     with pytest.raises(GraphcError) as caught:
         f(gnp)
     assert "Tracer" not in str(caught.value)
+
+
+# --- what the modules list ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [gnp, nn, optim], ids=lambda m: m.__name__)
+def test_modules_list_what_is_for_users(module):
+    """Everything of their own and nothing that they import."""
+    listed = dir(module)
+    assert listed == sorted(module.__all__) and all(hasattr(module, n) for n in listed)
+    defined = {
+        n
+        for n, v in vars(module).items()
+        if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__
+    }
+    assert defined - {"MissingFunction"} <= set(listed)
+    strangers = {"Any", "annotations", "tables", "ew", "functools", "optree", "np", "public"}
+    assert not strangers & set(listed)
 
 
 # --- gradients ----------------------------------------------------------------------------
