@@ -513,6 +513,16 @@ graphc.compile(grad(lambda x: x**3), target="cpu")(2)
 # static_array
 graphc.compile(lambda x, w: x * w, static="w", target="cpu")(np.ones(3), np.ones(3))
 
+# ufunc_of_scipys
+def f(x):
+    return scipy.special.erf(x)
+trace(f, f32[3])
+
+# ufunc_of_scipys_for_networks
+def f(x):
+    return scipy.special.expit(x)
+trace(f, f32[3])
+
 # static_unhashable
 def f(x, sizes):
     return x.reshape(sizes)

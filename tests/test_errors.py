@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 
 import graphc
 import graphc.numpy as gnp
@@ -32,6 +33,7 @@ NAMESPACE = {
     "gnp": gnp,
     "nn": nn,
     "optim": optim,
+    "scipy": scipy,
     "trace": trace,
     "grad": grad,
     "value_and_grad": value_and_grad,

@@ -122,11 +122,20 @@ def ufunc(ufunc: np.ufunc, method: str) -> Function:
         return _reduce_method(FUNCTIONS[_REDUCED[name]])
     if method == "outer" and found:
         return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
+    if method == "__call__" and getattr(np, name, None) is not ufunc:
+        raise UnsupportedFunction(f"the ufunc {name} is none of NumPy's", help=_ours(name))
     if method != "__call__" or not found:
         spelled = name if method == "__call__" else f"{name}.{method}"
         help = nearest(name) if method == "__call__" else None
         raise UnsupportedFunction(f"numpy.{spelled} is not built yet", help=help)
     return FUNCTIONS[name]
+
+
+def _ours(name: str) -> str | None:
+    """A help line with what we have in the place of a ufunc of SciPy's."""
+    if name in FUNCTIONS:
+        return f"graphc.numpy.{name} takes traced arrays"
+    return "graphc.nn.sigmoid takes traced arrays" if name == "expit" else nearest(name)
 
 
 def _reduce_method(function: Function) -> Function:
