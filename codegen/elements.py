@@ -195,7 +195,7 @@ class Elements:
             if op.is_cast:
                 (expr,) = args.values()
             else:
-                expr = spell(code, args, compute)
+                expr = spell(code, args, compute, op.name)
             expr = convert(expr, value.type.dtype)
             self._bind(value, expr, home)
 

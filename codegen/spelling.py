@@ -30,37 +30,45 @@ UNARY: Mapping[type[ast.AST], str] = {ast.USub: "u-", ast.Invert: "u~"}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 
-def spell(code: str, names: Mapping[str, Expr], dtype: DType) -> Expr:
+def spell(code: str, names: Mapping[str, Expr], dtype: DType, op: str = "an op") -> Expr:
     """The expression that a record's `code` writes, its free names replaced.
 
     `dtype` is the compute dtype of the operands: literals take it. `cast(x)` is the caller's.
+    Raises TypeError, which names `op`, for what kernels cannot compute.
     """
-    return _expression(ast.parse(code, mode="eval").body, names, dtype)
+    try:
+        return _expression(ast.parse(code, mode="eval").body, names, dtype)
+    except TypeError as error:
+        raise TypeError(f"the code {code!r} of {op}: {error}") from None
 
 
 def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:
     match tree:
         case ast.Name(id=name):
+            if name not in names:
+                raise TypeError(f"{name} is none of its operands: {', '.join(names)}")
             return names[name]
         case ast.Constant(value=bool() | int() | float() as value):
             return Const(value, dtype)
-        case ast.BinOp(left=left, op=op, right=right):
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             args = (_expression(left, names, dtype), _expression(right, names, dtype))
             return Apply(_BINARY[type(op)], args, args[0].dtype)
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             args = (_expression(left, names, dtype), _expression(right, names, dtype))
             return Apply(_BINARY[type(op)], args, bool_)
-        case ast.UnaryOp(op=op, operand=operand):
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in UNARY:
             arg = _expression(operand, names, dtype)
             return Apply(UNARY[type(op)], (arg,), arg.dtype)
         case ast.Call(func=ast.Name(id=function), args=parts):
             operands = tuple(_expression(p, names, dtype) for p in parts)
             return Apply(function, operands, _result(function, operands))
-    raise TypeError(f"{ast.dump(tree)} is not part of the spelling of an op")
+    raise TypeError(f"{ast.unparse(tree)} is not part of the spelling of an op")
 
 
 def _result(function: str, args: tuple[Expr, ...]) -> DType:
-    row = SCALARS[function]
+    row = SCALARS.get(function)
+    if row is None:
+        raise TypeError(f"{function} is no scalar function, a row of codegen/scalar.py")
     return args[-1].dtype if row.result == "same" else DTYPES[row.result]
 
 

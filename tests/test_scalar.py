@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import ml_dtypes
@@ -10,6 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
+import graphc
 from graphc._lazy import load
 from graphc.codegen import device_lib, spelling
 from graphc.codegen.device_lib import load_kernels
@@ -18,6 +20,7 @@ from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, signature
 from graphc.codegen.scalar_numpy import evaluate, fma32, fma64
 from graphc.dtypes import bool_, dtype, f32, f64, i32, i64, u8
 from graphc.errors import TypeMismatch
+from graphc.ops import elementwise as ew
 from tests.codegen_harness import call_native
 
 FLOATS = ("float32", "float64")
@@ -450,3 +453,23 @@ def test_a_row_is_all_that_a_function_needs_to_be_called_by_name() -> None:
         if row.spelling:
             assert callable(eval(row.spelling, {"np": np}))
     assert SCALARS["pow"].spelling == "np.power" and not SCALARS["erf"].spelling
+
+
+# --- what is written in records -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("cbrt(x)", "cbrt is no scalar function, a row of codegen/scalar.py"),
+        ("x + z", "z is none of its operands: x"),
+        ("1.0 + x**2", "x ** 2 is not part of the spelling of an op"),
+    ],
+)
+def test_code_that_kernels_cannot_compute_names_its_op(
+    code: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(ew.tanh), "code", (code,))
+    function = graphc.compile(np.tanh, target="cpu")
+    with pytest.raises(TypeError, match=re.escape(f"the code {code!r} of tanh: {message}")):
+        assert function.lower(f32[3]).kernels
