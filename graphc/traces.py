@@ -61,6 +61,7 @@ class Trace:
         self.refused: GraphcError | None = None
         self._site: Site | None = None
         self._warned: set[tuple[str, int]] = set()
+        self._warned_of_float64 = False
 
     # --- inputs -------------------------------------------------------------------------
 
@@ -156,11 +157,18 @@ class Trace:
         warnings.warn_explicit(message, UserWarning, *place, module, registry)
 
     def warn_of_float64(self) -> None:
-        """Warn at the user's line that float64 enters a program that had none."""
+        """Warn at the user's line that float64 enters a program that had none.
+
+        The lines after the first one mostly compute with what has entered there.
+        """
         numbers = self.weak_inputs.values()
         doubles = [v for v in self.builder.inputs if v.type.dtype is f64 and v not in numbers]
-        if doubles or self.builder.origin is not None:
+        first: Trace = self
+        while isinstance(first.outer, Trace):
+            first = first.outer
+        if doubles or self.builder.origin is not None or first._warned_of_float64:
             return
+        first._warned_of_float64 = True
         self.warn(
             "float64 enters a float32 program on this line; float(...) of a NumPy scalar and "
             ".astype(np.float32) of an array keep it float32"
