@@ -280,13 +280,13 @@ def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
     if isinstance(leaf, Tracer) and leaf.weak:
         found = float if leaf.type.dtype.is_float else int
     if found is not float and not (isinstance(found, Type) and found.dtype.is_float):
-        number = not isinstance(found, Type)
+        floats = "name only float arguments in argnums="
+        array = isinstance(found, Type)
+        shown = found if isinstance(found, Type) else _number_in_words(found, leaf)
         raise NotDifferentiable(
             f"the gradient by {name} does not exist: it is not float",
-            values=[(name, _number_in_words(found, leaf) if number else found)],
-            help="pass a float (2.0, not 2), or name only float arguments in argnums="
-            if number
-            else "name only float arguments in argnums=",
+            values=[(name, shown)],
+            help=floats if array else f"pass a float (2.0, not 2), or {floats}",
         )
     return found
 
