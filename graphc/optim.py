@@ -7,6 +7,7 @@ parameters and comes out with them.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import optree
 
 from graphc.arguments import leaf_type
 from graphc.dtypes import DType, Type, dtype
-from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
+from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch, unexpected
 from graphc.opdef import active_trace
 from graphc.provenance import call_site
 from graphc.tracer import Tracer
@@ -47,7 +48,13 @@ def _located(function: Function) -> Function:
             return function(*args, **kwargs)
         except GraphcError as error:
             raise error.at(call_site()[0]) from None
+        except TypeError:
+            unknown = set(kwargs) - set(known)
+            if not unknown:
+                raise
+            raise unexpected(function.__name__, unknown, known).at(call_site()[0]) from None
 
+    known = inspect.signature(function).parameters
     return call
 
 

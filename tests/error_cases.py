@@ -478,6 +478,10 @@ def f(w, g, state):
     return optim.adam(w, g, state, lr=0.1)
 trace(f, f32[3], f32[3], optim.adam_init(np.ones(3, np.float32)))
 
+# argument_of_ours_misspelled_outside_a_trace
+w = np.ones(3, np.float32)
+optim.sgd(w, w, lr=0.1)
+
 # argument_of_a_method_misspelled
 def f(x):
     return x.mean(dim=1)
