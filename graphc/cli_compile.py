@@ -233,7 +233,8 @@ def _progress(total: int, say: Say) -> Iterator[Say]:
         def advance(file: str) -> None:
             nonlocal done
             done += 1
-            progress.update(task, completed=done, description=file)
+            # Drawn at once: the next kernel may be done before the bar's next turn.
+            progress.update(task, completed=done, description=file, refresh=True)
 
         yield advance
 
