@@ -32,11 +32,13 @@ GEMM_NAMES = {"f32": "sgemm", "f64": "dgemm"}
 class Blas:
     """A loaded BLAS: where its products are, by dtype, and how it counts.
 
-    `index_bits` is the width of its sizes: 32 or 64.
+    `index_bits` is the width of its sizes: 32 or 64. `core` names the CPU for which its kernels
+    are; of one that it does not know it takes an older one, with half the vectors perhaps.
     """
 
     path: str
     index_bits: int
+    core: str
     gemm: dict[str, int]
     get_threads: Any
     set_threads: Any
@@ -67,15 +69,16 @@ def open_blas(path: str) -> Blas | None:
                 dtype: _address(getattr(library, f"{prefix}cblas_{name}{suffix}"))
                 for dtype, name in GEMM_NAMES.items()
             }
+            core = getattr(library, f"{prefix}openblas_get_corename{suffix}")
             config = getattr(library, f"{prefix}openblas_get_config{suffix}")
             get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
             put = getattr(library, f"{prefix}openblas_set_num_threads{suffix}")
         except AttributeError:
             continue
-        config.restype = ctypes.c_char_p
+        config.restype = core.restype = ctypes.c_char_p
         get.restype, put.argtypes, put.restype = ctypes.c_int, [ctypes.c_int], None
         wide = b"USE64BITINT" in config()
-        return Blas(path, 64 if wide else 32, gemm, get, put)
+        return Blas(path, 64 if wide else 32, core().decode(), gemm, get, put)
     return None
 
 

@@ -10,13 +10,15 @@ import numpy as np
 import graphc
 from graphc import nn, optim
 from graphc.numpy import erf
+from graphc.runtime.library import blas
 from tests.benchmarks.formulas import RATE
 from tests.benchmarks.with_numpy import to_numpy, wait
 from tests.benchmarks.workloads import LEARNING_RATE, TRAINING, Workload
 
 __all__ = ["VERSION", "adopt", "build", "to_numpy", "wait"]
 
-VERSION = f"graphc {graphc.__version__}"
+_BLAS = blas()
+VERSION = f"graphc {graphc.__version__}" + (f" (OpenBLAS for {_BLAS.core})" if _BLAS else "")
 
 
 def build(workload: Workload) -> Callable[..., Any]:
