@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.product import Blas, blas_form, is_for_blas
-from graphc.codegen.region import again, needed, outside, piece_for
-from graphc.dtypes import Type
+from graphc.codegen.region import again, needed, on_new, piece
 from graphc.ir import Graph, Node, Value
 from graphc.ops.products import Letters, letters_of
 from graphc.ops.views import permuted
@@ -66,7 +65,7 @@ def _arranged(
         product,
         tuple(operands),
         {"spec": f"{specs[0]},{specs[1]}->{result}"},
-        Type(product.types[0].dtype, tuple(letters.sizes[c] for c in result)),
+        product.types[0].with_shape(tuple(letters.sizes[c] for c in result)),
     )
     stored = [operands[i] for i in chosen]
     form = blas_form(made, {*region.inputs, *stored})
@@ -82,8 +81,8 @@ def _arranged(
     kept = {v.node for v in stored}
     rest = needed([n for n in whole.nodes if n not in kept], whole.outputs)
     return Arranged(
-        tuple(piece_for(whole, needed(whole.nodes, [v]), v) for v in stored),
-        Graph(whole.name, outside(rest), tuple(rest), whole.outputs),
+        tuple(piece(whole.name, needed(whole.nodes, [v]), [v]) for v in stored),
+        piece(whole.name, rest, whole.outputs),
         made,
         form,
         back,
@@ -106,10 +105,7 @@ def _around(
         if node is product:
             found += nodes
         elif any(v in new for v in node.values):
-            read = tuple(new.get(o, o) if isinstance(o, Value) else o for o in node.operands)
-            made = again(node, read, node.attrs)
-            found.append(made)
-            new.update(zip(node.results, made.results))
+            found.append(on_new(node, new))
         else:
             found.append(node)
     outputs = tuple(new.get(v, v) for v in region.outputs)

@@ -108,7 +108,7 @@ def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
     """A graph for every segment, its outputs what others or the region need; linear in nodes."""
     place = {n: i for i, n in enumerate(region.nodes)}
     parts = [_with_accesses(place, nodes) for nodes in segments]
-    inputs = [outside(nodes) for nodes in parts]
+    inputs = [_outside(nodes) for nodes in parts]
     wanted = {v for values in inputs for v in values} | set(region.outputs)
     names = [region.name, f"{region.name}_rest"]
     names += [f"{region.name}_rest_{i}" for i in range(2, len(parts))]
@@ -140,9 +140,9 @@ def _is_external(value: Value) -> bool:
     return all(v.node.op is PARAMETER or _is_external(v) for v in node.values)
 
 
-def piece_for(region: Graph, nodes: Sequence[Node], output: Value) -> Graph:
-    """The nodes by themselves, with one output."""
-    return Graph(region.name, outside(nodes), tuple(nodes), (output,))
+def piece(name: str, nodes: Sequence[Node], outputs: Iterable[Value]) -> Graph:
+    """The nodes by themselves; what they read and do not make are its inputs."""
+    return Graph(name, _outside(nodes), tuple(nodes), tuple(outputs))
 
 
 def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
@@ -165,8 +165,7 @@ def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
     before = needed(region.nodes, results)
     rest = needed([n for n in region.nodes if n not in first], region.outputs)
     outputs = tuple(v for v in region.outputs if v.node not in first)
-    head = Graph(region.name, outside(before), tuple(before), tuple(results))
-    return head, Graph(f"{region.name}_rest", outside(rest), tuple(rest), outputs)
+    return piece(region.name, before, results), piece(f"{region.name}_rest", rest, outputs)
 
 
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
@@ -178,13 +177,12 @@ def without(region: Graph, node: Node) -> tuple[Graph, Graph]:
     alone = [n for n in region.nodes if n in own]
     rest = [n for n in region.nodes if n is not node]
     rest = needed(rest, region.outputs)
-    first = Graph(region.name, outside(alone), tuple(alone), node.results)
+    first = piece(region.name, alone, node.results)
     outputs = tuple(v for v in region.outputs if v.node is not node)
-    return first, Graph(region.name, outside(rest), tuple(rest), outputs)
+    return first, piece(region.name, rest, outputs)
 
 
-def outside(nodes: Iterable[Node]) -> tuple[Value, ...]:
-    """The values that these nodes read and do not make."""
+def _outside(nodes: Iterable[Node]) -> tuple[Value, ...]:
     nodes = list(nodes)
     own = set(nodes)
     return tuple(dict.fromkeys(v for n in nodes for v in n.values if v.node not in own))
@@ -215,19 +213,22 @@ def late_regions(
         new[Value(node)] = Value(made)
     for node in region.nodes:
         if node in chosen.late or node in chosen.recomputed or _is_external_in(node, chosen):
-            operands = tuple(
-                o if isinstance(o, Literal) else new.get(o, o) for o in node.operands
-            )
-            made = again(node, operands, node.attrs)
-            nodes.append(made)
-            new.update(zip(node.results, made.results))
+            nodes.append(on_new(node, new))
     back = {
         new[v]: v for v in region.outputs if v in new and v.node in {*partials, *chosen.late}
     }
     return [
-        (Graph(f"{region.name}_total", outside(part), tuple(part), outputs), back)
+        (piece(f"{region.name}_total", part, outputs), back)
         for part, outputs in _components(nodes, list(back))
     ]
+
+
+def on_new(node: Node, new: dict[Value, Value]) -> Node:
+    """A node on what stands for its operands in `new`, which learns its results."""
+    operands = tuple(o if isinstance(o, Literal) else new.get(o, o) for o in node.operands)
+    made = again(node, operands, node.attrs)
+    new.update(zip(node.results, made.results))
+    return made
 
 
 def again(node: Node, operands: tuple[Operand, ...], attrs: Attrs, *types: Type) -> Node:

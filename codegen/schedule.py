@@ -11,7 +11,7 @@ from functools import cache
 
 from graphc.codegen.nest_schedule import nest_schedules
 from graphc.codegen.product_schedule import product_schedules
-from graphc.codegen.region import by_phase, cut, halves, needed, piece_for
+from graphc.codegen.region import by_phase, cut, halves, needed, piece
 from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tasks import Schedule, Task, together
 from graphc.device import Device
@@ -85,7 +85,7 @@ def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Schedule:
         operands = tuple(v for v in scatter.values if v not in region.inputs)
         for value in operands:
             need = needed(before, [value])
-            tasks += next(schedules(piece_for(region, need, value), device)).tasks
+            tasks += next(schedules(piece(region.name, need, [value]), device)).tasks
     kernel, binding = scatter_kernel(scatter, device)
     tasks.append(Task(kernel, binding, faults={1: scatter}))
     return Schedule(tuple(tasks), "scatter")

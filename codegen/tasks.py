@@ -148,10 +148,9 @@ def late_tasks(
     """The tasks that combine partials, their outputs named as in the region."""
     tasks = []
     for part, back in late_regions(region, chosen, partials):
-        for task in next(schedules(part, device)).tasks:
-            binding = {p: back.get(v, v) for p, v in task.binding.items()}
+        for task in with_values(next(schedules(part, device)), back).tasks:
             kernel, parts = task.kernel, set(partials.values())
-            if kernel is not None and any(v in parts for v in binding.values()):
+            if kernel is not None and any(v in parts for v in task.binding.values()):
                 kernel = replace(kernel, name=f"{kernel.name}_total")
-            tasks.append(replace(task, kernel=kernel, binding=binding))
+            tasks.append(replace(task, kernel=kernel))
     return tasks
