@@ -18,7 +18,7 @@ from graphc.dtypes import bool_, f32, f64, i64
 from graphc.errors import ArgumentError, OutOfBounds, OutOfMemory, RuntimeFault, SignatureError
 from graphc.runtime.buffers import RECYCLE_FROM, Outputs, address_of, aligned_bytes, in_units
 from graphc.runtime.execute import Executable
-from graphc.runtime.library import blas, open_blas, single_threaded
+from graphc.runtime.library import blas
 from graphc.runtime.rows import LOOP
 from tests.runtime_kernels import buffers, chain, chain_by_numpy, kernel, kernels, launch
 
@@ -553,77 +553,6 @@ def test_nan_in_the_memory_of_a_result_is_not_read():
     a = normal(4, 4)
     (c,) = Executable(Plan("dot", "cpu", table, (nan, dot), (0,), (1,), 64), {})([a])
     np.testing.assert_allclose(c, a @ a, rtol=1e-4)
-
-
-@pytest.mark.skipif(blas() is None, reason="this NumPy has no OpenBLAS to call")
-class TestBlasThreads:
-    def test_the_lease_nests_and_restores(self):
-        library, lease = blas(), single_threaded()
-        before = library.get_threads()
-        library.set_threads(2)
-        try:
-            with lease:
-                with lease:
-                    assert library.get_threads() == 1
-                assert library.get_threads() == 1
-            assert library.get_threads() == 2
-        finally:
-            library.set_threads(before)
-
-    def test_a_call_leaves_the_count_as_it_was_even_if_it_fails(self):
-        library = blas()
-        before = library.get_threads()
-        library.set_threads(2)
-        inside = []
-
-        def look(reads, writes):
-            inside.append(library.get_threads())
-            raise KeyError("stop")
-
-        dot = product_plan(Gemm(f32, 4, 4, 4, 0, 1, 2), f32[4, 4], f32[4, 4], f32[4, 4])
-        see = Step(StepKind.CALLBACK, "look", (2,), (), function=look)
-        try:
-            with pytest.raises(KeyError):
-                Executable(replace(dot, steps=(*dot.steps, see)), {})([normal(4, 4)] * 2)
-            assert inside == [1]
-            assert library.get_threads() == 2
-        finally:
-            library.set_threads(before)
-
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-    @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-    def test_a_child_forked_during_another_threads_lease_has_the_old_count(self):
-        library, lease = blas(), single_threaded()
-        before = library.get_threads()
-        library.set_threads(2)
-        held, release = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with lease:
-                held.set()
-                release.wait(30)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        try:
-            held.wait(30)
-            child = os.fork()
-            if child == 0:
-                os._exit(0 if library.get_threads() == 2 else 1)
-            assert os.waitpid(child, 0)[1] == 0
-        finally:
-            release.set()
-            holder.join(30)
-            library.set_threads(before)
-
-
-def test_a_library_without_products_is_not_taken(tmp_path):
-    import ctypes.util
-
-    libc = ctypes.util.find_library("c")
-    assert open_blas(libc) is None
-    with pytest.raises(OSError):
-        open_blas(str(tmp_path / "missing.so"))
 
 
 # --- faults, options, surroundings ----------------------------------------------------------

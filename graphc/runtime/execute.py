@@ -33,7 +33,7 @@ from graphc.runtime.buffers import (
 )
 from graphc.runtime.cores import usable_cores
 from graphc.runtime.faults import fault_of
-from graphc.runtime.library import Blas, blas, single_threaded
+from graphc.runtime.library import Blas, blas
 from graphc.runtime.pool import POOL, ThreadPool
 from graphc.runtime.program import Leave, assemble, spread_outputs
 
@@ -140,7 +140,6 @@ class Executable:
         self._number_arrays()
         self._enter = _lazy.load("graphc.runtime.driver").enter
         self._parallel = self.threads > 1 and self.program.parallel
-        self._lease = single_threaded() if self.program.uses_blas else None
         self._contexts: list[_Context] = []
         self._free: list[_Context] = []
         self._retired_calls = 0
@@ -183,22 +182,15 @@ class Executable:
             inputs = [self.plan.buffers[b] for b in self.plan.inputs]
             raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays)
         context = None
-        depth = 0 if self._lease is None else self._lease.depth
         try:
             context = self._context()
             if self._parallel:
                 self.pool.ready(self.threads)
-            if self._lease is None:
-                outputs = self._run(context, tuple(arrays))
-            else:
-                with self._lease:
-                    outputs = self._run(context, tuple(arrays))
+            outputs = self._run(context, tuple(arrays))
         except BaseException as error:
             # An interrupted loop leaves addresses of a later turn behind.
             if context is not None:
                 self._retire(context)
-            if self._lease is not None:
-                self._lease.restore(depth)
             if isinstance(error, MemoryError):
                 raise self._out_of_memory() from error
             raise

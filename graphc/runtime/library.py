@@ -1,19 +1,23 @@
-"""The one table of library calls: the OpenBLAS that NumPy carries, by address.
+"""The one table of library calls: an OpenBLAS of our own, from the file that NumPy carries.
 
-NumPy's wheels bring an OpenBLAS of their own; it is loaded already, knows this machine, and
-calling it costs nothing to install. Its thread count is one number for the whole process, so it
-is set to 1 while plans run (the threads are the pool's) and put back by the last plan out.
+NumPy's wheels bring an OpenBLAS, which costs nothing to install and knows this CPU. Its thread
+count is one number for all who use it, so graphc loads the file a second time, for one thread: the
+threads are the pool's, and NumPy's own stay as they are.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,17 @@ Array = NDArray[Any]
 _AFFIXES = (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", ""))
 """What a build of OpenBLAS puts around its names, the likeliest first."""
 GEMM_NAMES = {"f32": "sgemm", "f64": "dgemm"}
+_THREADS = "OPENBLAS_NUM_THREADS"
+"""An environment variable, read while the library is loaded."""
+
+_loading = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A fork waits for a load under way: the child would have the lock but not its thread.
+    os.register_at_fork(
+        before=_loading.acquire,
+        after_in_parent=_loading.release,
+        after_in_child=_loading.release,
+    )
 
 
 @dataclass(frozen=True)
@@ -33,52 +48,106 @@ class Blas:
     """A loaded BLAS: where its products are, by dtype, and how it counts.
 
     `index_bits` is the width of its sizes: 32 or 64. `core` names the CPU for which its kernels
-    are; of one that it does not know it takes an older one, with half the vectors perhaps.
+    are, and `threads()` tells on how many threads one of its calls runs.
     """
 
-    path: str
     index_bits: int
     core: str
     gemm: dict[str, int]
-    get_threads: Any
-    set_threads: Any
+    threads: Callable[[], int]
+
+
+def blas() -> Blas | None:
+    """The single-threaded OpenBLAS of this process, loaded on first use.
+
+    None for a NumPy that was built on another library, and where its file cannot be loaded a
+    second time, of which a UserWarning tells.
+    """
+    with _loading:
+        return _loaded()
 
 
 @cache
-def blas() -> Blas | None:
-    """NumPy's own OpenBLAS, or None for a NumPy that was built on another library."""
+def _loaded() -> Blas | None:
     for path in _candidates():
         try:
-            found = open_blas(path)
+            found = open_blas(ctypes.CDLL(path))
         except OSError:
             continue
         if found is not None:
-            return found
+            return _load_again(path)
     return None
 
 
-def open_blas(path: str) -> Blas | None:
-    """The OpenBLAS at `path`, or None if the file does not offer what is needed.
+def _load_again(path: str) -> Blas | None:
+    try:
+        with _environment(_THREADS, "1"):
+            return open_blas(second_instance(path))
+    except OSError as error:
+        warnings.warn(
+            f"NumPy's OpenBLAS cannot be loaded a second time ({error}): "
+            "matrix products leave the compiled program and run in NumPy",
+            stacklevel=2,
+        )
+        return None
 
-    Raises OSError if the file is no library.
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+def second_instance(path: str) -> ctypes.CDLL:
+    """The shared library at `path`, loaded with data of its own though it may be loaded already.
+
+    Loaders know a library by its file, so a copy is loaded: in memory where the system has such
+    files, else in a temporary folder. Raises OSError.
     """
-    library = ctypes.CDLL(path)
+    try:
+        return _copy_in_memory(path)
+    except (AttributeError, OSError):  # not Linux, or not allowed
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return ctypes.CDLL(shutil.copy(path, folder))
+
+
+def _copy_in_memory(path: str) -> ctypes.CDLL:
+    copy = os.memfd_create(Path(path).name, os.MFD_CLOEXEC)
+    try:
+        with open(path, "rb") as source, open(copy, "wb", closefd=False) as target:
+            shutil.copyfileobj(source, target)
+        # Open it stays: the loader would take a later file of this number for this library.
+        return ctypes.CDLL(f"/proc/self/fd/{copy}")
+    except BaseException:
+        os.close(copy)
+        raise
+
+
+def open_blas(library: ctypes.CDLL) -> Blas | None:
+    """What is needed of a loaded OpenBLAS; None if it does not offer that."""
     for prefix, suffix in _AFFIXES:
         try:
             gemm = {
                 dtype: _address(getattr(library, f"{prefix}cblas_{name}{suffix}"))
                 for dtype, name in GEMM_NAMES.items()
             }
-            core = getattr(library, f"{prefix}openblas_get_corename{suffix}")
-            config = getattr(library, f"{prefix}openblas_get_config{suffix}")
-            get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
-            put = getattr(library, f"{prefix}openblas_set_num_threads{suffix}")
+            core, config, get = (
+                getattr(library, f"{prefix}openblas_get_{name}{suffix}")
+                for name in ("corename", "config", "num_threads")
+            )
         except AttributeError:
             continue
         config.restype = core.restype = ctypes.c_char_p
-        get.restype, put.argtypes, put.restype = ctypes.c_int, [ctypes.c_int], None
+        get.restype = ctypes.c_int
         wide = b"USE64BITINT" in config()
-        return Blas(path, 64 if wide else 32, core().decode(), gemm, get, put)
+        return Blas(64 if wide else 32, core().decode(), gemm, get)
     return None
 
 
@@ -96,78 +165,6 @@ def _candidates() -> Iterator[str]:
         lines = maps.read_text().splitlines()
         loaded = {line.split(maxsplit=5)[-1] for line in lines if "openblas" in line}
         yield from sorted(path for path in loaded if "/scipy" not in path)
-
-
-class SingleThreaded:
-    """A lease on BLAS's thread count: 1 while anybody holds it, afterwards what it was.
-
-    Re-entrant and safe from several threads; a forked child forgets the leases of threads that
-    it does not have.
-    """
-
-    def __init__(self, library: Blas) -> None:
-        self._library = library
-        self._holders: dict[int, int] = {}
-        self._before = 0
-        self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
-
-    def __enter__(self) -> None:
-        """Set the count to 1 if this is the first lease."""
-        self._acquire()
-
-    def __exit__(self, *exception: object) -> None:
-        """Put the count back if this is the last lease."""
-        self._release(threading.get_ident())
-
-    @property
-    def depth(self) -> int:
-        """How many leases this thread holds."""
-        return self._holders.get(threading.get_ident(), 0)
-
-    def restore(self, depth: int) -> None:
-        """End leases of this thread until it holds `depth`: an interrupt may have kept one."""
-        while self.depth > depth:
-            self._release(threading.get_ident())
-        with self._lock:
-            if not self._holders and self._before > 1:
-                self._library.set_threads(self._before)
-
-    def _acquire(self) -> None:
-        me = threading.get_ident()
-        with self._lock:
-            if not self._holders:
-                self._before = self._library.get_threads()
-                if self._before != 1:
-                    self._library.set_threads(1)
-            self._holders[me] = self._holders.get(me, 0) + 1
-
-    def _release(self, me: int) -> None:
-        with self._lock:
-            if me not in self._holders:
-                return
-            self._holders[me] -= 1
-            if not self._holders[me]:
-                del self._holders[me]
-            if not self._holders and self._before != 1:
-                self._library.set_threads(self._before)
-
-    def _after_fork(self) -> None:
-        me = threading.get_ident()
-        others = bool(self._holders) and me not in self._holders
-        self._lock = threading.Lock()
-        self._holders = {me: self._holders[me]} if me in self._holders else {}
-        if others:
-            self._library.set_threads(self._before)
-
-
-@cache
-def single_threaded() -> SingleThreaded:
-    """The one lease on the BLAS of `blas()`, which must not be None."""
-    library = blas()
-    assert library is not None
-    return SingleThreaded(library)
 
 
 def numpy_product(gemm: Gemm) -> Callable[..., None]:

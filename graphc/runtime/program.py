@@ -53,7 +53,6 @@ class Program:
     leaves: Mapping[int, Leave]
     states: int
     parallel: bool
-    uses_blas: bool
 
     @property
     def text(self) -> str:
@@ -134,7 +133,6 @@ class _Assembler:
             leaves=self.leaves,
             states=self.states,
             parallel=self.parallel,
-            uses_blas=any(row[0] == rows.GEMM for row in self.rows),
         )
 
     def step(self, step: Step) -> None:

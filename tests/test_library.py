@@ -1,0 +1,97 @@
+"""The OpenBLAS of the process's own, and what stands in for it."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+
+import pytest
+
+from graphc.runtime import library
+from graphc.runtime.library import blas, open_blas, second_instance
+
+
+@pytest.fixture(scope="module")
+def numpys_blas() -> str:
+    """The file of NumPy's OpenBLAS."""
+    paths = list(library._candidates())
+    if not paths:
+        pytest.skip("this NumPy has no OpenBLAS")
+    return paths[0]
+
+
+def test_it_has_one_thread_and_leaves_numpys_count_and_the_environment_alone(numpys_blas):
+    script = f"""
+        import ctypes, os, threading
+        from graphc.runtime.library import blas, open_blas
+        theirs = open_blas(ctypes.CDLL({numpys_blas!r}))
+        before = theirs.threads(), dict(os.environ), os.listdir("/proc/self/task")
+        ours = blas()
+        assert ours.threads() == 1
+        assert ours.gemm["f32"] != theirs.gemm["f32"]
+        assert (theirs.threads(), dict(os.environ), os.listdir("/proc/self/task")) == before
+    """
+    program = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("memory", ["no", "unusable"])
+def test_without_files_in_memory_a_temporary_one_is_loaded(
+    numpys_blas, memory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if memory == "no":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    else:  # a file that cannot be written
+        monkeypatch.setattr(os, "memfd_create", lambda *_: os.open(numpys_blas, os.O_RDONLY))
+    open_files = os.listdir("/proc/self/fd")
+    loaded = second_instance(numpys_blas)
+    assert str(tmp_path) in loaded._name
+    assert open_blas(loaded).gemm["f64"] != blas().gemm["f64"]
+    assert not list(tmp_path.iterdir())
+    assert len(os.listdir("/proc/self/fd")) == len(open_files)
+
+
+def test_where_it_cannot_be_loaded_again_numpy_multiplies_and_a_warning_says_so(
+    numpys_blas, monkeypatch
+):
+    def refused(path):
+        raise OSError("no room")
+
+    monkeypatch.setattr(library, "second_instance", refused)
+    with pytest.warns(UserWarning, match=r"second time \(no room\): .* run in NumPy"):
+        assert library._loaded.__wrapped__() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_fork_waits_for_a_load_under_way():
+    loading, release = threading.Event(), threading.Event()
+
+    def load() -> None:
+        with library._loading:
+            loading.set()
+            release.wait(30)
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    loading.wait(30)
+    threading.Timer(0.2, release.set).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if library._loading.acquire(timeout=5) else 1)
+    assert release.is_set()
+    assert os.waitpid(child, 0)[1] == 0
+    loader.join(30)
+
+
+def test_a_library_without_products_is_not_taken():
+    assert open_blas(ctypes.CDLL(ctypes.util.find_library("c"))) is None
