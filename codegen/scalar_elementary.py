@@ -22,11 +22,16 @@ def format_of(m: Any, x: V) -> Format:
 
 
 def polynomial(m: Any, x: V, coefficients: Sequence[float]) -> V:
-    """Horner's rule; coefficients lowest power first."""
-    result = m.const(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        result = m.mad(result, x, c)
-    return result
+    """Estrin's scheme, whose chain of operations is short; coefficients lowest power first."""
+    terms = [m.const(x, c) for c in coefficients]
+    power = x
+    while len(terms) > 1:
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        odd = terms[-1:] if len(terms) % 2 else []
+        terms = [m.mad(high, power, low) for low, high in pairs] + odd
+        if len(terms) > 1:
+            power = power * power
+    return terms[0]
 
 
 def power_of_two(m: Any, exponent: V, f: Format) -> V:
@@ -135,16 +140,23 @@ def log1p(m: Any, x: V) -> V:
     return m.where(x == 0.0, x, result)
 
 
+def erfc_far(m: Any, x: V, f: Format) -> V:
+    """1 - erf(x) from 1 to where that is 0; exp of a polynomial in x, or of x*x and one in t."""
+    if f.kind == "f32":
+        k, p = reduce_exponent(m, polynomial(m, x, f.erf_far))
+        return (p + 1.0) * power_of_two(m, k, f)
+    t = 2.0 / (x + 2.0)
+    k, p = reduce_exponent(m, m.mad(-x, x, polynomial(m, t - f.erf_center, f.erf_far)))
+    return t * (p + 1.0) * power_of_two(m, k, f)
+
+
 def erf(m: Any, x: V) -> V:
-    """x P(x*x) below 1; above it 1 - t exp(Q(t) - x*x), with t = 2 / (2 + x)."""
+    """x + x P(x*x) below 1, and above it 1 less its complement."""
     f = format_of(m, x)
     a = m.abs(x)
-    near = x * polynomial(m, x * x, f.erf_near)
-    b = m.where(a > f.erf_high, f.erf_high, a)
-    t = 2.0 / (b + 2.0)
-    k, p = reduce_exponent(m, m.mad(-b, b, polynomial(m, t - f.erf_center, f.erf_far)))
-    complement = t * (p + 1.0) * power_of_two(m, k, f)
-    return m.where(a < 1.0, near, m.copysign(1.0 - complement, x))
+    near = m.mad(polynomial(m, x * x, f.erf_near), x, x)
+    far = 1.0 - erfc_far(m, m.where(a > f.erf_high, f.erf_high, a), f)
+    return m.where(a < 1.0, near, m.copysign(far, x))
 
 
 def log_parts(m: Any, x: V, f: Format) -> tuple[V, V]:
