@@ -11,12 +11,13 @@ import threading
 import numpy as np
 import pytest
 
-from graphc.codegen.plan import Extent, Gemm
+from graphc.codegen.plan import Extent, Gemm, Place, Plan
 from graphc.dtypes import f32
+from graphc.runtime.block import MOST_WINDOWS
 from graphc.runtime.execute import Executable
 from graphc.runtime.pieces import MOST_PIECES, gemm_grain, pieces
 from graphc.runtime.pool import ThreadPool
-from tests.runtime_kernels import chain, chain_by_numpy, kernels
+from tests.runtime_kernels import buffers, chain, chain_by_numpy, kernel, kernels
 
 N = 4096
 
@@ -62,6 +63,23 @@ def test_fewer_threads_than_the_pool_has(pool):
         run = Executable(chain(N, 128), kernels(), threads=threads, pool=pool)
         assert same(run(arrays), chain_by_numpy(arrays))
     assert pool.size == 4
+
+
+@pytest.mark.parametrize("threads", [3, 7, MOST_WINDOWS + 8])
+def test_each_piece_is_run_once_whatever_the_windows(pool, threads):
+    table = buffers(
+        x=(Place.INPUT, 0, f32[N]), w=(Place.INPUT, 1, f32[N]), y=(Place.OUTPUT, 0, f32[N])
+    )
+    runs = []
+    for grain in (64, 1024):
+        # A piece that is run twice adds twice: the second kernel works in place.
+        steps = [kernel("mix", a, 1, 2, extent=N, grain=grain) for a in (0, 2)]
+        plan = Plan("twice", "cpu", table, tuple(steps), (0, 1), (2,), 0)
+        runs.append(Executable(plan, kernels(), threads=threads, pool=pool))
+    for turn in range(20):  # 64 pieces and 4, by turns: other windows for every job
+        x, w, *_ = inputs(seed=turn)
+        half = w * np.float32(0.5)
+        assert same(runs[turn % 2]([x, w]), [x + half + half])
 
 
 def test_eight_callers_share_the_pool(pool):

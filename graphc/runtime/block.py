@@ -6,22 +6,26 @@ the words of the job and of the set-up are named by index.
 
 from __future__ import annotations
 
-BYTES = 640
+LINE = 64
+"""Bytes that two cores do not share without slowing each other down."""
+MOST_WINDOWS = 32
+"""A job is cut into no more windows, so that dealing it does not touch a line for every thread."""
 
 # Contended words: byte offsets.
 GENERATION = 0  # jobs so far; idle workers watch it
-TICKET = 64  # generation << 32 | pieces left to take
-PENDING = 128  # pieces not done
-WAITING = 192  # whether the dealing thread sleeps on PENDING
-SLEEPERS = 256  # workers asleep
-OWNER = 320  # whether a caller has the workers
-STOP = 384  # whether workers are to end
+PENDING = 64  # pieces not done
+WAITING = 128  # whether the dealing thread sleeps on PENDING
+SLEEPERS = 192  # workers asleep
+OWNER = 256  # whether a caller has the workers
+STOP = 320  # whether workers are to end
+TICKETS = 640  # of each window, a line apart: generation << 32 | pieces left to take
+BYTES = TICKETS + LINE * MOST_WINDOWS
 
 # The job: word indices.
-FUNCTION, DATA, EXTENT, SIZE, COUNT, THREADS, MODE, CORE = range(56, 64)
+FUNCTION, DATA, EXTENT, SIZE, COUNT, WINDOWS, THREADS, MODE, CORE = range(56, 65)
 
 # Set once, before the first worker starts: word indices. An address of 0 means "not here".
-SPINS, SYSCALL, FUTEX_NUMBER, YIELD, CORE_FUNCTION = range(64, 69)
+SPINS, SYSCALL, FUTEX_NUMBER, YIELD, CORE_FUNCTION = range(65, 70)
 
 # What a worker's life returns: the pool ends; sleep, it has no futex; move off this core.
 ENDED, TO_SLEEP, TO_MOVE = range(3)

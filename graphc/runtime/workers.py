@@ -1,11 +1,14 @@
 """The compiled half of the thread pool: dealing pieces of a kernel to whoever is free.
 
 Loads Numba, so it is itself loaded on first use. The threads share one block of memory, of
-64-byte lines. A job is published in three moves: its words, then the ticket (generation and
-pieces left in one int64), then the generation on which idle workers watch. Whoever takes a
-piece does so by a compare-and-swap of the ticket, hence holds a piece of exactly the job whose
-words it has read, and these stay until every piece is done. Nobody waits for a worker that has
-taken no piece.
+64-byte lines. The pieces of a job lie in windows, one for each thread as a rule: a thread takes
+those of its own window from the front, as memory is read fastest, and then helps in the others.
+
+A job is published in three moves: its words, then the tickets (of each window, generation and
+pieces left in one int64), then the generation on which idle workers watch. Whoever takes a piece
+does so by a compare-and-swap of a ticket, hence holds a piece of exactly the job whose words it
+has read, and these stay until every piece is done. Nobody waits for a worker that has taken no
+piece.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from graphc.runtime.block import (
     GENERATION,
     JOBS_BETWEEN_MOVES,
     LEFT,
+    LINE,
     MODE,
+    MOST_WINDOWS,
     OWNER,
     PENDING,
     SIZE,
@@ -34,10 +39,11 @@ from graphc.runtime.block import (
     STOP,
     SYSCALL,
     THREADS,
-    TICKET,
+    TICKETS,
     TO_MOVE,
     TO_SLEEP,
     WAITING,
+    WINDOWS,
     YIELD,
 )
 from graphc.runtime.machine import compiled
@@ -66,13 +72,27 @@ def futex(block, offset, operation, value):
 
 
 @compiled
+def window_end(window, windows, count):
+    """The piece at which a window ends, and the next one begins."""
+    return count * (window + 1) // windows
+
+
+@compiled
 def take_pieces(block, rank):
     """Run pieces of the job under way until none is left; rank 0 dealt it."""
     mode = float_mode()
+    turn = 0
     while True:
-        ticket = atomic_load(block + TICKET)
+        windows = word(block, WINDOWS)
+        if turn >= windows:
+            return
+        window = (rank + turn) % windows
+        ticket = atomic_load(block + TICKETS + LINE * window)
         left = ticket & LEFT
-        if left == 0 or rank >= word(block, THREADS):
+        if left == 0:
+            turn += 1
+            continue
+        if rank >= word(block, THREADS):
             return
         function = word(block, FUNCTION)
         data = word(block, DATA)
@@ -80,14 +100,15 @@ def take_pieces(block, rank):
         size = word(block, SIZE)
         count = word(block, COUNT)
         wanted = word(block, MODE)
-        if not swapped(block + TICKET, ticket, ticket - 1):
+        windows = word(block, WINDOWS)
+        if not swapped(block + TICKETS + LINE * window, ticket, ticket - 1):
             continue
         if mode != wanted:
             set_float_mode(wanted)
             mode = wanted
-        piece = count - left
+        piece = window_end(window, windows, count) - left
         lo = piece * size
-        call_kernel(function, data, lo, extent if left == 1 else lo + size)
+        call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
         last = atomic_add(block + PENDING, -1) == 1
         if last and atomic_load(block + WAITING) != 0:
             futex(block, PENDING, FUTEX_WAKE, EVERYBODY)
@@ -137,13 +158,24 @@ def deal(block, threads, function, data, extent, size, count):
     set_word(block, EXTENT, extent)
     set_word(block, SIZE, size)
     set_word(block, COUNT, count)
+    windows = threads
+    if windows > count:
+        windows = count
+    if windows > MOST_WINDOWS:
+        windows = MOST_WINDOWS
+    set_word(block, WINDOWS, windows)
     set_word(block, THREADS, threads)
     set_word(block, MODE, float_mode())
     if word(block, CORE_FUNCTION) != 0:
         set_word(block, CORE, call_plain(word(block, CORE_FUNCTION)))
     generation = atomic_load(block + GENERATION) + 1
     atomic_store(block + PENDING, count)
-    atomic_store(block + TICKET, ((generation & LEFT) << 32) | count)
+    begin = 0
+    for window in range(windows):
+        end = window_end(window, windows, count)
+        ticket = ((generation & LEFT) << 32) | (end - begin)
+        atomic_store(block + TICKETS + LINE * window, ticket)
+        begin = end
     atomic_add(block + GENERATION, 1)
     if atomic_load(block + SLEEPERS) != 0 and word(block, SYSCALL) != 0:
         futex(block, GENERATION, FUTEX_WAKE, EVERYBODY)
