@@ -639,6 +639,11 @@ def f(x, g):
     return nn.layer_norm(x, 5, g)
 trace(f, f32[3, 4], f32[5])
 
+# layer_norm_without_shape
+def f(x, g):
+    return nn.layer_norm(x, g)
+trace(f, f32[3, 4], f32[4])
+
 # cross_entropy_labels
 def loss(logits, labels):
     return nn.softmax_cross_entropy(logits, labels).mean()

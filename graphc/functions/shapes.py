@@ -34,10 +34,11 @@ Axes = int | Sequence[int] | None
 
 
 def as_int(value: Any, what: str) -> int:
-    """A Python int; raises ArgumentError for what is none (a traced array says so itself)."""
+    """A Python int; raises ArgumentError for what is none (a traced integer says so itself)."""
     if isinstance(value, Dim):
         raise UnsupportedFunction(f"{what} that is not known, {value}, is not built yet")
-    if isinstance(value, (bool, np.bool_)):
+    not_integer = is_traced(value) and (value.ndim != 0 or value.dtype.kind != "i")
+    if isinstance(value, (bool, np.bool_)) or not_integer:
         raise ArgumentError(f"{what} must be an integer, not {value!r}")
     try:
         return operator.index(value)
