@@ -255,6 +255,10 @@ class Graph:
     def output_types(self) -> tuple[Type, ...]:
         return tuple(v.type for v in self.outputs)
 
+    def __str__(self) -> str:
+        text: str = _lazy.load("graphc.text").print_graph(self)
+        return text
+
     def __repr__(self) -> str:
         return f"<graph {self.name}: {len(self.nodes)} nodes>"
 

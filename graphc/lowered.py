@@ -99,6 +99,9 @@ class Lowered:
     root: str = field(default="")
     donated: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<{self.graph.name} lowered for {self.device.name}: {len(self.stages)} passes>"
+
     @property
     def passes(self) -> dict[str, Graph]:
         """The graph after every pass, by name, in order; a repeated name gets a number."""

@@ -56,6 +56,7 @@ HEAVY_FILES: dict[str, str] = {
 # Late imports that go up, and why they must.
 UPWARD: dict[tuple[str, str], str] = {
     ("graphc/ir.py", "graphc.interpret"): "`Graph.run`, which says what a graph means",
+    ("graphc/ir.py", "graphc.text"): "`str(graph)`",
     ("codegen/device_lib.py", "graphc.runtime.standalone"): "`run_alone`, which runs a file",
     ("graphc/functions/tables.py", "graphc.numpy"): "what `__array_namespace__` returns",
 }

@@ -119,6 +119,11 @@ graph layer_grad(x: f32[4, 3], b: f32[3]) -> (f32[4, 3], f32[4, 3], f32[4, 3], f
 """
 
 
+def test_a_graph_is_printed_as_its_text() -> None:
+    graph = everything()
+    assert str(graph) == f"{graph}" == print_graph(graph)
+
+
 def test_everything_at_once() -> None:
     graph = everything()
     verify(graph)
