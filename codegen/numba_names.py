@@ -152,9 +152,8 @@ class _Installer:
             "store": self.function("store", type_store, lower_store),
         }
 
-    def places(self) -> dict[str, Any]:
-        """`argument(t, table, k)`, `word(table, k)`, `buffer_at(address, t)`, `scratch(t)`,
-        `scratch_like(v, t)`."""
+    def words(self) -> dict[str, Any]:
+        """`argument(t, table, k)`, `word(table, k)`, `buffer_at(address, t)`."""
         make = self.kit.templates.signature
 
         def type_argument(spec: Any, table: Any, position: Any) -> Any:
@@ -176,6 +175,16 @@ class _Installer:
         def lower_buffer_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return buffers.global_pointer(builder, sig.return_type, args[0])
 
+        return {
+            "argument": self.function("argument", type_argument, lower_argument),
+            "word": self.function("word", type_word, lower_word),
+            "buffer_at": self.function("buffer_at", type_buffer_at, lower_buffer_at),
+        }
+
+    def storage(self) -> dict[str, Any]:
+        """`scratch(t)`, and `scratch_like(v, t)` with elements like v."""
+        make = self.kit.templates.signature
+
         def type_scratch(spec: Any) -> Any:
             return make(spec.instance_type, spec)
 
@@ -189,9 +198,6 @@ class _Installer:
             return buffers.POINTERS[buffer.access.space](builder, buffer)
 
         return {
-            "argument": self.function("argument", type_argument, lower_argument),
-            "word": self.function("word", type_word, lower_word),
-            "buffer_at": self.function("buffer_at", type_buffer_at, lower_buffer_at),
             "scratch": self.function("scratch", type_scratch, lower_scratch),
             "scratch_like": self.function("scratch_like", type_scratch_like, lower_scratch),
         }
@@ -246,7 +252,7 @@ def install(kit: Toolkit) -> Mapping[str, Any]:
     installer = _Installer(kit)
     installer.buffer()
     names = {row.name: installer.scalar(row) for row in SCALARS.values()}
-    names |= installer.places()
+    names |= installer.words() | installer.storage()
     names |= installer.accesses()
     names["like"] = installer.like()
     kit.typing_context.install_registry(installer.typing)

@@ -158,11 +158,7 @@ def deal(block, threads, function, data, extent, size, count):
     set_word(block, EXTENT, extent)
     set_word(block, SIZE, size)
     set_word(block, COUNT, count)
-    windows = threads
-    if windows > count:
-        windows = count
-    if windows > MOST_WINDOWS:
-        windows = MOST_WINDOWS
+    windows = min(min(threads, count), MOST_WINDOWS)
     set_word(block, WINDOWS, windows)
     set_word(block, THREADS, threads)
     set_word(block, MODE, float_mode())
