@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -67,7 +68,18 @@ def test_where_it_cannot_be_loaded_again_numpy_multiplies_and_a_warning_says_so(
         raise OSError("no room")
 
     monkeypatch.setattr(library, "second_instance", refused)
-    with pytest.warns(UserWarning, match=r"second time \(no room\): .* run in NumPy"):
+    with pytest.warns(UserWarning, match=r"for one thread \(no room\): .* run in NumPy"):
+        assert library._loaded.__wrapped__() is None
+
+
+@pytest.mark.parametrize("change", [{"openmp": True}, {"threads": lambda: 2}])
+def test_a_library_that_does_not_keep_to_one_thread_is_not_taken(
+    numpys_blas, change, monkeypatch
+):
+    made = replace(blas(), **change)
+    monkeypatch.setattr(library, "open_blas", lambda opened: made)
+    monkeypatch.setattr(library, "second_instance", lambda path: None)
+    with pytest.warns(UserWarning, match="OpenMP"):
         assert library._loaded.__wrapped__() is None
 
 

@@ -32,6 +32,8 @@ _AFFIXES = (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", ""))
 GEMM_NAMES = {"f32": "sgemm", "f64": "dgemm"}
 _THREADS = "OPENBLAS_NUM_THREADS"
 """An environment variable, read while the library is loaded."""
+_OPENMP = 2
+"""What `openblas_get_parallel` says of a build with OpenMP."""
 
 _loading = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -48,20 +50,22 @@ class Blas:
     """A loaded BLAS: where its products are, by dtype, and how it counts.
 
     `index_bits` is the width of its sizes: 32 or 64. `core` names the CPU for which its kernels
-    are, and `threads()` tells on how many threads one of its calls runs.
+    are, and `threads()` tells on how many threads one of its calls runs; with `openmp` that is
+    OpenMP's number at the time of the call.
     """
 
     index_bits: int
     core: str
     gemm: dict[str, int]
     threads: Callable[[], int]
+    openmp: bool
 
 
 def blas() -> Blas | None:
     """The single-threaded OpenBLAS of this process, loaded on first use.
 
     None for a NumPy that was built on another library, and where its file cannot be loaded a
-    second time, of which a UserWarning tells.
+    second time or keeps no thread count of its own, of which a UserWarning tells.
     """
     with _loading:
         return _loaded()
@@ -82,14 +86,18 @@ def _loaded() -> Blas | None:
 def _load_again(path: str) -> Blas | None:
     try:
         with _environment(_THREADS, "1"):
-            return open_blas(second_instance(path))
+            found = open_blas(second_instance(path))
+        if found is not None and not found.openmp and found.threads() == 1:
+            return found
+        reason = "it has the threads of OpenMP"
     except OSError as error:
-        warnings.warn(
-            f"NumPy's OpenBLAS cannot be loaded a second time ({error}): "
-            "matrix products leave the compiled program and run in NumPy",
-            stacklevel=2,
-        )
-        return None
+        reason = str(error)
+    warnings.warn(
+        f"NumPy's OpenBLAS cannot be loaded a second time for one thread ({reason}): "
+        "matrix products leave the compiled program and run in NumPy",
+        stacklevel=2,
+    )
+    return None
 
 
 @contextmanager
@@ -138,16 +146,16 @@ def open_blas(library: ctypes.CDLL) -> Blas | None:
                 dtype: _address(getattr(library, f"{prefix}cblas_{name}{suffix}"))
                 for dtype, name in GEMM_NAMES.items()
             }
-            core, config, get = (
+            core, config, get, parallel = (
                 getattr(library, f"{prefix}openblas_get_{name}{suffix}")
-                for name in ("corename", "config", "num_threads")
+                for name in ("corename", "config", "num_threads", "parallel")
             )
         except AttributeError:
             continue
         config.restype = core.restype = ctypes.c_char_p
-        get.restype = ctypes.c_int
+        get.restype = parallel.restype = ctypes.c_int
         wide = b"USE64BITINT" in config()
-        return Blas(64 if wide else 32, core().decode(), gemm, get)
+        return Blas(64 if wide else 32, core().decode(), gemm, get, parallel() == _OPENMP)
     return None
 
 
