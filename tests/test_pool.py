@@ -113,6 +113,28 @@ def test_stops_and_starts_again(pool):
         assert not any(worker.is_alive() for worker in workers)
 
 
+def test_stopping_while_others_call_loses_nothing(pool):
+    runs = [Executable(chain(N, 128), kernels(), threads=t, pool=pool) for t in (2, 4)]
+    failed = []
+
+    def call(seed: int) -> None:
+        arrays = inputs(seed=seed)
+        expected = chain_by_numpy(arrays)
+        for turn in range(20):
+            try:
+                if not same(runs[turn % 2](arrays), expected):
+                    failed.append((seed, turn))
+            except Exception as error:
+                failed.append(error)
+
+    callers = [threading.Thread(target=call, args=(seed,)) for seed in range(2)]
+    for caller in callers:
+        caller.start()
+    while any(caller.is_alive() for caller in callers):
+        pool.stop()
+    assert not failed
+
+
 def test_a_floating_point_mode_reaches_the_workers():
     """Flush-to-zero in the calling thread holds for every piece, and is there afterwards."""
     from graphc.runtime.machine import compiled

@@ -25,13 +25,16 @@ BYTES = TICKETS + LINE * MOST_WINDOWS
 FUNCTION, DATA, EXTENT, SIZE, COUNT, WINDOWS, THREADS, MODE, CORE = range(56, 65)
 
 # Set once, before the first worker starts: word indices. An address of 0 means "not here".
-SPINS, SYSCALL, FUTEX_NUMBER, YIELD, CORE_FUNCTION = range(65, 70)
+SPINS, SYSCALL, FUTEX_NUMBER, YIELD, CORE_FUNCTION = range(72, 77)
 
 # What a worker's life returns: the pool ends; sleep, it has no futex; move off this core.
 ENDED, TO_SLEEP, TO_MOVE = range(3)
-JOBS_BETWEEN_MOVES = 8
 
+JOBS_BETWEEN_MOVES = 8
+"""After so many jobs a worker looks whether it shares the core of the thread that it is to help."""
 LEFT = (1 << 32) - 1
+"""The low half of a ticket: pieces left to take."""
 EVERYBODY = 1 << 30
+"""More sleepers than any pool has."""
 FUTEX_WAIT, FUTEX_WAKE = 128, 129  # both private to the process
 FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98}

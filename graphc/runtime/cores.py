@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cache
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-@cache
 def core_numbers() -> frozenset[int]:
     """The cores that the process may run on, by number; none where that is not known."""
     try:

@@ -2,7 +2,7 @@
 
 Workers are Python threads that live inside one compiled function without the interpreter's
 lock. They spin for `SPIN_SECONDS` after a job and then sleep: on Linux by a futex that the
-dealing thread wakes from native code, elsewhere by an event that `wake` sets before a plan
+dealing thread wakes from native code, elsewhere by an event that `ready` sets before a plan
 runs. A forked child has none of its parent's threads and starts its own when it needs them.
 """
 
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from types import ModuleType
 
 import numpy as np
@@ -30,10 +31,12 @@ from graphc.runtime.cores import core_numbers
 Words = NDArray[np.int64]
 _LOG = logging.getLogger("graphc")
 SPIN_SECONDS = 50e-6
-"""Longer than most training loops take between two steps: waking a sleeper costs as much help.
+"""Longer than the pause between two steps of most training loops.
 
-With another process on the same cores 100 µs already made calls slower than 20 did.
+Waking a sleeper takes as long as it would have helped. With another process on the same cores
+100 µs already made calls slower than 20 did.
 """
+JOIN_SECONDS = 5.0
 _PROBE = 2000
 
 
@@ -52,9 +55,10 @@ class ThreadPool:
         self.cell_address = address_of(self.cell)
         self._block: Words | None = None
         self._retired: list[Words] = []
+        self._lock = threading.Lock()
         self._forget()
         if hasattr(os, "register_at_fork"):
-            method = weakref.WeakMethod(self._forget)
+            method = weakref.WeakMethod(self._after_fork)
             os.register_at_fork(after_in_child=lambda: (f := method()) and f())
 
     def _forget(self) -> None:
@@ -66,7 +70,11 @@ class ThreadPool:
         self._block = None
         self._threads: list[threading.Thread] = []
         self._wakers: list[threading.Event] = []
+
+    def _after_fork(self) -> None:
+        """In a forked child: the workers are not here, nor perhaps who held the lock."""
         self._lock = threading.Lock()
+        self._forget()
 
     def ready(self, threads: int) -> None:
         """Have workers for `threads` threads, awake or to be woken by the driver itself."""
@@ -121,34 +129,22 @@ class ThreadPool:
                 waker.set()
 
     def stop(self) -> None:
-        """End the workers and wait for them; the next `ready` starts new ones.
+        """End the workers, and wait up to `JOIN_SECONDS` for each; `ready` starts new ones.
 
         Runs under way go on without them.
         """
         with self._lock:
-            block, threads = self._block, self._threads
+            block, threads, wakers = self._block, self._threads, self._wakers
             if block is None:
                 return
             atexit.unregister(self.stop)
-            block[words.STOP // 8] = 1
-            block[words.GENERATION // 8] += 1
-            if self.futex:
-                ctypes.CDLL(None).syscall(
-                    words.FUTEX_NUMBERS[platform.machine()],
-                    ctypes.c_void_p(address_of(block) + words.GENERATION),
-                    words.FUTEX_WAKE,
-                    words.EVERYBODY,
-                    None,
-                    None,
-                    0,
-                )
-            for waker in self._wakers:
-                waker.set()
-            wait = threads if threading.current_thread() not in threads else []
-        for thread in wait:
-            thread.join(timeout=5.0)
-        if self._block is block:
             self._forget()
+        _lazy.load("graphc.runtime.workers").stop(address_of(block))
+        for waker in wakers:
+            waker.set()
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                thread.join(timeout=JOIN_SECONDS)
 
 
 def _live(workers: ModuleType, block: Words, rank: int, waker: threading.Event) -> None:
@@ -162,7 +158,8 @@ def _live(workers: ModuleType, block: Words, rank: int, waker: threading.Event) 
         else:
             others = core_numbers() - {int(block[words.CORE])}
             if others:
-                os.sched_setaffinity(0, others)
+                with suppress(OSError):  # cores may have gone, or it is not allowed
+                    os.sched_setaffinity(0, others)
 
 
 def _symbol(library: ctypes.CDLL, name: str) -> int:

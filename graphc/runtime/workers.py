@@ -4,11 +4,13 @@ Loads Numba, so it is itself loaded on first use. The threads share one block of
 64-byte lines. The pieces of a job lie in windows, one for each thread as a rule: a thread takes
 those of its own window from the front, as memory is read fastest, and then helps in the others.
 
-A job is published in three moves: its words, then the tickets (of each window, generation and
-pieces left in one int64), then the generation on which idle workers watch. Whoever takes a piece
-does so by a compare-and-swap of a ticket, hence holds a piece of exactly the job whose words it
-has read, and these stay until every piece is done. Nobody waits for a worker that has taken no
-piece.
+A job is published in four moves: its words; the count of pieces not done; the tickets (of each
+window, generation and pieces left in one int64); the generation on which idle workers watch. A
+worker reads a ticket, then the words, and takes a piece by a compare-and-swap of that ticket. If
+that succeeds, the job was not over and its words were whole, and they stay until every piece is
+done; one that reads the words of a job that is being dealt fails there. Windows that a job does not
+have hold no pieces, and a generation comes again only after 2**32 jobs. Nobody waits for a worker
+that has taken no piece.
 """
 
 from __future__ import annotations
@@ -73,8 +75,15 @@ def futex(block, offset, operation, value):
 
 @compiled
 def window_end(window, windows, count):
-    """The piece at which a window ends, and the next one begins."""
+    """The piece behind a window's last, which is the first of the next."""
     return count * (window + 1) // windows
+
+
+@compiled
+def run_piece(function, data, extent, size, count, piece):
+    """Run one of `count` pieces; the last takes the rest of the extent."""
+    lo = piece * size
+    call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
 
 
 @compiled
@@ -107,8 +116,7 @@ def take_pieces(block, rank):
             set_float_mode(wanted)
             mode = wanted
         piece = window_end(window, windows, count) - left
-        lo = piece * size
-        call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
+        run_piece(function, data, extent, size, count, piece)
         last = atomic_add(block + PENDING, -1) == 1
         if last and atomic_load(block + WAITING) != 0:
             futex(block, PENDING, FUTEX_WAKE, EVERYBODY)
@@ -139,20 +147,12 @@ def finish(block):
 def run_here(function, data, extent, size, count):
     """The same pieces, one after the other."""
     for piece in range(count):
-        lo = piece * size
-        call_kernel(function, data, lo, extent if piece == count - 1 else lo + size)
+        run_piece(function, data, extent, size, count, piece)
 
 
 @compiled
-def deal(block, threads, function, data, extent, size, count):
-    """Run a kernel on `count` pieces of `size` (the last takes the rest) of range(extent).
-
-    Up to `threads` threads share them; if another caller has the workers, this one does
-    without.
-    """
-    if count == 1 or threads <= 1 or block == 0 or not swapped(block + OWNER, 0, 1):
-        run_here(function, data, extent, size, count)
-        return
+def publish(block, threads, function, data, extent, size, count):
+    """Make a job known to the workers, of which the caller is the owner."""
     set_word(block, FUNCTION, function)
     set_word(block, DATA, data)
     set_word(block, EXTENT, extent)
@@ -175,6 +175,19 @@ def deal(block, threads, function, data, extent, size, count):
     atomic_add(block + GENERATION, 1)
     if atomic_load(block + SLEEPERS) != 0 and word(block, SYSCALL) != 0:
         futex(block, GENERATION, FUTEX_WAKE, EVERYBODY)
+
+
+@compiled
+def deal(block, threads, function, data, extent, size, count):
+    """Run a kernel on `count` pieces of `size` (the last takes the rest) of range(extent).
+
+    Up to `threads` threads share them; if another caller has the workers, this one does
+    without.
+    """
+    if count == 1 or threads <= 1 or block == 0 or not swapped(block + OWNER, 0, 1):
+        run_here(function, data, extent, size, count)
+        return
+    publish(block, threads, function, data, extent, size, count)
     take_pieces(block, 0)
     finish(block)
     atomic_store(block + OWNER, 0)
@@ -189,13 +202,14 @@ def work(block, rank, slept):
     """
     seen = 0
     jobs = 0
+    limit = word(block, SPINS)
     atomic_add(block + SLEEPERS, -slept)
     while True:
         spins = 0
         woken = False
         while atomic_load(block + GENERATION) == seen:
             spins += 1
-            if spins < word(block, SPINS):
+            if spins < limit:
                 pause()
                 continue
             atomic_add(block + SLEEPERS, 1)
@@ -215,6 +229,15 @@ def work(block, rank, slept):
         if due and core_function != 0 and call_plain(core_function) == word(block, CORE):
             return TO_MOVE
         take_pieces(block, rank)
+
+
+@compiled
+def stop(block):
+    """Tell all workers to end, those asleep too."""
+    atomic_store(block + STOP, 1)
+    atomic_add(block + GENERATION, 1)
+    if word(block, SYSCALL) != 0:
+        futex(block, GENERATION, FUTEX_WAKE, EVERYBODY)
 
 
 @compiled
