@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.product import Blas, blas_form, is_for_blas
+from graphc.codegen.product import MatrixProduct, is_for_blas, matrix_form
 from graphc.codegen.region import again, needed, on_new, piece
-from graphc.ir import Graph, Node, Value
+from graphc.ir import Graph, Literal, Node, Value
 from graphc.ops.products import Letters, letters_of
 from graphc.ops.views import permuted
 
@@ -27,13 +27,13 @@ class Arranged:
     stored: tuple[Graph, ...]
     region: Graph
     product: Node
-    form: Blas
+    form: MatrixProduct
     back: Mapping[Value, Value]
 
 
 def arranged(region: Graph, product: Node) -> Arranged | None:
     """The region with as few operands stored anew as BLAS needs; None where that does not pay."""
-    if not is_for_blas(product) or len(tuple(product.values)) < 2:
+    if not is_for_blas(product) or any(isinstance(o, Literal) for o in product.operands):
         return None
     letters = letters_of(product)
     if letters.size(letters.rows + letters.columns + letters.inner) < LEAST:
@@ -68,7 +68,7 @@ def _arranged(
         product.types[0].with_shape(tuple(letters.sizes[c] for c in result)),
     )
     stored = [operands[i] for i in chosen]
-    form = blas_form(made, {*region.inputs, *stored})
+    form = matrix_form(made, {*region.inputs, *stored})
     if form is None:
         return None
     if result != letters.result:

@@ -298,18 +298,6 @@ def block_min(v):  # type: ignore[no-untyped-def]
 
 
 @device_helper
-def block_any(v):  # type: ignore[no-untyped-def]
-    """Whether the bool v is true in any thread of the block."""
-    return cuda.syncthreads_or(i32(v)) != 0
-
-
-@device_helper
-def block_all(v):  # type: ignore[no-untyped-def]
-    """Whether the bool v is true in every thread of the block."""
-    return cuda.syncthreads_and(i32(v)) != 0
-
-
-@device_helper
 def find_row(table, rows, block):  # type: ignore[no-untyped-def]
     """The last of the table's rows whose first word, which never falls, is not above `block`."""
     row = 0

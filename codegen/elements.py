@@ -66,11 +66,13 @@ class Elements:
         """The loop axis of a class of axes."""
         return Axis(number, self.space.extent[number])
 
+    def axis_index(self, axis: int | None) -> Index:
+        """The index along an axis; None stands for a dimension of size 1."""
+        return Index() if axis is None else axis_index(self.axis(self.space.find(axis)))
+
     def own_index(self, value: Value) -> tuple[Index, ...]:
         """A value's index in terms of its own axes."""
-        return tuple(
-            Index() if a is None else axis_index(self.axis(a)) for a in self.space.of(value)
-        )
+        return tuple(map(self.axis_index, self.space.of(value)))
 
     def is_inner(self, value: Value) -> bool:
         """Whether a value differs along the inner axes."""

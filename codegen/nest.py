@@ -2,8 +2,9 @@
 
 The nest has two levels. The *outer* level runs over the outer axes; within it, each *phase* is a
 loop over the inner axes that feeds reductions, and what they yield is there for the next phase.
-Values of an earlier phase that a later one needs again are computed again if cheap, read back if
-they are outputs, and kept in scratch otherwise. Roles of axes are not decided here.
+Values of an earlier phase that a later one needs again are read back if they are outputs, kept in
+scratch if they are expensive and the builder is to `keep` such, and computed again otherwise. Roles
+of axes are not decided here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.region import is_temporary
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
-from graphc.index import Axis, Index, axis_index
+from graphc.index import Axis, Index
 from graphc.ir import Graph, Node, Value
 from graphc.ops.products import letter_sizes, split_spec
 from graphc.partition import EXPENSIVE, Partition
@@ -87,15 +88,8 @@ class NestBuilder(Elements):
     # --- axes and phases ------------------------------------------------------------------
 
     def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
-        """Outer and inner axes, in the order in which the widest reads and values have them."""
-        order: dict[int, None] = {}
-        reads = [
-            tuple(None if a is None else self.space.find(a) for a in r)
-            for _, r in self.space.reads
-        ]
-        wide = [self.space.of(v) for v in self.space.axes] + reads
-        for axes in sorted(wide, key=lambda axes: -sum(a is not None for a in axes)):
-            order |= dict.fromkeys(a for a in axes if a is not None)
+        """Outer and inner axes, each from the outermost loop in."""
+        order = self.space.loop_order()
         return (
             [self.axis(a) for a in order if a in self.chosen.outer],
             [self.axis(a) for a in order if a in self.chosen.inner],
@@ -104,7 +98,7 @@ class NestBuilder(Elements):
     def _find_phases(self) -> int:
         """Number every value's phase; returns the last one."""
         for node in self.nodes:
-            before = max((self.phase.get(o, 0) for o in node.values), default=0)
+            before = self._operand_phase(node)
             local = node in self.space.reduced and node not in self.chosen.split
             for value in node.results:
                 self.phase[value] = before + (1 if local else 0)
@@ -140,7 +134,7 @@ class NestBuilder(Elements):
     # --- the whole ------------------------------------------------------------------------
 
     def build(self) -> Nest:
-        """The nest; raises KeyError if the partition does not fit the region."""
+        """The nest of a partition that fits the region."""
         last = self._find_phases()
         self._name_buffers()
         self._choose_storage()
@@ -148,7 +142,7 @@ class NestBuilder(Elements):
         phases = []
         local: list[tuple[int, Accumulator]] = []
         for number in range(last + 1):
-            phases.append(self._phase(number, last, local))
+            phases.append(self._phase(number, local))
         self._outer_targets(last)
         after, self.outer_scope.body = tuple(self.outer_scope.body), []
         return Nest(
@@ -158,7 +152,7 @@ class NestBuilder(Elements):
             after,
             tuple(local),
             tuple(self.split.values()),
-            tuple((n, t) for n, t in self.scratch.items()),
+            tuple(self.scratch.items()),
             self.buffers,
             tuple(self.buffer_of[v] for v in self.region.inputs),
             tuple((v, self.buffer_of[v]) for v in self.outputs if v.node not in self.split),
@@ -191,7 +185,7 @@ class NestBuilder(Elements):
             self.buffers[name] = self.scratch[name]
             self.stored_in[value] = name
 
-    def _phase(self, number: int, last: int, local: list[tuple[int, Accumulator]]) -> Phase:
+    def _phase(self, number: int, local: list[tuple[int, Accumulator]]) -> Phase:
         scope = Scope()
         for node in self.nodes:
             if node in self.space.reduced and self._operand_phase(node) == number:
@@ -270,7 +264,7 @@ class NestBuilder(Elements):
             kept = iter(self.own_index(Value(node)))
             ndim = node.operands[0].type.ndim
             return [
-                tuple(self._index(gone[d]) if d in gone else next(kept) for d in range(ndim))
+                tuple(self.axis_index(gone[d]) if d in gone else next(kept) for d in range(ndim))
             ]
         return self._product_axes(node)
 
@@ -280,11 +274,8 @@ class NestBuilder(Elements):
         rest = iter(self.space.reduced[node])
         for c, size in letter_sizes(node).items():
             if c not in letters:
-                letters[c] = Index() if size == 1 else self._index(next(rest))
+                letters[c] = Index() if size == 1 else self.axis_index(next(rest))
         return [tuple(letters[c] for c in part) for part in (left, right)]
-
-    def _index(self, axis: int | None) -> Index:
-        return Index() if axis is None else axis_index(self.axis(self.space.find(axis)))
 
 
 def _step(step: str, operands: Sequence[Expr], names: Iterable[str]) -> tuple[str, Expr]:

@@ -14,7 +14,7 @@ from graphc.space import is_access, op_of
 
 
 @dataclass(frozen=True)
-class Blas:
+class MatrixProduct:
     """`c = op(a) @ op(b)`, batched: sizes, which graph values, and whether each is transposed.
 
     A batch stride counts elements; 0 repeats the operand.
@@ -46,7 +46,7 @@ def is_for_blas(node: Node) -> bool:
     return known and node.types[0].dtype in (f32, f64)
 
 
-def blas_form(node: Node, inputs: Container[Value]) -> Blas | None:
+def matrix_form(node: Node, inputs: Container[Value]) -> MatrixProduct | None:
     """The product as one batched GEMM of whole arrays, or None if it is none."""
     if not is_for_blas(node):
         return None
@@ -64,7 +64,9 @@ def blas_form(node: Node, inputs: Container[Value]) -> Blas | None:
     return None
 
 
-def _fit(a: _Strided, b: _Strided, letters: Letters, rows: str, columns: str) -> Blas | None:
+def _fit(
+    a: _Strided, b: _Strided, letters: Letters, rows: str, columns: str
+) -> MatrixProduct | None:
     m, n, k = (letters.size(group) for group in (rows, columns, letters.inner))
     steps_a = [_step(a, group, letters.sizes) for group in (letters.batch, rows, letters.inner)]
     steps_b = [
@@ -76,7 +78,7 @@ def _fit(a: _Strided, b: _Strided, letters: Letters, rows: str, columns: str) ->
     if trans_a is None or trans_b is None:
         return None
     count = letters.size(letters.batch)
-    return Blas(
+    return MatrixProduct(
         a.value,
         b.value,
         m,

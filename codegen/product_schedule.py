@@ -9,7 +9,7 @@ from graphc.codegen import roles
 from graphc.codegen.arranged import arranged
 from graphc.codegen.nest import NestBuilder
 from graphc.codegen.nest_schedule import nest_schedules
-from graphc.codegen.product import Blas, blas_form
+from graphc.codegen.product import MatrixProduct, matrix_form
 from graphc.codegen.region import before_product, without
 from graphc.codegen.tasks import (
     Schedule,
@@ -64,7 +64,7 @@ class _Products:
             yield from (*loops, *parts) if tiny else (*parts, *loops)
             return
         cuda = self.device.is_cuda
-        form = None if cuda else blas_form(self.product, set(self.region.inputs))
+        form = None if cuda else matrix_form(self.product, set(self.region.inputs))
         if cuda and worth_tiling(self.product):
             yield from self._tiled()
         if not cuda and form is None:
@@ -131,7 +131,7 @@ class _Products:
 
     # --- a library ----------------------------------------------------------------------
 
-    def _library(self, form: Blas) -> Iterator[Schedule]:
+    def _library(self, form: MatrixProduct) -> Iterator[Schedule]:
         """The product by BLAS, its epilogue on blocks of its rows where that has the same rows."""
         _, rest = without(self.region, self.product)
         plain = Task(None, {}, form, self.result)
@@ -157,7 +157,7 @@ class _Products:
             own = with_values(second, found.back)
             yield Schedule((*first.tasks, *own.tasks), second.form)
 
-    def _epilogue(self, rest: Graph, form: Blas) -> list[Task]:
+    def _epilogue(self, rest: Graph, form: MatrixProduct) -> list[Task]:
         """The rest on the product's rows, and what combines its partials; empty if on others."""
         space = self._space_of_rest(rest)
         try:

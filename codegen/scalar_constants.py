@@ -25,9 +25,9 @@ class Format:
     expm1_low: float  # below it expm1 is -1
     tanh_high: float  # above it tanh is 1
     erf_high: float  # above it erf is 1
-    sqrt_half: int  # the bits of sqrt(1/2), rounded down
+    sqrt_half: int  # the bits of sqrt(1/2)
     exp: tuple[float, ...]  # (e**r - 1 - r) / r**2
-    log: tuple[float, ...]  # f32 (log(1+f) - f + f*f/2) / f**3, f64 (2 atanh(s) - 2s) / s**3
+    log: tuple[float, ...]  # f32 (log(1+g) - g + g*g/2) / g**3, f64 (2 atanh(s) - 2s) / s**3
     log_tail: tuple[float, ...]  # (atanh(s)/s - 1 - z/3) / z**2, z = s*s
     third: tuple[float, float]  # 1/3 in two parts
     log2_e: tuple[float, float]  # 1 / log(2) in two parts
@@ -37,7 +37,7 @@ class Format:
     half_pi: tuple[float, float]  # in two parts
     erf_near: tuple[float, ...]  # erf(x) / x - 1 in x*x, |x| < 1
     erf_far: tuple[float, ...]  # f32 log(erfc(x)), f64 log(erfc(x) / t) + x*x in t - erf_center
-    erf_center: float = 0.4583
+    erf_center: float = 0.4583  # in the middle of what t takes (f64)
 
     @property
     def magic(self) -> float:

@@ -50,7 +50,7 @@ def reduce_exponent(m: Any, x: V, low: V | None = None) -> tuple[V, V]:
     The integer is read off the bits of a sum, so that NaN passes with no undefined conversion.
     """
     f = format_of(m, x)
-    shifted = m.mad(x, 1.4426950408889634, f.magic)
+    shifted = m.mad(x, f.log2_e[0], f.magic)
     n = shifted - f.magic
     r = m.mad(n, -f.ln2_high, x)
     r = m.mad(n, -f.ln2_low, r)
@@ -141,7 +141,10 @@ def log1p(m: Any, x: V) -> V:
 
 
 def erfc_far(m: Any, x: V, f: Format) -> V:
-    """1 - erf(x) from 1 to where that is 0; exp of a polynomial in x, or of x*x and one in t."""
+    """erfc(x) from 1 to `erf_high`.
+
+    In f32 exp(P(x)); in f64 t exp(P(t - center) - x*x), with t = 2 / (2 + x).
+    """
     if f.kind == "f32":
         k, p = reduce_exponent(m, polynomial(m, x, f.erf_far))
         return (p + 1.0) * power_of_two(m, k, f)

@@ -10,7 +10,7 @@ from graphc.codegen.columns import is_short
 from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel, ParamRole
 from graphc.codegen.nest import Nest, NestBuilder
-from graphc.codegen.product import Blas
+from graphc.codegen.product import MatrixProduct
 from graphc.codegen.region import late_regions, temporary
 from graphc.codegen.roles import Draft, assemble
 from graphc.codegen.split import split_rows
@@ -39,7 +39,7 @@ class Task:
 
     kernel: Kernel | None
     binding: dict[str, Value]
-    product: Blas | None = None
+    product: MatrixProduct | None = None
     result: Value | None = None
     block: int = 1
     faults: dict[int, Node] | None = None

@@ -214,8 +214,7 @@ class Epilogue:
     # --- from the nest to the tile ----------------------------------------------------------
 
     def _axis_index(self, letter: str) -> Index:
-        number = self.numbers.get(letter)
-        return Index() if number is None else axis_index(self.builder.axis(number))
+        return self.builder.axis_index(self.numbers.get(letter))
 
     def _places(self, row: Index | None, column: Index | None) -> dict[Axis, Index]:
         """What the nest's axes are, given a row and perhaps a column of the result."""

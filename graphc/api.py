@@ -71,8 +71,10 @@ def compile(
 
     Bare or with options, as a decorator or a call. Arguments may be pytrees of arrays and Python
     numbers; those named in `static` are constants and must be hashable. Every new signature
-    (shapes, dtypes, structure, static values) is traced and compiled once. A call raises
-    TargetError if the target cannot be had; it is never replaced by another.
+    (shapes, dtypes, structure, static values) is traced and compiled at its first call, and again
+    if so many others came between that it was dropped. A call raises TargetError if the target
+    cannot be had; it is never replaced by another. Raises ArgumentError for a device that is none
+    of the target.
 
     Arrays of arguments named in `donate` are given away: a call may overwrite them, and a result
     of the same shape and dtype may be such an array itself, so that `state = step(state, batch)`
@@ -127,7 +129,10 @@ class _Entry:
 
 @dataclass(frozen=True, eq=False)
 class _Structure:
-    """The structure of a call's positional arguments, and what was compiled for it."""
+    """The structure of a call's positional arguments, and what was compiled for it.
+
+    `plain` says that no dict and no node of the user's is in it; `orders` are its `_orders`.
+    """
 
     spec: optree.PyTreeSpec
     entry: _Entry
@@ -153,8 +158,8 @@ class _Structure:
 class Compiled:
     """A function that compiles itself for every signature it is called with.
 
-    Within a trace it is the plain function. Calls from several threads are right. `target` is
-    the one that was taken.
+    Within a trace it is the plain function. Safe to call from several threads at once. `target`
+    is the one that was taken.
     """
 
     __name__: str
@@ -182,8 +187,13 @@ class Compiled:
                 f"{min(both)} is named in static= and in donate=",
                 help="a static argument is a constant, and has no array to give away",
             ).at(definition(fn))
-        self._device = device
         self.requested = _known_target(target)
+        if device is not None and target not in ("auto", device.target):
+            raise ArgumentError(
+                f"device {device.name} is of target {device.target!r}, not {target!r}",
+                help="leave out target=, or device=",
+            )
+        self._given_device = self._device = device
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._last: _Structure | None = None
         self._lock = threading.RLock()
@@ -285,7 +295,7 @@ class Compiled:
         return traced, lower_graph(traced.graph, device, self.options, donated=donated)
 
     def with_function(self, fn: Callable[..., Any]) -> Compiled:
-        """Another function compiled in the same way; it is given no array away."""
+        """Another function compiled in the same way; nothing is donated to it."""
         return self.again(fn, donate=())
 
     def again(self, fn: Callable[..., Any], **given: Any) -> Compiled:
@@ -301,7 +311,7 @@ class Compiled:
             "static": self.static,
             "donate": self.donate,
             "options": self.options,
-            "device": self._device,
+            "device": self._given_device,
         }
 
     def __copy__(self) -> Compiled:
@@ -344,7 +354,8 @@ def _is_plain(spec: optree.PyTreeSpec) -> bool:
     """Whether a structure is of tuples, named tuples and lists alone.
 
     `flatten_up_to`, which is many times faster than to flatten and to compare, then tells it from
-    every other one; it takes one kind of dict for another.
+    every other one but those that go on below a leaf, which `_Entry.exactly` refuses. It would take
+    one kind of dict for another.
     """
     kind = spec.type
     known = kind in (None, type(None), tuple, list) or optree.is_namedtuple_class(kind)

@@ -137,7 +137,8 @@ def _check_costs(
     space: Space, outer: frozenset[int], inner: frozenset[int], excused: set[Node]
 ) -> None:
     """Refuse to compute expensive values again for axes that they do not have."""
-    order = _nest_order(space, outer, inner)
+    loops = space.loop_order()
+    order = [a for a in loops if a in outer] + [a for a in loops if a in inner]
     for node in space.nodes:
         if op_of(node).flops < EXPENSIVE or node in excused or is_access(node):
             continue
@@ -148,16 +149,6 @@ def _check_costs(
         having = [i for i, a in enumerate(order) if a in own]
         if lacking and having and min(lacking) < max(having):
             raise Illegal(f"{op_of(node).name} would be computed again in every row")
-
-
-def _nest_order(space: Space, outer: frozenset[int], inner: frozenset[int]) -> list[int]:
-    """The axes from the outermost loop in, as the widest values have them."""
-    order: dict[int, None] = {}
-    distinct = dict.fromkeys(space.axes.values())
-    found = [[space.find(a) for a in axes if a is not None] for axes in distinct]
-    for axes in sorted(found, key=lambda axes: -len(set(axes))):
-        order |= dict.fromkeys(axes)
-    return [a for a in order if a in outer] + [a for a in order if a in inner]
 
 
 def _check_storable(

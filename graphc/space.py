@@ -107,6 +107,15 @@ class Space:
         """The axes of an inner value, None for dimensions of size 1."""
         return tuple(None if a is None else self.find(a) for a in self.axes[value])
 
+    def loop_order(self) -> list[int]:
+        """The axes from the outermost loop in, as the widest values and reads have them."""
+        order: dict[int, None] = {}
+        distinct = dict.fromkeys([*self.axes.values(), *(axes for _, axes in self.reads)])
+        found = [[self.find(a) for a in axes if a is not None] for axes in distinct]
+        for axes in sorted(found, key=lambda axes: -len(set(axes))):
+            order |= dict.fromkeys(axes)
+        return list(order)
+
     def set_of(self, value: Value) -> frozenset[int]:
         """The axes of an inner value as a set."""
         return frozenset(a for a in self.of(value) if a is not None)

@@ -53,17 +53,14 @@ class Source:
 class Traced:
     """A function traced at one signature.
 
-    `leaf_types` has a Type for each array leaf and a Python number type for each weak one,
-    `owners` the parameter of every leaf.
-    `captures` are values of the enclosing trace that the function closed over.
+    `owners` has the parameter of every leaf; `captures` are values of the enclosing trace that the
+    function closed over.
     """
 
     graph: Graph
     sources: tuple[Source, ...]
     leaf_names: tuple[str, ...]
-    leaf_types: tuple[Type | type, ...]
     owners: tuple[str, ...]
-    in_tree: optree.PyTreeSpec
     out_tree: optree.PyTreeSpec
     captures: tuple[Tracer, ...] = ()
 
@@ -113,9 +110,7 @@ def trace_call(
         trace.finish(outputs),
         sources,
         arguments.names,
-        types,
         arguments.owners,
-        arguments.tree,
         out_tree,
         captures,
     )

@@ -22,7 +22,7 @@ TABLES: tuple[Table, ...] = (*ALGEBRA, *LOGIC, *VIEWS, *SUMS)
 SWEEPS = 4
 """How often a graph is gone through: later sweeps catch what sharing had held back."""
 
-Index = dict[Op, list[Rule]]
+RulesByOp = dict[Op, list[Rule]]
 
 
 @functools.cache
@@ -31,16 +31,16 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(rule for table in TABLES for rule in table.rules)
 
 
-def index_rules(rules: Iterable[Rule]) -> Index:
+def index_rules(rules: Iterable[Rule]) -> RulesByOp:
     """Rules by the op at which they are tried."""
-    index: Index = {}
+    index: RulesByOp = {}
     for rule in rules:
         index.setdefault(rule.root, []).append(rule)
     return index
 
 
 @functools.cache
-def _index(contract: Contract) -> Index:
+def _index(contract: Contract) -> RulesByOp:
     return index_rules(r for r in all_rules() if r.contract <= contract)
 
 
@@ -62,10 +62,10 @@ def simplify_by(rules: Iterable[Rule]) -> GraphPass:
     return graph_pass(lambda graph, report: rewrite(graph, index, report))
 
 
-def rewrite(graph: Graph, index: Index, report: Report) -> Graph:
-    """Apply rules until none lowers the cost, and drop what they leave unread.
+def rewrite(graph: Graph, index: RulesByOp, report: Report) -> Graph:
+    """Apply rules in up to `SWEEPS` walks, each of which lowers the cost; drop what is unread then.
 
-    Linear in nodes: every node is tried once a sweep, and once more for each rule that fired.
+    Linear in nodes: every node is tried once a walk, and so is what a rule puts in its place.
     """
     for _ in range(SWEEPS):
         sweep = _Sweep(dce(graph), index, report)
@@ -82,7 +82,7 @@ class _Sweep:
     a rule is applied only if what it adds costs no more than the nodes that nobody else reads.
     """
 
-    def __init__(self, graph: Graph, index: Index, report: Report) -> None:
+    def __init__(self, graph: Graph, index: RulesByOp, report: Report) -> None:
         self.graph = graph
         self.index = index
         self.report = report
@@ -113,7 +113,8 @@ class _Sweep:
         results = builder.rebuild(node, with_numbers(node, operands))
         candidate = builder.nodes[-1]
         self.uses.update(candidate.values)
-        if not isinstance(candidate.op, Op) or not any(True for _ in candidate.values):
+        literals_only = all(isinstance(o, Literal) for o in candidate.operands)
+        if not isinstance(candidate.op, Op) or literals_only:  # those are folded
             return results
         kinds = operand_kinds(candidate)
         for rule in self.index.get(candidate.op, ()):
@@ -140,7 +141,8 @@ class _Sweep:
             return None
         self.fired += 1
         self.report.note(rule.name, root)
-        assert self.builder.nodes.pop() is root
+        last = self.builder.nodes.pop()
+        assert last is root
         value = self._placed(root, nodes, result)
         # Only now, and with a reader: what the replacement reads must not die on the way.
         self.uses[value] += 1

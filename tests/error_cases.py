@@ -1227,4 +1227,7 @@ f.lower(np.float32)
 
 # adam_init_of_a_spec
 optim.adam_init({"w": graphc.f32[3]})
+
+# compile_device_of_another_target
+graphc.compile(lambda x: x, target="cpu", device=graphc.device.H100)
 """

@@ -193,6 +193,13 @@ def test_another_name_is_pickled_with_its_settings() -> None:
     assert np.array_equal(again(A.copy(), 3), A * 3)
 
 
+def test_the_device_that_was_found_is_not_pickled() -> None:
+    made = graphc.compile(scaled)
+    before = pickle.dumps(made)
+    made(A, A)
+    assert pickle.dumps(made) == before
+
+
 def test_what_has_no_name_is_not_pickled() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(graphc.compile(lambda x: x + 1, target="cpu"))

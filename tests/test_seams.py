@@ -17,7 +17,7 @@ from tests.codegen_harness import call_native, skip_without_numba_cuda
 IMPORTS = """
 
 from graphc.codegen.device_lib import (
-    abs, bf16, block_all, block_any, block_max, block_min, block_prod, block_sum, bool_,
+    abs, bf16, block_max, block_min, block_prod, block_sum, bool_,
     boolean, check, erf, exp, f16, f32, f64, i32, i64, inf, kernel, log, maximum, pow, scratch,
     sin, sqrt, tanh, u8, where,
 )
@@ -398,10 +398,10 @@ def maths(x: f32[8192], h: f16[8192], k: bf16[8192], y: f32[8192], status: i64[1
     y[i] = a + b + v // 3.0 + v % 0.7 + f32(i32(v))
 
 @kernel("cuda", literals=f32, threads=64)
-def votes(x: f32[64], y: f32[64]):
+def extremes(x: f32[64], y: f32[64]):
     i = cuda.threadIdx.x
     v = x[i]
-    if block_any(v > 1.0) and not block_all(v > 0.0):
+    if block_max(v) > 1.0:
         v = block_prod(v) + block_min(v)
     y[i] = v
 
@@ -427,7 +427,7 @@ def ptx():
 
 
 @pytest.mark.parametrize("cc", CCS)
-@pytest.mark.parametrize("name", ["softmax", "maths", "votes", "doubles"])
+@pytest.mark.parametrize("name", ["softmax", "maths", "extremes", "doubles"])
 def test_ptx_assembles_without_spills(ptx, name, cc):
     text = ptx[name][cc]
     assert f".entry {name}(" in text
@@ -459,10 +459,10 @@ def test_ptx_keeps_what_was_written(ptx):
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
-def test_votes_of_a_block_under_the_checker(order):
+def test_extremes_of_a_block_under_the_checker(order):
     """Two warps; the block takes the branch together, and no helper disturbs the next one."""
     pytest.importorskip("numba_cuda")
-    kernel = load_kernels(CUDA, "<cuda votes>")["votes"]
+    kernel = load_kernels(CUDA, "<cuda extremes>")["extremes"]
     x, y = np.abs(normal(64)) * np.float32(0.01), np.zeros(64, "f4")
     simt = load("graphc.codegen.simt")
     simt.check(kernel, 1, [x, y], order=order)
