@@ -38,17 +38,26 @@ class Memory:
     """The buffers of a plan under construction, by number."""
 
     drafts: list[Draft] = field(default_factory=list)
+    _names: dict[str, int] = field(default_factory=dict)
     _views: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, name: str, type: Type, place: Place, index: int = -1) -> int:
-        """The number of a new buffer."""
-        self.drafts.append(Draft(name, type, place, index))
+        """The number of a new buffer, whose name no other has."""
+        unique = name
+        while unique in self._names:
+            self._names[name] += 1
+            unique = f"{name}_{self._names[name]}"
+        self._names[unique] = 1
+        return self._append(Draft(unique, type, place, index))
+
+    def _append(self, draft: Draft) -> int:
+        self.drafts.append(draft)
         return len(self.drafts) - 1
 
     def view(self, number: int, type: Type) -> int:
-        """The same memory under another type."""
+        """The same memory under another type, and the same name."""
         of = self.drafts[number]
-        made = self.add(of.name, type, of.place)
+        made = self._append(Draft(of.name, type, of.place))
         self._move(made, number if of.home < 0 else of.home)
         return made
 

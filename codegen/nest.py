@@ -264,7 +264,9 @@ class NestBuilder(Elements):
             kept = iter(self.own_index(Value(node)))
             ndim = node.operands[0].type.ndim
             return [
-                tuple(self.axis_index(gone[d]) if d in gone else next(kept) for d in range(ndim))
+                tuple(
+                    self.axis_index(gone[d]) if d in gone else next(kept) for d in range(ndim)
+                )
             ]
         return self._product_axes(node)
 

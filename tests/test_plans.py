@@ -401,3 +401,15 @@ def test_equal_views_of_one_array_are_read_along_the_same_axes() -> None:
     x = np.random.default_rng(2).standard_normal((3, 1001)).astype("f4")
     for run in (run_cpu, run_cuda_checked):
         assert run(graph, [x]) == [np.argmax(x)]
+
+
+def test_a_printed_plan_tells_buffers_apart() -> None:
+    def f(x: Any, w: Any) -> Any:
+        for _ in range(3):
+            x = np.tanh(x @ w)
+        return x.sum()
+
+    plan = graphc.compile(f).lower(f32[64, 64], f32[64, 64]).plan
+    assert len({b.name for b in plan.buffers}) == len(plan.buffers)
+    rows = [" ".join(line.split()) for line in str(plan).splitlines()]
+    assert "x_2 w x_3" in rows[3]
