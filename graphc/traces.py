@@ -245,13 +245,14 @@ class Trace:
         known = self._constants.get(id(array))
         if known is not None and known[0] is array and known[1] == content:
             return Tracer(self, known[2])
-        if native.nbytes > LARGE_CONSTANT:
+        made = Constant(native)
+        if native.nbytes > LARGE_CONSTANT and made.number is None:
             self.warn(
                 f"a constant of {native.nbytes / 2**20:.1f} MB, {kind}{list(array.shape)}, "
                 "becomes part of the graph; pass large arrays as arguments"
             )
         loc = self._location()
-        (value,) = self.builder.emit(constant, (), {"value": Constant(native)}, loc=loc)
+        (value,) = self.builder.emit(constant, (), {"value": made}, loc=loc)
         self._constants[id(array)] = (array, content, value)
         return Tracer(self, value)
 

@@ -12,7 +12,7 @@ from graphc.functions.promote import full
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
 from graphc.opdef import Op
-from graphc.ops.creation import Constant, constant
+from graphc.ops.creation import Constant, constant, one_number
 from graphc.passes.dce import EFFECTS
 from graphc.passes.rewrite import Report, emitting, graph_pass, number_of, with_numbers
 
@@ -55,7 +55,7 @@ def _is_known(operand: Operand) -> bool:
 def _is_plain(node: Node, operands: Sequence[Operand]) -> bool:
     """Whether folding would give the node back, or make an array of what is an index only."""
     if node.op.kind == "constant":
-        return not node.types[0].is_static or node.types[0].size > LARGEST_OPERAND
+        return node.attrs["value"].number is None
     if node.op.kind == "view" and isinstance(operands[0], Literal):
         return True
     return not operands
@@ -79,10 +79,7 @@ def _folded(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:
         return None
     if op.kind != "constant" and (made > LARGEST_RESULT or read > LARGEST_OPERAND):
         return None
-    arrays = _evaluate(node, operands)
-    if op.kind == "constant" and arrays is not None and _one_number(arrays[0]) is None:
-        return None
-    return arrays
+    return _evaluate(node, operands)
 
 
 def _fills(node: Node) -> bool:
@@ -115,20 +112,10 @@ def _as_values(builder: Builder, node: Node, arrays: Sequence[Any]) -> Sequence[
 
 def _as_value(type: Type, array: Any) -> Value:
     """An array (of one element for all) as a value of this type."""
-    number = 0 if type.size == 0 else _one_number(array)
+    number = 0 if type.size == 0 else one_number(array)
     if number is not None:
         traced = full(type.shape, number, type.dtype)
     else:
         traced = constant(value=Constant(array))
     value: Value = traced.value
     return value
-
-
-def _one_number(array: Any) -> Any:
-    """The number that all elements are, bit for bit, or None."""
-    array = np.ascontiguousarray(array)
-    if array.size == 0:
-        return None
-    first = array.reshape(-1)[:1]
-    same = array.tobytes() == first.tobytes() * array.size
-    return first.item() if same else None

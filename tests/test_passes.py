@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc.dtypes import Type, f32, f64, i64
 from graphc.errors import ArgumentError, VerifyError
 from graphc.interpret import interpret
@@ -354,3 +356,15 @@ def test_an_output_that_is_a_wider_view_is_no_part_of_a_narrower_kernel() -> Non
     (wide,) = builder.emit(REGISTRY["broadcast"], [low], {"shape": (6, 4, 5), "dims": (1, 2)})
     fused = run_pipeline(builder.graph([low, wide]))
     assert [len(node.regions[0].outputs) for node in fused.nodes] == [1, 1]
+
+
+def test_an_array_of_one_number_is_no_constant_however_large() -> None:
+    ramp = np.linspace(0, 1, 700 * 700).reshape(700, 700)
+    f = graphc.compile(lambda x: x.sum() + np.zeros((700, 700)) + np.ones((700, 700)) * ramp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low = graphc.compile(lambda x: x + np.full((700, 700), 2.0)).lower(f64[700, 700])
+    assert low.plan.constants == ()
+    with pytest.warns(UserWarning, match="becomes part of the graph"):
+        low = f.lower(f64[700, 700])
+    assert [c.shape for c in low.plan.constants] == [(700, 700)]

@@ -332,8 +332,8 @@ def test_scalars_are_literals():
 
 
 def test_large_constants_are_reported_once():
-    big = np.zeros(300_000, np.float32)
-    small = np.zeros(200_000, np.float32)
+    big = np.arange(300_000, dtype=np.float32)
+    small = np.arange(200_000, dtype=np.float32)
     with pytest.warns(UserWarning, match=r"a constant of 1\.1 MB, f32\[300000\]") as caught:
         trace(lambda x: (x + big) * big, f32[300_000])
     assert len(caught) == 1

@@ -15,6 +15,16 @@ from graphc.ir import Graph
 from graphc.kinds import operation
 
 
+def one_number(array: Any) -> Any:
+    """The number that all elements are, bit for bit; None if they differ or there are none."""
+    array = np.ascontiguousarray(array)
+    if array.size == 0:
+        return None
+    first = array.reshape(-1)[:1]
+    same = array.tobytes() == first.tobytes() * array.size
+    return first.item() if same else None
+
+
 class Constant:
     """An array that is part of a graph: read-only, in native byte order, equal by content."""
 
@@ -22,6 +32,11 @@ class Constant:
         given = np.asarray(array)
         self.array = np.array(given, given.dtype.newbyteorder("="), order="C", copy=True)
         self.array.flags.writeable = False
+
+    @once
+    def number(self) -> Any:
+        """The number that all elements are, bit for bit; None if they differ or there are none."""
+        return one_number(self.array)
 
     @once
     def sha256(self) -> str:
