@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from graphc.ops import REGISTRY
 from graphc.ops.indexing import scatter_add
 from graphc.passes.expand import expand
 from graphc.passes.grad import vjp
+from graphc.passes.matching import TRANSCENDENTAL
 from graphc.passes.rewrite import emitting
 from graphc.tracer import Tracer
 from graphc.verify import verify
@@ -77,6 +79,13 @@ def test_the_record_says_what_it_is(op: Op) -> None:
     if op.kind == "composite":
         assert op.expand is not None
     assert any(case.op is op for case in CASES) or op.kind == "group"
+
+
+@pytest.mark.parametrize("op", [o for o in REGISTRY if o.code], ids=lambda op: op.name)
+def test_a_call_of_a_transcendental_function_costs_what_it_does(op: Op) -> None:
+    called = {word for code in op.code for word in re.findall(r"\w+(?=\()", code)}
+    costs = [row.flops for row in SCALARS.values() if row.name in called]
+    assert op.flops >= TRANSCENDENTAL or max(costs, default=1) < TRANSCENDENTAL
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,8 +15,8 @@ from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
 from graphc.passes.matching import cost
 from graphc.passes.rewrite import Report
-from graphc.passes.rules import EXACT, REAL, Contract, Rule
-from graphc.passes.simplify import all_rules, simplify, simplify_by, simplify_fast
+from graphc.passes.rules import EXACT, REAL, Contract, Rule, Table
+from graphc.passes.simplify import TABLES, all_rules, simplify, simplify_by, simplify_fast
 from graphc.verify import verify
 from tests.equal_graphs import difference, evaluate
 from tests.random_graphs import Case, Maker, instance
@@ -237,6 +239,19 @@ def check_reached(rule: Rule) -> None:
 
 
 # --- all rules ------------------------------------------------------------------------------
+
+
+def test_every_table_is_tried_and_every_name_is_its_own() -> None:
+    made = {
+        (name, key): value
+        for name, module in sys.modules.items()
+        if name.startswith("graphc.passes.simplify_")
+        for key, value in vars(module).items()
+        if isinstance(value, Table)
+    }
+    assert made
+    assert [where for where, table in made.items() if table not in TABLES] == []
+    assert [name for name, count in Counter(NAMES).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("rule", all_rules(), ids=NAMES)

@@ -159,6 +159,11 @@ NUMPY_UNARY = {
 }
 
 
+def test_every_transcendental_function_of_numpy_is_compared_with_it():
+    rows = [row for row in SCALARS.values() if row.cost == TRANSCENDENTAL and row.arity == 1]
+    assert {row.name for row in rows if row.spelling} <= set(NUMPY_UNARY)
+
+
 @pytest.mark.parametrize("kind", FLOATS)
 @pytest.mark.parametrize("name", NUMPY_UNARY)
 def test_special_values_are_those_of_numpy(name, kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import optree
@@ -373,6 +374,11 @@ def test_network_functions(name):
     np.testing.assert_allclose(grad(total)(x), numeric(total, x), rtol=1e-5, atol=1e-8)
     assert f(x.astype(np.float32)).dtype in (np.float32, np.float64)
     assert trace(nn.softmax, f32[2, 3]).outputs[0].type == f32[2, 3]
+
+
+def test_every_function_of_nn_is_tested_here():
+    source = Path(__file__).read_text("utf-8")
+    assert [name for name in nn.__all__ if f"nn.{name}" not in source] == []
 
 
 def test_gelu():
