@@ -74,8 +74,13 @@ def _product(m: Any, bits: V, window: list[V], f: Format) -> list[V]:
 
 
 def _angle(m: Any, words: list[V], f: Format) -> V:
-    """The fraction of a quadrant, from -1/2 to 1/2, in radians; 2 bits of words precede it."""
+    """The fraction of a quadrant, from -1/2 to 1/2, in radians; 2 bits of words precede it.
+
+    A negative one is complemented: the parts of one sign lose no bits to each other.
+    """
     pairs = [((a << 2) | (b >> 30)) & _LOW for a, b in zip(words, words[1:], strict=False)]
+    negative = pairs[0] >= 0x80000000
+    pairs = [m.where(negative, _LOW - pair, pair) for pair in pairs]
     if f.kind == "f32":
         first, second = pairs[0], pairs[1]
         lead, cut = m.as_kind(m.cast(first, "u32"), "i32"), 8
@@ -89,7 +94,8 @@ def _angle(m: Any, words: list[V], f: Format) -> V:
     high = m.cast((lead >> cut) << cut, f.kind) * 2.0**-size
     middle = m.cast(m.cast(middle, f.integer), f.kind) * 2.0 ** -(size + step)
     low = middle + m.cast(m.cast(rest, f.integer), f.kind) * 2.0 ** -(size + 2 * step)
-    return m.mad(high, f.half_pi[0], m.mad(high, f.half_pi[1], low * f.half_pi[0]))
+    angle = m.mad(high, f.half_pi[0], m.mad(high, f.half_pi[1], low * f.half_pi[0]))
+    return m.where(negative, -angle, angle)
 
 
 def _reduce(m: Any, a: V, f: Format) -> tuple[V, V]:

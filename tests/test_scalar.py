@@ -116,6 +116,22 @@ def test_sine_of_the_argument_that_cancels_most():
         assert ulp_error(evaluate("cos", x), exact) <= SCALARS["cos"].ulp[1]
 
 
+@pytest.mark.parametrize(
+    "name, kind, x",
+    [
+        ("cos", "float32", 1.2614587862244266e38),
+        ("cos", "float64", 9.312926614229972e204),
+        ("sin", "float64", 4.336942890218477e20),
+    ],
+)
+def test_sine_of_an_angle_just_below_a_multiple_of_a_quadrant(name, kind, x):
+    """The parts of a fraction of -2**-26 or -2**-58 do not cancel, where floors would."""
+    with mpmath.workprec(1300):
+        exact = [getattr(mpmath, name)(mpmath.mpf(x))]
+        found = evaluate(name, np.array([x], kind))
+        assert ulp_error(found, exact) <= SCALARS[name].ulp[kind == "float64"]
+
+
 def specials(kind: str) -> np.ndarray:
     info = np.finfo(kind)
     tiny, huge = float(info.smallest_subnormal), float(info.max)
