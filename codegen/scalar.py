@@ -94,7 +94,7 @@ _ROWS = (
     _transcendental(elementary.log1p, (2.0, 2.0)),
     _transcendental(elementary.log2, (0.6, 0.6)),
     _transcendental(elementary.log10, (0.6, 0.6)),
-    _transcendental(elementary.tanh, (2.5, 2.5)),
+    _transcendental(elementary.tanh, (2.7, 2.7)),
     _transcendental(elementary.erf, (1.5, 1.5), numpy=""),
     _transcendental(trigonometry.sin, (1.6, 1.6)),
     _transcendental(trigonometry.cos, (1.6, 1.6)),

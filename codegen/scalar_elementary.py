@@ -44,8 +44,8 @@ def clamp(m: Any, x: V, low: float, high: float) -> V:
     return m.where(x > high, high, m.where(x < low, low, x))
 
 
-def reduce_exponent(m: Any, x: V, low: V | None = None) -> tuple[V, V]:
-    """(k, e**r - 1) with x + low = k ln2 + r and |r| <= ln2 / 2, for x in exp's range.
+def exponent_parts(m: Any, x: V, low: V | None = None) -> tuple[V, V, V]:
+    """(k, r, q), x + low = k ln2 + r, |r| <= ln2 / 2, e**r = 1 + r + q r**2, x in exp's range.
 
     The integer is read off the bits of a sum, so that NaN passes with no undefined conversion.
     """
@@ -56,8 +56,22 @@ def reduce_exponent(m: Any, x: V, low: V | None = None) -> tuple[V, V]:
     r = m.mad(n, -f.ln2_low, r)
     if low is not None:
         r = r + low
-    q = polynomial(m, r, f.exp)
-    return m.bits(shifted) - f.magic_bits, m.mad(q, r * r, r)
+    return m.bits(shifted) - f.magic_bits, r, polynomial(m, r, f.exp)
+
+
+def reduce_exponent(m: Any, x: V, low: V | None = None) -> tuple[V, V]:
+    """k of `exponent_parts`, and e**r - 1."""
+    k, r, q = exponent_parts(m, x, low)
+    return k, m.mad(q, r * r, r)
+
+
+def scaled_expm1(m: Any, r: V, q: V, s: V, one: float) -> V:
+    """s e**r - one, by r and q of `exponent_parts`, for a power of two s near e**-r.
+
+    The largest parts come together first: e**r - 1, rounded, would err by more where s is 2
+    and what remains of the sum is small.
+    """
+    return m.mad(q * (r * r), s, m.mad(r, s, s - one))
 
 
 def scale(m: Any, x: V, k: V, f: Format) -> V:
@@ -74,10 +88,10 @@ def exp(m: Any, x: V) -> V:
 
 def expm1(m: Any, x: V) -> V:
     f = format_of(m, x)
-    k, p = reduce_exponent(m, clamp(m, x, f.expm1_low, f.exp_range[1]))
+    k, r, q = exponent_parts(m, clamp(m, x, f.expm1_low, f.exp_range[1]))
     # Half of the result first: 2**k itself would overflow one step before the result does.
     s = power_of_two(m, k - 1, f)
-    half = m.mad(p, s, s - 0.5)
+    half = scaled_expm1(m, r, q, s, 0.5)
     # Half of a subnormal result would lose its last bit.
     return m.where(m.abs(x) < f.smallest_normal, x, half + half)
 
@@ -86,9 +100,8 @@ def tanh(m: Any, x: V) -> V:
     f = format_of(m, x)
     a = m.abs(x)
     a = m.where(a > f.tanh_high, f.tanh_high, a)
-    k, p = reduce_exponent(m, a + a)
-    s = power_of_two(m, k, f)
-    t = m.mad(p, s, s - 1.0)
+    k, r, q = exponent_parts(m, a + a)
+    t = scaled_expm1(m, r, q, power_of_two(m, k, f), 1.0)
     return m.copysign(t / (t + 2.0), x)
 
 
