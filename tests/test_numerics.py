@@ -332,6 +332,16 @@ def test_the_gradient_of_expm1_is_exp_to_the_end(dtype: Any) -> None:
         np.testing.assert_allclose(got, exact, rtol=4 * float(np.finfo(dtype).eps))
 
 
+def test_derivatives_of_gelu_by_tanh_where_its_sigmoid_is_almost_1() -> None:
+    x = np.linspace(-8, 8, 4001, dtype=np.float32)
+    first = graphc.grad(lambda v: nn.gelu(v, approximate="tanh").sum())
+    second = graphc.grad(lambda v: first(v).sum())
+    for derivative, ulps in ((first, 3), (second, 6)):
+        compiled = graphc.compile(derivative, target="cpu")
+        error = np.abs(compiled(x) - compiled(x.astype(np.float64)))
+        assert error.max() <= ulps * np.finfo(np.float32).eps
+
+
 def test_derivatives_of_erf_vanish_at_infinity() -> None:
     x = np.array([-np.inf, -1e200, -30.0, 30.0, 31.0, np.inf])
     d: Any = gnp.erf
