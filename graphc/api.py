@@ -33,6 +33,7 @@ from graphc.errors import ArgumentError, SignatureError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
+from graphc.runtime.cores import thread_count
 from graphc.tracing import Traced, trace_call
 
 LOG = logging.getLogger("graphc")
@@ -64,6 +65,7 @@ def compile(
     donate: Sequence[str] | str | None = None,
     options: Options | None = None,
     device: Device | None = None,
+    threads: int | None = None,
 ) -> Any:
     """Compile `fn` for a target: `cpu`, `cuda`, or `auto` (CUDA where there is a device).
 
@@ -83,6 +85,9 @@ def compile(
     stay as they are; so do all where the call raises an error of a check. An interrupt (Ctrl-C)
     comes before all updates or after them, and then the results are lost.
 
+    On the CPU a call shares its kernels among `threads` threads, by default as many as the process
+    has cores; results do not depend on it.
+
     A function that is compiled already is compiled anew, and what is not given here is as there.
     """
     said = {
@@ -91,6 +96,7 @@ def compile(
         "donate": donate,
         "options": options,
         "device": device,
+        "threads": threads,
     }
     given: dict[str, Any] = {name: v for name, v in said.items() if v is not None}
     if fn is None:
@@ -173,12 +179,14 @@ class Compiled:
         donate: Sequence[str] | str = (),
         options: Options | None = None,
         device: Device | None = None,
+        threads: int | None = None,
     ) -> None:
         _check_kinds(fn, options, device)
         functools.update_wrapper(self, fn)
         self.__name__ = getattr(fn, "__name__", function_name(fn))
         self.function = fn
         self.options = options or Options()
+        self.threads = None if threads is None else thread_count(threads)
         self.static = parameters_named(fn, "static", static)
         self.donate = parameters_named(fn, "donate", donate)
         both = set(self.static) & set(self.donate)
@@ -255,7 +263,7 @@ class Compiled:
         traced, lowered = self._lower(arguments, self.device)
         direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
         direct = direct and len(traced.sources) == len(arguments.leaves)
-        entry = _Entry(traced, lowered.compile(), lowered, direct)
+        entry = _Entry(traced, lowered.compile(threads=self.threads), lowered, direct)
         LOG.info(
             "%s: compiled for %s, %d steps",
             traced.graph.name,
@@ -312,6 +320,7 @@ class Compiled:
             "donate": self.donate,
             "options": self.options,
             "device": self._given_device,
+            "threads": self.threads,
         }
 
     def __copy__(self) -> Compiled:

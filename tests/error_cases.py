@@ -1230,4 +1230,7 @@ optim.adam_init({"w": graphc.f32[3]})
 
 # compile_device_of_another_target
 graphc.compile(lambda x: x, target="cpu", device=graphc.device.H100)
+
+# compile_no_threads
+graphc.compile(lambda x: x, threads=0)
 """

@@ -203,3 +203,11 @@ def test_the_device_that_was_found_is_not_pickled() -> None:
 def test_what_has_no_name_is_not_pickled() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(graphc.compile(lambda x: x + 1, target="cpu"))
+
+
+def test_threads_are_those_that_were_asked_for() -> None:
+    made = graphc.compile(lambda x: x * 2, target="cpu", threads=3)
+    assert np.array_equal(made(A), A * 2)
+    (entry,) = made._entries.values()
+    assert entry.executable.threads == 3
+    assert graphc.compile(made).threads == 3

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from graphc.errors import ArgumentError
+
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -15,6 +17,15 @@ def core_numbers() -> frozenset[int]:
         return frozenset(os.sched_getaffinity(os.getpid()))
     except AttributeError:
         return frozenset()
+
+
+def thread_count(threads: int | None) -> int:
+    """The threads that share a kernel: the usable cores if it is None; raises ArgumentError."""
+    if threads is None:
+        return usable_cores()
+    if type(threads) is not int or threads < 1:
+        raise ArgumentError(f"threads must be an int of at least 1, not {threads!r}")
+    return threads
 
 
 def usable_cores(quota_file: Path = _QUOTA) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graphc import _lazy
 from graphc.codegen.plan import Launch, Place, Plan, StepKind
-from graphc.errors import ArgumentError, OutOfMemory, RuntimeFault, wrong_count
+from graphc.errors import OutOfMemory, RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
     LAYOUT,
@@ -31,7 +31,7 @@ from graphc.runtime.buffers import (
     as_bytes,
     in_units,
 )
-from graphc.runtime.cores import usable_cores
+from graphc.runtime.cores import thread_count
 from graphc.runtime.faults import fault_of
 from graphc.runtime.library import Blas, blas
 from graphc.runtime.pool import POOL, ThreadPool
@@ -124,10 +124,8 @@ class Executable:
         pool: ThreadPool = POOL,
         library: Callable[[], Blas | None] = blas,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise ArgumentError(f"threads must be an int of at least 1, not {threads!r}")
+        self.threads = thread_count(threads)
         self.kernels = compile_kernels(plan) if kernels is None else kernels
-        self.threads = usable_cores() if threads is None else threads
         self.pool = pool
         self.plan = plan = spread_outputs(plan)
         self.constants = _constants(plan)
