@@ -11,11 +11,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import optree
 
 from graphc import _lazy
 from graphc.arguments import (
@@ -29,7 +25,8 @@ from graphc.arguments import (
 )
 from graphc.device import H100, Device
 from graphc.dtypes import Type
-from graphc.errors import ArgumentError, SignatureError, TargetError
+from graphc.entries import Entry, Structure, orders_of
+from graphc.errors import ArgumentError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
@@ -106,61 +103,6 @@ def compile(
     return Compiled(fn, **given)
 
 
-@dataclass(eq=False)
-class _Entry:
-    """One signature, compiled.
-
-    `direct` says that the leaves are the graph's inputs as they are.
-    """
-
-    traced: Traced
-    executable: Any
-    lowered: Lowered
-    direct: bool
-
-    def exactly(self, leaves: Sequence[Any]) -> Any:
-        """The result if the leaves are arrays of this signature; None otherwise."""
-        if not set(map(type, leaves)) <= {self.executable.array_type}:
-            return None
-        try:
-            results = self.executable(leaves)
-        except SignatureError:
-            return None
-        return optree.tree_unflatten(self.traced.out_tree, results)
-
-    def run(self, leaves: Sequence[Any]) -> Any:
-        inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
-        return optree.tree_unflatten(self.traced.out_tree, self.executable(inputs))
-
-
-@dataclass(frozen=True, eq=False)
-class _Structure:
-    """The structure of a call's positional arguments, and what was compiled for it.
-
-    `plain` says that no dict and no node of the user's is in it; `orders` are its `_orders`.
-    """
-
-    spec: optree.PyTreeSpec
-    entry: _Entry
-    plain: bool
-    orders: Any
-
-    @staticmethod
-    def of(args: Any, entry: _Entry) -> _Structure:
-        spec = optree.tree_structure(args)
-        return _Structure(spec, entry, _is_plain(spec), _orders(args))
-
-    def leaves_of(self, args: Any) -> list[Any] | None:
-        """The leaves of arguments of this structure; None for others."""
-        if self.plain:
-            try:
-                return self.spec.flatten_up_to(args)
-            except ValueError:
-                return None
-        leaves, spec = optree.tree_flatten(args)
-        return leaves if spec == self.spec and _orders(args) == self.orders else None
-
-
 class Compiled:
     """A function that compiles itself for every signature it is called with.
 
@@ -202,8 +144,8 @@ class Compiled:
                 help="leave out target=, or device=",
             )
         self._given_device = self._device = device
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._last: _Structure | None = None
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._last: Structure | None = None
         self._lock = threading.RLock()
         self._warned = False
         if hasattr(os, "register_at_fork"):
@@ -242,7 +184,7 @@ class Compiled:
         arguments = bind(self.function, args, kwargs, self.static)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
         static = tuple((n, exact_key(v)) for n, v in arguments.static)
-        orders = _orders((args, kwargs))
+        orders = orders_of((args, kwargs))
         key = (arguments.tree, static, types, orders)
         entry = self._entries.get(key)
         if entry is None:
@@ -251,7 +193,7 @@ class Compiled:
         else:
             self._touch(key)
         if not kwargs and not self.static and entry.direct:
-            self._last = _Structure.of(args, entry)
+            self._last = Structure.of(args, entry)
         return entry.run(arguments.leaves)
 
     def _touch(self, key: Key) -> None:
@@ -259,11 +201,11 @@ class Compiled:
             if key in self._entries:
                 self._entries.move_to_end(key)
 
-    def _compile(self, key: Key, arguments: Arguments) -> _Entry:
+    def _compile(self, key: Key, arguments: Arguments) -> Entry:
         traced, lowered = self._lower(arguments, self.device)
         direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
         direct = direct and len(traced.sources) == len(arguments.leaves)
-        entry = _Entry(traced, lowered.compile(threads=self.threads), lowered, direct)
+        entry = Entry(traced, lowered.compile(threads=self.threads), lowered, direct)
         LOG.info(
             "%s: compiled for %s, %d steps",
             traced.graph.name,
@@ -357,35 +299,6 @@ def _check_kinds(fn: object, options: object, device: object) -> None:
             f"device is a graphc.device.Device, not {device!r}",
             help='target="cpu" or target="cuda" names a kind of device',
         )
-
-
-def _is_plain(spec: optree.PyTreeSpec) -> bool:
-    """Whether a structure is of tuples, named tuples and lists alone.
-
-    `flatten_up_to`, which is many times faster than to flatten and to compare, then tells it from
-    every other one but those that go on below a leaf, which `_Entry.exactly` refuses. It would take
-    one kind of dict for another.
-    """
-    kind = spec.type
-    known = kind in (None, type(None), tuple, list) or optree.is_namedtuple_class(kind)
-    return known and all(map(_is_plain, spec.children()))
-
-
-def _orders(tree: Any) -> Any:
-    """The keys of every dict in their order, which structures do not tell; empty without dicts."""
-    if isinstance(tree, dict):
-        parts: Any = tree.values()
-    else:
-        known = isinstance(tree, (list, tuple))
-        parts = tree if known else optree.tree_flatten_one_level(tree)[0]
-    found = [
-        _orders(part)
-        for part in parts
-        if type(part) is not np.ndarray and not optree.tree_is_leaf(part)
-    ]
-    if isinstance(tree, dict) and tree:
-        return (tuple(tree), *found)
-    return tuple(found) if any(found) else ()
 
 
 def _difference(signatures: Sequence[tuple[Any, ...]], names: Sequence[str]) -> str:

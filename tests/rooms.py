@@ -30,9 +30,10 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (9, ("lowered",)),
-    (10, ("api", "debug", "output")),
-    (11, ("__main__", "cli")),
-    (12, ("",)),  # `graphc` itself
+    (10, ("entries",)),
+    (11, ("api", "debug", "output")),
+    (12, ("__main__", "cli")),
+    (13, ("",)),  # `graphc` itself
 )
 
 HEAVY = frozenset(

@@ -1,0 +1,98 @@
+"""What was compiled for one signature of a function, and how a call is told to be of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from graphc.errors import SignatureError
+from graphc.lowered import Lowered
+from graphc.tracing import Traced
+
+
+@dataclass(eq=False)
+class Entry:
+    """One signature, compiled.
+
+    `direct` says that the leaves are the graph's inputs as they are.
+    """
+
+    traced: Traced
+    executable: Any
+    lowered: Lowered
+    direct: bool
+
+    def exactly(self, leaves: Sequence[Any]) -> Any:
+        """The result if the leaves are arrays of this signature; None otherwise."""
+        if not set(map(type, leaves)) <= {self.executable.array_type}:
+            return None
+        try:
+            results = self.executable(leaves)
+        except SignatureError:
+            return None
+        return optree.tree_unflatten(self.traced.out_tree, results)
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
+        return optree.tree_unflatten(self.traced.out_tree, self.executable(inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The structure of a call's positional arguments, and what was compiled for it.
+
+    `plain` says that no dict and no node of the user's is in it; `orders` are its `orders_of`.
+    """
+
+    spec: optree.PyTreeSpec
+    entry: Entry
+    plain: bool
+    orders: Any
+
+    @staticmethod
+    def of(args: Any, entry: Entry) -> Structure:
+        spec = optree.tree_structure(args)
+        return Structure(spec, entry, _is_plain(spec), orders_of(args))
+
+    def leaves_of(self, args: Any) -> list[Any] | None:
+        """The leaves of arguments of this structure; None for others."""
+        if self.plain:
+            try:
+                return self.spec.flatten_up_to(args)
+            except ValueError:
+                return None
+        leaves, spec = optree.tree_flatten(args)
+        return leaves if spec == self.spec and orders_of(args) == self.orders else None
+
+
+def _is_plain(spec: optree.PyTreeSpec) -> bool:
+    """Whether a structure is of tuples, named tuples and lists alone.
+
+    `flatten_up_to`, which is many times faster than to flatten and to compare, then tells it from
+    every other one but those that go on below a leaf, which `Entry.exactly` refuses. It would take
+    one kind of dict for another.
+    """
+    kind = spec.type
+    known = kind in (None, type(None), tuple, list) or optree.is_namedtuple_class(kind)
+    return known and all(map(_is_plain, spec.children()))
+
+
+def orders_of(tree: Any) -> Any:
+    """The keys of every dict in their order, which structures do not tell; empty without dicts."""
+    if isinstance(tree, dict):
+        parts: Any = tree.values()
+    else:
+        known = isinstance(tree, (list, tuple))
+        parts = tree if known else optree.tree_flatten_one_level(tree)[0]
+    found = [
+        orders_of(part)
+        for part in parts
+        if type(part) is not np.ndarray and not optree.tree_is_leaf(part)
+    ]
+    if isinstance(tree, dict) and tree:
+        return (tuple(tree), *found)
+    return tuple(found) if any(found) else ()
