@@ -117,7 +117,10 @@ def _options(args: argparse.Namespace, chosen: Chosen) -> Options:
 def _graphs(graph: Graph, gradient: bool, say: Say) -> Iterator[tuple[str, Graph]]:
     """The graph, and its gradient unless it is one: by all float inputs, or the vjp."""
     yield "trace", graph
-    if not gradient or any(node.order for node in graph.nodes):
+    if not gradient:
+        return
+    if any(node.order for node in graph.nodes):
+        say(f"{graph.name} takes a gradient already and gets no other")
         return
     wrt = [i for i, v in enumerate(graph.inputs) if v.type.dtype.is_float]
     if not wrt:
@@ -204,6 +207,11 @@ def _write(args: argparse.Namespace, works: Sequence[Work], folder: Path, say: S
 def _ccs(args: argparse.Namespace, device: Device, say: Say) -> Sequence[CC]:
     """The capabilities for which PTX is written; none, and a line why, without the tools."""
     if not device.is_cuda:
+        if args.cc:
+            raise ArgumentError(
+                "--cc is about PTX, of which there is none for the cpu",
+                help="add --target cuda",
+            )
         return ()
     try:
         _lazy.load("graphc.codegen.numba_cuda").check_tools()

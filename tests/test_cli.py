@@ -741,3 +741,11 @@ def test_streams_may_be_closed(model: Path, closed: str) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("graphc ir 1" if closed == "2>&-" else "")
     assert "Traceback" not in done.stderr and ("target" in done.stderr) == (closed == ">&-")
+
+
+def test_capabilities_are_for_cuda_where_the_target_is_found(
+    model: Path, fixed_cpu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", "layer.py", "-o", "out", "--cc", "75"]) == 1
+    assert "add --target cuda" in capsys.readouterr().err
+    assert not Path("out").exists()
