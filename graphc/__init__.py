@@ -1,4 +1,12 @@
-"""A static graph compiler: NumPy-style Python functions in, fused Numba kernels out."""
+"""A static graph compiler: NumPy-style Python functions in, fused Numba kernels out.
+
+- `compile` makes of a function one that compiles itself; `.lower(...)` of that shows every stage.
+- `grad`, `value_and_grad` and `vjp` take gradients; `stop_gradient` ends them.
+- `graphc.numpy`, `graphc.nn` and `graphc.optim` are what such functions are written with, besides
+  NumPy itself.
+- `f32[64, 784]` and the other dtypes make types of arrays; `Options` are those of `compile`.
+- `trace` gives a function's graph, `parse` reads one from its text.
+"""
 
 from __future__ import annotations
 
