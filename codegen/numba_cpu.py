@@ -9,7 +9,6 @@ internals are used here and in no other CPU file; tried with Numba 0.68.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typing import templates
 
+from graphc import _lazy
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
 from graphc.codegen.layout import Layout, compile_error, layout_of
@@ -32,13 +32,8 @@ from graphc.codegen.transform import Vocabulary, rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 
-if hasattr(os, "register_at_fork"):
-    # A fork waits for a compilation under way: the child would have its locks but not its thread.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+_lazy.llvm()  # whoever has the compiler takes its lock, so forks do so in this order
+_lazy.hold_over_forks(global_compiler_lock)
 
 __all__ = ["CompiledKernel", "compile_cpu", "load_kernels"]
 

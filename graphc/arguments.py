@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from graphc import _lazy
 from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
 from graphc.errors import ArgumentError, SignatureError, TypeMismatch, unexpected, written
 from graphc.ir import Loc
@@ -209,7 +210,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
         return type(leaf)
     if isinstance(leaf, Tracer):
         return leaf.type
-    if isinstance(leaf, (np.ma.MaskedArray, np.matrix)):
+    if isinstance(leaf, (_lazy.load("numpy.ma").MaskedArray, np.matrix)):
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__}, which has rules of its own",
             help="np.asarray(...) of it is a plain array",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from graphc import _lazy
 from graphc.dtypes import Dim, DType, Type, dtype, f64
 from graphc.errors import (
     LONGEST_BITS,
@@ -182,7 +183,7 @@ class Trace:
             return value if value.trace is self else self._capture(value)
         if type(value) in promote.Number:
             return value
-        if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        if isinstance(value, (_lazy.load("numpy.ma").MaskedArray, np.matrix)):
             raise TypeMismatch(
                 f"a {type(value).__name__} has rules of its own, which a graph does not have",
                 help="np.asarray(...) of it is a plain array",

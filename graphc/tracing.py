@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from graphc import _lazy
 from graphc.arguments import (
     WEAK,
     Arguments,
@@ -209,13 +210,13 @@ class _random_state_watched:
         self.fn = fn
 
     def __enter__(self) -> None:
-        self.before = np.random.get_state(legacy=False)
+        self.before = _lazy.load("numpy.random").get_state(legacy=False)
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
-        after = np.random.get_state(legacy=False)
+        after = _lazy.load("numpy.random").get_state(legacy=False)
         if _equal_state(self.before, after):
             return
-        np.random.set_state(self.before)
+        _lazy.load("numpy.random").set_state(self.before)
         if kind is None:
             raise ArgumentError(
                 f"{function_name(self.fn)} draws from NumPy's global random generator, which "

@@ -64,6 +64,7 @@ UPWARD: dict[tuple[str, str], str] = {
 
 # Module-level state, by file and name, and why it is there.
 STATE: dict[tuple[str, str], str] = {
+    ("graphc/_lazy.py", "_HELD"): "the locks for which a fork waits",
     ("graphc/api.py", "_COMPILED"): "whose locks a forked child renews",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
     ("graphc/kinds.py", "REGISTRY"): "every kind registers the record that it makes",

@@ -22,7 +22,7 @@ _CUDA_ACCESS = 16
 @cache
 def cpu() -> Device:
     """This machine's processor: usable cores, vector width, half its L2 for a chunk."""
-    binding = _lazy.load("llvmlite.binding")
+    binding = _lazy.llvm()
     return Device(
         "cpu",
         binding.get_host_cpu_name(),
@@ -58,8 +58,9 @@ def caches(folder: Path = _CACHES) -> dict[int, int]:
 def cuda_devices() -> tuple[Device, ...]:
     """The CUDA devices of this machine; none where the packages or the driver are missing."""
     try:
-        core = load_core()
-        return tuple(cuda_record(device) for device in core.Device.get_all_devices())
+        with _lazy.importing:  # cuda.core has a lock, which a fork would leave taken
+            core = load_core()
+            return tuple(cuda_record(device) for device in core.Device.get_all_devices())
     except Exception:  # TargetError without the package; anything without a driver
         return ()
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc import _lazy
 from graphc.codegen.plan import Gemm
 
 Array = NDArray[Any]
@@ -35,14 +36,8 @@ _THREADS = "OPENBLAS_NUM_THREADS"
 _OPENMP = 2
 """What `openblas_get_parallel` says of a build with OpenMP."""
 
-_loading = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    # A fork waits for a load under way: the child would have the lock but not its thread.
-    os.register_at_fork(
-        before=_loading.acquire,
-        after_in_parent=_loading.release,
-        after_in_child=_loading.release,
-    )
+_loading = threading.RLock()
+_lazy.hold_over_forks(_loading)
 
 
 @dataclass(frozen=True)
