@@ -44,6 +44,23 @@ def test_it_has_one_thread_and_leaves_numpys_count_and_the_environment_alone(num
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("before", [None, "7"])
+def test_only_libraries_see_the_variable_for_the_load(before, monkeypatch):
+    def seen() -> bytes | None:
+        return getenv(b"GRAPHC_SOME_VARIABLE")
+
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    if before is not None:
+        monkeypatch.setenv("GRAPHC_SOME_VARIABLE", before)
+    python, outside = dict(os.environ), seen()
+    with library._environment("GRAPHC_SOME_VARIABLE", "1"):
+        assert seen() == b"1"
+        assert dict(os.environ) == python
+    assert seen() == outside
+    assert dict(os.environ) == python
+
+
 @pytest.mark.parametrize("memory", ["no", "unusable"])
 def test_without_files_in_memory_a_temporary_one_is_loaded(
     numpys_blas, memory, tmp_path, monkeypatch

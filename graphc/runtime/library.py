@@ -97,15 +97,16 @@ def _load_again(path: str) -> Blas | None:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
+    """The variable as libraries see it; not in os.environ, which other threads may be copying."""
     before = os.environ.get(name)
-    os.environ[name] = value
+    os.putenv(name, value)
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(name, None)
+            os.unsetenv(name)
         else:
-            os.environ[name] = before
+            os.putenv(name, before)
 
 
 def second_instance(path: str) -> ctypes.CDLL:
