@@ -81,7 +81,7 @@ def test_without_files_in_memory_a_temporary_one_is_loaded(
 def test_where_it_cannot_be_loaded_again_numpy_multiplies_and_a_warning_says_so(
     numpys_blas, monkeypatch
 ):
-    def refused(path):
+    def refused(path, load):
         raise OSError("no room")
 
     monkeypatch.setattr(library, "second_instance", refused)
@@ -95,7 +95,7 @@ def test_a_library_that_does_not_keep_to_one_thread_is_not_taken(
 ):
     made = replace(blas(), **change)
     monkeypatch.setattr(library, "open_blas", lambda opened: made)
-    monkeypatch.setattr(library, "second_instance", lambda path: None)
+    monkeypatch.setattr(library, "second_instance", lambda path, load: None)
     with pytest.warns(UserWarning, match="OpenMP"):
         assert library._loaded.__wrapped__() is None
 

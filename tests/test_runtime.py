@@ -603,9 +603,10 @@ def test_bytes_for_people():
     assert {n: in_units(n) for n in sizes} == sizes
 
 
-def test_threads_must_be_positive():
-    with pytest.raises(ArgumentError, match="at least 1"):
-        Executable(chain(64, 64), kernels(), threads=0)
+@pytest.mark.parametrize("threads", [0, 2**70])
+def test_threads_must_be_positive_and_not_too_many(threads):
+    with pytest.raises(ArgumentError, match="from 1 to 4096"):
+        Executable(chain(64, 64), kernels(), threads=threads)
 
 
 def test_the_wrong_number_of_arrays():

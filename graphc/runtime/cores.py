@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphc.errors import ArgumentError
 
+MOST_THREADS = 4096
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -23,8 +24,8 @@ def thread_count(threads: int | None) -> int:
     """The threads that share a kernel: the usable cores if it is None; raises ArgumentError."""
     if threads is None:
         return usable_cores()
-    if type(threads) is not int or threads < 1:
-        raise ArgumentError(f"threads must be an int of at least 1, not {threads!r}")
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise ArgumentError(f"threads must be an int from 1 to {MOST_THREADS}, not {threads!r}")
     return threads
 
 

@@ -80,8 +80,7 @@ def _loaded() -> Blas | None:
 
 def _load_again(path: str) -> Blas | None:
     try:
-        with _environment(_THREADS, "1"):
-            found = open_blas(second_instance(path))
+        found = open_blas(second_instance(path, _loaded_for_one_thread))
         if found is not None and not found.openmp and found.threads() == 1:
             return found
         reason = "it has the threads of OpenMP"
@@ -93,6 +92,11 @@ def _load_again(path: str) -> Blas | None:
         stacklevel=2,
     )
     return None
+
+
+def _loaded_for_one_thread(file: str) -> ctypes.CDLL:
+    with _environment(_THREADS, "1"):
+        return ctypes.CDLL(file)
 
 
 @contextmanager
@@ -109,26 +113,29 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.putenv(name, before)
 
 
-def second_instance(path: str) -> ctypes.CDLL:
+Load = Callable[[str], ctypes.CDLL]
+
+
+def second_instance(path: str, load: Load = ctypes.CDLL) -> ctypes.CDLL:
     """The shared library at `path`, loaded with data of its own though it may be loaded already.
 
     Loaders know a library by its file, so a copy is loaded: in memory where the system has such
     files, else in a temporary folder. Raises OSError.
     """
     try:
-        return _copy_in_memory(path)
+        return _loaded_from_memory(path, load)
     except (AttributeError, OSError):  # not Linux, or not allowed
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return ctypes.CDLL(shutil.copy(path, folder))
+            return load(shutil.copy(path, folder))
 
 
-def _copy_in_memory(path: str) -> ctypes.CDLL:
+def _loaded_from_memory(path: str, load: Load) -> ctypes.CDLL:
     copy = os.memfd_create(Path(path).name, os.MFD_CLOEXEC)
     try:
         with open(path, "rb") as source, open(copy, "wb", closefd=False) as target:
             shutil.copyfileobj(source, target)
         # Open it stays: the loader would take a later file of this number for this library.
-        return ctypes.CDLL(f"/proc/self/fd/{copy}")
+        return load(f"/proc/self/fd/{copy}")
     except BaseException:
         os.close(copy)
         raise
