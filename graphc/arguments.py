@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optree
@@ -130,12 +131,16 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     if not callable(fn):
         raise TypeMismatch(f"{fn!r} is not a function")
     try:
+        if fn not in _SIGNATURES:
+            _SIGNATURES[fn] = _signature(fn)
+        return _SIGNATURES[fn]
+    except (KeyError, TypeError):  # of one that has no hash or cannot be referred to weakly
         return _signature(fn)
-    except TypeError:
-        return _signature.__wrapped__(fn)
 
 
-@functools.lru_cache(maxsize=1024)
+_SIGNATURES: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
+
+
 def _signature(fn: Any) -> inspect.Signature:
     try:
         return inspect.signature(fn)

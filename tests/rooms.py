@@ -65,6 +65,7 @@ UPWARD: dict[tuple[str, str], str] = {
 # Module-level state, by file and name, and why it is there.
 STATE: dict[tuple[str, str], str] = {
     ("graphc/_lazy.py", "_HELD"): "the locks for which a fork waits",
+    ("graphc/arguments.py", "_SIGNATURES"): "what functions take, as long as they live",
     ("graphc/api.py", "_COMPILED"): "whose locks a forked child renews",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
     ("graphc/kinds.py", "REGISTRY"): "every kind registers the record that it makes",

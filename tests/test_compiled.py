@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import gc
 import pickle
 import warnings
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -203,6 +205,16 @@ def test_the_device_that_was_found_is_not_pickled() -> None:
 def test_what_has_no_name_is_not_pickled() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(graphc.compile(lambda x: x + 1, target="cpu"))
+
+
+def test_a_function_that_is_dropped_is_freed_with_what_it_closes_over() -> None:
+    table = np.arange(3, dtype=np.float32)
+    made = graphc.compile(lambda x: x + table, target="cpu")
+    made(A)
+    held = weakref.ref(made.function)
+    del made
+    gc.collect()
+    assert held() is None
 
 
 def test_threads_are_those_that_were_asked_for() -> None:
