@@ -190,6 +190,12 @@ def _from_specs(
     if isinstance(found, dict):
         by_argument = alone and found and found.keys() <= signature.parameters.keys()
         own = found.get(chosen.name, found.get(function_name(chosen.function)))
+        strangers = [str(name) for name in found if not callable(namespace.get(name))]
+        if own is None and not by_argument and strangers:
+            raise ArgumentError(
+                f"specs() gives the types of {strangers[0]}, which is no function of the file",
+                values=[("functions", chosen.name)] if alone else [],
+            ).at(definition(specs))
         found = own if own is not None else found if by_argument else ()
     elif not alone:
         raise ArgumentError(

@@ -571,6 +571,7 @@ WRONG: dict[str, list[str]] = {
     "sanitize_folder": ["sanitize", "folder"],
     "no_utf8": ["compile", "binary.py"],
     "specs_are_no_tuple": ["compile", "number.py"],
+    "specs_of_a_stranger": ["compile", "stranger.py"],
     "static_without_value": ["compile", "static.py", "--arg", "n=f32[3]"],
     "output_below_a_file": ["compile", "layer.py", "--target", "cpu", "-o", "layer.py/out"],
     "run_unnamed_array": ["run", "good.ir", "--inputs", "one.npy"],
@@ -682,6 +683,8 @@ def mistakes(model: Path) -> None:
     Path("size.ir").write_text(head + "    return x\n")
     one = "import graphc\n\n@graphc.compile{}\ndef f(x{}):\n    return x\n"
     Path("number.py").write_text(one.format("", "") + "\ndef specs():\n    return 3\n")
+    stranger = '\ndef specs():\n    return {"g": (graphc.f32[3],)}\n'
+    Path("stranger.py").write_text(one.format("", "") + stranger)
     Path("static.py").write_text(one.format("(static='n')", ": graphc.f32[3], n"))
 
 
