@@ -10,6 +10,7 @@ import time
 import pytest
 
 from graphc import _lazy
+from graphc.runtime import library
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 QUIET = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
@@ -52,8 +53,9 @@ def test_a_fork_waits_for_an_import(slow):
 
 @FORKS
 @QUIET
-def test_a_fork_waits_for_llvm_though_nobody_has_the_compiler():
-    lock = _lazy.llvm().ffi.lib._lock._lock
+@pytest.mark.parametrize("whose", ["llvm's, though nobody has the compiler", "the library's"])
+def test_a_fork_waits_for_whoever_has_a_lock(whose):
+    lock = library._loading if "library" in whose else _lazy.llvm().ffi.lib._lock._lock
     taken, release = threading.Event(), threading.Event()
 
     def hold() -> None:

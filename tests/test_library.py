@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 from dataclasses import replace
 
 import pytest
@@ -98,28 +97,6 @@ def test_a_library_that_does_not_keep_to_one_thread_is_not_taken(
     monkeypatch.setattr(library, "second_instance", lambda path, load: None)
     with pytest.warns(UserWarning, match="OpenMP"):
         assert library._loaded.__wrapped__() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-def test_a_fork_waits_for_a_load_under_way():
-    loading, release = threading.Event(), threading.Event()
-
-    def load() -> None:
-        with library._loading:
-            loading.set()
-            release.wait(30)
-
-    loader = threading.Thread(target=load)
-    loader.start()
-    loading.wait(30)
-    threading.Timer(0.2, release.set).start()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if library._loading.acquire(timeout=5) else 1)
-    assert release.is_set()
-    assert os.waitpid(child, 0)[1] == 0
-    loader.join(30)
 
 
 def test_a_library_without_products_is_not_taken():
