@@ -17,12 +17,12 @@ from graphc.kinds import operation
 
 def one_number(array: Any) -> Any:
     """The number that all elements are, bit for bit; None if they differ or there are none."""
-    array = np.ascontiguousarray(array)
-    if array.size == 0:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    first, last = flat[:1], flat[-1:]
+    # The ends tell most arrays from such, and spare them two copies.
+    if flat.size == 0 or first.tobytes() != last.tobytes():
         return None
-    first = array.reshape(-1)[:1]
-    same = array.tobytes() == first.tobytes() * array.size
-    return first.item() if same else None
+    return first.item() if flat.tobytes() == first.tobytes() * flat.size else None
 
 
 class Constant:
