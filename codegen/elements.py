@@ -72,7 +72,7 @@ class Elements:
 
     def own_index(self, value: Value) -> tuple[Index, ...]:
         """A value's index in terms of its own axes."""
-        return tuple(map(self.axis_index, self.space.of(value)))
+        return tuple(map(self.axis_index, self.space.axes[value]))
 
     def is_inner(self, value: Value) -> bool:
         """Whether a value differs along the inner axes."""
