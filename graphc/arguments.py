@@ -17,8 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optree
 
-from graphc import _lazy
-from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible
+from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible, is_masked
 from graphc.errors import ArgumentError, SignatureError, TypeMismatch, unexpected, written
 from graphc.ir import Loc
 from graphc.naming import identifier, leaf_paths
@@ -215,7 +214,7 @@ def leaf_type(name: str, leaf: Any) -> Type | type:
         return type(leaf)
     if isinstance(leaf, Tracer):
         return leaf.type
-    if isinstance(leaf, (_lazy.load("numpy.ma").MaskedArray, np.matrix)):
+    if is_masked(leaf) or isinstance(leaf, np.matrix):
         raise SignatureError(
             f"the argument {name} is a {type(leaf).__name__}, which has rules of its own",
             help="np.asarray(...) of it is a plain array",

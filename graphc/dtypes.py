@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from graphc import _lazy
 from graphc.errors import AxisError, ShapeError, TypeMismatch, written
 
 
@@ -129,6 +130,14 @@ def dtype(value: object) -> DType:
             help="the dtypes are " + ", ".join(DTYPES),
         )
     return found
+
+
+def is_masked(value: object) -> bool:
+    """Whether a value is a masked array of NumPy's, which loads their module on first use."""
+    # Plain arrays come often, and are told without the module.
+    return type(value) is not np.ndarray and isinstance(
+        value, _lazy.load("numpy.ma").MaskedArray
+    )
 
 
 def dtype_text(native: object) -> str:

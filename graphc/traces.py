@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc import _lazy
-from graphc.dtypes import Dim, DType, Type, dtype, f64
+from graphc.dtypes import Dim, DType, Type, dtype, f64, is_masked
 from graphc.errors import (
     LONGEST_BITS,
     ArgumentError,
@@ -183,7 +182,7 @@ class Trace:
             return value if value.trace is self else self._capture(value)
         if type(value) in promote.Number:
             return value
-        if isinstance(value, (_lazy.load("numpy.ma").MaskedArray, np.matrix)):
+        if is_masked(value) or isinstance(value, np.matrix):
             raise TypeMismatch(
                 f"a {type(value).__name__} has rules of its own, which a graph does not have",
                 help="np.asarray(...) of it is a plain array",

@@ -210,13 +210,14 @@ class _random_state_watched:
         self.fn = fn
 
     def __enter__(self) -> None:
-        self.before = _lazy.load("numpy.random").get_state(legacy=False)
+        self.random = _lazy.load("numpy.random")
+        self.before = self.random.get_state(legacy=False)
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
-        after = _lazy.load("numpy.random").get_state(legacy=False)
+        after = self.random.get_state(legacy=False)
         if _equal_state(self.before, after):
             return
-        _lazy.load("numpy.random").set_state(self.before)
+        self.random.set_state(self.before)
         if kind is None:
             raise ArgumentError(
                 f"{function_name(self.fn)} draws from NumPy's global random generator, which "

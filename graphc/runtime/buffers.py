@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc import _lazy
-from graphc.dtypes import DType, Type, dtype_text
+from graphc.dtypes import DType, Type, dtype_text, is_masked
 from graphc.errors import SignatureError
 
 ALIGNMENT = 64
@@ -188,7 +187,7 @@ def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
 
 def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
     """Any accepted object as an ndarray proper, of whatever dtype and shape it has."""
-    if isinstance(value, _lazy.load("numpy.ma").MaskedArray):
+    if is_masked(value):
         raise _misfit(
             f"{function}: argument {name} is a masked array",
             type,
