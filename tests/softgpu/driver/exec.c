@@ -1,0 +1,379 @@
+/* Executable graphs: nodes in an order, of the orders that are allowed the most surprising one.
+ *
+ * A program never changes while a launch of it is in a queue: whoever sets parameters changes a copy.
+ */
+#include "driver.h"
+
+struct step {
+  unsigned long long node; /* id of the node that it came from */
+  CUgraphNodeType type;
+  struct work *work;
+  bool disabled;
+};
+struct topology { /* shared by a program and its copies */
+  int references;
+  size_t *order;
+  size_t *from_start, *from; /* of step n: from[from_start[n]] up to from[from_start[n + 1]] */
+};
+struct program {
+  int references;
+  size_t count;
+  struct step *steps; /* in the order in which nodes were made */
+  struct topology *topology;
+  bool auto_free, has_events;
+  struct user_object **objects;
+  size_t object_count;
+};
+struct exec {
+  unsigned long long id, flags;
+  struct program *program;
+  struct point last; /* launches of one exec follow each other */
+};
+
+/* ---- order ---- */
+static struct topology *new_topology(const struct graph *graph) {
+  struct topology *topology = calloc(1, sizeof *topology);
+  size_t edges = 0;
+  for (size_t at = 0; at < graph->count; at++) edges += graph->nodes[at]->from_count;
+  topology->references = 1;
+  topology->order = malloc((graph->count + 1) * sizeof(size_t));
+  topology->from_start = malloc((graph->count + 1) * sizeof(size_t));
+  topology->from = malloc((edges + 1) * sizeof(size_t));
+  edges = 0;
+  for (size_t at = 0; at < graph->count; at++) {
+    topology->from_start[at] = edges;
+    for (size_t n = 0; n < graph->nodes[at]->from_count; n++) {
+      size_t before = 0;
+      while (graph->nodes[before] != graph->nodes[at]->from[n]) before++;
+      topology->from[edges++] = before;
+    }
+  }
+  topology->from_start[graph->count] = edges;
+  return topology;
+}
+
+static void drop_topology(struct topology *topology) {
+  if (--topology->references) return;
+  free(topology->order);
+  free(topology->from_start);
+  free(topology->from);
+  free(topology);
+}
+
+/* Of the nodes that are ready the newest comes first, so a dependency that is missing shows. False: a
+ * circle. */
+static bool find_order(struct topology *topology, size_t count) {
+  size_t *missing = calloc(count + 1, sizeof *missing), done = 0;
+  bool *placed = calloc(count + 1, sizeof *placed);
+  for (size_t at = 0; at < count; at++) missing[at] = topology->from_start[at + 1] - topology->from_start[at];
+  for (size_t at = count; at-- > 0;) {
+    if (placed[at] || missing[at]) continue;
+    placed[at] = true;
+    topology->order[done++] = at;
+    for (size_t later = 0; later < count; later++)
+      for (size_t n = topology->from_start[later]; n < topology->from_start[later + 1]; n++)
+        if (topology->from[n] == at) missing[later]--;
+    at = count; /* look from the newest again */
+  }
+  free(missing);
+  free(placed);
+  return done == count;
+}
+
+/* ---- programs ---- */
+static struct program *keep_program(struct program *program) {
+  program->references++;
+  return program;
+}
+
+void drop_program(struct program *program) {
+  if (!program || --program->references) return;
+  for (size_t at = 0; at < program->count; at++) drop_work(program->steps[at].work);
+  drop_topology(program->topology);
+  drop_objects(program->objects, program->object_count);
+  free(program->steps);
+  free(program);
+}
+
+static struct work *work_of_child(struct graph *child) {
+  struct program *program = new_program(child);
+  if (!program) return NULL;
+  struct context *context = current_context();
+  struct work *work = new_work(PROGRAM, context, 0);
+  work->program = program;
+  return work;
+}
+
+struct program *new_program(struct graph *graph) {
+  struct program *program = calloc(1, sizeof *program);
+  program->references = 1;
+  program->count = graph->count;
+  program->steps = calloc(graph->count + 1, sizeof *program->steps);
+  program->topology = new_topology(graph);
+  program->objects = keep_objects(graph->objects, graph->object_count);
+  program->object_count = graph->object_count;
+  bool complete = find_order(program->topology, graph->count);
+  for (size_t at = 0; at < graph->count && complete; at++) {
+    struct node *node = graph->nodes[at];
+    struct work *work = node->child ? work_of_child(node->child) : keep_work(node->work);
+    program->steps[at] = (struct step){node->id, node->type, work, false};
+    complete = work;
+    if (!work) break;
+    program->has_events |= work->kind == RECORD || work->kind == WAIT;
+    if (work->kind == PROGRAM) program->has_events |= work->program->has_events;
+  }
+  if (complete) return program;
+  drop_program(program);
+  return NULL;
+}
+
+/* Memory that the last launch left goes, if the graph was made so. */
+static void free_what_is_left(struct program *program) {
+  for (size_t at = 0; at < program->count; at++) {
+    struct work *work = program->steps[at].work;
+    if (work->kind != ALLOCATE) continue;
+    uint64_t start = work->memory.address;
+    if (find_state(start, 1, SOFTGPU_ALLOCATED, SOFTGPU_WRITTEN) == start) mark(start, work->memory.size, SOFTGPU_FREED);
+  }
+}
+
+void run_program(struct program *program) {
+  if (program->auto_free) free_what_is_left(program);
+  for (size_t at = 0; at < program->count; at++) {
+    struct step *step = &program->steps[program->topology->order[at]];
+    if (!step->disabled) run_work(step->work);
+  }
+}
+
+static struct program *copy_program(struct program *program) {
+  struct program *copy = malloc(sizeof *copy);
+  *copy = *program;
+  copy->references = 1;
+  copy->steps = malloc((program->count + 1) * sizeof *copy->steps);
+  memcpy(copy->steps, program->steps, program->count * sizeof *copy->steps);
+  for (size_t at = 0; at < program->count; at++) keep_work(copy->steps[at].work);
+  copy->topology->references++;
+  copy->objects = keep_objects(program->objects, program->object_count);
+  return copy;
+}
+
+/* A program that nobody else has, in place of the given one. */
+static struct program *own_program(struct program *program) {
+  if (program->references == 1) return program;
+  struct program *copy = copy_program(program);
+  drop_program(program);
+  return copy;
+}
+
+/* The step of a node, with all programs on the way to it owned; child graphs are searched, too. */
+static struct step *find_step(struct program **program, unsigned long long node) {
+  *program = own_program(*program);
+  for (size_t at = 0; at < (*program)->count; at++)
+    if ((*program)->steps[at].node == node) return &(*program)->steps[at];
+  for (size_t at = 0; at < (*program)->count; at++) {
+    struct step *step = &(*program)->steps[at];
+    if (step->work->kind != PROGRAM) continue;
+    struct work *work = new_work(PROGRAM, step->work->context, 0);
+    work->program = keep_program(step->work->program);
+    drop_work(step->work);
+    step->work = work;
+    struct step *found = find_step(&work->program, node);
+    if (found) return found;
+  }
+  return NULL;
+}
+
+static struct exec *find_exec(CUgraphExec handle) { return is_handle(handle, EXEC) ? (struct exec *)handle : NULL; }
+
+CUresult replace_step(CUgraphExec handle, const struct node *node, struct work *work) {
+  struct exec *exec = find_exec(handle);
+  struct step *step = exec ? find_step(&exec->program, node->id) : NULL;
+  if (!step || step->type != type_of(work)) {
+    drop_work(work);
+    return exec ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
+  }
+  drop_work(step->work);
+  step->work = work;
+  return CUDA_SUCCESS;
+}
+
+/* ---- the driver's functions ---- */
+static CUresult instantiate(CUgraphExec *out, CUgraph handle, unsigned long long flags) {
+  static unsigned long long next_id = 1;
+  struct graph *graph = find_graph(handle);
+  if (!graph || !out || flags & ~15ull) return CUDA_ERROR_INVALID_VALUE;
+  if (flags & CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH) return CUDA_ERROR_NOT_SUPPORTED;
+  struct program *program = new_program(graph);
+  if (!program) return CUDA_ERROR_INVALID_VALUE;
+  program->auto_free = flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+  struct exec *exec = malloc(sizeof *exec);
+  *exec = (struct exec){next_id++, flags, program, {0}};
+  add_handle(exec, EXEC);
+  *out = (CUgraphExec)exec;
+  return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphInstantiate(CUgraphExec *out, CUgraph graph, unsigned long long flags) {
+  ENTER_CONTEXT(context);
+  return instantiate(out, graph, flags);
+}
+
+CUresult CUDAAPI cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph graph, CUDA_GRAPH_INSTANTIATE_PARAMS *params) {
+  ENTER_CONTEXT(context);
+  if (!params) return CUDA_ERROR_INVALID_VALUE;
+  CUresult error = instantiate(out, graph, params->flags);
+  params->hErrNode_out = NULL;
+  params->result_out = error == CUDA_ERROR_INVALID_VALUE ? CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE
+                       : error                           ? CUDA_GRAPH_INSTANTIATE_ERROR
+                                                         : CUDA_GRAPH_INSTANTIATE_SUCCESS;
+  return error;
+}
+
+CUresult CUDAAPI cuGraphExecDestroy(CUgraphExec handle) {
+  ENTER;
+  struct exec *exec = find_exec(handle);
+  if (!exec) return CUDA_ERROR_INVALID_VALUE;
+  drop_handle(exec);
+  drop_program(exec->program);
+  free(exec);
+  return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphExecGetFlags(CUgraphExec handle, cuuint64_t *flags) {
+  ENTER;
+  struct exec *exec = find_exec(handle);
+  if (!exec) return CUDA_ERROR_INVALID_VALUE;
+  *flags = exec->flags;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGraphExecGetId(CUgraphExec handle, unsigned int *id) {
+  ENTER;
+  struct exec *exec = find_exec(handle);
+  if (!exec) return CUDA_ERROR_INVALID_VALUE;
+  *id = (unsigned)exec->id;
+  return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphUpload(CUgraphExec handle, CUstream stream_handle) {
+  ENTER_CONTEXT(context);
+  struct stream *stream;
+  TRY(find_stream(stream_handle, context, &stream));
+  return find_exec(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+/* A launch of a graph waits for the events of its wait nodes, and its record nodes are reached with it. */
+static void follow_events(const struct program *program, struct stream *stream, bool before) {
+  for (size_t at = 0; at < program->count; at++) {
+    const struct work *work = program->steps[at].work;
+    if (program->steps[at].disabled) continue;
+    if (work->kind == PROGRAM) follow_events(work->program, stream, before);
+    else if (work->kind == WAIT && before && work->event->recorded) wait_at_end(stream, work->event->point);
+    else if (work->kind == RECORD && !before) record_event(work->event, stream, end_of(stream));
+  }
+}
+
+CUresult CUDAAPI cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
+  ENTER_CONTEXT(context);
+  struct stream *stream;
+  struct exec *exec = find_exec(handle);
+  TRY(find_stream(stream_handle, context, &stream));
+  if (!exec) return CUDA_ERROR_INVALID_VALUE;
+  if (stream->capture) {
+    report("the launch of a graph cannot be captured by the software GPU");
+    invalidate(stream);
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  struct work *work = new_work(PROGRAM, stream->context, 0);
+  struct program *program = work->program = keep_program(exec->program);
+  wait_at_end(stream, exec->last);
+  if (program->has_events) follow_events(program, stream, true);
+  CUresult error = enqueue(stream, work);
+  exec->last = end_of(stream);
+  if (exec->program->has_events) follow_events(exec->program, stream, false);
+  return error;
+}
+
+CUresult CUDAAPI cuGraphNodeSetEnabled(CUgraphExec handle, CUgraphNode node_handle, unsigned int enabled) {
+  ENTER;
+  struct exec *exec = find_exec(handle);
+  struct node *node = find_node(node_handle);
+  struct step *step = exec && node ? find_step(&exec->program, node->id) : NULL;
+  bool may = step && (step->work->kind == LAUNCH || step->work->kind == COPY || step->work->kind == SET);
+  if (!may) return CUDA_ERROR_INVALID_VALUE;
+  step->disabled = !enabled;
+  return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphNodeGetEnabled(CUgraphExec handle, CUgraphNode node_handle, unsigned int *enabled) {
+  ENTER;
+  struct exec *exec = find_exec(handle);
+  struct node *node = find_node(node_handle);
+  struct step *step = exec && node ? find_step(&exec->program, node->id) : NULL;
+  if (!step || !enabled) return CUDA_ERROR_INVALID_VALUE;
+  *enabled = !step->disabled;
+  return CUDA_SUCCESS;
+}
+
+/* ---- the whole of it anew ---- */
+static CUgraphExecUpdateResult compare(const struct program *old, const struct program *new, size_t *where) {
+  const struct topology *a = old->topology, *b = new->topology;
+  if (old->count != new->count) return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+  for (size_t at = 0; at < old->count; at++) {
+    *where = at;
+    if (old->steps[at].type != new->steps[at].type) return CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED;
+    size_t count = a->from_start[at + 1] - a->from_start[at];
+    if (count != b->from_start[at + 1] - b->from_start[at]) return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+    if (memcmp(a->from + a->from_start[at], b->from + b->from_start[at], count * sizeof(size_t)))
+      return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+    struct work *was = old->steps[at].work, *is = new->steps[at].work;
+    if (was->kind == LAUNCH && was->context != is->context) return CU_GRAPH_EXEC_UPDATE_ERROR_UNSUPPORTED_FUNCTION_CHANGE;
+    if (was->kind == ALLOCATE || was->kind == FREE)
+      if (was->memory.address != is->memory.address) return CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED;
+  }
+  return CU_GRAPH_EXEC_UPDATE_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphExecUpdate(CUgraphExec handle, CUgraph graph_handle, CUgraphExecUpdateResultInfo *info) {
+  ENTER_CONTEXT(context);
+  struct exec *exec = find_exec(handle);
+  struct graph *graph = find_graph(graph_handle);
+  if (!exec || !graph || !info) return CUDA_ERROR_INVALID_VALUE;
+  *info = (CUgraphExecUpdateResultInfo){CU_GRAPH_EXEC_UPDATE_ERROR, NULL, NULL};
+  struct program *program = new_program(graph);
+  if (!program) return CUDA_ERROR_INVALID_VALUE;
+  size_t where = graph->count;
+  info->result = compare(exec->program, program, &where);
+  if (info->result) {
+    if (where < graph->count) info->errorNode = (CUgraphNode)graph->nodes[where];
+    drop_program(program);
+    return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+  }
+  for (size_t at = 0; at < program->count; at++) { /* it stays the exec of its first graph's nodes */
+    program->steps[at].node = exec->program->steps[at].node;
+    program->steps[at].disabled = exec->program->steps[at].disabled;
+  }
+  program->auto_free = exec->program->auto_free;
+  drop_program(exec->program);
+  exec->program = program;
+  return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuGraphExecChildGraphNodeSetParams(CUgraphExec handle, CUgraphNode node_handle, CUgraph graph_handle) {
+  ENTER_CONTEXT(context);
+  struct node *node = find_node(node_handle);
+  struct graph *graph = find_graph(graph_handle);
+  struct exec *exec = find_exec(handle);
+  struct step *step = exec && node && graph ? find_step(&exec->program, node->id) : NULL;
+  if (!step || step->work->kind != PROGRAM) return CUDA_ERROR_INVALID_VALUE;
+  struct work *work = work_of_child(graph);
+  size_t where = 0;
+  if (!work) return CUDA_ERROR_INVALID_VALUE;
+  if (compare(step->work->program, work->program, &where)) {
+    drop_work(work);
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  drop_work(step->work);
+  step->work = work;
+  return CUDA_SUCCESS;
+}
