@@ -1,0 +1,340 @@
+"""Memory as kernels see it: spaces, and what each load, store and atomic may touch.
+
+An access is checked for every thread before it takes place: it lies in memory that is there,
+is aligned, reads nothing that was never written, and, where a test declares what the pointers
+of a launch may touch, keeps to what is declared for the parameters its address comes from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tests.softgpu.faults import (
+    ILLEGAL_ADDRESS,
+    LAUNCH_FAILED,
+    MISALIGNED_ADDRESS,
+    Fault,
+    NotSupported,
+)  # fmt: skip
+from tests.softgpu.groups import Group
+from tests.softgpu.kinds import BYTES, I64, NUMPY
+from tests.softgpu.native import Space, address_of, library
+
+UNALLOCATED, ALLOCATED, WRITTEN, FREED = range(4)
+OUTSIDE, MISALIGNED, STATE, FOREIGN, RACE = range(1, 6)
+
+# Generic addresses of shared and local memory: a window's number in the highest byte, and the
+# offset within the block's or thread's memory. Device addresses have 0 there.
+WINDOW_BITS = 56
+WINDOWS = {"global": 0, "shared": 1, "local": 2}
+
+LOADED = "*"  # the origin of addresses that were loaded from memory
+
+ATOMICS = {
+    name: number for number, name in enumerate(
+        ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
+    )
+}  # fmt: skip
+ATOMIC_KINDS = {
+    name: number for number, name in enumerate(("I32", "U32", "I64", "U64", "F32", "F64", "U16"))
+}
+
+
+class Memory:
+    """One space: windows of bytes and of their states, cut into a part for each owner.
+
+    `data` and `shadow` are flat arrays; the memory of owner k (a block or a thread) begins at
+    k * stride. `owner` says which one is whose, by slots; None if there is one for all.
+    """
+
+    def __init__(self, name: str, nbytes: int, owners: int, owner: np.ndarray | None) -> None:
+        self.name, self.nbytes = name, nbytes
+        self.stride = -(-nbytes // 16) * 16
+        data = np.empty(self.stride * owners + 16, np.uint8)
+        start = -data.ctypes.data % 16
+        self.data = data[start : start + self.stride * owners]
+        shadow = np.zeros((owners, self.stride), np.uint8)
+        shadow[:, :nbytes] = ALLOCATED
+        self.shadow = shadow.reshape(-1)
+        self.begins = None if owner is None else owner.astype(I64) * self.stride
+        self.space = Space(
+            data=self.data.ctypes.data, shadow=self.shadow.ctypes.data, base=0, nbytes=nbytes,
+        )  # fmt: skip
+        self.watched: tuple[np.ndarray, ...] = ()
+
+    def watch(self, epochs: np.ndarray, padded: int, unit: int) -> None:
+        """Find races: two warps of a block touch a unit, one writes, and no barrier between.
+
+        `epochs` counts the barriers of every block; a unit is 2 ** unit bytes.
+        """
+        count = len(self.shadow) >> unit
+        self.watched = (np.zeros(count, np.uint64), np.zeros(count, np.uint64), epochs)
+        space = self.space
+        space.writers, space.readers, space.epochs = (a.ctypes.data for a in self.watched)
+        space.padded, space.unit = padded, unit
+
+    def lanes(self, G: Group) -> np.ndarray | None:
+        """By how much each thread of the group is displaced in the windows."""
+        if self.begins is None:
+            return None
+        found = G.begins.get(self.name)
+        if found is None:
+            found = G.begins[self.name] = self.begins.take(G.slots)
+        return found
+
+    def cell(self, place: int, kind: str) -> np.ndarray:
+        """One value in memory, to read and write."""
+        held = (ctypes.c_uint8 * BYTES[kind]).from_address(self.space.data + place)
+        return np.frombuffer(held, NUMPY[kind])
+
+    def states(self, place: int, nbytes: int) -> bytes:
+        return self.shadow[place : place + nbytes].tobytes()
+
+    def describe(self, address: int) -> str:
+        """What lies at an address, in words."""
+        return f"byte {address} of {self.nbytes} bytes of {self.name} memory"
+
+
+class DeviceMemory(Memory):
+    """The memory of a device, and what of the host's it sees: windows of the driver."""
+
+    def __init__(
+        self, data: int, shadow: int, base: int, nbytes: int, pinned: tuple[int, int] = (0, 0),
+        describe: Callable[[int], str] | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.nbytes, self.begins, self.watched = "global", nbytes, None, ()
+        self.space = Space(
+            data=data, shadow=shadow, base=base, nbytes=nbytes, start=pinned[0], stop=pinned[1]
+        )
+        self._describe = describe
+
+    def states(self, place: int, nbytes: int) -> bytes:
+        return ctypes.string_at(self.space.shadow + place, nbytes)
+
+    def describe(self, address: int) -> str:
+        return self._describe(address) if self._describe else f"address {address:#x}"
+
+
+@dataclass(eq=False)
+class Access:
+    """One instruction that touches memory, as far as it is known before it runs."""
+
+    text: str  # the instruction
+    line: int
+    what: str  # load, store, atomic
+    space: str  # global, shared, local, or generic
+    kind: str  # of an element
+    count: int = 1
+    origins: frozenset[str] = frozenset()  # parameters of the kernel, and LOADED
+
+    def __post_init__(self) -> None:
+        self.width = BYTES[self.kind]
+        self.nbytes = self.width * self.count
+
+    # ---- what translated code calls: S is the part of the launch that runs, G its group ----
+    def load(self, S: Any, G: Group, address: Any) -> Any:
+        """The value at the address, or a row for each element of a vector."""
+        if self.space == "generic":
+            return self._load_generic(S, G, address)
+        n, lane = self._aim(S, G, address, False)
+        memory = S.memories[self.space]
+        values = np.empty((self.count, n), NUMPY[self.kind])
+        bad = library().softgpu_gather(
+            ctypes.byref(memory.space), ctypes.byref(S.lanes), self.width, self.count,
+            address_of(values),
+        )  # fmt: skip
+        if bad >= 0:
+            raise self.fault(S, G, address, bad)
+        if S.counter is not None:
+            S.counter.access(self, S, G, address)
+        if not address.ndim and lane is None:
+            return values[0, 0] if self.count == 1 else values[:, 0]
+        return values[0] if self.count == 1 else values
+
+    def store(self, S: Any, G: Group, address: Any, *values: Any) -> None:
+        """Write a value, or the elements of a vector."""
+        if self.space == "generic":
+            for part, lanes, offsets in self._windows(address):
+                group = G if lanes is None else G.part(lanes, ())
+                part.store(S, group, offsets, *(_taken(v, lanes) for v in values))
+            return
+        varies = any(v.ndim for v in values)
+        n, _ = self._aim(S, G, address, varies)
+        held = self._rows(values, n if varies else 1)
+        memory = S.memories[self.space]
+        bad = library().softgpu_scatter(
+            ctypes.byref(memory.space), ctypes.byref(S.lanes), self.width, self.count,
+            address_of(held), n if varies else 1, int(varies),
+        )  # fmt: skip
+        if bad >= 0:
+            raise self.fault(S, G, address, bad)
+        if S.counter is not None:
+            S.counter.access(self, S, G, address)
+
+    def atomic(self, S: Any, G: Group, operation: str, address: Any, *values: Any) -> Any:
+        """Combine with what is there, thread by thread; returns what each of them found."""
+        if self.space == "generic":
+            return self._joined(G, address, lambda part, lanes, offsets: part.atomic(
+                S, G if lanes is None else G.part(lanes, ()), operation, offsets,
+                *(_taken(v, lanes) for v in values),
+            ))  # fmt: skip
+        n, _ = self._aim(S, G, address, True)
+        memory = S.memories[self.space]
+        if self.kind not in ATOMIC_KINDS:
+            return self._atomic_half(S, G, operation, address, values[0])
+        first, other = (np.asarray(values[min(k, len(values) - 1)]) for k in (0, 1))
+        old = np.empty(n, NUMPY[self.kind])
+        bad = library().softgpu_atomic(
+            ctypes.byref(memory.space), ctypes.byref(S.lanes), ATOMICS[operation],
+            ATOMIC_KINDS[self.kind], address_of(first), first.ndim, address_of(other),
+            other.ndim, address_of(old),
+        )  # fmt: skip
+        if bad >= 0:
+            raise self.fault(S, G, address, bad)
+        if S.counter is not None:
+            S.counter.access(self, S, G, address)
+        return old
+
+    def places(self, S: Any, G: Group, address: Any, load: bool) -> np.ndarray:
+        """Where the bytes of each thread lie in the windows, after the same checks."""
+        n, _ = self._aim(S, G, address, True)
+        found = np.empty(n, I64)
+        memory = S.memories[self.space]
+        bad = library().softgpu_place(
+            ctypes.byref(memory.space), ctypes.byref(S.lanes), self.nbytes, self.nbytes,
+            int(load), address_of(found),
+        )  # fmt: skip
+        if bad >= 0:
+            raise self.fault(S, G, address, bad)
+        return found
+
+    # ---- how ----
+    def _aim(self, S: Any, G: Group, address: Any, each: bool) -> tuple[int, Any]:
+        """Say to the C what to touch; returns how many threads do, and their displacements."""
+        lanes, lane = S.lanes, S.memories[self.space].lanes(G)
+        n = G.n if each or address.ndim or lane is not None else 1
+        S.held = at = np.asarray(address)  # alive until the C has read it
+        lanes.n = n
+        lanes.address = address_of(at)
+        lanes.address_stride = at.ndim
+        lanes.lane = None if lane is None else address_of(lane)
+        lanes.lane_stride = 1
+        lanes.slots = address_of(G.slots) if self.space == "shared" else None
+        ranges = S.declared(self) if self.space == "global" else None
+        lanes.ranges = None if ranges is None else address_of(ranges)
+        lanes.range_count = 0 if ranges is None else len(ranges)
+        return n, lane
+
+    def _rows(self, values: tuple[Any, ...], n: int) -> np.ndarray:
+        if len(values) == 1:
+            return np.asarray(values[0])
+        held = np.empty((len(values), n), NUMPY[self.kind])
+        for row, value in zip(held, values, strict=True):
+            row[:] = value
+        return held
+
+    def _atomic_half(self, S: Any, G: Group, operation: str, address: Any, values: Any) -> Any:
+        """An addition of 16-bit floats, or of pairs of them, thread by thread."""
+        if operation != "add":
+            raise NotSupported(self.text)
+        places = self.places(S, G, address, True)
+        memory = S.memories[self.space]
+        values = np.broadcast_to(values, G.n)
+        old = np.empty(G.n, NUMPY[self.kind])
+        for k, place in enumerate(places):
+            cell = memory.cell(int(place), self.kind)
+            old[k] = cell[0]
+            cell[0] += values[k]
+        return old
+
+    # ---- generic addresses ----
+    @cached_property
+    def _parts(self) -> dict[int, Access]:
+        return {w: replace(self, space=space) for space, w in WINDOWS.items()}
+
+    def _windows(self, address: Any) -> Iterator[tuple[Access, Any, Any]]:
+        """For each window that is met: the access, the lanes (None for all), the offsets."""
+        tags = address >> I64(WINDOW_BITS)
+        offsets = address & I64((1 << WINDOW_BITS) - 1)
+        met = np.unique(tags)
+        for tag in met:
+            part = self._parts.get(int(tag), self._parts[0])
+            lanes = None if len(met) == 1 else np.flatnonzero(tags == tag)
+            yield part, lanes, _taken(offsets, lanes)
+
+    def _load_generic(self, S: Any, G: Group, address: Any) -> Any:
+        return self._joined(G, address, lambda part, lanes, offsets: part.load(
+            S, G if lanes is None else G.part(lanes, ()), offsets
+        ))  # fmt: skip
+
+    def _joined(self, G: Group, address: Any, run: Callable[[Access, Any, Any], Any]) -> Any:
+        """The results of the parts of an access, put together again."""
+        whole = None
+        for part, lanes, offsets in self._windows(address):
+            found = run(part, lanes, offsets)
+            if lanes is None:
+                return found
+            if whole is None:
+                whole = np.empty((*found.shape[:-1], G.n), found.dtype)
+            whole[..., lanes] = found
+        return whole
+
+    # ---- faults ----
+    def fault(self, S: Any, G: Group, address: Any, bad: int) -> Fault:
+        """Why the access was refused, for how many threads, and where the first one aimed."""
+        memory = S.memories[self.space]
+        reason = memory.space.reason
+        at = int(address if not address.ndim else address[bad])
+        code, words = self._reason(S, G, memory, reason, at, bad)
+        refused = self._refused(S, G, address, reason)
+        return Fault(code, (
+            f"{S.name}: line {self.line}: {self.text}\n"
+            f"  {self.what} of {self.nbytes} bytes {words}: {memory.describe(at)}\n"
+            f"  {refused} of {G.n} threads, the first is {S.thread(G, bad)}"
+        ))  # fmt: skip
+
+    def _reason(
+        self, S: Any, G: Group, memory: Memory, reason: int, at: int, bad: int
+    ) -> tuple[int, str]:
+        if reason == OUTSIDE:
+            return ILLEGAL_ADDRESS, f"outside of {memory.name} memory"
+        if reason == MISALIGNED:
+            return MISALIGNED_ADDRESS, f"at an address that is no multiple of {self.nbytes}"
+        if reason == FOREIGN:
+            origins = ", ".join(sorted(self.origins)) or "no parameter"
+            return ILLEGAL_ADDRESS, f"outside of what is declared for {origins}"
+        if reason == RACE:
+            return LAUNCH_FAILED, "races with another warp: no barrier between"
+        lanes = memory.lanes(G)
+        place = at - memory.space.base + (0 if lanes is None else int(lanes[bad]))
+        states = memory.states(place, self.nbytes)
+        if FREED in states:
+            return ILLEGAL_ADDRESS, "in memory that was freed"
+        if UNALLOCATED in states:
+            return ILLEGAL_ADDRESS, "outside of an allocation"
+        return LAUNCH_FAILED, f"of {memory.name} memory that was never written"
+
+    def _refused(self, S: Any, G: Group, address: Any, reason: int) -> int:
+        if reason == RACE:
+            return 1  # the others were not looked at
+        count = 0
+        found = np.empty(1, I64)
+        for k in range(G.n):
+            one = np.array([k])
+            part = G.part(one, ())
+            self._aim(S, part, address.take(one) if address.ndim else address, True)
+            count += library().softgpu_place(
+                ctypes.byref(S.memories[self.space].space), ctypes.byref(S.lanes),
+                self.nbytes, self.nbytes, int(self.what != "store"), address_of(found),
+            ) >= 0  # fmt: skip
+        return count
+
+
+def _taken(value: Any, lanes: Any) -> Any:
+    return value if lanes is None or not value.ndim else value.take(lanes)

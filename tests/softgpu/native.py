@@ -1,0 +1,56 @@
+"""The C of the engine, as Python calls it: arithmetic and memory accesses of many threads."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_char, c_int, c_int64, c_void_p
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+
+class Space(ctypes.Structure):
+    """`struct space` of driver/access.c."""
+
+    _fields_ = (
+        ("data", c_void_p), ("shadow", c_void_p), ("base", c_int64), ("nbytes", c_int64),
+        ("start", c_int64), ("stop", c_int64), ("writers", c_void_p), ("readers", c_void_p),
+        ("epochs", c_void_p), ("padded", c_int64), ("unit", c_int64), ("reason", c_int64),
+    )  # fmt: skip
+
+
+class Lanes(ctypes.Structure):
+    """`struct lanes` of driver/access.c."""
+
+    _fields_ = (
+        ("n", c_int64), ("address", c_void_p), ("lane", c_void_p), ("slots", c_void_p),
+        ("address_stride", c_int64), ("lane_stride", c_int64),
+        ("ranges", c_void_p), ("range_count", c_int64),
+    )  # fmt: skip
+
+
+@cache
+def library() -> Any:
+    """The library that holds both halves, which the process has loaded as its CUDA driver."""
+    # PyDLL: the calls are shorter than giving Python's lock away and taking it back.
+    found = ctypes.PyDLL("libcuda.so.1")
+    pairs = [c_void_p, c_int64] * 3
+    for name in ("softgpu_float32", "softgpu_float64"):
+        getattr(found, name).argtypes = [c_int, c_int, c_int64, *pairs, c_void_p]
+        getattr(found, name).restype = None
+    both = [c_void_p, c_void_p]
+    found.softgpu_gather.argtypes = [*both, c_int, c_int, c_void_p]
+    found.softgpu_scatter.argtypes = [*both, c_int, c_int, c_void_p, c_int64, c_int64]
+    found.softgpu_place.argtypes = [*both, c_int, c_int, c_int, c_void_p]
+    found.softgpu_atomic.argtypes = [
+        *both, c_int, c_int, c_void_p, c_int64, c_void_p, c_int64, c_void_p,
+    ]  # fmt: skip
+    for name in ("gather", "scatter", "place", "atomic"):
+        getattr(found, f"softgpu_{name}").restype = c_int64
+    return found
+
+
+def address_of(array: np.ndarray) -> int:
+    """Where the data of a contiguous array begin; twice as fast as `array.ctypes.data`."""
+    return ctypes.addressof(c_char.from_buffer(array))

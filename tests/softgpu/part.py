@@ -1,0 +1,300 @@
+"""A part of a launch: blocks that run at once, from their first instruction to their last.
+
+Groups of threads are at blocks of the code. The one at the lowest block runs first, so threads
+that parted meet again where their paths do. Now and then it is the one at the highest block, so
+that a loop which waits for other threads does not run alone forever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.softgpu.barriers import Barriers
+from tests.softgpu.copies import Copies
+from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
+from tests.softgpu.groups import Group, merged
+from tests.softgpu.kinds import I32, I64, U32
+from tests.softgpu.memory import LOADED, Access, Memory
+from tests.softgpu.native import Lanes
+
+TURNS_UNTIL_FAIR = 4096
+LEAST_LANES = 64  # an instruction of fewer threads takes as long as one of these
+
+
+@dataclass
+class Launch:
+    """What is the same for all blocks of a launch."""
+
+    kernel: Any  # Kernel, of kernels.py
+    grid: tuple[int, int, int]
+    threads: tuple[int, int, int]
+    dynamic: int  # bytes of shared memory beyond what the kernel declares
+    arguments: list[Any]
+    symbols: dict[str, Any]
+    memory: Memory
+    limit: int  # of thread instructions
+    declared: dict[str, np.ndarray] | None = None  # what each parameter may touch
+    counter: Any = None
+    races: bool = True
+    work: int = 0
+    ran: list[int] = field(default_factory=list)  # threads that ran each block of code
+
+    @property
+    def block_threads(self) -> int:
+        x, y, z = self.threads
+        return x * y * z
+
+    @property
+    def blocks(self) -> int:
+        x, y, z = self.grid
+        return x * y * z
+
+
+class Part:
+    """Blocks `first` to `first + count` of a launch, by their number in the grid."""
+
+    def __init__(self, launch: Launch, numbers: np.ndarray) -> None:
+        kernel = launch.kernel
+        self.launch, self.kernel, self.name = launch, kernel, kernel.name
+        self.numbers = numbers
+        self.arguments, self.symbols = launch.arguments, launch.symbols
+        self.counter, self.work = launch.counter, launch.work
+        threads, count = launch.block_threads, len(numbers)
+        self.padded = -(-threads // 32) * 32
+        self.warp_count = count * self.padded // 32
+        slots = np.arange(count * self.padded, dtype=I64)
+        self.thread_ids = slots % self.padded
+        if threads != self.padded:
+            slots = slots[self.thread_ids < threads]
+        self.all = Group(slots, ())
+        bits = np.zeros(count * self.padded, bool)
+        bits[slots] = True
+        self.running = np.packbits(bits, bitorder="little").view(U32)
+        self.running_threads = len(slots)
+        self.barriers = Barriers(count)
+        self.copies = Copies(count * self.padded)
+        self.lanes, self.held = Lanes(), None
+        self.memories = self._memories(count)
+        self._ranges: dict[Access, np.ndarray | None] = {}
+
+    def _memories(self, count: int) -> dict[str, Memory]:
+        kernel, launch = self.kernel, self.launch
+        slots = np.arange(count * self.padded, dtype=I64)
+        owner = None if count == 1 else slots // self.padded
+        shared = Memory("shared", kernel.shared_bytes + launch.dynamic, count, owner)
+        if launch.races and kernel.shared_unit >= 0:
+            shared.watch(self.barriers.epochs, self.padded, kernel.shared_unit)
+        local = Memory("local", kernel.local_bytes, len(slots) if kernel.local_bytes else 1, slots)
+        return {"global": launch.memory, "shared": shared, "local": local}
+
+    # ---- what translated code and its helpers ask ----
+    def block_of(self, G: Group) -> np.ndarray:
+        """The block of each thread, within this part."""
+        return G.slots // self.padded
+
+    def threads_by_block(self) -> np.ndarray:
+        """How many threads of each block run."""
+        return np.bitwise_count(self.running).reshape(len(self.numbers), -1).sum(axis=1)
+
+    def declared(self, access: Access) -> np.ndarray | None:
+        """Pairs of start and stop that an access may touch, or None: anything."""
+        ranges = self.launch.declared
+        if ranges is None:
+            return None
+        if access not in self._ranges:
+            names = ranges if LOADED in access.origins else access.origins
+            found = [ranges[name] for name in names if name in ranges]
+            self._ranges[access] = np.concatenate(found) if found else None
+        return self._ranges[access]
+
+    def thread(self, G: Group, k: int) -> str:
+        """Words for the k-th thread of a group."""
+        slot = int(G.slots[k])
+        x, y, _ = self.launch.grid
+        block = int(self.numbers[slot // self.padded])
+        bx, by, _ = self.launch.threads
+        t = slot % self.padded
+        return (
+            f"thread ({t % bx}, {t // bx % by}, {t // (bx * by)}) of block "
+            f"({block % x}, {block // x % y}, {block // (x * y)})"
+        )
+
+    def fault(self, code: int, i: Any, G: Group, lanes: np.ndarray, text: str) -> Fault:
+        first = int(np.argmax(lanes))
+        return Fault(code, (
+            f"{self.name}: line {i.line}: {i}\n  {text}\n"
+            f"  {int(np.count_nonzero(lanes))} of {G.n} threads, the first is "
+            f"{self.thread(G, first)}"
+        ))  # fmt: skip
+
+    # ---- running ----
+    def special(self, name: str) -> Any:
+        """The value of a special register for all threads."""
+        stem, _, axis = name.partition(".")
+        t = self.thread_ids.take(self.all.slots)
+        match stem:
+            case "%ntid":
+                return I32(self.launch.threads["xyz".index(axis)])
+            case "%nctaid":
+                return I32(self.launch.grid["xyz".index(axis)])
+            case "%tid":
+                return _axis(t, self.launch.threads, axis)
+            case "%ctaid":
+                if len(self.numbers) == 1:
+                    return _axis(self.numbers, self.launch.grid, axis).reshape(-1)[0]
+                numbers = self.numbers.take(self.block_of(self.all))
+                return _axis(numbers, self.launch.grid, axis)
+            case "%laneid":
+                return (t & 31).astype(I32)
+            case "%warpid":
+                return (t >> 5).astype(I32)
+            case "%nwarpid":
+                return I32(self.padded // 32)
+            case "%dynamic_smem_size":
+                return I32(self.launch.dynamic)
+            case "%total_smem_size":
+                return I32(self.memories["shared"].nbytes)
+        if stem.startswith("%lanemask"):
+            return _lane_mask(t & 31, stem[-2:])
+        return I32(1 if stem == "%nsmid" else 0)
+
+    def run(self) -> None:
+        """Run all threads to their end. Raises Fault."""
+        kernel = self.kernel
+        entry = tuple(
+            self.special(name) if name in kernel.special else zero for name, zero in kernel.entry
+        )
+        ready: dict[int, list[Group]] = {0: [self.all.moved(entry)]}
+        functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps
+        turn = 0
+        while ready or self.barriers.parked:
+            if not ready:
+                self._open(ready)
+            turn += 1
+            n = min(ready) if turn % TURNS_UNTIL_FAIR else max(ready)
+            groups = ready.pop(n)
+            G = groups[0] if len(groups) == 1 else merged(groups)
+            ran[n] += G.n
+            size, go = steps[n]
+            self.work += size * (G.n if G.n > LEAST_LANES else LEAST_LANES)
+            if self.work > self.launch.limit:
+                raise self._endless(n, G)
+            if self.counter is not None:
+                self.counter.block(n, G)
+            go(self, n, G, functions[n](self, G, *G.registers), ready)
+        self.launch.work = self.work
+
+    def _open(self, ready: dict[int, list[Group]]) -> None:
+        for block, group, reduced in self.barriers.release(self):
+            if reduced is not None:
+                place = self.kernel.reduced_place(block)
+                if place is not None:
+                    held = list(group.registers)
+                    held[place] = reduced
+                    group.registers = tuple(held)
+            ready.setdefault(block + 1, []).append(group)
+
+    def _endless(self, n: int, G: Group) -> Fault:
+        i = self.kernel.first_instruction(n)
+        text = f"still runs after {self.work} thread instructions"
+        return self.fault(LAUNCH_TIMEOUT, i, G, np.ones(G.n, bool), text)
+
+    def leave(self, G: Group) -> None:
+        """Threads end."""
+        self.running_threads -= G.n
+        if G.whole:
+            self.running[G.slots[::32] >> 5] = 0
+        else:
+            np.subtract.at(self.running, G.warps, U32(1) << (G.slots & 31).astype(U32))
+
+
+def _axis(number: Any, sizes: tuple[int, int, int], axis: str) -> Any:
+    """The coordinate of a number that counts x first, then y, then z."""
+    x, y, _ = sizes
+    match axis:
+        case "x":
+            found = number if sizes[1] == sizes[2] == 1 else number % x
+        case "y":
+            found = number // x % y if y > 1 else I64(0)
+        case _:
+            found = number // (x * y) if sizes[2] > 1 else I64(0)
+    return found.astype(I32)
+
+
+def _lane_mask(lane: np.ndarray, which: str) -> np.ndarray:
+    one = I64(1) << lane
+    found = {
+        "eq": one, "lt": one - 1, "le": 2 * one - 1, "gt": -2 * one, "ge": -one,
+    }[which]  # fmt: skip
+    return (found & 0xFFFFFFFF).astype(U32).view(I32)
+
+
+# ---- how each kind of block goes on: given what its function returned ----
+def go_next(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    ready.setdefault(n + 1, []).append(G.moved(returned))
+
+
+def go_exit(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    S.leave(G)
+
+
+def go_trap(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    last = S.kernel.program.blocks[n].last
+    raise S.fault(LAUNCH_FAILED, last, G, np.ones(G.n, bool), "trap")
+
+
+def go_wait(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    brought, registers = returned
+    last = S.kernel.program.blocks[n].last
+    G.moved(registers)
+    if last.has("warp") and G.whole and not brought.ndim:
+        ready.setdefault(n + 1, []).append(G)
+    else:
+        S.barriers.park(n, last, G, brought)
+
+
+def go_jump(target: int) -> Any:
+    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+        ready.setdefault(target, []).append(G.moved(returned))
+
+    return go
+
+
+def go_branch(target: int) -> Any:
+    """To the target where the predicate holds, else to the block that follows."""
+
+    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+        predicate, taken, other = returned
+        if not predicate.ndim:
+            if predicate:
+                ready.setdefault(target, []).append(G.moved(taken))
+            else:
+                ready.setdefault(n + 1, []).append(G.moved(other))
+            return
+        yes = np.flatnonzero(predicate)
+        if len(yes) == G.n:
+            ready.setdefault(target, []).append(G.moved(taken))
+        elif not len(yes):
+            ready.setdefault(n + 1, []).append(G.moved(other))
+        else:
+            no = np.flatnonzero(~predicate)
+            ready.setdefault(target, []).append(G.part(yes, taken))
+            ready.setdefault(n + 1, []).append(G.part(no, other))
+
+    return go
+
+
+def go_switch(targets: tuple[int, ...]) -> Any:
+    """To one of several blocks, by number."""
+
+    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+        index, registers = returned
+        index = np.broadcast_to(index, G.n)
+        for k in np.unique(index):
+            lanes = np.flatnonzero(index == k)
+            ready.setdefault(targets[k], []).append(G.part(lanes, registers[k]))
+
+    return go

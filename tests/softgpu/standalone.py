@@ -1,0 +1,77 @@
+"""A device memory of NumPy arrays: kernels run on it without a driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.softgpu import launches
+from tests.softgpu.kernels import Kernel, kernels_of
+from tests.softgpu.memory import ALLOCATED, FREED, WRITTEN, DeviceMemory
+
+ALIGNMENT = 256
+
+
+class Device:
+    """Allocations one after the other, with room between them."""
+
+    def __init__(self, nbytes: int = 1 << 20) -> None:
+        held = np.full(nbytes + ALIGNMENT, 0xA5, np.uint8)
+        start = -held.ctypes.data % ALIGNMENT
+        self.data = held[start : start + nbytes]
+        self.shadow = np.zeros(nbytes, np.uint8)
+        self.base = self.data.ctypes.data
+        self.free_from = ALIGNMENT
+        self.sizes: dict[int, int] = {}
+        self.memory = DeviceMemory(
+            self.base, self.shadow.ctypes.data, self.base, nbytes, describe=self.describe
+        )
+
+    def empty(self, nbytes: int) -> int:
+        """The address of memory that was never written."""
+        at = self.free_from
+        self.free_from = -(-(at + nbytes) // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+        self.shadow[at : at + nbytes] = ALLOCATED
+        self.sizes[self.base + at] = nbytes
+        return self.base + at
+
+    def put(self, values: Any) -> int:
+        """The address of a copy of an array."""
+        values = np.ascontiguousarray(values)
+        address = self.empty(values.nbytes)
+        at = address - self.base
+        self.data[at : at + values.nbytes] = values.reshape(-1).view(np.uint8)
+        self.shadow[at : at + values.nbytes] = WRITTEN
+        return address
+
+    def get(self, address: int, dtype: Any, count: int) -> np.ndarray:
+        """A copy of what lies at an address."""
+        at, size = address - self.base, np.dtype(dtype).itemsize
+        return self.data[at : at + size * count].view(dtype).copy()
+
+    def free(self, address: int) -> None:
+        at = address - self.base
+        self.shadow[at : at + self.sizes[address]] = FREED
+
+    def describe(self, address: int) -> str:
+        near = max((a for a in self.sizes if a <= address), default=None)
+        if near is None:
+            return "below all allocations"
+        return f"byte {address - near} of an allocation of {self.sizes[near]} bytes"
+
+    def launch(
+        self, kernel: str | Kernel, grid: tuple[int, ...], threads: tuple[int, ...],
+        *parameters: Any, dynamic: int = 0,
+    ) -> None:  # fmt: skip
+        """Run the one kernel of a text; an int is an address, other parameters are NumPy's."""
+        if isinstance(kernel, str):
+            (kernel,) = kernels_of(kernel).values()
+        held = [
+            np.int64(p).tobytes() if isinstance(p, int) else np.asarray(p).tobytes()
+            for p in parameters
+        ]
+        one = (1, 1)
+        launches.run(
+            kernel, self.memory, (*grid, *one)[:3], (*threads, *one)[:3], held, dynamic=dynamic
+        )
