@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.counters import Counter, Counts
+from tests.softgpu.counters import Counts, LaunchCounter, counts_of
 from tests.softgpu.kernels import Kernel
 from tests.softgpu.kinds import I64
 from tests.softgpu.memory import DeviceMemory
@@ -25,8 +25,9 @@ DEFAULT_LIMIT = 50_000_000_000  # thread instructions of a launch
 class _Settings:
     """What tests ask for; the lock guards it against launches of other threads."""
 
-    declared: dict[int, Ranges] | None = None
+    declared: list[dict[int, Ranges]] = field(default_factory=list)
     counting: bool = False
+    memory: bool = False
     sample: int = 0
     races: bool = True
     counts: list[Counts] = field(default_factory=list)
@@ -37,32 +38,41 @@ SETTINGS = _Settings()
 
 
 def declare(ranges: Mapping[int, Ranges] | Sequence[Ranges | None]) -> None:
-    """Say what the pointers of the next launch may touch: (start, stop) pairs of addresses.
+    """Say what the pointers of a launch may touch: (start, stop) pairs of addresses.
 
+    It is for the next launch; a second call before it is for the launch after that, and so on.
     Keys are the positions of parameters; a parameter that is not named is not checked. An
     address that was loaded from memory may lie in any of the ranges.
     """
     items = ranges.items() if isinstance(ranges, Mapping) else enumerate(ranges)
-    SETTINGS.declared = {position: r for position, r in items if r is not None}
+    with SETTINGS.lock:
+        SETTINGS.declared.append({position: r for position, r in items if r is not None})
 
 
-def counting(on: bool) -> None:
-    """Whether launches from now on count what they do with memory, which is slow."""
-    SETTINGS.counting = on
+def counting(on: bool, *, memory: bool = True) -> None:
+    """Whether launches from now on are counted; what they do with memory takes long to count."""
+    SETTINGS.counting, SETTINGS.memory = on, on and memory
 
 
 def sample(blocks: int) -> None:
-    """Run at most so many blocks of a launch, evenly chosen; 0: all. Counts are scaled."""
+    """Run at most so many blocks of a launch, evenly chosen; 0: all of them.
+
+    Counts are scaled. What the other blocks would write is missing, so loads of device memory
+    that was never written are let through.
+    """
     SETTINGS.sample = blocks
 
 
 def counts() -> list[Counts]:
-    """Counts of the launches since `clear_counts`, in their order."""
-    return list(SETTINGS.counts)
+    """Counts of the launches since `clear_counts` that were counted, in their order."""
+    with SETTINGS.lock:
+        return list(SETTINGS.counts)
 
 
 def clear_counts() -> None:
-    SETTINGS.counts = []
+    """Forget counts, and what was declared for launches that have not come."""
+    with SETTINGS.lock:
+        SETTINGS.counts, SETTINGS.declared = [], []
 
 
 def checking_races(on: bool) -> None:
@@ -77,20 +87,27 @@ def run(
     """Run a launch on a memory. Raises Fault for what a kernel must not do."""
     kernel.check((threads[0], threads[1], threads[2]))
     with SETTINGS.lock:
-        declared, SETTINGS.declared = SETTINGS.declared, None
-    names = [p.name for p in kernel.parameters]
-    ranges = None if declared is None else {
-        names[k]: np.array(list(r), I64).reshape(-1, 2) for k, r in declared.items()
-    }  # fmt: skip
-    limit = int(os.environ.get("SOFTGPU_LIMIT", DEFAULT_LIMIT))
-    launched = Launch(
+        declared = SETTINGS.declared.pop(0) if SETTINGS.declared else None
+        counting, counting_memory = SETTINGS.counting, SETTINGS.memory
+        most, races = SETTINGS.sample, SETTINGS.races
+    launch = Launch(
         kernel, (grid[0], grid[1], grid[2]), (threads[0], threads[1], threads[2]), dynamic,
-        kernel.values(parameters), dict(symbols or {}), memory, limit, ranges,
-        Counter(kernel) if SETTINGS.counting else None, SETTINGS.races,
+        kernel.values(parameters), dict(symbols or {}), memory,
+        int(os.environ.get("SOFTGPU_LIMIT", DEFAULT_LIMIT)), _by_name(kernel, declared),
+        LaunchCounter(kernel) if counting_memory else None, races,
     )  # fmt: skip
-    numbers = np.arange(launched.blocks, dtype=I64)
-    if 0 < SETTINGS.sample < len(numbers):
-        numbers = numbers[:: -(-len(numbers) // SETTINGS.sample)]
-    kernel.run(launched, numbers)
-    with SETTINGS.lock:
-        SETTINGS.counts.append(Counts.of(launched, len(numbers)))
+    numbers = np.arange(launch.blocks, dtype=I64)
+    if 0 < most < len(numbers):
+        numbers = numbers[:: -(-len(numbers) // most)]
+        memory.space.lenient = 1
+    kernel.run(launch, numbers)
+    if counting:
+        with SETTINGS.lock:
+            SETTINGS.counts.append(counts_of(launch, len(numbers)))
+
+
+def _by_name(kernel: Kernel, declared: dict[int, Ranges] | None) -> dict[str, np.ndarray] | None:
+    if declared is None:
+        return None
+    names = [p.name for p in kernel.parameters]
+    return {names[k]: np.array(list(r), I64).reshape(-1, 2) for k, r in declared.items()}

@@ -16,7 +16,8 @@ class Space(ctypes.Structure):
     _fields_ = (
         ("data", c_void_p), ("shadow", c_void_p), ("base", c_int64), ("nbytes", c_int64),
         ("start", c_int64), ("stop", c_int64), ("writers", c_void_p), ("readers", c_void_p),
-        ("epochs", c_void_p), ("padded", c_int64), ("unit", c_int64), ("reason", c_int64),
+        ("epochs", c_void_p), ("padded", c_int64), ("unit", c_int64), ("lenient", c_int64),
+        ("reason", c_int64),
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """A part of a launch: blocks that run at once, from their first instruction to their last.
 
 Groups of threads are at blocks of the code. The one at the lowest block runs first, so threads
-that parted meet again where their paths do. Now and then it is the one at the highest block, so
-that a loop which waits for other threads does not run alone forever.
+that parted meet again where their paths do. If others have not run for long, it may be that a
+loop waits for what they will do: then the one at the highest block goes first for a while.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.softgpu.kinds import I32, I64, U32
 from tests.softgpu.memory import LOADED, Access, Memory
 from tests.softgpu.native import Lanes
 
-TURNS_UNTIL_FAIR = 4096
+TURNS_UNTIL_FAIR, TURNS_OF_FAIRNESS = 4096, 64
 LEAST_LANES = 64  # an instruction of fewer threads takes as long as one of these
 
 
@@ -169,12 +169,18 @@ class Part:
         )
         ready: dict[int, list[Group]] = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps
-        turn = 0
+        turn, choose, waited = 0, min, {}
         while ready or self.barriers.parked:
             if not ready:
                 self._open(ready)
             turn += 1
-            n = min(ready) if turn % TURNS_UNTIL_FAIR else max(ready)
+            if turn % TURNS_UNTIL_FAIR == 0:
+                now = {n: groups[0] for n, groups in ready.items()}
+                choose = max if any(waited.get(n) is G for n, G in now.items()) else min
+                waited = now
+            elif turn % TURNS_UNTIL_FAIR == TURNS_OF_FAIRNESS:
+                choose = min
+            n = choose(ready)
             groups = ready.pop(n)
             G = groups[0] if len(groups) == 1 else merged(groups)
             ran[n] += G.n
@@ -183,9 +189,11 @@ class Part:
             if self.work > self.launch.limit:
                 raise self._endless(n, G)
             if self.counter is not None:
-                self.counter.block(n, G)
+                self.counter.block(size, G)
             go(self, n, G, functions[n](self, G, *G.registers), ready)
         self.launch.work = self.work
+        if self.counter is not None:
+            self.counter.end_part()
 
     def _open(self, ready: dict[int, list[Group]]) -> None:
         for block, group, reduced in self.barriers.release(self):

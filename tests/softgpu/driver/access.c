@@ -16,6 +16,7 @@ struct space {
   uint64_t *writers, *readers;  /* who touched a unit of bytes since when; or NULL */
   const int64_t *epochs;        /* of every block: how many barriers it has passed */
   int64_t padded, unit;         /* threads of a block, in whole warps; log2 of the unit's bytes */
+  int64_t lenient;              /* loads may read what was never written */
   int64_t reason;               /* why the last access was refused */
 };
 
@@ -69,7 +70,7 @@ static inline int64_t place(struct space *s, const struct lanes *l, int64_t i, i
   if (at & (aligned - 1)) return s->reason = MISALIGNED, -1;
   const int64_t found = at + (l->lane ? l->lane[i * l->lane_stride] : 0);
   const uint8_t *shadow = s->shadow + found;
-  if (!(load ? all_written(shadow, nbytes) : all_writable(shadow, nbytes)))
+  if (!(load && !s->lenient ? all_written(shadow, nbytes) : all_writable(shadow, nbytes)))
     return s->reason = STATE, -1;
   if (l->ranges && !declared(l, address, nbytes)) return s->reason = FOREIGN, -1;
   return found;
