@@ -1,4 +1,4 @@
-"""The PTX half of the software GPU: every instruction, every check, and what it counts."""
+"""Every instruction of PTX that one thread runs, on the software GPU against Python's numbers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ if softgpu.unavailable():
     pytest.skip(softgpu.unavailable() or "", allow_module_level=True)
 softgpu.install(quiet=True)
 
-from tests.softgpu.standalone import Device  # noqa: E402
-
-HEADER = ".version 8.6\n.target sm_90\n.address_size 64\n"
+from tests.softgpu.standalone import HEADER, Device  # noqa: E402
 
 # The registers that hold a type, and how it is loaded and stored.
 REGISTERS = {
@@ -81,6 +79,11 @@ def values(kind: str, which: str, position: int, count: int = 96) -> np.ndarray:
             rng.randint(info.min, info.max) for _ in range(count)
         ]  # fmt: skip
         return np.array(found, dtype)
+    with np.errstate(all="ignore"):
+        return _floats(rng, dtype, which, count)
+
+
+def _floats(rng: random.Random, dtype: np.dtype, which: str, count: int) -> np.ndarray:
     bits = rng.randbytes(count * dtype.itemsize)
     wild = np.frombuffer(bits, dtype).copy()
     small = np.array([rng.gauss(0, 30) for _ in range(count)]).astype(dtype)

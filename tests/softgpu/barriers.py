@@ -55,7 +55,7 @@ class Barriers:
 
     def arrive(self, S: Any, G: Group, number: Any, count: Any) -> None:
         """`bar.arrive`: count without waiting."""
-        np.add.at(self.arrived, (S.block_of(G), np.broadcast_to(number, G.n)), 1)
+        np.add.at(self.arrived, (S.block_of(G), G.each(number)), 1)
 
     def release(self, S: Any) -> list[Opened]:
         """What runs on.
@@ -88,7 +88,7 @@ class Barriers:
             np.bitwise_or.at(here, p.group.warps, bits)
         opened = []
         for p in waiting:
-            mask = np.broadcast_to(p.number, p.group.n).view(U32)
+            mask = p.group.each(p.number).view(U32)
             wanted = mask & S.running.take(p.group.warps)
             opened += self._split(p, wanted & ~here.take(p.group.warps) == 0, None)
         return opened
@@ -167,7 +167,7 @@ class Barriers:
         size = self.blocks * BARRIERS
         yes, everybody = np.zeros(size, np.int64), np.zeros(size, np.int64)
         for other, at in zip(waiting, keys, strict=True):
-            np.add.at(yes, at, np.broadcast_to(other.reduced, len(at)).astype(np.int64))
+            np.add.at(yes, at, other.group.each(other.reduced).astype(np.int64))
             np.add.at(everybody, at, 1)
         if p.instruction.has("popc"):
             return yes.take(key).astype(I32)

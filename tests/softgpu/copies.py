@@ -41,12 +41,10 @@ class Copies:
         size: Any,
     ) -> None:  # fmt: skip
         """Begin a copy. The addresses are checked now."""
-        sizes = np.broadcast_to(size, G.n)
+        sizes = G.each(size)
         if not np.isin(sizes, (0, source.nbytes)).all():
             raise NotSupported(f"{source.text}: a copy of a part of the bytes")
-        target_at, source_at = (
-            np.ascontiguousarray(np.broadcast_to(a, G.n)) for a in (target_at, source_at)
-        )
+        target_at, source_at = G.each(target_at), G.each(source_at)
         places = target.places(S, G, target_at, False)
         some = np.flatnonzero(sizes)
         if len(some):

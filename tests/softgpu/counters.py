@@ -112,7 +112,7 @@ class LaunchCounter:
             self._global(self.tallies[access.what, name], access, S, G, address)
 
     def _global(self, tally: _Tally, access: Access, S: Any, G: Group, address: Any) -> None:
-        at = np.broadcast_to(address, G.n)
+        at = G.each(address)
         tally.accesses += G.warp_count
         tally.requested += access.nbytes * G.n
         tally.widths[access.nbytes] += G.n
@@ -124,7 +124,7 @@ class LaunchCounter:
             tally.now.append(np.stack([S.block_of(G), at // self.unit + k]))
 
     def _shared(self, access: Access, G: Group, address: Any) -> None:
-        at = np.broadcast_to(address, G.n)
+        at = G.each(address)
         self.shared_accesses += G.warp_count
         for k in range(max(access.nbytes // BANK_BYTES, 1)):
             self.shared_wavefronts += _wavefronts(G.warps, at // BANK_BYTES + k)

@@ -45,6 +45,10 @@ class Group:
         """How many warps the threads belong to."""
         return self.n >> 5 if self.whole else len(np.unique(self.warps))
 
+    def each(self, value: Any) -> np.ndarray:
+        """A register as an array with a number for each thread."""
+        return value if value.ndim else np.full(self.n, value)
+
     def moved(self, registers: Registers) -> Group:
         """The same threads with other registers."""
         self.registers = registers

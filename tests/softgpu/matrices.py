@@ -40,8 +40,7 @@ def load(
     The addresses of matrix m's rows are those of lanes 8 m to 8 m + 7.
     """
     _whole(S, G, i)
-    address = address if address.ndim else np.full(G.n, address)
-    rows = address.reshape(-1, 32)[:, : 8 * count]
+    rows = G.each(address).reshape(-1, 32)[:, : 8 * count]
     chosen = np.flatnonzero((G.slots & 31) < 8 * count)
     loaded = access.load(S, G.part(chosen, ()), rows.reshape(-1))
     words = np.stack(loaded, axis=1).view(U16).reshape(-1, count, 8, 8)
@@ -75,19 +74,19 @@ def _places(shape: tuple[int, int, int], operand: str, per: int) -> tuple[np.nda
 
 
 def _matrix(
-    registers: tuple[Any, ...], n: int, kind: str, places: tuple[np.ndarray, np.ndarray],
+    registers: tuple[Any, ...], G: Group, kind: str, places: tuple[np.ndarray, np.ndarray],
     size: tuple[int, int],
 ) -> np.ndarray:  # fmt: skip
     """The matrix of each warp, as float32."""
-    held = np.stack([r if r.ndim else np.full(n, r) for r in registers], axis=1)
+    held = np.stack([G.each(r) for r in registers], axis=1)
     if kind in ("f16", "bf16"):
         numbers = widen(np.ascontiguousarray(held).view(U16), kind)
     elif kind == "tf32":
         numbers = (held & U32(0xFFFFE000)).view(F32)
     else:
         numbers = held
-    whole = np.zeros((n // 32, *size), F32)
-    whole[:, places[0], places[1]] = numbers.reshape(n // 32, 32, -1)
+    whole = np.zeros((G.n // 32, *size), F32)
+    whole[:, places[0], places[1]] = numbers.reshape(G.n // 32, 32, -1)
     return whole
 
 
@@ -100,9 +99,9 @@ def multiply(
     shape, kind = SHAPES[key], key[1]
     rows, columns, k = shape
     per = 1 if kind == "tf32" else 2
-    left = _matrix(a, G.n, kind, _places(shape, "a", per), (rows, k))
-    right = _matrix(b, G.n, kind, _places(shape, "b", per), (k, columns))
+    left = _matrix(a, G, kind, _places(shape, "a", per), (rows, k))
+    right = _matrix(b, G, kind, _places(shape, "b", per), (k, columns))
     places = _places(shape, "c", 1)
-    product = np.matmul(left, right) + _matrix(c, G.n, "f32", places, (rows, columns))
+    product = np.matmul(left, right) + _matrix(c, G, "f32", places, (rows, columns))
     registers = product[:, places[0], places[1]].reshape(G.n, -1)
     return np.ascontiguousarray(registers.T)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tests.softgpu.faults import (
@@ -20,7 +21,6 @@ from tests.softgpu.faults import (
     LAUNCH_FAILED,
     MISALIGNED_ADDRESS,
     Fault,
-    NotSupported,
 )  # fmt: skip
 from tests.softgpu.groups import Group
 from tests.softgpu.kinds import BYTES, I64, NUMPY
@@ -41,6 +41,7 @@ ATOMICS = {
         ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
     )
 }  # fmt: skip
+HALVES = {"add.f16": np.dtype(np.float16), "add.bf16": np.dtype(ml_dtypes.bfloat16)}
 ATOMIC_KINDS = {
     name: number for number, name in enumerate(("I32", "U32", "I64", "U64", "F32", "F64", "U16"))
 }
@@ -185,9 +186,9 @@ class Access:
                 *(_taken(v, lanes) for v in values),
             ))  # fmt: skip
         n, _ = self._aim(S, G, address, True)
+        if operation in HALVES:
+            return self._add_halves(S, G, HALVES[operation], address, values[0])
         memory = S.memories[self.space]
-        if self.kind not in ATOMIC_KINDS:
-            return self._atomic_half(S, G, operation, address, values[0])
         first, other = (np.asarray(values[min(k, len(values) - 1)]) for k in (0, 1))
         old = np.empty(n, NUMPY[self.kind])
         bad = library().softgpu_atomic(
@@ -239,18 +240,17 @@ class Access:
             row[:] = value
         return held
 
-    def _atomic_half(self, S: Any, G: Group, operation: str, address: Any, values: Any) -> Any:
-        """An addition of 16-bit floats, or of pairs of them, thread by thread."""
-        if operation != "add":
-            raise NotSupported(self.text)
+    def _add_halves(self, S: Any, G: Group, half: Any, address: Any, values: Any) -> Any:
+        """An addition of a 16-bit float, or of a pair of them, thread by thread."""
         places = self.places(S, G, address, True)
         memory = S.memories[self.space]
-        values = np.broadcast_to(values, G.n)
+        values = G.each(values).view(half).reshape(G.n, -1)
         old = np.empty(G.n, NUMPY[self.kind])
         for k, place in enumerate(places):
             cell = memory.cell(int(place), self.kind)
             old[k] = cell[0]
-            cell[0] += values[k]
+            numbers = cell.view(half)
+            numbers += values[k]
         return old
 
     # ---- generic addresses ----

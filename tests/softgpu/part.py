@@ -300,7 +300,7 @@ def go_switch(targets: tuple[int, ...]) -> Any:
 
     def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
         index, registers = returned
-        index = np.broadcast_to(index, G.n)
+        index = G.each(index)
         for k in np.unique(index):
             lanes = np.flatnonzero(index == k)
             ready.setdefault(targets[k], []).append(G.part(lanes, registers[k]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,32 @@ from tests.softgpu.kernels import Kernel, kernels_of
 from tests.softgpu.memory import ALLOCATED, FREED, WRITTEN, DeviceMemory
 
 ALIGNMENT = 256
+
+HEADER = ".version 8.6\n.target sm_90\n.address_size 64\n"
+
+
+def kernel(body: str, parameters: str = "out", more: str = "") -> str:
+    """The text of a kernel `f` that has pointers as parameters, and each in a register.
+
+    `%out` holds the address of `out`; `%t`, `%b` and `%lane` say which thread it is, `%at` is
+    `%out + 4 * %t`. There are registers %r, %u (64 bits), %f, %d, %h (16 bits) and %p. `more`
+    stands before the kernel.
+    """
+    names = parameters.split()
+    declared = ", ".join(f".param .u64 {n}_" for n in names)
+    loads = "\n".join(f".reg .b64 %{n}; ld.param.u64 %{n}, [{n}_];" for n in names)
+    return f"""{HEADER}{more}
+.visible .entry f({declared})
+{{
+.reg .b32 %r<40>; .reg .b64 %u<20>; .reg .f32 %f<20>; .reg .f64 %d<9>; .reg .b16 %h<9>;
+.reg .pred %p<9>; .reg .b32 %t, %b, %lane; .reg .b64 %at;
+{loads}
+mov.u32 %t, %tid.x; mov.u32 %b, %ctaid.x; mov.u32 %lane, %laneid;
+mul.wide.u32 %at, %t, 4; add.s64 %at, %at, %{names[0]};
+{body}
+ret;
+}}
+"""
 
 
 class Device:
@@ -62,7 +89,7 @@ class Device:
 
     def launch(
         self, kernel: str | Kernel, grid: tuple[int, ...], threads: tuple[int, ...],
-        *parameters: Any, dynamic: int = 0,
+        *parameters: Any, dynamic: int = 0, symbols: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Run the one kernel of a text; an int is an address, other parameters are NumPy's."""
         if isinstance(kernel, str):
@@ -73,5 +100,6 @@ class Device:
         ]
         one = (1, 1)
         launches.run(
-            kernel, self.memory, (*grid, *one)[:3], (*threads, *one)[:3], held, dynamic=dynamic
-        )
+            kernel, self.memory, (*grid, *one)[:3], (*threads, *one)[:3], held, dynamic=dynamic,
+            symbols=symbols,
+        )  # fmt: skip

@@ -143,7 +143,7 @@ class Translator:
             return self.constant(NUMPY[kind](float(operand)))
         if operand == "WARP_SZ":
             return self.constant(NUMPY[kind](32))
-        return self.symbol(operand)
+        return self.symbol(operand, kind)
 
     def _register(self, name: str, kind: str) -> str:
         have = self.kind_of(name)
@@ -159,13 +159,15 @@ class Translator:
             return narrow if signed(kind) == kind else f"{narrow}.view({kind})"
         raise InvalidPtx(f"{name}, a register of {have}, is taken for {kind}")
 
-    def symbol(self, name: str) -> str:
+    def symbol(self, name: str, kind: str = "I64") -> str:
         """The address of a variable; of a shared or local one its offset."""
         variable = self.program.variables.get(name)
         if variable is None:
             raise NotSupported(f"the operand {name}")
         if variable.space in ("shared", "local"):
-            return self.constant(I64(self.offsets[name]))
+            return self.constant(_integer(self.offsets[name], kind))
+        if BYTES[kind] != 8:
+            raise InvalidPtx(f"the address of {name} as {kind}")
         return f"S.symbols[{name!r}]"
 
     def constant(self, value: Any) -> str:
@@ -316,7 +318,7 @@ def _registers_read(program: Program) -> frozenset[str]:
             words[i.guard] += 1
             for operand in i.operands:
                 words.update(_REGISTER.findall(operand))
-    return frozenset(word for word, times in words.items() if times > 1)
+    return frozenset(word for word, times in words.items() if word and times > 1)
 
 
 def _integer(number: int, kind: str) -> Any:

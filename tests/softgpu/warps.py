@@ -32,7 +32,7 @@ def _members(S: Any, G: Group, mask: Any, i: Any) -> np.ndarray | None:
     lane = (G.slots & 31).astype(U32)
     np.bitwise_or.at(bits, G.warps, U32(1) << lane)
     here = bits.take(G.warps)
-    wanted = np.broadcast_to(mask, G.n).view(U32) if mask.ndim else np.full(G.n, mask).view(U32)
+    wanted = G.each(mask).view(U32)
     missing = wanted & S.running.take(G.warps) & ~here
     if missing.any():
         raise S.fault(LAUNCH_FAILED, i, G, missing != 0, (
@@ -106,7 +106,7 @@ def _each_source(mode: str, lane: Any, by: Any, clamp: Any) -> tuple[Any, Any]:
 
 def _rows(G: Group, value: Any) -> np.ndarray:
     """A row of 32 numbers for each warp of a group of whole warps."""
-    return (value if value.ndim else np.full(G.n, value)).reshape(-1, 32)
+    return G.each(value).reshape(-1, 32)
 
 
 def ballot(S: Any, G: Group, i: Any, p: Any, mask: Any) -> Any:
@@ -158,7 +158,7 @@ def match(
     members = _members(S, G, mask, i)
     if members is None:
         members = np.full(G.n, FULL, U32)
-    keys = np.stack([G.warps, (value if value.ndim else np.full(G.n, value)).astype(I64)])
+    keys = np.stack([G.warps, G.each(value).astype(I64)])
     _, which = np.unique(keys, axis=1, return_inverse=True)
     bits = np.zeros(which.max() + 1, U32)
     np.bitwise_or.at(bits, which.reshape(-1), U32(1) << (G.slots & 31).astype(U32))
@@ -183,7 +183,7 @@ def reduce(S: Any, G: Group, i: Any, operation: str, value: Any, mask: Any) -> A
         return np.repeat(combine.reduce(_rows(G, value), axis=1, dtype=value.dtype), 32)
     keys = G.warps.astype(U64) << U64(32) | members.astype(U64)
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    held = value if value.ndim else np.full(G.n, value)
+    held = G.each(value)
     found = np.empty(len(first), held.dtype)
     for k in range(len(first)):
         found[k] = combine.reduce(held[which == k], dtype=held.dtype)
