@@ -175,9 +175,26 @@ def test_addresses_from_a_table_may_touch_all_that_is_declared():
     text = kernel(body, "out table rows")
     launches.declare(ranges)
     device.launch(text, (1,), (32,), out, table, arena)
-    launches.declare([*ranges[:2], [(extra, extra + 128)]])
-    with pytest.raises(Fault, match="outside of what is declared for "):
-        device.launch(text, (1,), (32,), out, table, arena)
+    for other in ({}, {"tables": [(extra, extra + 128)]}):
+        launches.declare([*ranges[:2], [(extra, extra + 128)]], **other)
+        with pytest.raises(Fault, match=r"outside of what is declared for \*"):
+            device.launch(text, (1,), (32,), out, table, arena)
+    launches.declare([*ranges[:2], None], tables=[(arena, arena + 4)])
+    device.launch(text, (1,), (32,), out, table, arena)
+
+
+def test_what_is_declared_fresh_must_be_written_before_it_is_read():
+    body = "st.global.u32 [%at+{}], %t; ld.global.u32 %r1, [%at]; st.global.u32 [%y], %r1;"
+    device = Device()
+    arena = device.put(np.arange(96, dtype=np.uint32))
+    for offset, wrong in ((0, False), (4, True)):
+        launches.declare([None] * 3, fresh=[(arena, arena + 64)])
+        text = kernel(body.format(offset), "out x y")
+        if wrong:
+            with pytest.raises(Fault, match="never written"):
+                device.launch(text, (1,), (32,), arena, arena + 128, arena + 256)
+        else:
+            device.launch(text, (1,), (32,), arena, arena + 128, arena + 256)
 
 
 # ---- threads that part ----

@@ -13,7 +13,7 @@ import numpy as np
 from tests.softgpu.counters import Counts, LaunchCounter, counts_of
 from tests.softgpu.kernels import Kernel
 from tests.softgpu.kinds import I64
-from tests.softgpu.memory import DeviceMemory
+from tests.softgpu.memory import LOADED, DeviceMemory
 from tests.softgpu.part import Launch
 
 Ranges = Sequence[tuple[int, int]]
@@ -21,11 +21,28 @@ Ranges = Sequence[tuple[int, int]]
 DEFAULT_LIMIT = 50_000_000_000  # thread instructions of a launch
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """What a launch may touch: by positions of parameters, and by addresses from memory."""
+
+    ranges: dict[int, Ranges]
+    tables: Ranges | None
+    fresh: Ranges
+
+    def by_name(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Arrays of start and stop by the name of the parameter, and for LOADED."""
+        loaded = self.tables
+        if loaded is None:
+            loaded = [pair for ranges in self.ranges.values() for pair in ranges]
+        found = {names[k]: ranges for k, ranges in self.ranges.items()} | {LOADED: loaded}
+        return {name: np.array(list(r), I64).reshape(-1, 2) for name, r in found.items()}
+
+
 @dataclass
 class _Settings:
     """What tests ask for; the lock guards it against launches of other threads."""
 
-    declared: list[dict[int, Ranges]] = field(default_factory=list)
+    declared: list[Declaration] = field(default_factory=list)
     counting: bool = False
     memory: bool = False
     sample: int = 0
@@ -37,16 +54,22 @@ class _Settings:
 SETTINGS = _Settings()
 
 
-def declare(ranges: Mapping[int, Ranges] | Sequence[Ranges | None]) -> None:
+def declare(
+    ranges: Mapping[int, Ranges] | Sequence[Ranges | None], *, tables: Ranges | None = None,
+    fresh: Ranges = (),
+) -> None:  # fmt: skip
     """Say what the pointers of a launch may touch: (start, stop) pairs of addresses.
 
     It is for the next launch; a second call before it is for the launch after that, and so on.
     Keys are the positions of parameters; a parameter that is not named is not checked. An
-    address that was loaded from memory may lie in any of the ranges.
+    address that was loaded from memory, from a table of addresses, may lie in `tables`, or
+    without them in any of the ranges. What is `fresh` counts as never written when the launch
+    begins.
     """
     items = ranges.items() if isinstance(ranges, Mapping) else enumerate(ranges)
+    given = {position: r for position, r in items if r is not None}
     with SETTINGS.lock:
-        SETTINGS.declared.append({position: r for position, r in items if r is not None})
+        SETTINGS.declared.append(Declaration(given, tables, fresh))
 
 
 def counting(on: bool, *, memory: bool = True) -> None:
@@ -90,10 +113,14 @@ def run(
         declared = SETTINGS.declared.pop(0) if SETTINGS.declared else None
         counting, counting_memory = SETTINGS.counting, SETTINGS.memory
         most, races = SETTINGS.sample, SETTINGS.races
+    for start, stop in declared.fresh if declared else ():
+        memory.forget(start, stop)
+    names = [p.name for p in kernel.parameters]
     launch = Launch(
         kernel, (grid[0], grid[1], grid[2]), (threads[0], threads[1], threads[2]), dynamic,
         kernel.values(parameters), dict(symbols or {}), memory,
-        int(os.environ.get("SOFTGPU_LIMIT", DEFAULT_LIMIT)), _by_name(kernel, declared),
+        int(os.environ.get("SOFTGPU_LIMIT", DEFAULT_LIMIT)),
+        declared.by_name(names) if declared else None,
         LaunchCounter(kernel) if counting_memory else None, races,
     )  # fmt: skip
     numbers = np.arange(launch.blocks, dtype=I64)
@@ -104,10 +131,3 @@ def run(
     if counting:
         with SETTINGS.lock:
             SETTINGS.counts.append(counts_of(launch, len(numbers)))
-
-
-def _by_name(kernel: Kernel, declared: dict[int, Ranges] | None) -> dict[str, np.ndarray] | None:
-    if declared is None:
-        return None
-    names = [p.name for p in kernel.parameters]
-    return {names[k]: np.array(list(r), I64).reshape(-1, 2) for k, r in declared.items()}

@@ -115,6 +115,10 @@ class DeviceMemory(Memory):
         )
         self._describe = describe
 
+    def forget(self, start: int, stop: int) -> None:
+        """Let allocated memory between two addresses count as never written."""
+        ctypes.memset(self.space.shadow + start - self.space.base, ALLOCATED, stop - start)
+
     def states(self, place: int, nbytes: int) -> bytes:
         return ctypes.string_at(self.space.shadow + place, nbytes)
 

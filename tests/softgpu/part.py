@@ -17,7 +17,7 @@ from tests.softgpu.copies import Copies
 from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
 from tests.softgpu.groups import Group, merged
 from tests.softgpu.kinds import I32, I64, U32
-from tests.softgpu.memory import LOADED, Access, Memory
+from tests.softgpu.memory import Access, Memory
 from tests.softgpu.native import Lanes
 
 TURNS_UNTIL_FAIR, TURNS_OF_FAIRNESS = 4096, 64
@@ -100,13 +100,16 @@ class Part:
         return np.bitwise_count(self.running).reshape(len(self.numbers), -1).sum(axis=1)
 
     def declared(self, access: Access) -> np.ndarray | None:
-        """Pairs of start and stop that an access may touch, or None: anything."""
+        """Pairs of start and stop that an access may touch.
+
+        None, which is anything, where a parameter that its address may come from has none.
+        """
         ranges = self.launch.declared
         if ranges is None:
             return None
         if access not in self._ranges:
-            names = ranges if LOADED in access.origins else access.origins
-            found = [ranges[name] for name in names if name in ranges]
+            known = access.origins and all(name in ranges for name in access.origins)
+            found = [ranges[name] for name in sorted(access.origins) if known]
             self._ranges[access] = np.concatenate(found) if found else None
         return self._ranges[access]
 
