@@ -37,16 +37,18 @@ def environment(
     cc: Version | None = None,
     devices: int | None = None,
     memory: int | None = None,
+    window: int | None = None,
     log: str | os.PathLike[str] | None = None,
     **flags: bool,
 ) -> dict[str, str]:
     """The variables with which another process has the software GPU.
 
     `driver` and `cc` are versions: "12.2", (12, 2) or 12020; "9.0", (9, 0) or 90. `memory` counts
-    bytes a device. Flags are `quiet`, `strict`, `skip`, `eager`, `recycle` (SOFTGPU_QUIET, ...) and
-    `blocking` (CUDA_LAUNCH_BLOCKING). Raises build.Unavailable.
+    the bytes of a device, `window` the addresses of all (freed memory is not used again before
+    they are exhausted). Flags are `quiet`, `strict`, `skip`, `eager`, `recycle` (SOFTGPU_QUIET,
+    ...) and `blocking` (CUDA_LAUNCH_BLOCKING). Raises build.Unavailable.
     """
-    variables = _variables(driver, cc, devices, memory, log, flags)
+    variables = _variables(driver, cc, devices, memory, window, log, flags)
     folders = [str(build.library().parent), os.environ.get("LD_LIBRARY_PATH", "")]
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, folders))
     return variables
@@ -58,6 +60,7 @@ def install(
     cc: Version | None = None,
     devices: int | None = None,
     memory: int | None = None,
+    window: int | None = None,
     log: str | os.PathLike[str] | None = None,
     **flags: bool,
 ) -> None:
@@ -74,7 +77,7 @@ def install(
         raise RuntimeError("this process has loaded another CUDA driver already")
     library = ctypes.CDLL(str(build.library()), ctypes.RTLD_GLOBAL)
     library.softgpu_option.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-    for name, value in _variables(driver, cc, devices, memory, log, flags).items():
+    for name, value in _variables(driver, cc, devices, memory, window, log, flags).items():
         library.softgpu_option(name.encode(), value.encode())
 
 
@@ -123,6 +126,7 @@ def _variables(
     cc: Version | None,
     devices: int | None,
     memory: int | None,
+    window: int | None,
     log: str | os.PathLike[str] | None,
     flags: dict[str, bool],
 ) -> dict[str, str]:
@@ -135,6 +139,7 @@ def _variables(
         "SOFTGPU_CC": None if cc is None else _number(cc, 10, 1),
         "SOFTGPU_DEVICES": devices,
         "SOFTGPU_MEMORY": memory,
+        "SOFTGPU_WINDOW": window,
         "SOFTGPU_LOG": None if log is None else Path(log).absolute(),
     }
     for name, value in flags.items():

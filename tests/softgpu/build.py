@@ -1,7 +1,7 @@
 """Builds the driver: `libcuda.so.1` of the C files in driver/, once for each state of them.
 
-The library is kept in a cache folder under the hash of all that goes into it, and is moved there when
-it is complete, so that any number of processes may build at once.
+The library is kept in a cache folder under the hash of all that goes into it, and is moved there
+when it is complete, so that any number of processes may build at once.
 """
 
 from __future__ import annotations

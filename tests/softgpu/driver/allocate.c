@@ -1,4 +1,5 @@
-/* Memory that the host asks for: plain, pinned, and by streams from pools; and what a pointer is. */
+/* Memory that the host asks for: plain, pinned, and by streams from pools; and what a pointer
+ * is. */
 #include "driver.h"
 
 struct pool {
@@ -43,9 +44,11 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr *address, size_t size) {
   return allocate(context, (uint64_t *)address, size);
 }
 
-CUresult CUDAAPI cuMemAllocPitch(CUdeviceptr *address, size_t *pitch, size_t width, size_t height, unsigned int element) {
+CUresult CUDAAPI cuMemAllocPitch(CUdeviceptr *address, size_t *pitch, size_t width,
+                                 size_t height, unsigned int element) {
   ENTER_CONTEXT(context);
-  if (!pitch || (element != 4 && element != 8 && element != 16)) return CUDA_ERROR_INVALID_VALUE;
+  if (!pitch || (element != 4 && element != 8 && element != 16))
+    return CUDA_ERROR_INVALID_VALUE;
   *pitch = (width + 511) / 512 * 512;
   return allocate(context, (uint64_t *)address, *pitch * height);
 }
@@ -59,7 +62,8 @@ CUresult CUDAAPI cuMemFree(CUdeviceptr address) {
   ENTER_CONTEXT(context);
   if (!address) return CUDA_SUCCESS;
   struct block *block = block_at(address);
-  bool free_here = block && block->start == address && (block->origin == PLAIN || block->origin == STREAM_ORDERED);
+  bool free_here = block && block->start == address &&
+                   (block->origin == PLAIN || block->origin == STREAM_ORDERED);
   if (!free_here) {
     report("cuMemFree of 0x%llx, which is no allocation", (unsigned long long)address);
     return CUDA_ERROR_INVALID_VALUE;
@@ -84,10 +88,12 @@ CUresult CUDAAPI cuMemGetInfo(size_t *available, size_t *total) {
 }
 
 /* ---- by streams ---- */
-static CUresult allocate_async(uint64_t *address, size_t size, struct pool *pool, struct stream *stream) {
+static CUresult allocate_async(uint64_t *address, size_t size, struct pool *pool,
+                               struct stream *stream) {
   if (!address || !size) return CUDA_ERROR_INVALID_VALUE;
   bool of_graph = stream->capture;
-  struct block *block = reserve(pool->device, size, of_graph ? OF_GRAPH : STREAM_ORDERED, stream);
+  struct block *block =
+      reserve(pool->device, size, of_graph ? OF_GRAPH : STREAM_ORDERED, stream);
   if (!block) return CUDA_ERROR_OUT_OF_MEMORY;
   block->context = stream->context;
   if (!of_graph) {
@@ -108,10 +114,12 @@ CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream han
   ENTER_CONTEXT(context);
   struct stream *stream;
   TRY(find_stream(handle, context, &stream));
-  return allocate_async((uint64_t *)address, size, current_pool(stream->context->device), stream);
+  return allocate_async((uint64_t *)address, size, current_pool(stream->context->device),
+                        stream);
 }
 
-CUresult CUDAAPI cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t size, CUmemoryPool pool, CUstream handle) {
+CUresult CUDAAPI cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t size, CUmemoryPool pool,
+                                         CUstream handle) {
   ENTER_CONTEXT(context);
   struct stream *stream;
   TRY(find_stream(handle, context, &stream));
@@ -125,7 +133,8 @@ CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
   TRY(find_stream(handle, context, &stream));
   if (!address) return CUDA_SUCCESS;
   struct block *block = block_at(address);
-  if (!block || block->start != address || block->origin == HOST || block->origin == OF_MODULE) {
+  if (!block || block->start != address || block->origin == HOST ||
+      block->origin == OF_MODULE) {
     report("cuMemFreeAsync of 0x%llx, which is no allocation", (unsigned long long)address);
     return CUDA_ERROR_INVALID_VALUE;
   }
@@ -170,7 +179,8 @@ CUresult CUDAAPI cuDeviceSetMemPool(CUdevice device, CUmemoryPool handle) {
   return CUDA_SUCCESS;
 }
 
-static CUresult pool_of_place(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type, bool standard) {
+static CUresult pool_of_place(CUmemoryPool *pool, CUmemLocation *location,
+                              CUmemAllocationType type, bool standard) {
   if (type != CU_MEM_ALLOCATION_TYPE_PINNED || location->type != CU_MEM_LOCATION_TYPE_DEVICE)
     return CUDA_ERROR_NOT_SUPPORTED;
   TRY(check_device(location->id));
@@ -178,12 +188,14 @@ static CUresult pool_of_place(CUmemoryPool *pool, CUmemLocation *location, CUmem
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
+CUresult CUDAAPI cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location,
+                                        CUmemAllocationType type) {
   ENTER;
   return pool_of_place(pool, location, type, true);
 }
 
-CUresult CUDAAPI cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
+CUresult CUDAAPI cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location,
+                                 CUmemAllocationType type) {
   ENTER;
   return pool_of_place(pool, location, type, false);
 }
@@ -191,7 +203,8 @@ CUresult CUDAAPI cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CU
 CUresult CUDAAPI cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props) {
   ENTER;
   bool on_device = props && props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-  if (!out || !on_device || props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_NOT_SUPPORTED;
+  if (!out || !on_device || props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED)
+    return CUDA_ERROR_NOT_SUPPORTED;
   if (props->handleTypes) return CUDA_ERROR_NOT_SUPPORTED; /* memory for other processes */
   TRY(check_device(props->location.id));
   struct pool *pool = malloc(sizeof *pool);
@@ -206,7 +219,8 @@ CUresult CUDAAPI cuMemPoolDestroy(CUmemoryPool handle) {
   ENTER;
   struct pool *pool = find_pool(handle);
   if (!pool || pool->standard) return CUDA_ERROR_INVALID_VALUE;
-  if (current_pools[pool->device] == pool) current_pools[pool->device] = standard_pool(pool->device);
+  if (current_pools[pool->device] == pool)
+    current_pools[pool->device] = standard_pool(pool->device);
   drop_handle(pool);
   return CUDA_SUCCESS;
 }
@@ -220,14 +234,17 @@ CUresult CUDAAPI cuMemPoolTrimTo(CUmemoryPool handle, size_t keep) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void *value) {
+CUresult CUDAAPI cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute,
+                                       void *value) {
   ENTER;
   struct pool *pool = find_pool(handle);
   if (!pool || !value) return CUDA_ERROR_INVALID_VALUE;
   switch ((int)attribute) {
     case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
     case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES: *(int *)value = pool->reuse[attribute]; break;
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      *(int *)value = pool->reuse[attribute];
+      break;
     case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: *(uint64_t *)value = pool->threshold; break;
     case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: *(uint64_t *)value = pool->reserved; break;
     case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: *(uint64_t *)value = pool->reserved_high; break;
@@ -238,35 +255,44 @@ CUresult CUDAAPI cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute 
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void *value) {
+CUresult CUDAAPI cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute,
+                                       void *value) {
   ENTER;
   struct pool *pool = find_pool(handle);
   if (!pool || !value) return CUDA_ERROR_INVALID_VALUE;
   switch ((int)attribute) {
     case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
     case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES: pool->reuse[attribute] = *(int *)value; break;
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      pool->reuse[attribute] = *(int *)value;
+      break;
     case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: pool->threshold = *(uint64_t *)value; break;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: pool->reserved_high = pool->reserved; break; /* 0 resets it */
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+      pool->reserved_high = pool->reserved;
+      break; /* 0 resets it */
     case CU_MEMPOOL_ATTR_USED_MEM_HIGH: pool->used_high = pool->used; break;
     default: return CUDA_ERROR_INVALID_VALUE;
   }
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc *access, size_t count) {
+CUresult CUDAAPI cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc *access,
+                                    size_t count) {
   ENTER;
   struct pool *pool = find_pool(handle);
   if (!pool || (count && !access)) return CUDA_ERROR_INVALID_VALUE;
   for (size_t at = 0; at < count; at++) {
-    bool own = access[at].location.type == CU_MEM_LOCATION_TYPE_DEVICE && access[at].location.id == pool->device;
+    bool own = access[at].location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
+               access[at].location.id == pool->device;
     bool grants = access[at].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
-    if (own != grants) return CUDA_ERROR_INVALID_DEVICE; /* no peers, and the own device always */
+    if (own != grants)
+      return CUDA_ERROR_INVALID_DEVICE; /* no peers, and the own device always */
   }
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool handle, CUmemLocation *location) {
+CUresult CUDAAPI cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool handle,
+                                    CUmemLocation *location) {
   ENTER;
   struct pool *pool = find_pool(handle);
   if (!pool || !flags || !location) return CUDA_ERROR_INVALID_VALUE;

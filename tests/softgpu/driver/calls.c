@@ -1,4 +1,5 @@
-/* Every driver function's frame: the lock, the count of calls, the log; and Python's lock beside it. */
+/* Every driver function's frame: the lock, the count of calls, the log; and Python's lock
+ * beside it. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -111,7 +112,8 @@ static bool is_version_of(const char *symbol, const char *name) {
   size_t length = strlen(name);
   if (strncmp(symbol, name, length)) return false;
   const char *rest = symbol + length;
-  return !*rest || (rest[0] == '_' && rest[1] == 'v' && strspn(rest + 2, "0123456789") == strlen(rest + 2));
+  return !*rest || (rest[0] == '_' && rest[1] == 'v' &&
+                    strspn(rest + 2, "0123456789") == strlen(rest + 2));
 }
 
 unsigned long long softgpu_count(const char *name) {

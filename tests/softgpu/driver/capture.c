@@ -1,4 +1,5 @@
-/* Stream capture: what is enqueued becomes nodes of a graph, with the order that streams and events give. */
+/* Stream capture: what is enqueued becomes nodes of a graph, with the order that streams and
+ * events give. */
 #include <pthread.h>
 #include "driver.h"
 
@@ -30,8 +31,10 @@ void invalidate(struct stream *stream) {
 /* Which captures forbid this thread what might disturb them. */
 static bool forbids(const struct capture *capture) {
   if (thread_mode == CU_STREAM_CAPTURE_MODE_RELAXED || capture->invalid) return false;
-  if (pthread_equal(capture->thread, pthread_self())) return capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
-  return thread_mode == CU_STREAM_CAPTURE_MODE_GLOBAL && capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+  if (pthread_equal(capture->thread, pthread_self()))
+    return capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
+  return thread_mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
+         capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
 }
 
 CUresult refuse_in_capture(void) {
@@ -76,8 +79,8 @@ static void add_after(struct stream *stream, struct node *const *nodes, size_t c
 }
 
 struct node *capture_work(struct stream *stream, struct work *work) {
-  struct node *node = add_node(stream->capture->graph, type_of(work), keep_work(work), stream->capture_after,
-                               stream->capture_after_count);
+  struct node *node = add_node(stream->capture->graph, type_of(work), keep_work(work),
+                               stream->capture_after, stream->capture_after_count);
   set_after(stream, &node, 1);
   return node;
 }
@@ -119,8 +122,8 @@ CUresult capture_wait(struct stream *stream, struct event *event) {
 }
 
 /* ---- begin and end ---- */
-static CUresult begin(CUstream handle, struct graph *graph, const CUgraphNode *after, size_t count,
-                      CUstreamCaptureMode mode, struct context *context) {
+static CUresult begin(CUstream handle, struct graph *graph, const CUgraphNode *after,
+                      size_t count, CUstreamCaptureMode mode, struct context *context) {
   static unsigned long long next_id = 1;
   struct stream *stream;
   TRY(find_stream(handle, context, &stream));
@@ -128,8 +131,13 @@ static CUresult begin(CUstream handle, struct graph *graph, const CUgraphNode *a
   if (stream == context->legacy) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
   struct capture *capture = malloc(sizeof *capture);
-  *capture = (struct capture){.id = next_id++, .graph = graph ? graph : new_graph(), .own_graph = !graph,
-                              .origin = stream, .mode = mode, .thread = pthread_self(), .next = captures};
+  *capture = (struct capture){.id = next_id++,
+                              .graph = graph ? graph : new_graph(),
+                              .own_graph = !graph,
+                              .origin = stream,
+                              .mode = mode,
+                              .thread = pthread_self(),
+                              .next = captures};
   capture->first_node = capture->graph->count;
   captures = capture;
   stream->capture = capture;
@@ -142,18 +150,22 @@ CUresult CUDAAPI cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode)
   return begin(stream, NULL, NULL, 0, mode, context);
 }
 
-CUresult CUDAAPI cuStreamBeginCaptureToGraph(CUstream stream, CUgraph handle, const CUgraphNode *after,
-                                             const CUgraphEdgeData *edges, size_t count, CUstreamCaptureMode mode) {
+CUresult CUDAAPI cuStreamBeginCaptureToGraph(CUstream stream, CUgraph handle,
+                                             const CUgraphNode *after,
+                                             const CUgraphEdgeData *edges, size_t count,
+                                             CUstreamCaptureMode mode) {
   ENTER_CONTEXT(context);
   (void)edges;
   struct graph *graph = find_graph(handle);
   if (!graph) return CUDA_ERROR_INVALID_VALUE;
   for (size_t at = 0; at < count; at++)
-    if (!find_node(after[at]) || find_node(after[at])->graph != graph) return CUDA_ERROR_INVALID_VALUE;
+    if (!find_node(after[at]) || find_node(after[at])->graph != graph)
+      return CUDA_ERROR_INVALID_VALUE;
   return begin(stream, graph, after, count, mode, context);
 }
 
-/* Whether some node that the capture made is before nothing, and its stream was not joined again. */
+/* Whether some node that the capture made is before nothing, and its stream was not joined
+ * again. */
 static bool has_loose_end(const struct capture *capture) {
   const struct graph *graph = capture->graph;
   const struct stream *origin = capture->origin;
@@ -162,7 +174,8 @@ static bool has_loose_end(const struct capture *capture) {
     for (size_t later = at + 1; later < graph->count && ends; later++)
       for (size_t n = 0; n < graph->nodes[later]->from_count; n++)
         if (graph->nodes[later]->from[n] == graph->nodes[at]) ends = false;
-    for (size_t n = 0; n < origin->capture_after_count; n++) joined |= origin->capture_after[n] == graph->nodes[at];
+    for (size_t n = 0; n < origin->capture_after_count; n++)
+      joined |= origin->capture_after[n] == graph->nodes[at];
     if (ends && !joined) return true;
   }
   return false;
@@ -181,6 +194,19 @@ static void end(struct capture *capture) {
   free(capture);
 }
 
+/* A stream may end when it was joined again; a capture has no end without the one it began on.
+ */
+void leave_capture(struct stream *stream) {
+  if (!stream->capture) return;
+  if (stream->capture->origin == stream) {
+    if (stream->capture->own_graph) drop_graph(stream->capture->graph);
+    end(stream->capture);
+    return;
+  }
+  stream->capture = NULL;
+  set_after(stream, NULL, 0);
+}
+
 CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph *out) {
   ENTER_CONTEXT(context);
   struct stream *stream;
@@ -189,11 +215,12 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph *out) {
   if (!out) return CUDA_ERROR_INVALID_VALUE;
   if (!capture) return CUDA_ERROR_ILLEGAL_STATE;
   bool here = pthread_equal(capture->thread, pthread_self());
-  if (!here && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-  CUresult error = capture->invalid             ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
-                   : capture->origin != stream  ? CUDA_ERROR_STREAM_CAPTURE_UNMATCHED
-                   : has_loose_end(capture)     ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED
-                                                : CUDA_SUCCESS;
+  if (!here && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED)
+    return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+  CUresult error = capture->invalid            ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+                   : capture->origin != stream ? CUDA_ERROR_STREAM_CAPTURE_UNMATCHED
+                   : has_loose_end(capture)    ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED
+                                               : CUDA_SUCCESS;
   *out = error ? NULL : (CUgraph)capture->graph;
   if (error && capture->own_graph) drop_graph(capture->graph);
   end(capture);
@@ -203,7 +230,8 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph *out) {
 /* ---- what can be asked ---- */
 static CUstreamCaptureStatus status_of(const struct stream *stream) {
   if (!stream->capture) return CU_STREAM_CAPTURE_STATUS_NONE;
-  return stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  return stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+                                  : CU_STREAM_CAPTURE_STATUS_ACTIVE;
 }
 
 CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status) {
@@ -214,8 +242,9 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *sta
   return CUDA_SUCCESS;
 }
 
-static CUresult get_info(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
-                         const CUgraphNode **after, size_t *count, struct context *context) {
+static CUresult get_info(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id,
+                         CUgraph *graph, const CUgraphNode **after, size_t *count,
+                         struct context *context) {
   struct stream *stream;
   TRY(find_stream(handle, context, &stream));
   *status = status_of(stream);
@@ -227,21 +256,25 @@ static CUresult get_info(CUstream handle, CUstreamCaptureStatus *status, cuuint6
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuStreamGetCaptureInfo(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
-                                        const CUgraphNode **after, const CUgraphEdgeData **edges, size_t *count) {
+CUresult CUDAAPI cuStreamGetCaptureInfo(CUstream stream, CUstreamCaptureStatus *status,
+                                        cuuint64_t *id, CUgraph *graph,
+                                        const CUgraphNode **after,
+                                        const CUgraphEdgeData **edges, size_t *count) {
   ENTER_CONTEXT(context);
   if (edges) *edges = NULL; /* none of them says more than "after" */
   return get_info(stream, status, id, graph, after, count, context);
 }
 
-CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
-                                   const CUgraphNode **after, size_t *count) {
+CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus *status,
+                                   cuuint64_t *id, CUgraph *graph, const CUgraphNode **after,
+                                   size_t *count) {
   ENTER_CONTEXT(context);
   return get_info(stream, status, id, graph, after, count, context);
 }
 
-CUresult CUDAAPI cuStreamUpdateCaptureDependencies(CUstream handle, CUgraphNode *nodes, const CUgraphEdgeData *edges,
-                                                   size_t count, unsigned int flags) {
+CUresult CUDAAPI cuStreamUpdateCaptureDependencies(CUstream handle, CUgraphNode *nodes,
+                                                   const CUgraphEdgeData *edges, size_t count,
+                                                   unsigned int flags) {
   ENTER_CONTEXT(context);
   (void)edges;
   struct stream *stream;
@@ -250,15 +283,18 @@ CUresult CUDAAPI cuStreamUpdateCaptureDependencies(CUstream handle, CUgraphNode 
   for (size_t at = 0; at < count; at++)
     if (!find_node(nodes[at]) || find_node(nodes[at])->graph != stream->capture->graph)
       return CUDA_ERROR_INVALID_VALUE;
-  if (flags == CU_STREAM_SET_CAPTURE_DEPENDENCIES) set_after(stream, (struct node **)nodes, count);
-  else if (flags == CU_STREAM_ADD_CAPTURE_DEPENDENCIES) add_after(stream, (struct node **)nodes, count);
+  if (flags == CU_STREAM_SET_CAPTURE_DEPENDENCIES)
+    set_after(stream, (struct node **)nodes, count);
+  else if (flags == CU_STREAM_ADD_CAPTURE_DEPENDENCIES)
+    add_after(stream, (struct node **)nodes, count);
   else return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
 
 CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) {
   ENTER;
-  if (!mode || (unsigned)*mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
+  if (!mode || (unsigned)*mode > CU_STREAM_CAPTURE_MODE_RELAXED)
+    return CUDA_ERROR_INVALID_VALUE;
   CUstreamCaptureMode old = thread_mode;
   thread_mode = *mode;
   *mode = old;

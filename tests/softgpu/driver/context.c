@@ -1,4 +1,5 @@
-/* Contexts: one primary for each device and those that are made; a stack of them for each thread. */
+/* Contexts: one primary for each device and those that are made; a stack of them for each
+ * thread. */
 #include "driver.h"
 
 enum { DEEPEST = 32 };
@@ -96,7 +97,8 @@ CUresult CUDAAPI cuDevicePrimaryCtxReset(CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active) {
+CUresult CUDAAPI cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags,
+                                            int *active) {
   ENTER;
   TRY(check_device(device));
   struct context *context = primary_context(device);
@@ -155,7 +157,8 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuCtxCreate(CUcontext *out, CUctxCreateParams *params, unsigned int flags, CUdevice device) {
+CUresult CUDAAPI cuCtxCreate(CUcontext *out, CUctxCreateParams *params, unsigned int flags,
+                             CUdevice device) {
   ENTER;
   return params ? CUDA_ERROR_NOT_SUPPORTED : create(out, flags, device);
 }
@@ -165,7 +168,8 @@ CUresult cuCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice device) {
   return create(out, flags, device);
 }
 
-CUresult cuCtxCreate_v3(CUcontext *out, CUexecAffinityParam *affinity, int count, unsigned int flags, CUdevice device) {
+CUresult cuCtxCreate_v3(CUcontext *out, CUexecAffinityParam *affinity, int count,
+                        unsigned int flags, CUdevice device) {
   ENTER;
   (void)affinity;
   return count ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : create(out, flags, device);
@@ -249,14 +253,16 @@ CUresult CUDAAPI cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 
 CUresult CUDAAPI cuCtxGetLimit(size_t *value, CUlimit limit) {
   ENTER_CONTEXT(context);
-  if ((unsigned)limit >= sizeof context->limits / sizeof *context->limits) return CUDA_ERROR_UNSUPPORTED_LIMIT;
+  if ((unsigned)limit >= sizeof context->limits / sizeof *context->limits)
+    return CUDA_ERROR_UNSUPPORTED_LIMIT;
   *value = context->limits[limit];
   return CUDA_SUCCESS;
 }
 
 CUresult CUDAAPI cuCtxSetLimit(CUlimit limit, size_t value) {
   ENTER_CONTEXT(context);
-  if ((unsigned)limit >= sizeof context->limits / sizeof *context->limits) return CUDA_ERROR_UNSUPPORTED_LIMIT;
+  if ((unsigned)limit >= sizeof context->limits / sizeof *context->limits)
+    return CUDA_ERROR_UNSUPPORTED_LIMIT;
   context->limits[limit] = value;
   return CUDA_SUCCESS;
 }
@@ -287,7 +293,8 @@ CUresult CUDAAPI cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer)
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CUdevice from, CUdevice to) {
+CUresult CUDAAPI cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute,
+                                         CUdevice from, CUdevice to) {
   ENTER;
   TRY(check_device(from));
   TRY(check_device(to));

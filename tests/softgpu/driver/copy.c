@@ -1,8 +1,8 @@
 /* Copies and memsets, of rows and slices; every one of them is the general one.
  *
- * What waits for what is as cuda_runtime_api.h has it under "API synchronization behavior": pageable
- * memory that is copied to a device is read at the call, pinned memory when the stream gets to it, and
- * memory of the host is filled then, too.
+ * What waits for what is as cuda_runtime_api.h has it under "API synchronization behavior":
+ * pageable memory that is copied to a device is read at the call, pinned memory when the
+ * stream gets to it, and memory of the host is filled then, too.
  */
 #include "driver.h"
 
@@ -19,13 +19,13 @@ static CUresult check_side(struct side side, size_t width, size_t height, size_t
   if (!in_window(side.address)) return CUDA_SUCCESS;
   uint64_t size = span(side, width, height, depth);
   if (within_block(side.address, size)) return CUDA_SUCCESS;
-  report("a copy of %llu bytes at 0x%llx lies outside any allocation", (unsigned long long)size,
-         (unsigned long long)side.address);
+  report("a copy of %llu bytes at 0x%llx lies outside any allocation",
+         (unsigned long long)size, (unsigned long long)side.address);
   return CUDA_ERROR_INVALID_VALUE;
 }
 
-static struct work *new_copy(struct context *context, struct side to, struct side from, size_t width,
-                             size_t height, size_t depth) {
+static struct work *new_copy(struct context *context, struct side to, struct side from,
+                             size_t width, size_t height, size_t depth) {
   struct work *work = new_work(COPY, context, 0);
   work->copy.to = to;
   work->copy.from = from;
@@ -36,8 +36,9 @@ static struct work *new_copy(struct context *context, struct side to, struct sid
 }
 
 /* One side of the driver's own description of a copy. */
-static CUresult side_of(CUmemorytype type, uint64_t host, uint64_t device, size_t x, size_t y, size_t z,
-                        size_t pitch, size_t rows, const CUDA_MEMCPY3D *params, struct side *side) {
+static CUresult side_of(CUmemorytype type, uint64_t host, uint64_t device, size_t x, size_t y,
+                        size_t z, size_t pitch, size_t rows, const CUDA_MEMCPY3D *params,
+                        struct side *side) {
   if (type == CU_MEMORYTYPE_ARRAY) return CUDA_ERROR_NOT_SUPPORTED;
   if (!pitch) pitch = params->WidthInBytes + x;
   if (!rows) rows = params->Height + y;
@@ -50,10 +51,12 @@ static CUresult side_of(CUmemorytype type, uint64_t host, uint64_t device, size_
 CUresult make_copy(const CUDA_MEMCPY3D *params, struct context *context, struct work **work) {
   struct side to, from;
   size_t width = params->WidthInBytes, height = params->Height, depth = params->Depth;
-  TRY(side_of(params->srcMemoryType, (uint64_t)params->srcHost, params->srcDevice, params->srcXInBytes,
-              params->srcY, params->srcZ, params->srcPitch, params->srcHeight, params, &from));
-  TRY(side_of(params->dstMemoryType, (uint64_t)params->dstHost, params->dstDevice, params->dstXInBytes,
-              params->dstY, params->dstZ, params->dstPitch, params->dstHeight, params, &to));
+  TRY(side_of(params->srcMemoryType, (uint64_t)params->srcHost, params->srcDevice,
+              params->srcXInBytes, params->srcY, params->srcZ, params->srcPitch,
+              params->srcHeight, params, &from));
+  TRY(side_of(params->dstMemoryType, (uint64_t)params->dstHost, params->dstDevice,
+              params->dstXInBytes, params->dstY, params->dstZ, params->dstPitch,
+              params->dstHeight, params, &to));
   if (!width || !height || !depth) {
     *work = new_work(NOTHING, context, 0);
     return CUDA_SUCCESS;
@@ -86,7 +89,8 @@ void copy_params(const struct work *work, CUDA_MEMCPY3D *params) {
   };
 }
 
-/* Read what lies in pageable memory now, as a driver does to have it where the device can reach it. */
+/* Read what lies in pageable memory now, as a driver does to have it where the device can
+ * reach it. */
 static void stage(struct work *work) {
   struct side from = work->copy.from;
   size_t width = work->copy.width, height = work->copy.height, depth = work->copy.depth;
@@ -96,7 +100,9 @@ static void stage(struct work *work) {
       memcpy(to, (const char *)from.address + (slice * from.rows + row) * from.pitch, width);
 }
 
-static bool is_pageable(uint64_t address) { return !on_device(address) && !is_pinned(address); }
+static bool is_pageable(uint64_t address) {
+  return !on_device(address) && !is_pinned(address);
+}
 
 /* A call that does not wait, where it need not. */
 static CUresult copy_async(struct stream *stream, struct work *work) {
@@ -121,7 +127,8 @@ static CUresult copy_now(struct context *context, struct work *work) {
     drop_work(work);
     return error;
   }
-  bool within = work->kind == COPY && on_device(work->copy.to.address) && on_device(work->copy.from.address);
+  bool within = work->kind == COPY && on_device(work->copy.to.address) &&
+                on_device(work->copy.from.address);
   TRY(enqueue(stream, work));
   return within ? CUDA_SUCCESS : synchronise(stream);
 }
@@ -129,8 +136,8 @@ static CUresult copy_now(struct context *context, struct work *work) {
 /* ---- flat copies ---- */
 enum { TO_HOST = 1, FROM_HOST = 2, ANY = 4 };
 
-static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how, struct context *context,
-                          struct work **work) {
+static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how,
+                          struct context *context, struct work **work) {
   if (!size) {
     *work = new_work(NOTHING, context, 0);
     return CUDA_SUCCESS;
@@ -138,7 +145,8 @@ static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how, stru
   bool wrong = !(how & (ANY | TO_HOST)) && !in_window(to);
   wrong |= !(how & (ANY | FROM_HOST)) && !in_window(from);
   if (wrong) {
-    report("a copy of %llu bytes is given an address that is not the device's", (unsigned long long)size);
+    report("a copy of %llu bytes is given an address that is not the device's",
+           (unsigned long long)size);
     return CUDA_ERROR_INVALID_VALUE;
   }
   struct side target = {to, size, 1}, source = {from, size, 1};
@@ -148,45 +156,58 @@ static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how, stru
   return CUDA_SUCCESS;
 }
 
-#define FLAT_NOW(to, from, size, how)                                                     \
-  ENTER_CONTEXT(context);                                                                 \
-  struct work *work;                                                                      \
-  TRY(make_flat((uint64_t)(to), (uint64_t)(from), size, how, context, &work));            \
+#define FLAT_NOW(to, from, size, how)                                          \
+  ENTER_CONTEXT(context);                                                      \
+  struct work *work;                                                           \
+  TRY(make_flat((uint64_t)(to), (uint64_t)(from), size, how, context, &work)); \
   return copy_now(context, work)
 
-#define FLAT_ASYNC(to, from, size, how, handle)                                           \
-  ENTER_CONTEXT(context);                                                                 \
-  struct stream *stream;                                                                  \
-  struct work *work;                                                                      \
-  TRY(find_stream(handle, context, &stream));                                             \
-  TRY(make_flat((uint64_t)(to), (uint64_t)(from), size, how, stream->context, &work));    \
+#define FLAT_ASYNC(to, from, size, how, handle)                                        \
+  ENTER_CONTEXT(context);                                                              \
+  struct stream *stream;                                                               \
+  struct work *work;                                                                   \
+  TRY(find_stream(handle, context, &stream));                                          \
+  TRY(make_flat((uint64_t)(to), (uint64_t)(from), size, how, stream->context, &work)); \
   return copy_async(stream, work)
 
-CUresult CUDAAPI cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t size) { FLAT_NOW(to, from, size, ANY); }
-CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) { FLAT_NOW(to, from, size, FROM_HOST); }
-CUresult CUDAAPI cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) { FLAT_NOW(to, from, size, TO_HOST); }
-CUresult CUDAAPI cuMemcpyDtoD(CUdeviceptr to, CUdeviceptr from, size_t size) { FLAT_NOW(to, from, size, 0); }
-CUresult CUDAAPI cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream_handle) {
+CUresult CUDAAPI cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t size) {
+  FLAT_NOW(to, from, size, ANY);
+}
+CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) {
+  FLAT_NOW(to, from, size, FROM_HOST);
+}
+CUresult CUDAAPI cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) {
+  FLAT_NOW(to, from, size, TO_HOST);
+}
+CUresult CUDAAPI cuMemcpyDtoD(CUdeviceptr to, CUdeviceptr from, size_t size) {
+  FLAT_NOW(to, from, size, 0);
+}
+CUresult CUDAAPI cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size,
+                               CUstream stream_handle) {
   FLAT_ASYNC(to, from, size, ANY, stream_handle);
 }
-CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size, CUstream stream_handle) {
+CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size,
+                                   CUstream stream_handle) {
   FLAT_ASYNC(to, from, size, FROM_HOST, stream_handle);
 }
-CUresult CUDAAPI cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size, CUstream stream_handle) {
+CUresult CUDAAPI cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size,
+                                   CUstream stream_handle) {
   FLAT_ASYNC(to, from, size, TO_HOST, stream_handle);
 }
-CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream_handle) {
+CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size,
+                                   CUstream stream_handle) {
   FLAT_ASYNC(to, from, size, 0, stream_handle);
 }
 
 /* Between devices, through the host where they do not reach each other. */
-CUresult CUDAAPI cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
-                              size_t size) {
+CUresult CUDAAPI cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
+                              CUcontext from_context, size_t size) {
   if (!to_context || !from_context) return CUDA_ERROR_INVALID_CONTEXT;
   FLAT_NOW(to, from, size, 0);
 }
 CUresult CUDAAPI cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
-                                   CUcontext from_context, size_t size, CUstream stream_handle) {
+                                   CUcontext from_context, size_t size,
+                                   CUstream stream_handle) {
   if (!to_context || !from_context) return CUDA_ERROR_INVALID_CONTEXT;
   FLAT_ASYNC(to, from, size, 0, stream_handle);
 }
@@ -212,11 +233,21 @@ CUresult CUDAAPI cuMemcpy3DAsync(const CUDA_MEMCPY3D *params, CUstream handle) {
 
 static CUDA_MEMCPY3D slice_of(const CUDA_MEMCPY2D *flat) {
   return (CUDA_MEMCPY3D){
-      .srcXInBytes = flat->srcXInBytes, .srcY = flat->srcY, .srcMemoryType = flat->srcMemoryType,
-      .srcHost = flat->srcHost, .srcDevice = flat->srcDevice, .srcPitch = flat->srcPitch,
-      .dstXInBytes = flat->dstXInBytes, .dstY = flat->dstY, .dstMemoryType = flat->dstMemoryType,
-      .dstHost = flat->dstHost, .dstDevice = flat->dstDevice, .dstPitch = flat->dstPitch,
-      .WidthInBytes = flat->WidthInBytes, .Height = flat->Height, .Depth = 1,
+      .srcXInBytes = flat->srcXInBytes,
+      .srcY = flat->srcY,
+      .srcMemoryType = flat->srcMemoryType,
+      .srcHost = flat->srcHost,
+      .srcDevice = flat->srcDevice,
+      .srcPitch = flat->srcPitch,
+      .dstXInBytes = flat->dstXInBytes,
+      .dstY = flat->dstY,
+      .dstMemoryType = flat->dstMemoryType,
+      .dstHost = flat->dstHost,
+      .dstDevice = flat->dstDevice,
+      .dstPitch = flat->dstPitch,
+      .WidthInBytes = flat->WidthInBytes,
+      .Height = flat->Height,
+      .Depth = 1,
   };
 }
 
@@ -226,7 +257,9 @@ CUresult CUDAAPI cuMemcpy2D(const CUDA_MEMCPY2D *params) {
   return cuMemcpy3D(&slice);
 }
 
-CUresult CUDAAPI cuMemcpy2DUnaligned(const CUDA_MEMCPY2D *params) { return cuMemcpy2D(params); }
+CUresult CUDAAPI cuMemcpy2DUnaligned(const CUDA_MEMCPY2D *params) {
+  return cuMemcpy2D(params);
+}
 
 CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *params, CUstream stream) {
   if (!params) return CUDA_ERROR_INVALID_VALUE;
@@ -235,11 +268,13 @@ CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *params, CUstream stream) {
 }
 
 /* ---- memsets ---- */
-CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context, struct work **work) {
+CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context,
+                  struct work **work) {
   uint32_t element = params->elementSize;
   if (element != 1 && element != 2 && element != 4) return CUDA_ERROR_INVALID_VALUE;
   size_t pitch = params->height > 1 ? params->pitch : params->width * element;
-  if (params->dst % element || pitch < params->width * element) return CUDA_ERROR_INVALID_VALUE;
+  if (params->dst % element || pitch < params->width * element)
+    return CUDA_ERROR_INVALID_VALUE;
   *work = new_work(params->width && params->height ? SET : NOTHING, context, 0);
   if ((*work)->kind == NOTHING) return CUDA_SUCCESS;
   (*work)->set.address = params->dst;
@@ -250,14 +285,15 @@ CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context
   (*work)->set.element = element;
   uint64_t size = pitch * (params->height - 1) + params->width * element;
   if (in_window(params->dst) && within_block(params->dst, size)) return CUDA_SUCCESS;
-  report("a memset of %llu bytes at 0x%llx lies outside any allocation", (unsigned long long)size,
-         (unsigned long long)params->dst);
+  report("a memset of %llu bytes at 0x%llx lies outside any allocation",
+         (unsigned long long)size, (unsigned long long)params->dst);
   drop_work(*work);
   return CUDA_ERROR_INVALID_VALUE;
 }
 
 /* Memsets of the legacy stream do not wait either, but for those of pinned memory. */
-static CUresult set(const CUDA_MEMSET_NODE_PARAMS *params, CUstream handle, struct context *context, bool async) {
+static CUresult set(const CUDA_MEMSET_NODE_PARAMS *params, CUstream handle,
+                    struct context *context, bool async) {
   struct stream *stream;
   struct work *work;
   TRY(find_stream(handle, context, &stream));
@@ -267,14 +303,14 @@ static CUresult set(const CUDA_MEMSET_NODE_PARAMS *params, CUstream handle, stru
   return async || on_device(params->dst) ? CUDA_SUCCESS : synchronise(stream);
 }
 
-#define SET_OF(element, ...)                                                             \
-  ENTER_CONTEXT(context);                                                                \
-  CUDA_MEMSET_NODE_PARAMS params = {address, 0, value, element, width, 1};               \
+#define SET_OF(element, ...)                                               \
+  ENTER_CONTEXT(context);                                                  \
+  CUDA_MEMSET_NODE_PARAMS params = {address, 0, value, element, width, 1}; \
   return set(&params, __VA_ARGS__)
 
-#define ROWS_OF(element, ...)                                                            \
-  ENTER_CONTEXT(context);                                                                \
-  CUDA_MEMSET_NODE_PARAMS params = {address, pitch, value, element, width, height};      \
+#define ROWS_OF(element, ...)                                                       \
+  ENTER_CONTEXT(context);                                                           \
+  CUDA_MEMSET_NODE_PARAMS params = {address, pitch, value, element, width, height}; \
   return set(&params, __VA_ARGS__)
 
 CUresult CUDAAPI cuMemsetD8(CUdeviceptr address, unsigned char value, size_t width) {
@@ -286,33 +322,39 @@ CUresult CUDAAPI cuMemsetD16(CUdeviceptr address, unsigned short value, size_t w
 CUresult CUDAAPI cuMemsetD32(CUdeviceptr address, unsigned int value, size_t width) {
   SET_OF(4, CU_STREAM_LEGACY, context, false);
 }
-CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr address, unsigned char value, size_t width, CUstream stream) {
+CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr address, unsigned char value, size_t width,
+                                 CUstream stream) {
   SET_OF(1, stream, context, true);
 }
-CUresult CUDAAPI cuMemsetD16Async(CUdeviceptr address, unsigned short value, size_t width, CUstream stream) {
+CUresult CUDAAPI cuMemsetD16Async(CUdeviceptr address, unsigned short value, size_t width,
+                                  CUstream stream) {
   SET_OF(2, stream, context, true);
 }
-CUresult CUDAAPI cuMemsetD32Async(CUdeviceptr address, unsigned int value, size_t width, CUstream stream) {
+CUresult CUDAAPI cuMemsetD32Async(CUdeviceptr address, unsigned int value, size_t width,
+                                  CUstream stream) {
   SET_OF(4, stream, context, true);
 }
-CUresult CUDAAPI cuMemsetD2D8(CUdeviceptr address, size_t pitch, unsigned char value, size_t width, size_t height) {
+CUresult CUDAAPI cuMemsetD2D8(CUdeviceptr address, size_t pitch, unsigned char value,
+                              size_t width, size_t height) {
   ROWS_OF(1, CU_STREAM_LEGACY, context, false);
 }
-CUresult CUDAAPI cuMemsetD2D16(CUdeviceptr address, size_t pitch, unsigned short value, size_t width, size_t height) {
+CUresult CUDAAPI cuMemsetD2D16(CUdeviceptr address, size_t pitch, unsigned short value,
+                               size_t width, size_t height) {
   ROWS_OF(2, CU_STREAM_LEGACY, context, false);
 }
-CUresult CUDAAPI cuMemsetD2D32(CUdeviceptr address, size_t pitch, unsigned int value, size_t width, size_t height) {
+CUresult CUDAAPI cuMemsetD2D32(CUdeviceptr address, size_t pitch, unsigned int value,
+                               size_t width, size_t height) {
   ROWS_OF(4, CU_STREAM_LEGACY, context, false);
 }
-CUresult CUDAAPI cuMemsetD2D8Async(CUdeviceptr address, size_t pitch, unsigned char value, size_t width,
-                                   size_t height, CUstream stream) {
+CUresult CUDAAPI cuMemsetD2D8Async(CUdeviceptr address, size_t pitch, unsigned char value,
+                                   size_t width, size_t height, CUstream stream) {
   ROWS_OF(1, stream, context, true);
 }
-CUresult CUDAAPI cuMemsetD2D16Async(CUdeviceptr address, size_t pitch, unsigned short value, size_t width,
-                                    size_t height, CUstream stream) {
+CUresult CUDAAPI cuMemsetD2D16Async(CUdeviceptr address, size_t pitch, unsigned short value,
+                                    size_t width, size_t height, CUstream stream) {
   ROWS_OF(2, stream, context, true);
 }
-CUresult CUDAAPI cuMemsetD2D32Async(CUdeviceptr address, size_t pitch, unsigned int value, size_t width,
-                                    size_t height, CUstream stream) {
+CUresult CUDAAPI cuMemsetD2D32Async(CUdeviceptr address, size_t pitch, unsigned int value,
+                                    size_t width, size_t height, CUstream stream) {
   ROWS_OF(4, stream, context, true);
 }

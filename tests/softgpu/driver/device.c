@@ -1,4 +1,5 @@
-/* Devices: what an H100 says of itself, but for the compute capability and memory, which are options. */
+/* Devices: what an H100 says of itself, but for the compute capability and memory, which are
+ * options. */
 #include <stdio.h>
 #include "driver.h"
 
@@ -41,7 +42,8 @@ static const struct {
     {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
 };
 
-/* Shared memory of a multiprocessor in KiB, most threads and blocks there, by compute capability. */
+/* Shared memory of a multiprocessor in KiB, most threads and blocks there, by compute
+ * capability. */
 static const struct {
   int capability, shared, threads, blocks;
 } SIZES[] = {
@@ -58,8 +60,10 @@ int device_attribute(CUdevice_attribute attribute, int device) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return options.capability % 10;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return SIZES[at].threads;
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR: return SIZES[at].blocks;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: return SIZES[at].shared << 10;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: /* one KiB is the system's, from 8.0 on */
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR:
+      return SIZES[at].shared << 10;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: /* one KiB is the system's,
+                                                                   from 8.0 on */
       return (SIZES[at].shared - (options.capability >= 80)) << 10;
     case CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID: return device;
   }
@@ -106,10 +110,12 @@ CUresult CUDAAPI cuDeviceTotalMem(size_t *bytes, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
+CUresult CUDAAPI cuDeviceGetAttribute(int *value, CUdevice_attribute attribute,
+                                      CUdevice device) {
   ENTER;
   TRY(check_device(device));
-  if (!value || (int)attribute < 1 || attribute >= CU_DEVICE_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  if (!value || (int)attribute < 1 || attribute >= CU_DEVICE_ATTRIBUTE_MAX)
+    return CUDA_ERROR_INVALID_VALUE;
   *value = device_attribute(attribute, device);
   return CUDA_SUCCESS;
 }
@@ -133,7 +139,8 @@ CUresult CUDAAPI cuDeviceGetPCIBusId(char *text, int room, CUdevice device) {
 CUresult CUDAAPI cuDeviceGetByPCIBusId(CUdevice *device, const char *text) {
   ENTER;
   unsigned number;
-  if (!device || !text || sscanf(text, "0000:00:%x.0", &number) != 1) return CUDA_ERROR_INVALID_VALUE;
+  if (!device || !text || sscanf(text, "0000:00:%x.0", &number) != 1)
+    return CUDA_ERROR_INVALID_VALUE;
   TRY(check_device((int)number));
   *device = (int)number;
   return CUDA_SUCCESS;

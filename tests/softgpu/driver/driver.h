@@ -1,7 +1,8 @@
 /* What the files of the driver share: its objects, and what each file offers the others.
  *
- * One lock guards everything. It is let go around whatever may call back into the driver or wait for
- * Python (launches, host functions), and never held while waiting for Python's own lock.
+ * One lock guards everything. It is let go around whatever may call back into the driver or
+ * wait for Python (launches, host functions), and never held while waiting for Python's own
+ * lock.
  */
 #ifndef DRIVER_H
 #define DRIVER_H
@@ -28,39 +29,40 @@ struct guard enter(struct call *call);
 void leave(struct guard *guard);
 
 /* The first line of a driver function: counts it, takes the lock, refuses before cuInit. */
-#define ENTER                                                   \
-  static struct call this_call = {.name = __func__};            \
+#define ENTER                                                             \
+  static struct call this_call = {.name = __func__};                      \
   struct guard guard __attribute__((cleanup(leave))) = enter(&this_call); \
   if (guard.refused) return guard.refused
 
 /* The same for one that needs a context: it must be current, alive and without a fault. */
-#define ENTER_CONTEXT(context)                        \
-  ENTER;                                              \
-  struct context *context = current_context();        \
-  (void)context;                                      \
+#define ENTER_CONTEXT(context)                 \
+  ENTER;                                       \
+  struct context *context = current_context(); \
+  (void)context;                               \
   if ((guard.refused = check_context(context))) return guard.refused
 
 /* Leave the function with what `code` returns, if that is an error. */
-#define TRY(code)                       \
-  do {                                  \
-    CUresult tried = (code);            \
-    if (tried) return tried;            \
+#define TRY(code)            \
+  do {                       \
+    CUresult tried = (code); \
+    if (tried) return tried; \
   } while (0)
 
 void take_lock(void);
 void release_lock(void);
 void wait_for_progress(void); /* gives the lock and Python's back meanwhile */
 void tell_progress(void);
-bool python_run(const char *text); /* in this process's Python, without the lock; false: no Python */
+bool python_run(
+    const char *text); /* in this process's Python, without the lock; false: no Python */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 CUresult not_implemented(const char *name); /* what generated functions return */
-extern __thread bool inside_host_function; /* where the driver may not be called */
+extern __thread bool inside_host_function;  /* where the driver may not be called */
 
 /* ---- options (options.c) ---- */
 struct options {
   int driver, capability, devices;
-  uint64_t memory;
+  uint64_t memory, window; /* bytes of a device; addresses of all */
   bool recycle, skip, eager, blocking;
 };
 extern struct options options;
@@ -76,11 +78,12 @@ bool is_handle(const void *handle, enum kind kind);
 
 /* ---- memory (memory.c) ---- */
 enum origin { PLAIN, STREAM_ORDERED, HOST, OF_GRAPH, OF_MODULE };
-struct block { /* an allocation; those that the host has freed stay until the stream frees them */
+struct block { /* an allocation; those that the host has freed stay until the stream frees them
+                */
   uint64_t start, size, room; /* room: up to the red zone */
   enum origin origin;
-  int device;   /* -1: pinned host memory */
-  bool leaving; /* freed by the host, but not yet by its stream */
+  int device;     /* -1: pinned host memory */
+  bool leaving;   /* freed by the host, but not yet by its stream */
   unsigned flags; /* of pinned memory */
   struct pool *pool;
   struct context *context;
@@ -91,20 +94,25 @@ extern uint8_t *shadow;
 bool map_window(void);
 int share_of(uint64_t address); /* device, -1 for the host's share, -2 outside the window */
 struct block *block_at(uint64_t address); /* what the host still has at it, or NULL */
-/* Where `size` bytes may lie; `stream` may reuse what it has freed itself. NULL: out of memory. */
+/* Where `size` bytes may lie; `stream` may reuse what it has freed itself. NULL: out of
+ * memory. */
 struct block *reserve(int device, uint64_t size, enum origin origin, const void *stream);
-void host_free(struct block *block, const void *stream); /* it no longer counts; a stream frees it */
-void make_fresh(uint64_t start, uint64_t size);          /* ALLOCATED, 0xA5 */
+void host_free(struct block *block,
+               const void *stream);             /* it no longer counts; a stream frees it */
+void make_fresh(uint64_t start, uint64_t size); /* ALLOCATED, 0xA5 */
 void make_freed(uint64_t start, uint64_t size);
 void mark(uint64_t start, uint64_t size, enum softgpu_state state);
-void end_block(uint64_t start, uint64_t size, unsigned long long id); /* a free was reached: FREED, and a block's end */
+void end_block(uint64_t start, uint64_t size,
+               unsigned long long id); /* a free was reached: FREED, and a block's end */
 void free_all_of(struct context *context);
 uint64_t used_memory(int device);
 void drop_pages(uint64_t start, uint64_t stop); /* (shadow.c) whole pages back to the system */
-/* Whether a range of device or host memory lies within one allocation, as far as the host knows. */
+/* Whether a range of device or host memory lies within one allocation, as far as the host
+ * knows. */
 bool within_block(uint64_t start, uint64_t size);
 /* The first byte of the range whose shadow is `one` or `other`, or UINT64_MAX. */
-uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one, enum softgpu_state other);
+uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one,
+                    enum softgpu_state other);
 bool is_pinned(uint64_t address); /* (host.c) pinned or registered host memory */
 bool in_window(uint64_t address);
 
@@ -127,8 +135,20 @@ struct context *primary_context(int device);
 CUresult check_device(CUdevice device);
 int device_attribute(CUdevice_attribute attribute, int device); /* (device.c) */
 
-/* ---- work (work.c): what a device does once; shared by queues and graphs, never changed ---- */
-enum work_kind { LAUNCH, COPY, SET, HOST_CALL, ALLOCATE, FREE, RECORD, WAIT, PROGRAM, NOTHING };
+/* ---- work (work.c): what a device does once; shared by queues and graphs, never changed ----
+ */
+enum work_kind {
+  LAUNCH,
+  COPY,
+  SET,
+  HOST_CALL,
+  ALLOCATE,
+  FREE,
+  RECORD,
+  WAIT,
+  PROGRAM,
+  NOTHING
+};
 struct side { /* one side of a copy: rows of `pitch` bytes, slices of `rows` rows */
   uint64_t address;
   size_t pitch, rows;
@@ -171,7 +191,7 @@ struct work {
 struct work *new_work(enum work_kind kind, struct context *context, size_t more);
 struct work *keep_work(struct work *work);
 void drop_work(struct work *work);
-void run_work(struct work *work); /* faults become the context's */
+void run_work(struct work *work);          /* faults become the context's */
 void run_program(struct program *program); /* (exec.c) */
 
 /* ---- streams (stream.c) ---- */
@@ -205,13 +225,14 @@ CUresult find_stream(CUstream handle, struct context *context, struct stream **s
 struct stream *new_stream(struct context *context, unsigned flags, int priority);
 /* Put work at a stream's end, or into the graph that is captured. Takes over one reference. */
 CUresult enqueue(struct stream *stream, struct work *work);
-void wait_at_end(struct stream *stream, struct point point); /* the next task waits for a point */
+void wait_at_end(struct stream *stream,
+                 struct point point); /* the next task waits for a point */
 void run_until(struct point point);
 bool reached(struct point point);
 struct point end_of(struct stream *stream);
 void run_context(struct context *context);
 CUresult synchronise(struct stream *stream); /* run everything; the context's fault */
-CUresult refuse_in_capture(void);            /* what may not be called while somebody captures */
+CUresult refuse_in_capture(void); /* what may not be called while somebody captures */
 CUresult refuse_legacy_in_capture(struct context *context);
 void forget_tasks(void); /* empty every queue */
 
@@ -223,7 +244,7 @@ struct event {
   bool recorded;
   struct point point;
   unsigned queries;
-  double seconds; /* when it was reached */
+  double seconds;              /* when it was reached */
   unsigned long long captured; /* the capture in which it was recorded, or 0 */
   struct node **after;
   size_t after_count;
@@ -272,7 +293,8 @@ int registers_fit(const struct kernel *kernel, int device, int threads, size_t s
 
 /* ---- copies (copy.c) ---- */
 CUresult make_copy(const CUDA_MEMCPY3D *params, struct context *context, struct work **work);
-CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context, struct work **work);
+CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context,
+                  struct work **work);
 void copy_params(const struct work *work, CUDA_MEMCPY3D *params);
 
 /* ---- graphs (graph.c, exec.c, capture.c) ---- */
@@ -297,8 +319,10 @@ struct graph *new_graph(void);
 struct graph *clone_graph(const struct graph *graph);
 void drop_graph(struct graph *graph);
 /* Whether nodes may be added to a graph after these. */
-CUresult check_place(CUgraph handle, const CUgraphNode *after, size_t count, struct graph **graph);
-struct user_object **keep_objects(struct user_object *const *objects, size_t count); /* (objects.c) */
+CUresult check_place(CUgraph handle, const CUgraphNode *after, size_t count,
+                     struct graph **graph);
+struct user_object **keep_objects(struct user_object *const *objects,
+                                  size_t count); /* (objects.c) */
 void drop_objects(struct user_object **objects, size_t count);
 void run_ends(void); /* of user objects; gives the lock back meanwhile */
 struct node *add_node(struct graph *graph, CUgraphNodeType type, struct work *work,
@@ -308,6 +332,7 @@ struct node *capture_work(struct stream *stream, struct work *work);
 CUresult capture_wait(struct stream *stream, struct event *event);
 void capture_record(struct stream *stream, struct event *event);
 void invalidate(struct stream *stream);
+void leave_capture(struct stream *stream); /* it is being destroyed */
 struct graph *find_graph(CUgraph handle);
 struct node *find_node(CUgraphNode handle);
 struct program *new_program(struct graph *graph);

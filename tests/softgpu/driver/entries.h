@@ -1,7 +1,7 @@
 /* The table of the driver's functions, which build.py writes from the headers of CUDA at hand.
  *
- * entries.c of the build defines every function that cuda.h declares, weakly: what is written in this
- * folder takes its place, and the rest answers that it is not implemented.
+ * entries.c of the build defines every function that cuda.h declares, weakly: what is written
+ * in this folder takes its place, and the rest answers that it is not implemented.
  */
 #ifndef ENTRIES_H
 #define ENTRIES_H

@@ -28,8 +28,8 @@ static CUresult find_entry(const char *name, void **function, int version, cuuin
 }
 
 /* These two are asked before cuInit. */
-CUresult CUDAAPI cuGetProcAddress(const char *name, void **function, int version, cuuint64_t flags,
-                                  CUdriverProcAddressQueryResult *status) {
+CUresult CUDAAPI cuGetProcAddress(const char *name, void **function, int version,
+                                  cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
   return find_entry(name, function, version, flags, status);
 }
 #undef cuGetProcAddress
@@ -58,7 +58,8 @@ CUresult CUDAAPI cuGetErrorString(CUresult code, const char **text) {
   const char *name = error->name + strlen("CUDA_");
   if (!strncmp(name, "ERROR_", 6)) name += 6;
   size_t at = 0;
-  for (; name[at] && at < sizeof words - 1; at++) words[at] = name[at] == '_' ? ' ' : (char)tolower(name[at]);
+  for (; name[at] && at < sizeof words - 1; at++)
+    words[at] = name[at] == '_' ? ' ' : (char)tolower(name[at]);
   words[at] = 0;
   switch ((int)code) {
     case CUDA_SUCCESS: *text = "no error"; break;
@@ -72,7 +73,9 @@ CUresult CUDAAPI cuGetErrorString(CUresult code, const char **text) {
     case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
       *text = "the provided PTX was compiled with an unsupported toolchain.";
       break;
-    case CUDA_ERROR_NO_BINARY_FOR_GPU: *text = "no kernel image is available for execution on the device"; break;
+    case CUDA_ERROR_NO_BINARY_FOR_GPU:
+      *text = "no kernel image is available for execution on the device";
+      break;
   }
   return CUDA_SUCCESS;
 }

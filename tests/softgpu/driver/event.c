@@ -43,7 +43,8 @@ CUresult CUDAAPI cuEventDestroy(CUevent handle) {
   return CUDA_SUCCESS;
 }
 
-static CUresult record(CUevent handle, CUstream stream_handle, struct context *context, unsigned flags) {
+static CUresult record(CUevent handle, CUstream stream_handle, struct context *context,
+                       unsigned flags) {
   struct stream *stream;
   struct event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;

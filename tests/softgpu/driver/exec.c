@@ -1,6 +1,8 @@
-/* Executable graphs: nodes in an order, of the orders that are allowed the most surprising one.
+/* Executable graphs: nodes in an order, of the orders that are allowed the most surprising
+ * one.
  *
- * A program never changes while a launch of it is in a queue: whoever sets parameters changes a copy.
+ * A program never changes while a launch of it is in a queue: whoever sets parameters changes
+ * a copy.
  */
 #include "driver.h"
 
@@ -60,12 +62,13 @@ static void drop_topology(struct topology *topology) {
   free(topology);
 }
 
-/* Of the nodes that are ready the newest comes first, so a dependency that is missing shows. False: a
- * circle. */
+/* Of the nodes that are ready the newest comes first, so a dependency that is missing shows.
+ * False: a circle. */
 static bool find_order(struct topology *topology, size_t count) {
   size_t *missing = calloc(count + 1, sizeof *missing), done = 0;
   bool *placed = calloc(count + 1, sizeof *placed);
-  for (size_t at = 0; at < count; at++) missing[at] = topology->from_start[at + 1] - topology->from_start[at];
+  for (size_t at = 0; at < count; at++)
+    missing[at] = topology->from_start[at + 1] - topology->from_start[at];
   for (size_t at = count; at-- > 0;) {
     if (placed[at] || missing[at]) continue;
     placed[at] = true;
@@ -133,7 +136,8 @@ static void free_what_is_left(struct program *program) {
     struct work *work = program->steps[at].work;
     if (work->kind != ALLOCATE) continue;
     uint64_t start = work->memory.address;
-    if (find_state(start, 1, SOFTGPU_ALLOCATED, SOFTGPU_WRITTEN) == start) mark(start, work->memory.size, SOFTGPU_FREED);
+    if (find_state(start, 1, SOFTGPU_ALLOCATED, SOFTGPU_WRITTEN) == start)
+      mark(start, work->memory.size, SOFTGPU_FREED);
   }
 }
 
@@ -165,7 +169,8 @@ static struct program *own_program(struct program *program) {
   return copy;
 }
 
-/* The step of a node, with all programs on the way to it owned; child graphs are searched, too. */
+/* The step of a node, with all programs on the way to it owned; child graphs are searched,
+ * too. */
 static struct step *find_step(struct program **program, unsigned long long node) {
   *program = own_program(*program);
   for (size_t at = 0; at < (*program)->count; at++)
@@ -183,7 +188,9 @@ static struct step *find_step(struct program **program, unsigned long long node)
   return NULL;
 }
 
-static struct exec *find_exec(CUgraphExec handle) { return is_handle(handle, EXEC) ? (struct exec *)handle : NULL; }
+static struct exec *find_exec(CUgraphExec handle) {
+  return is_handle(handle, EXEC) ? (struct exec *)handle : NULL;
+}
 
 CUresult replace_step(CUgraphExec handle, const struct node *node, struct work *work) {
   struct exec *exec = find_exec(handle);
@@ -213,19 +220,22 @@ static CUresult instantiate(CUgraphExec *out, CUgraph handle, unsigned long long
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphInstantiate(CUgraphExec *out, CUgraph graph, unsigned long long flags) {
+CUresult CUDAAPI cuGraphInstantiate(CUgraphExec *out, CUgraph graph,
+                                    unsigned long long flags) {
   ENTER_CONTEXT(context);
   return instantiate(out, graph, flags);
 }
 
-CUresult CUDAAPI cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph graph, CUDA_GRAPH_INSTANTIATE_PARAMS *params) {
+CUresult CUDAAPI cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph graph,
+                                              CUDA_GRAPH_INSTANTIATE_PARAMS *params) {
   ENTER_CONTEXT(context);
   if (!params) return CUDA_ERROR_INVALID_VALUE;
   CUresult error = instantiate(out, graph, params->flags);
   params->hErrNode_out = NULL;
-  params->result_out = error == CUDA_ERROR_INVALID_VALUE ? CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE
-                       : error                           ? CUDA_GRAPH_INSTANTIATE_ERROR
-                                                         : CUDA_GRAPH_INSTANTIATE_SUCCESS;
+  params->result_out = error == CUDA_ERROR_INVALID_VALUE
+                           ? CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE
+                       : error ? CUDA_GRAPH_INSTANTIATE_ERROR
+                               : CUDA_GRAPH_INSTANTIATE_SUCCESS;
   return error;
 }
 
@@ -262,14 +272,17 @@ CUresult CUDAAPI cuGraphUpload(CUgraphExec handle, CUstream stream_handle) {
   return find_exec(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-/* A launch of a graph waits for the events of its wait nodes, and its record nodes are reached with it. */
+/* A launch of a graph waits for the events of its wait nodes, and its record nodes are reached
+ * with it. */
 static void follow_events(const struct program *program, struct stream *stream, bool before) {
   for (size_t at = 0; at < program->count; at++) {
     const struct work *work = program->steps[at].work;
     if (program->steps[at].disabled) continue;
     if (work->kind == PROGRAM) follow_events(work->program, stream, before);
-    else if (work->kind == WAIT && before && work->event->recorded) wait_at_end(stream, work->event->point);
-    else if (work->kind == RECORD && !before) record_event(work->event, stream, end_of(stream));
+    else if (work->kind == WAIT && before && work->event->recorded)
+      wait_at_end(stream, work->event->point);
+    else if (work->kind == RECORD && !before)
+      record_event(work->event, stream, end_of(stream));
   }
 }
 
@@ -294,18 +307,21 @@ CUresult CUDAAPI cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
   return error;
 }
 
-CUresult CUDAAPI cuGraphNodeSetEnabled(CUgraphExec handle, CUgraphNode node_handle, unsigned int enabled) {
+CUresult CUDAAPI cuGraphNodeSetEnabled(CUgraphExec handle, CUgraphNode node_handle,
+                                       unsigned int enabled) {
   ENTER;
   struct exec *exec = find_exec(handle);
   struct node *node = find_node(node_handle);
   struct step *step = exec && node ? find_step(&exec->program, node->id) : NULL;
-  bool may = step && (step->work->kind == LAUNCH || step->work->kind == COPY || step->work->kind == SET);
+  bool may = step && (step->work->kind == LAUNCH || step->work->kind == COPY ||
+                      step->work->kind == SET);
   if (!may) return CUDA_ERROR_INVALID_VALUE;
   step->disabled = !enabled;
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphNodeGetEnabled(CUgraphExec handle, CUgraphNode node_handle, unsigned int *enabled) {
+CUresult CUDAAPI cuGraphNodeGetEnabled(CUgraphExec handle, CUgraphNode node_handle,
+                                       unsigned int *enabled) {
   ENTER;
   struct exec *exec = find_exec(handle);
   struct node *node = find_node(node_handle);
@@ -316,25 +332,32 @@ CUresult CUDAAPI cuGraphNodeGetEnabled(CUgraphExec handle, CUgraphNode node_hand
 }
 
 /* ---- the whole of it anew ---- */
-static CUgraphExecUpdateResult compare(const struct program *old, const struct program *new, size_t *where) {
+static CUgraphExecUpdateResult compare(const struct program *old, const struct program *new,
+                                       size_t *where) {
   const struct topology *a = old->topology, *b = new->topology;
   if (old->count != new->count) return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
   for (size_t at = 0; at < old->count; at++) {
     *where = at;
-    if (old->steps[at].type != new->steps[at].type) return CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED;
+    if (old->steps[at].type != new->steps[at].type)
+      return CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED;
     size_t count = a->from_start[at + 1] - a->from_start[at];
-    if (count != b->from_start[at + 1] - b->from_start[at]) return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
-    if (memcmp(a->from + a->from_start[at], b->from + b->from_start[at], count * sizeof(size_t)))
+    if (count != b->from_start[at + 1] - b->from_start[at])
+      return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
+    if (memcmp(a->from + a->from_start[at], b->from + b->from_start[at],
+               count * sizeof(size_t)))
       return CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
     struct work *was = old->steps[at].work, *is = new->steps[at].work;
-    if (was->kind == LAUNCH && was->context != is->context) return CU_GRAPH_EXEC_UPDATE_ERROR_UNSUPPORTED_FUNCTION_CHANGE;
+    if (was->kind == LAUNCH && was->context != is->context)
+      return CU_GRAPH_EXEC_UPDATE_ERROR_UNSUPPORTED_FUNCTION_CHANGE;
     if (was->kind == ALLOCATE || was->kind == FREE)
-      if (was->memory.address != is->memory.address) return CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED;
+      if (was->memory.address != is->memory.address)
+        return CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED;
   }
   return CU_GRAPH_EXEC_UPDATE_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphExecUpdate(CUgraphExec handle, CUgraph graph_handle, CUgraphExecUpdateResultInfo *info) {
+CUresult CUDAAPI cuGraphExecUpdate(CUgraphExec handle, CUgraph graph_handle,
+                                   CUgraphExecUpdateResultInfo *info) {
   ENTER_CONTEXT(context);
   struct exec *exec = find_exec(handle);
   struct graph *graph = find_graph(graph_handle);
@@ -349,7 +372,8 @@ CUresult CUDAAPI cuGraphExecUpdate(CUgraphExec handle, CUgraph graph_handle, CUg
     drop_program(program);
     return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
   }
-  for (size_t at = 0; at < program->count; at++) { /* it stays the exec of its first graph's nodes */
+  for (size_t at = 0; at < program->count;
+       at++) { /* it stays the exec of its first graph's nodes */
     program->steps[at].node = exec->program->steps[at].node;
     program->steps[at].disabled = exec->program->steps[at].disabled;
   }
@@ -359,7 +383,9 @@ CUresult CUDAAPI cuGraphExecUpdate(CUgraphExec handle, CUgraph graph_handle, CUg
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphExecChildGraphNodeSetParams(CUgraphExec handle, CUgraphNode node_handle, CUgraph graph_handle) {
+CUresult CUDAAPI cuGraphExecChildGraphNodeSetParams(CUgraphExec handle,
+                                                    CUgraphNode node_handle,
+                                                    CUgraph graph_handle) {
   ENTER_CONTEXT(context);
   struct node *node = find_node(node_handle);
   struct graph *graph = find_graph(graph_handle);

@@ -1,4 +1,5 @@
-/* Graphs: nodes and what they depend on. What a node does is a `struct work`, as in a stream's queue. */
+/* Graphs: nodes and what they depend on. What a node does is a `struct work`, as in a stream's
+ * queue. */
 #include <stdio.h>
 #include "driver.h"
 
@@ -11,8 +12,12 @@ struct graph *new_graph(void) {
   return graph;
 }
 
-struct graph *find_graph(CUgraph handle) { return is_handle(handle, GRAPH) ? (struct graph *)handle : NULL; }
-struct node *find_node(CUgraphNode handle) { return is_handle(handle, NODE) ? (struct node *)handle : NULL; }
+struct graph *find_graph(CUgraph handle) {
+  return is_handle(handle, GRAPH) ? (struct graph *)handle : NULL;
+}
+struct node *find_node(CUgraphNode handle) {
+  return is_handle(handle, NODE) ? (struct node *)handle : NULL;
+}
 
 CUgraphNodeType type_of(const struct work *work) {
   switch (work->kind) {
@@ -49,8 +54,8 @@ static void remove_dependency(struct node *node, const struct node *on) {
   node->from_count = kept;
 }
 
-struct node *add_node(struct graph *graph, CUgraphNodeType type, struct work *work, struct node *const *from,
-                      size_t from_count) {
+struct node *add_node(struct graph *graph, CUgraphNodeType type, struct work *work,
+                      struct node *const *from, size_t from_count) {
   struct node *node = calloc(1, sizeof *node);
   node->graph = graph;
   node->type = type;
@@ -107,7 +112,8 @@ struct graph *clone_graph(const struct graph *graph) {
   return clone;
 }
 
-CUresult check_place(CUgraph handle, const CUgraphNode *after, size_t count, struct graph **graph) {
+CUresult check_place(CUgraph handle, const CUgraphNode *after, size_t count,
+                     struct graph **graph) {
   *graph = find_graph(handle);
   if (!*graph || (count && !after)) return CUDA_ERROR_INVALID_VALUE;
   for (size_t at = 0; at < count; at++) {
@@ -143,7 +149,8 @@ CUresult CUDAAPI cuGraphClone(CUgraph *out, CUgraph handle) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphNodeFindInClone(CUgraphNode *out, CUgraphNode handle, CUgraph clone_handle) {
+CUresult CUDAAPI cuGraphNodeFindInClone(CUgraphNode *out, CUgraphNode handle,
+                                        CUgraph clone_handle) {
   ENTER;
   struct node *node = find_node(handle);
   struct graph *clone = find_graph(clone_handle);
@@ -165,14 +172,17 @@ CUresult cuGraphGetId(CUgraph handle, unsigned int *id) {
 }
 
 static void print_dot(FILE *file, const struct graph *graph) {
-  static const char *const NAMES[] = {"kernel", "memcpy", "memset", "host", "graph", "empty", "wait event",
-                                      "record event", "signal", "wait", "allocate", "free", "batch", "conditional"};
+  static const char *const NAMES[] = {
+      "kernel",       "memcpy", "memset", "host",     "graph", "empty", "wait event",
+      "record event", "signal", "wait",   "allocate", "free",  "batch", "conditional"};
   fprintf(file, "digraph graph_%llu {\n", graph->id);
   for (size_t at = 0; at < graph->count; at++) {
     const struct node *node = graph->nodes[at];
     bool kernel = node->type == CU_GRAPH_NODE_TYPE_KERNEL;
-    fprintf(file, "  node_%llu [label=\"%s\"]\n", node->id, kernel ? node->work->launch.kernel->name : NAMES[node->type]);
-    for (size_t n = 0; n < node->from_count; n++) fprintf(file, "  node_%llu -> node_%llu\n", node->from[n]->id, node->id);
+    fprintf(file, "  node_%llu [label=\"%s\"]\n", node->id,
+            kernel ? node->work->launch.kernel->name : NAMES[node->type]);
+    for (size_t n = 0; n < node->from_count; n++)
+      fprintf(file, "  node_%llu -> node_%llu\n", node->from[n]->id, node->id);
   }
   fprintf(file, "}\n");
 }
@@ -188,7 +198,8 @@ CUresult CUDAAPI cuGraphDebugDotPrint(CUgraph handle, const char *path, unsigned
   return CUDA_SUCCESS;
 }
 
-/* ---- lists: with NULL only their length; what does not fit is left out, what is missing is NULL ---- */
+/* ---- lists: with NULL only their length; what does not fit is left out, what is missing is
+ * NULL ---- */
 struct list {
   CUgraphNode *nodes;
   size_t *length, count;
@@ -247,16 +258,16 @@ static CUresult get_edges(CUgraph handle, CUgraphNode *from, CUgraphNode *to, si
   return finish(&sources);
 }
 
-CUresult CUDAAPI cuGraphGetEdges(CUgraph handle, CUgraphNode *from, CUgraphNode *to, CUgraphEdgeData *edges,
-                                 size_t *length) {
+CUresult CUDAAPI cuGraphGetEdges(CUgraph handle, CUgraphNode *from, CUgraphNode *to,
+                                 CUgraphEdgeData *edges, size_t *length) {
   ENTER;
   TRY(get_edges(handle, from, to, length));
   clear(edges, from, length);
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphNodeGetDependencies(CUgraphNode handle, CUgraphNode *nodes, CUgraphEdgeData *edges,
-                                            size_t *length) {
+CUresult CUDAAPI cuGraphNodeGetDependencies(CUgraphNode handle, CUgraphNode *nodes,
+                                            CUgraphEdgeData *edges, size_t *length) {
   ENTER;
   struct node *node = find_node(handle);
   if (!node || !length) return CUDA_ERROR_INVALID_VALUE;
@@ -267,8 +278,8 @@ CUresult CUDAAPI cuGraphNodeGetDependencies(CUgraphNode handle, CUgraphNode *nod
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphNodeGetDependentNodes(CUgraphNode handle, CUgraphNode *nodes, CUgraphEdgeData *edges,
-                                              size_t *length) {
+CUresult CUDAAPI cuGraphNodeGetDependentNodes(CUgraphNode handle, CUgraphNode *nodes,
+                                              CUgraphEdgeData *edges, size_t *length) {
   ENTER;
   struct node *node = find_node(handle);
   if (!node || !length) return CUDA_ERROR_INVALID_VALUE;
@@ -280,8 +291,9 @@ CUresult CUDAAPI cuGraphNodeGetDependentNodes(CUgraphNode handle, CUgraphNode *n
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphAddDependencies(CUgraph handle, const CUgraphNode *from, const CUgraphNode *to,
-                                        const CUgraphEdgeData *edges, size_t count) {
+CUresult CUDAAPI cuGraphAddDependencies(CUgraph handle, const CUgraphNode *from,
+                                        const CUgraphNode *to, const CUgraphEdgeData *edges,
+                                        size_t count) {
   ENTER;
   (void)edges;
   struct graph *graph = find_graph(handle);
@@ -295,8 +307,9 @@ CUresult CUDAAPI cuGraphAddDependencies(CUgraph handle, const CUgraphNode *from,
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphRemoveDependencies(CUgraph handle, const CUgraphNode *from, const CUgraphNode *to,
-                                           const CUgraphEdgeData *edges, size_t count) {
+CUresult CUDAAPI cuGraphRemoveDependencies(CUgraph handle, const CUgraphNode *from,
+                                           const CUgraphNode *to, const CUgraphEdgeData *edges,
+                                           size_t count) {
   ENTER;
   (void)edges;
   if (!find_graph(handle)) return CUDA_ERROR_INVALID_VALUE;
@@ -314,7 +327,8 @@ CUresult CUDAAPI cuGraphDestroyNode(CUgraphNode handle) {
   if (!node) return CUDA_ERROR_INVALID_VALUE;
   struct graph *graph = node->graph;
   size_t at = index_of(node);
-  memmove(graph->nodes + at, graph->nodes + at + 1, (graph->count - at - 1) * sizeof *graph->nodes);
+  memmove(graph->nodes + at, graph->nodes + at + 1,
+          (graph->count - at - 1) * sizeof *graph->nodes);
   graph->count--;
   for (size_t n = 0; n < graph->count; n++) remove_dependency(graph->nodes[n], node);
   drop_node(node);

@@ -1,4 +1,5 @@
-/* Which pointers are objects of the driver: a hash table, so that a bad handle is refused and not read. */
+/* Which pointers are objects of the driver: a hash table, so that a bad handle is refused and
+ * not read. */
 #include "driver.h"
 
 struct entry {
@@ -34,7 +35,8 @@ static void grow(void) {
   struct entry *old = table;
   size_t old_room = room, live = 0;
   for (size_t at = 0; at < old_room; at++) live += old[at].handle && old[at].handle != GONE;
-  for (room = 256; room < 4 * live; room *= 2) {}
+  for (room = 256; room < 4 * live; room *= 2) {
+  }
   table = calloc(room, sizeof *table);
   used = 0;
   for (size_t at = 0; at < old_room; at++)

@@ -65,12 +65,15 @@ CUresult CUDAAPI cuMemHostGetFlags(unsigned int *flags, void *pointer) {
   return CUDA_SUCCESS;
 }
 
-/* Kernels reach pinned memory at its own address; registered memory lies outside their window. */
-CUresult CUDAAPI cuMemHostGetDevicePointer(CUdeviceptr *address, void *pointer, unsigned int flags) {
+/* Kernels reach pinned memory at its own address; registered memory lies outside their window.
+ */
+CUresult CUDAAPI cuMemHostGetDevicePointer(CUdeviceptr *address, void *pointer,
+                                           unsigned int flags) {
   ENTER_CONTEXT(context);
   if (!address || flags) return CUDA_ERROR_INVALID_VALUE;
   if (registered_at((uint64_t)pointer)) {
-    report("kernels of the software GPU do not reach registered host memory, only pinned memory");
+    report(
+        "kernels of the software GPU do not reach registered host memory, only pinned memory");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   if (!pinned_block(pointer)) return CUDA_ERROR_INVALID_VALUE;
@@ -115,22 +118,33 @@ CUresult CUDAAPI cuMemGetAddressRange(CUdeviceptr *start, size_t *size, CUdevice
   return CUDA_SUCCESS;
 }
 
-static bool device_shares_pool(const struct block *block) { return block && block->origin == STREAM_ORDERED; }
+static bool device_shares_pool(const struct block *block) {
+  return block && block->origin == STREAM_ORDERED;
+}
 
-/* Writes an attribute; false if the pointer has none, and then what cuPointerGetAttributes gives. */
+/* Writes an attribute; false if the pointer has none, and then what cuPointerGetAttributes
+ * gives. */
 static bool attribute_of(uint64_t address, CUpointer_attribute attribute, void *out) {
   struct block *block = block_at(address);
   struct range *range = block ? NULL : registered_at(address);
   bool known = block || range, on_host = range || (block && block->device < 0);
   uint64_t start = block ? block->start : range ? range->start : 0;
   switch ((int)attribute) {
-    case CU_POINTER_ATTRIBUTE_CONTEXT: *(void **)out = block ? (void *)block->context : NULL; return block;
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      *(void **)out = block ? (void *)block->context : NULL;
+      return block;
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       *(unsigned *)out = !known ? 0 : on_host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
       return known;
-    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: *(uint64_t *)out = block ? address : 0; return block;
-    case CU_POINTER_ATTRIBUTE_HOST_POINTER: *(uint64_t *)out = on_host ? address : 0; return on_host;
-    case CU_POINTER_ATTRIBUTE_BUFFER_ID: *(unsigned long long *)out = block ? block->id : 0; return block;
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+      *(uint64_t *)out = block ? address : 0;
+      return block;
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+      *(uint64_t *)out = on_host ? address : 0;
+      return on_host;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+      *(unsigned long long *)out = block ? block->id : 0;
+      return block;
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE: *(bool *)out = false; return known;
@@ -152,20 +166,22 @@ static bool attribute_of(uint64_t address, CUpointer_attribute attribute, void *
   }
 }
 
-CUresult CUDAAPI cuPointerGetAttribute(void *out, CUpointer_attribute attribute, CUdeviceptr address) {
+CUresult CUDAAPI cuPointerGetAttribute(void *out, CUpointer_attribute attribute,
+                                       CUdeviceptr address) {
   ENTER_CONTEXT(context);
   if (!out) return CUDA_ERROR_INVALID_VALUE;
   return attribute_of(address, attribute, out) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult CUDAAPI cuPointerGetAttributes(unsigned int count, CUpointer_attribute *attributes, void **out,
-                                        CUdeviceptr address) {
+CUresult CUDAAPI cuPointerGetAttributes(unsigned int count, CUpointer_attribute *attributes,
+                                        void **out, CUdeviceptr address) {
   ENTER_CONTEXT(context);
   for (unsigned at = 0; at < count; at++) attribute_of(address, attributes[at], out[at]);
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr address) {
+CUresult CUDAAPI cuPointerSetAttribute(const void *value, CUpointer_attribute attribute,
+                                       CUdeviceptr address) {
   ENTER_CONTEXT(context);
   bool known = value && attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS && block_at(address);
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;

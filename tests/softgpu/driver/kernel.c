@@ -1,4 +1,5 @@
-/* What can be asked of a kernel, as CUkernel or as CUfunction: attributes, parameters, occupancy. */
+/* What can be asked of a kernel, as CUkernel or as CUfunction: attributes, parameters,
+ * occupancy. */
 #include "driver.h"
 
 static int most_shared(int device) {
@@ -14,13 +15,18 @@ static int ptx_number(const struct kernel *kernel, const char *name) {
   return *rest == '.' ? (int)(10 * number + strtol(rest + 1, NULL, 10)) : (int)number;
 }
 
-static CUresult get_attribute(int *value, CUfunction_attribute attribute, struct kernel *kernel, int device) {
+static CUresult get_attribute(int *value, CUfunction_attribute attribute,
+                              struct kernel *kernel, int device) {
   if (!value) return CUDA_ERROR_INVALID_VALUE;
   switch ((int)attribute) {
     case CU_FUNC_ATTRIBUTE_PTX_VERSION: *value = ptx_number(kernel, ".version"); break;
     case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = options.capability; break;
-    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = kernel->most_shared[device]; break;
-    case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: *value = kernel->carveout[device]; break;
+    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
+      *value = kernel->most_shared[device];
+      break;
+    case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+      *value = kernel->carveout[device];
+      break;
     default:
       if (attribute < 0 || attribute >= CU_FUNC_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
       *value = attribute < 16 ? kernel->attributes[attribute] : 0;
@@ -28,7 +34,8 @@ static CUresult get_attribute(int *value, CUfunction_attribute attribute, struct
   return CUDA_SUCCESS;
 }
 
-static CUresult set_attribute(CUfunction_attribute attribute, int value, struct kernel *kernel, int device) {
+static CUresult set_attribute(CUfunction_attribute attribute, int value, struct kernel *kernel,
+                              int device) {
   switch ((int)attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: {
       int fixed = kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES];
@@ -44,7 +51,8 @@ static CUresult set_attribute(CUfunction_attribute attribute, int value, struct 
   }
 }
 
-CUresult CUDAAPI cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel handle, CUdevice device) {
+CUresult CUDAAPI cuKernelGetAttribute(int *value, CUfunction_attribute attribute,
+                                      CUkernel handle, CUdevice device) {
   ENTER;
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
@@ -53,7 +61,8 @@ CUresult CUDAAPI cuKernelGetAttribute(int *value, CUfunction_attribute attribute
   return get_attribute(value, attribute, kernel, device);
 }
 
-CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel handle, CUdevice device) {
+CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute attribute, int value,
+                                      CUkernel handle, CUdevice device) {
   ENTER;
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
@@ -61,19 +70,24 @@ CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute attribute, int value,
   return set_attribute(attribute, value, kernel, device);
 }
 
-CUresult CUDAAPI cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction handle) {
+CUresult CUDAAPI cuFuncGetAttribute(int *value, CUfunction_attribute attribute,
+                                    CUfunction handle) {
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
-  return kernel ? get_attribute(value, attribute, kernel, context->device) : CUDA_ERROR_INVALID_HANDLE;
+  return kernel ? get_attribute(value, attribute, kernel, context->device)
+                : CUDA_ERROR_INVALID_HANDLE;
 }
 
-CUresult CUDAAPI cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute, int value) {
+CUresult CUDAAPI cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute,
+                                    int value) {
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
-  return kernel ? set_attribute(attribute, value, kernel, context->device) : CUDA_ERROR_INVALID_HANDLE;
+  return kernel ? set_attribute(attribute, value, kernel, context->device)
+                : CUDA_ERROR_INVALID_HANDLE;
 }
 
-CUresult CUDAAPI cuKernelSetCacheConfig(CUkernel handle, CUfunc_cache config, CUdevice device) {
+CUresult CUDAAPI cuKernelSetCacheConfig(CUkernel handle, CUfunc_cache config,
+                                        CUdevice device) {
   ENTER;
   (void)config; /* a hint */
   TRY(check_device(device));
@@ -130,7 +144,8 @@ CUresult CUDAAPI cuFuncGetName(const char **name, CUfunction handle) {
   return get_name(name, handle);
 }
 
-static CUresult get_parameter(const void *handle, size_t number, size_t *offset, size_t *size) {
+static CUresult get_parameter(const void *handle, size_t number, size_t *offset,
+                              size_t *size) {
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
   if (number >= kernel->parameter_count || !offset) return CUDA_ERROR_INVALID_VALUE;
@@ -139,12 +154,14 @@ static CUresult get_parameter(const void *handle, size_t number, size_t *offset,
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuKernelGetParamInfo(CUkernel handle, size_t number, size_t *offset, size_t *size) {
+CUresult CUDAAPI cuKernelGetParamInfo(CUkernel handle, size_t number, size_t *offset,
+                                      size_t *size) {
   ENTER;
   return get_parameter(handle, number, offset, size);
 }
 
-CUresult CUDAAPI cuFuncGetParamInfo(CUfunction handle, size_t number, size_t *offset, size_t *size) {
+CUresult CUDAAPI cuFuncGetParamInfo(CUfunction handle, size_t number, size_t *offset,
+                                    size_t *size) {
   ENTER;
   return get_parameter(handle, number, offset, size);
 }
@@ -178,8 +195,11 @@ int registers_fit(const struct kernel *kernel, int device, int threads, size_t s
   size_t all = shared + (size_t)kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES];
   if (options.capability >= 80) all += 1024; /* the system's own in each block */
   int blocks = device_attribute(CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR, device);
-  int by_threads = device_attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, device) / (32 * warps);
-  int by_shared = (int)((size_t)device_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, device) /
+  int by_threads =
+      device_attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, device) /
+      (32 * warps);
+  int by_shared = (int)((size_t)device_attribute(
+                            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, device) /
                         (all ? all : 1));
   int of_warp = (registers * 32 + 255) / 256 * 256; /* they are given out by 256 */
   int by_registers = registers ? 65536 / (of_warp * warps) : blocks;
@@ -188,7 +208,8 @@ int registers_fit(const struct kernel *kernel, int device, int threads, size_t s
   return by_registers < blocks ? by_registers : blocks;
 }
 
-CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction handle, int threads, size_t shared) {
+CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction handle,
+                                                             int threads, size_t shared) {
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
@@ -197,14 +218,15 @@ CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunc
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, CUfunction handle, int threads,
-                                                                      size_t shared, unsigned int flags) {
+CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int *blocks, CUfunction handle, int threads, size_t shared, unsigned int flags) {
   if (flags & ~1u) return CUDA_ERROR_INVALID_VALUE;
   return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, handle, threads, shared);
 }
 
 CUresult CUDAAPI cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunction handle,
-                                                  CUoccupancyB2DSize shared_of, size_t shared, int limit) {
+                                                  CUoccupancyB2DSize shared_of, size_t shared,
+                                                  int limit) {
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
@@ -216,26 +238,35 @@ CUresult CUDAAPI cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunct
     if (blocks * threads <= best) continue;
     best = blocks * threads;
     *block = threads;
-    *grid = blocks * device_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, context->device);
+    *grid =
+        blocks * device_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, context->device);
   }
   return best ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult CUDAAPI cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block, CUfunction handle,
-                                                           CUoccupancyB2DSize shared_of, size_t shared, int limit,
+CUresult CUDAAPI cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block,
+                                                           CUfunction handle,
+                                                           CUoccupancyB2DSize shared_of,
+                                                           size_t shared, int limit,
                                                            unsigned int flags) {
   if (flags & ~1u) return CUDA_ERROR_INVALID_VALUE;
   return cuOccupancyMaxPotentialBlockSize(grid, block, handle, shared_of, shared, limit);
 }
 
-CUresult CUDAAPI cuOccupancyAvailableDynamicSMemPerBlock(size_t *size, CUfunction handle, int blocks, int threads) {
+CUresult CUDAAPI cuOccupancyAvailableDynamicSMemPerBlock(size_t *size, CUfunction handle,
+                                                         int blocks, int threads) {
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
-  if (blocks < 1 || registers_fit(kernel, context->device, threads, 0) < blocks) return CUDA_ERROR_INVALID_VALUE;
-  int all = device_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, context->device) / blocks;
-  int fixed = kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES] + (options.capability >= 80 ? 1024 : 0);
-  int most = most_shared(context->device) - kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES];
+  if (blocks < 1 || registers_fit(kernel, context->device, threads, 0) < blocks)
+    return CUDA_ERROR_INVALID_VALUE;
+  int all = device_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+                             context->device) /
+            blocks;
+  int fixed = kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES] +
+              (options.capability >= 80 ? 1024 : 0);
+  int most =
+      most_shared(context->device) - kernel->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES];
   *size = (size_t)(all - fixed < most ? all - fixed : most);
   return CUDA_SUCCESS;
 }

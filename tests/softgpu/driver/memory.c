@@ -1,15 +1,14 @@
 /* Allocations: where they lie, and where they lay.
  *
- * Addresses of a share are handed out in order and begin anew at its end, so freed memory is not used
- * again for as long as possible and whoever still uses it is found. SOFTGPU_RECYCLE=1 hands out what was
- * freed last, as a real pool does.
+ * Addresses of a share are handed out in order and begin anew at its end, so freed memory is
+ * not used again for as long as possible and whoever still uses it is found. SOFTGPU_RECYCLE=1
+ * hands out what was freed last, as a real pool does.
  */
 #include <stdio.h>
 #include "driver.h"
 
 enum { ALIGNMENT = 256, RED_ZONE = 256, GRAIN = 512, MOST_FREED = 4096 };
 static const uint64_t MOST_FREED_BYTES = 64 << 20;
-
 
 static struct block **blocks; /* by address */
 static size_t count, room;
@@ -59,7 +58,9 @@ bool within_block(uint64_t start, uint64_t size) {
 
 uint64_t used_memory(int device) { return used[device]; }
 
-static uint64_t rounded(uint64_t size, uint64_t grain) { return (size + grain - 1) / grain * grain; }
+static uint64_t rounded(uint64_t size, uint64_t grain) {
+  return (size + grain - 1) / grain * grain;
+}
 
 static void insert(struct block *block) {
   if (count == room) {
@@ -87,8 +88,10 @@ static uint64_t place(int device, uint64_t size) {
   for (bool again = false;;) {
     size_t next = blocks_before(at);
     struct block *before = next ? blocks[next - 1] : NULL;
-    if (before && before->start + before->room + RED_ZONE > at) at = before->start + before->room + RED_ZONE;
-    uint64_t stop = next < count && blocks[next]->start < start + share ? blocks[next]->start : start + share;
+    if (before && before->start + before->room + RED_ZONE > at)
+      at = before->start + before->room + RED_ZONE;
+    uint64_t stop = next < count && blocks[next]->start < start + share ? blocks[next]->start
+                                                                        : start + share;
     if (at + need <= stop) {
       *head = at + need;
       return at;
@@ -119,8 +122,8 @@ static void add_spare(const struct block *block, const void *stream) {
     spare_room = spare_room ? 2 * spare_room : 64;
     spares = realloc(spares, spare_room * sizeof *spares);
   }
-  spares[spare_count++] = (struct spare){block->start, block->room, block->device, stream,
-                                        block->id};
+  spares[spare_count++] =
+      (struct spare){block->start, block->room, block->device, stream, block->id};
 }
 
 struct block *reserve(int device, uint64_t size, enum origin origin, const void *stream) {
@@ -131,8 +134,12 @@ struct block *reserve(int device, uint64_t size, enum origin origin, const void 
   if (!start) start = place(device, size);
   if (!start) return NULL;
   struct block *block = malloc(sizeof *block);
-  *block = (struct block){.start = start, .size = size, .room = extent, .origin = origin,
-                          .device = device, .id = next_id++};
+  *block = (struct block){.start = start,
+                          .size = size,
+                          .room = extent,
+                          .origin = origin,
+                          .device = device,
+                          .id = next_id++};
   insert(block);
   if (device >= 0) used[device] += rounded(size, GRAIN);
   return block;
@@ -152,7 +159,8 @@ static void forget_oldest_freed(void) {
   freed_bytes -= old.size;
   size_t next = blocks_before(old.start);
   struct block *before = next ? blocks[next - 1] : NULL;
-  uint64_t low = old.start & ~(uint64_t)4095, high = (old.start + old.size + 4095) & ~(uint64_t)4095;
+  uint64_t low = old.start & ~(uint64_t)4095,
+           high = (old.start + old.size + 4095) & ~(uint64_t)4095;
   if (before && before->start + before->room > low) low = before->start + before->room;
   if (next < count && blocks[next]->start < high) high = blocks[next]->start;
   drop_pages(low, high);
@@ -182,8 +190,9 @@ void free_all_of(struct context *context) {
 
 /* ---- in words ---- */
 static const char *whose(const struct block *block) {
-  static const char *const NAMES[] = {"allocation", "stream-ordered allocation", "pinned allocation",
-                                      "allocation of a graph", "variable of a module"};
+  static const char *const NAMES[] = {"allocation", "stream-ordered allocation",
+                                      "pinned allocation", "allocation of a graph",
+                                      "variable of a module"};
   return NAMES[block->origin];
 }
 
@@ -197,21 +206,23 @@ static int describe_freed(uint64_t address, char *text, size_t size) {
   return 0;
 }
 
-static int describe_block(uint64_t address, const struct block *block, char *text, size_t size) {
+static int describe_block(uint64_t address, const struct block *block, char *text,
+                          size_t size) {
   unsigned long long at = address - block->start, bytes = block->size;
   if (at >= bytes && address >= block->start)
     return snprintf(text, size, "%llu bytes behind the end of the %s %llu of %llu bytes",
                     at - bytes, whose(block), block->id, bytes);
   if (address < block->start)
     return snprintf(text, size, "%llu bytes before the %s %llu of %llu bytes",
-                    (unsigned long long)(block->start - address), whose(block), block->id, bytes);
+                    (unsigned long long)(block->start - address), whose(block), block->id,
+                    bytes);
   uint8_t state = shadow[address - window_base];
   const char *how = state == SOFTGPU_UNALLOCATED ? ", which its stream has not reached yet"
                     : block->leaving             ? ", which is being freed"
-                    : state == SOFTGPU_FREED     ? ", which was freed and not allocated again yet"
-                                                 : "";
-  return snprintf(text, size, "byte %llu of the %s %llu of %llu bytes%s", at, whose(block), block->id,
-                  bytes, how);
+                    : state == SOFTGPU_FREED ? ", which was freed and not allocated again yet"
+                                             : "";
+  return snprintf(text, size, "byte %llu of the %s %llu of %llu bytes%s", at, whose(block),
+                  block->id, bytes, how);
 }
 
 size_t softgpu_describe(uint64_t address, char *text, size_t size) {

@@ -1,4 +1,5 @@
-/* Modules and libraries: PTX that the driver would take, given to the engine; their kernels. */
+/* Modules and libraries: PTX that the driver would take, given to the engine; their kernels.
+ */
 #include <stdio.h>
 #include "driver.h"
 
@@ -23,7 +24,9 @@ static CUresult find_engine(void) {
   const char *said = option("SOFTGPU_ROOT"), *root = said ? said : SOFTGPU_ROOT;
   char text[8192];
   snprintf(text, sizeof text,
-           "import sys\nif r'%s' not in sys.path: sys.path.append(r'%s')\nimport tests.softgpu.engine\n", root, root);
+           "import sys\nif r'%s' not in sys.path: sys.path.append(r'%s')\nimport "
+           "tests.softgpu.engine\n",
+           root, root);
   if (python_run(text) && load_callback) return CUDA_SUCCESS;
   report("no engine runs PTX here: tests.softgpu.engine cannot be imported from %s", root);
   return CUDA_ERROR_NOT_INITIALIZED;
@@ -111,8 +114,9 @@ uint64_t softgpu_global(uint64_t id, int device, const char *name, uint64_t size
 /* ---- what a driver refuses ---- */
 static const struct {
   int release, major, minor; /* a release of CUDA, and the newest PTX that its driver takes */
-} PTX_OF[] = {{11080, 7, 8}, {12000, 8, 0}, {12010, 8, 1}, {12020, 8, 2}, {12030, 8, 3}, {12040, 8, 4},
-              {12050, 8, 5}, {12060, 8, 5}, {12070, 8, 6}, {12080, 8, 7}, {12090, 8, 8}, {13000, 9, 0}};
+} PTX_OF[] = {{11080, 7, 8}, {12000, 8, 0}, {12010, 8, 1}, {12020, 8, 2},
+              {12030, 8, 3}, {12040, 8, 4}, {12050, 8, 5}, {12060, 8, 5},
+              {12070, 8, 6}, {12080, 8, 7}, {12090, 8, 8}, {13000, 9, 0}};
 
 static int newest_ptx(void) { /* 10 * major + minor */
   if (options.driver > 13000) return 90 + options.driver % 1000 / 10;
@@ -141,7 +145,8 @@ static bool target_fits(const char *target) {
 }
 
 /* Where the caller wants to read why its PTX was refused. */
-static void write_log(unsigned count, const CUjit_option *names, void **values, const char *text) {
+static void write_log(unsigned count, const CUjit_option *names, void **values,
+                      const char *text) {
   char *buffer = NULL;
   size_t room = 0;
   for (unsigned at = 0; at < count; at++) {
@@ -155,7 +160,8 @@ static CUresult check_code(const char *code, char *why, size_t room) {
   uint32_t magic;
   memcpy(&magic, code, sizeof magic);
   if (magic == 0x464c457f || magic == 0xba55ed50 || magic == 0x466243b1) {
-    snprintf(why, room, "the software GPU runs PTX and no machine code (a cubin or fatbin was given)");
+    snprintf(why, room,
+             "the software GPU runs PTX and no machine code (a cubin or fatbin was given)");
     return CUDA_ERROR_NO_BINARY_FOR_GPU;
   }
   const char *version = directive(code, ".version"), *target = directive(code, ".target");
@@ -165,12 +171,14 @@ static CUresult check_code(const char *code, char *why, size_t room) {
     return CUDA_ERROR_INVALID_PTX;
   }
   if (10 * major + minor > newest) {
-    snprintf(why, room, "PTX .version %d.%d; a driver of CUDA %d.%d takes up to %d.%d", major, minor,
-             options.driver / 1000, options.driver % 1000 / 10, newest / 10, newest % 10);
+    snprintf(why, room, "PTX .version %d.%d; a driver of CUDA %d.%d takes up to %d.%d", major,
+             minor, options.driver / 1000, options.driver % 1000 / 10, newest / 10,
+             newest % 10);
     return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   }
   if (!target_fits(target)) {
-    snprintf(why, room, "PTX .target%.12s does not run on a device of compute capability %d.%d", target,
+    snprintf(why, room,
+             "PTX .target%.12s does not run on a device of compute capability %d.%d", target,
              options.capability / 10, options.capability % 10);
     return CUDA_ERROR_INVALID_PTX; /* the driver's ptxas: SM version of .target is higher */
   }
@@ -190,7 +198,8 @@ CUresult load_on(struct module *module, int device) {
 }
 
 static void unload(struct module *module) {
-  for (struct kernel *kernel = module->kernels; kernel; kernel = kernel->next) drop_handle(kernel);
+  for (struct kernel *kernel = module->kernels; kernel; kernel = kernel->next)
+    drop_handle(kernel);
   while (module->globals) {
     struct global *global = module->globals;
     struct block *block = block_at(global->address);
@@ -206,8 +215,8 @@ static void unload(struct module *module) {
   take_lock();
 }
 
-static CUresult new_module(void **out, const char *code, struct context *context, unsigned count,
-                           const CUjit_option *names, void **values) {
+static CUresult new_module(void **out, const char *code, struct context *context,
+                           unsigned count, const CUjit_option *names, void **values) {
   static unsigned long long next_id = 1;
   char why[256];
   if (!out || !code) return CUDA_ERROR_INVALID_VALUE;
@@ -255,21 +264,24 @@ struct kernel *find_kernel(const void *handle) {
 }
 
 /* ---- libraries ---- */
-CUresult CUDAAPI cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *names, void **values,
-                                   unsigned int count, CUlibraryOption *library_names,
-                                   void **library_values, unsigned int library_count) {
+CUresult CUDAAPI cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *names,
+                                   void **values, unsigned int count,
+                                   CUlibraryOption *library_names, void **library_values,
+                                   unsigned int library_count) {
   ENTER;
   (void)library_names, (void)library_values, (void)library_count; /* hints on loading */
   if (current_context() && current_context()->fault) return current_context()->fault;
   return new_module((void **)out, code, NULL, count, names, values);
 }
 
-CUresult CUDAAPI cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_option *names, void **values,
-                                       unsigned int count, CUlibraryOption *library_names,
-                                       void **library_values, unsigned int library_count) {
+CUresult CUDAAPI cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_option *names,
+                                       void **values, unsigned int count,
+                                       CUlibraryOption *library_names, void **library_values,
+                                       unsigned int library_count) {
   char *text;
   TRY(read_file(path, &text));
-  CUresult error = cuLibraryLoadData(out, text, names, values, count, library_names, library_values, library_count);
+  CUresult error = cuLibraryLoadData(out, text, names, values, count, library_names,
+                                     library_values, library_count);
   free(text);
   return error;
 }
@@ -307,11 +319,13 @@ CUresult CUDAAPI cuLibraryGetKernelCount(unsigned int *count, CUlibrary handle) 
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuLibraryEnumerateKernels(CUkernel *out, unsigned int most, CUlibrary handle) {
+CUresult CUDAAPI cuLibraryEnumerateKernels(CUkernel *out, unsigned int most,
+                                           CUlibrary handle) {
   ENTER;
   struct module *module = find_module(handle);
   if (!module) return CUDA_ERROR_INVALID_HANDLE;
-  for (struct kernel *kernel = module->kernels; kernel && most--; kernel = kernel->next) *out++ = (CUkernel)kernel;
+  for (struct kernel *kernel = module->kernels; kernel && most--; kernel = kernel->next)
+    *out++ = (CUkernel)kernel;
   return CUDA_SUCCESS;
 }
 
@@ -324,8 +338,8 @@ CUresult CUDAAPI cuLibraryGetModule(CUmodule *out, CUlibrary handle) {
   return CUDA_SUCCESS;
 }
 
-static CUresult get_global(CUdeviceptr *address, size_t *size, struct module *module, const char *name,
-                           struct context *context) {
+static CUresult get_global(CUdeviceptr *address, size_t *size, struct module *module,
+                           const char *name, struct context *context) {
   if (!module) return CUDA_ERROR_INVALID_HANDLE;
   if (!name) return CUDA_ERROR_INVALID_VALUE;
   TRY(load_on(module, context->device));
@@ -338,14 +352,15 @@ static CUresult get_global(CUdeviceptr *address, size_t *size, struct module *mo
   return CUDA_ERROR_NOT_FOUND;
 }
 
-CUresult CUDAAPI cuLibraryGetGlobal(CUdeviceptr *address, size_t *size, CUlibrary handle, const char *name) {
+CUresult CUDAAPI cuLibraryGetGlobal(CUdeviceptr *address, size_t *size, CUlibrary handle,
+                                    const char *name) {
   ENTER_CONTEXT(context);
   return get_global(address, size, find_module(handle), name, context);
 }
 
 /* ---- modules ---- */
-CUresult CUDAAPI cuModuleLoadDataEx(CUmodule *out, const void *code, unsigned int count, CUjit_option *names,
-                                    void **values) {
+CUresult CUDAAPI cuModuleLoadDataEx(CUmodule *out, const void *code, unsigned int count,
+                                    CUjit_option *names, void **values) {
   ENTER_CONTEXT(context);
   return new_module((void **)out, code, context, count, names, values);
 }
@@ -354,7 +369,9 @@ CUresult CUDAAPI cuModuleLoadData(CUmodule *out, const void *code) {
   return cuModuleLoadDataEx(out, code, 0, NULL, NULL);
 }
 
-CUresult CUDAAPI cuModuleLoadFatBinary(CUmodule *out, const void *code) { return cuModuleLoadData(out, code); }
+CUresult CUDAAPI cuModuleLoadFatBinary(CUmodule *out, const void *code) {
+  return cuModuleLoadData(out, code);
+}
 
 CUresult CUDAAPI cuModuleLoad(CUmodule *out, const char *path) {
   char *text;
@@ -392,7 +409,8 @@ CUresult CUDAAPI cuModuleGetFunctionCount(unsigned int *count, CUmodule handle) 
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuModuleGetGlobal(CUdeviceptr *address, size_t *size, CUmodule handle, const char *name) {
+CUresult CUDAAPI cuModuleGetGlobal(CUdeviceptr *address, size_t *size, CUmodule handle,
+                                   const char *name) {
   ENTER_CONTEXT(context);
   return get_global(address, size, find_module(handle), name, context);
 }

@@ -1,4 +1,5 @@
-/* User objects: what must live as long as a graph or its launches. Their ends run without any lock. */
+/* User objects: what must live as long as a graph or its launches. Their ends run without any
+ * lock. */
 #include "driver.h"
 
 struct user_object {
@@ -49,10 +50,11 @@ void run_ends(void) {
   }
 }
 
-CUresult CUDAAPI cuUserObjectCreate(CUuserObject *out, void *data, CUhostFn destroy, unsigned int references,
-                                    unsigned int flags) {
+CUresult CUDAAPI cuUserObjectCreate(CUuserObject *out, void *data, CUhostFn destroy,
+                                    unsigned int references, unsigned int flags) {
   ENTER;
-  if (!out || !destroy || !references || flags != CU_USER_OBJECT_NO_DESTRUCTOR_SYNC) return CUDA_ERROR_INVALID_VALUE;
+  if (!out || !destroy || !references || flags != CU_USER_OBJECT_NO_DESTRUCTOR_SYNC)
+    return CUDA_ERROR_INVALID_VALUE;
   struct user_object *object = malloc(sizeof *object);
   *object = (struct user_object){references, destroy, data, NULL};
   add_handle(object, USER_OBJECT);
@@ -76,21 +78,23 @@ CUresult CUDAAPI cuUserObjectRelease(CUuserObject handle, unsigned int count) {
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphRetainUserObject(CUgraph handle, CUuserObject object_handle, unsigned int count,
-                                         unsigned int flags) {
+CUresult CUDAAPI cuGraphRetainUserObject(CUgraph handle, CUuserObject object_handle,
+                                         unsigned int count, unsigned int flags) {
   ENTER;
   struct graph *graph = find_graph(handle);
   struct user_object *object = find(object_handle);
   bool move = flags == CU_GRAPH_USER_OBJECT_MOVE;
   if (!graph || !object || !count || (flags && !move)) return CUDA_ERROR_INVALID_VALUE;
   if (move && count > object->references) return CUDA_ERROR_INVALID_VALUE;
-  graph->objects = realloc(graph->objects, (graph->object_count + count) * sizeof *graph->objects);
+  graph->objects =
+      realloc(graph->objects, (graph->object_count + count) * sizeof *graph->objects);
   for (unsigned at = 0; at < count; at++) graph->objects[graph->object_count++] = object;
   if (!move) object->references += count;
   return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuGraphReleaseUserObject(CUgraph handle, CUuserObject object_handle, unsigned int count) {
+CUresult CUDAAPI cuGraphReleaseUserObject(CUgraph handle, CUuserObject object_handle,
+                                          unsigned int count) {
   ENTER;
   struct graph *graph = find_graph(handle);
   struct user_object *object = find(object_handle);

@@ -1,4 +1,5 @@
-/* Older versions of functions, for programs made with older headers: the same with fewer arguments. */
+/* Older versions of functions, for programs made with older headers: the same with fewer
+ * arguments. */
 #include "driver.h"
 
 #undef cuEventElapsedTime
@@ -15,21 +16,24 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent stop) {
   return cuEventElapsedTime_v2(milliseconds, start, stop);
 }
 
-CUresult cuGraphAddDependencies(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count) {
+CUresult cuGraphAddDependencies(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to,
+                                size_t count) {
   return cuGraphAddDependencies_v2(graph, from, to, NULL, count);
 }
 
-CUresult cuGraphRemoveDependencies(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count) {
+CUresult cuGraphRemoveDependencies(CUgraph graph, const CUgraphNode *from,
+                                   const CUgraphNode *to, size_t count) {
   return cuGraphRemoveDependencies_v2(graph, from, to, NULL, count);
 }
 
-CUresult cuGraphAddNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *after, size_t count,
-                        CUgraphNodeParams *params) {
+CUresult cuGraphAddNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *after,
+                        size_t count, CUgraphNodeParams *params) {
   return cuGraphAddNode_v2(out, graph, after, NULL, count, params);
 }
 
-CUresult cuGraphAddNode_v3(CUgraphNode *out, CUgraph graph, const CUgraphNode *after, const CUgraphEdgeData *edges,
-                           size_t count, CUgraphNodeParams *params) {
+CUresult cuGraphAddNode_v3(CUgraphNode *out, CUgraph graph, const CUgraphNode *after,
+                           const CUgraphEdgeData *edges, size_t count,
+                           CUgraphNodeParams *params) {
   return cuGraphAddNode_v2(out, graph, after, edges, count, params);
 }
 
@@ -49,7 +53,8 @@ CUresult cuGraphNodeGetDependentNodes(CUgraphNode node, CUgraphNode *nodes, size
   return cuGraphNodeGetDependentNodes_v2(node, nodes, NULL, count);
 }
 
-CUresult cuGraphExecUpdate(CUgraphExec exec, CUgraph graph, CUgraphNode *error_node, CUgraphExecUpdateResult *result) {
+CUresult cuGraphExecUpdate(CUgraphExec exec, CUgraph graph, CUgraphNode *error_node,
+                           CUgraphExecUpdateResult *result) {
   CUgraphExecUpdateResultInfo info;
   CUresult error = cuGraphExecUpdate_v2(exec, graph, &info);
   *result = info.result;
@@ -57,6 +62,7 @@ CUresult cuGraphExecUpdate(CUgraphExec exec, CUgraph graph, CUgraphNode *error_n
   return error;
 }
 
-CUresult cuStreamUpdateCaptureDependencies(CUstream stream, CUgraphNode *nodes, size_t count, unsigned int flags) {
+CUresult cuStreamUpdateCaptureDependencies(CUstream stream, CUgraphNode *nodes, size_t count,
+                                           unsigned int flags) {
   return cuStreamUpdateCaptureDependencies_v2(stream, nodes, NULL, count, flags);
 }

@@ -40,6 +40,7 @@ static void read_options(void) {
   options.capability = (int)number("SOFTGPU_CC", 90);
   options.devices = devices > MOST_DEVICES ? MOST_DEVICES : (int)devices;
   options.memory = number("SOFTGPU_MEMORY", 4ull << 30);
+  options.window = number("SOFTGPU_WINDOW", 64ull << 30);
   options.recycle = flag("SOFTGPU_RECYCLE");
   options.skip = flag("SOFTGPU_SKIP");
   options.eager = flag("SOFTGPU_EAGER");

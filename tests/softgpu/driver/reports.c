@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include "driver.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* its own: reports come from everywhere */
+static pthread_mutex_t lock =
+    PTHREAD_MUTEX_INITIALIZER; /* its own: reports come from everywhere */
 static char *reports;
 static size_t length;
 
@@ -50,7 +51,8 @@ size_t softgpu_reports(char *text, size_t room) {
 void softgpu_reset(void) {
   take_lock();
   forget_tasks();
-  for (struct context *context = contexts; context; context = context->next) context->fault = CUDA_SUCCESS;
+  for (struct context *context = contexts; context; context = context->next)
+    context->fault = CUDA_SUCCESS;
   release_lock();
   pthread_mutex_lock(&lock);
   forget();

@@ -1,4 +1,5 @@
-/* The window of device memory and its shadow, a byte for each byte: what may be read and written. */
+/* The window of device memory and its shadow, a byte for each byte: what may be read and
+ * written. */
 #include <sys/mman.h>
 #include "driver.h"
 
@@ -20,7 +21,7 @@ static void *map(uint64_t size) {
 /* Addresses cost nothing, but a process may be limited in them: half as many will do, too. */
 bool map_window(void) {
   uint64_t shares = (uint64_t)options.devices + 1;
-  for (uint64_t size = 64ull << 30; size / shares >= 2 * options.memory; size /= 2) {
+  for (uint64_t size = options.window; size / shares >= 2 * options.memory; size /= 2) {
     void *memory = map(size);
     shadow = memory ? map(size) : NULL;
     if (shadow) {
@@ -63,7 +64,8 @@ void make_fresh(uint64_t start, uint64_t size) {
   mark(start, size, SOFTGPU_ALLOCATED);
 }
 
-uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one, enum softgpu_state other) {
+uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one,
+                    enum softgpu_state other) {
   if (!in_window(start)) return UINT64_MAX;
   const uint8_t *bytes = shadow + (start - window_base);
   unsigned found = 0;
@@ -75,7 +77,8 @@ uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one, enum 
 
 /* Give the system the whole pages of a range back; they read as UNALLOCATED from now on. */
 void drop_pages(uint64_t start, uint64_t stop) {
-  uint64_t first = (start + PAGE - 1) & ~(uint64_t)(PAGE - 1), last = stop & ~(uint64_t)(PAGE - 1);
+  uint64_t first = (start + PAGE - 1) & ~(uint64_t)(PAGE - 1),
+           last = stop & ~(uint64_t)(PAGE - 1);
   if (first >= last) return;
   madvise((void *)first, last - first, MADV_DONTNEED);
   madvise(shadow + (first - window_base), last - first, MADV_DONTNEED);

@@ -1,14 +1,16 @@
 /* Streams: queues that run as late as the rules allow.
  *
- * A task runs when somebody waits for it, and before it whatever it waits for; nothing else does. So
- * a wait that is missing shows in the data. A queue that has grown too long runs its oldest task, as
- * a driver's launch waits for room in the queue.
+ * A task runs when somebody waits for it, and before it whatever it waits for; nothing else
+ * does. So a wait that is missing shows in the data. A queue that has grown too long runs its
+ * oldest task, as a driver's launch waits for room in the queue.
  */
 #include "driver.h"
 
 struct point end_of(struct stream *stream) { return (struct point){stream, stream->enqueued}; }
 
-bool reached(struct point point) { return !point.stream || point.stream->done >= point.number; }
+bool reached(struct point point) {
+  return !point.stream || point.stream->done >= point.number;
+}
 
 static void run_head(struct stream *stream) {
   struct task *task = stream->head;
@@ -24,8 +26,8 @@ static void run_head(struct stream *stream) {
   tell_progress();
 }
 
-/* Two threads may wait for one stream: one runs its tasks, the other waits for that. No circle of
- * waits can come up, since a task only waits for tasks that were enqueued before it. */
+/* Two threads may wait for one stream: one runs its tasks, the other waits for that. No circle
+ * of waits can come up, since a task only waits for tasks that were enqueued before it. */
 void run_until(struct point point) {
   while (!reached(point)) {
     if (point.stream->busy) wait_for_progress();
@@ -34,7 +36,8 @@ void run_until(struct point point) {
 }
 
 void run_context(struct context *context) {
-  for (struct stream *stream = context->streams; stream; stream = stream->next) run_until(end_of(stream));
+  for (struct stream *stream = context->streams; stream; stream = stream->next)
+    run_until(end_of(stream));
 }
 
 CUresult synchronise(struct stream *stream) {
@@ -97,7 +100,8 @@ CUresult enqueue(struct stream *stream, struct work *work) {
 
 void forget_tasks(void) {
   for (struct context *context = contexts; context; context = context->next) {
-    if (!context->fault) context->fault = CUDA_ERROR_UNKNOWN; /* memory comes and goes, nothing else */
+    if (!context->fault)
+      context->fault = CUDA_ERROR_UNKNOWN; /* memory comes and goes, nothing else */
     run_context(context);
   }
 }
@@ -165,15 +169,15 @@ CUresult CUDAAPI cuStreamDestroy(CUstream handle) {
   ENTER;
   if (!is_handle(handle, STREAM)) return CUDA_ERROR_INVALID_HANDLE;
   struct stream *stream = (struct stream *)handle;
-  if (stream->capture) invalidate(stream);
+  leave_capture(stream);
   drop_handle(stream);
   stream->destroyed = true;
   return CUDA_SUCCESS;
 }
 
-#define FIND_STREAM(handle, stream)                          \
-  ENTER_CONTEXT(context);                                    \
-  struct stream *stream;                                     \
+#define FIND_STREAM(handle, stream) \
+  ENTER_CONTEXT(context);           \
+  struct stream *stream;            \
   TRY(find_stream(handle, context, &stream))
 
 static CUresult refuse_if_capturing(struct stream *stream) {
@@ -247,7 +251,8 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsign
   return CUDA_SUCCESS;
 }
 
-static CUresult enqueue_host_call(struct stream *stream, CUhostFn function, CUstreamCallback callback, void *data) {
+static CUresult enqueue_host_call(struct stream *stream, CUhostFn function,
+                                  CUstreamCallback callback, void *data) {
   struct work *work = new_work(HOST_CALL, stream->context, 0);
   work->host.function = function;
   work->host.callback = callback;
@@ -262,7 +267,8 @@ CUresult CUDAAPI cuLaunchHostFunc(CUstream handle, CUhostFn function, void *data
   return enqueue_host_call(stream, function, NULL, data);
 }
 
-CUresult CUDAAPI cuStreamAddCallback(CUstream handle, CUstreamCallback callback, void *data, unsigned int flags) {
+CUresult CUDAAPI cuStreamAddCallback(CUstream handle, CUstreamCallback callback, void *data,
+                                     unsigned int flags) {
   FIND_STREAM(handle, stream);
   if (!callback || flags) return CUDA_ERROR_INVALID_VALUE;
   TRY(refuse_if_capturing(stream));

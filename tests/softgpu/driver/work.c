@@ -33,8 +33,9 @@ static CUresult run_launch(const struct work *work) {
   }
   if (options.skip) return CUDA_SUCCESS;
   release_lock();
-  int error = launch_callback(kernel->module->id, kernel->name, device, work->launch.dims, work->launch.shared,
-                              work->launch.params, (uint32_t)kernel->most_shared[device]);
+  int error = launch_callback(kernel->module->id, kernel->name, device, work->launch.dims,
+                              work->launch.shared, work->launch.params,
+                              (uint32_t)kernel->most_shared[device]);
   take_lock();
   return (CUresult)error;
 }
@@ -48,13 +49,15 @@ static CUresult check_range(const char *what, uint64_t start, uint64_t size, boo
     release_lock();
     softgpu_describe(at, text, sizeof text);
     take_lock();
-    report("%s of %llu bytes at 0x%llx: %s", what, (unsigned long long)size, (unsigned long long)start, text);
+    report("%s of %llu bytes at 0x%llx: %s", what, (unsigned long long)size,
+           (unsigned long long)start, text);
     return CUDA_ERROR_ILLEGAL_ADDRESS;
   }
   at = reads ? find_state(start, size, SOFTGPU_ALLOCATED, SOFTGPU_ALLOCATED) : UINT64_MAX;
   if (at != UINT64_MAX)
-    report("%s of %llu bytes at 0x%llx: byte %llu was never written", what, (unsigned long long)size,
-           (unsigned long long)start, (unsigned long long)(at - start));
+    report("%s of %llu bytes at 0x%llx: byte %llu was never written", what,
+           (unsigned long long)size, (unsigned long long)start,
+           (unsigned long long)(at - start));
   return CUDA_SUCCESS;
 }
 
@@ -63,7 +66,8 @@ static CUresult copy_row(uint64_t to, uint64_t from, size_t size) {
   TRY(check_range("a copy writes", to, size, false));
   memmove((void *)to, (const void *)from, size);
   if (!in_window(to)) return CUDA_SUCCESS;
-  if (in_window(from)) memmove(shadow + (to - window_base), shadow + (from - window_base), size);
+  if (in_window(from))
+    memmove(shadow + (to - window_base), shadow + (from - window_base), size);
   else mark(to, size, SOFTGPU_WRITTEN);
   return CUDA_SUCCESS;
 }
@@ -86,7 +90,8 @@ static CUresult run_set(const struct work *work) {
     TRY(check_range("a memset", start, bytes, false));
     if (element == 1) memset((void *)start, (int)work->set.value, bytes);
     else
-      for (size_t at = 0; at < bytes; at += element) memcpy((void *)(start + at), &work->set.value, element);
+      for (size_t at = 0; at < bytes; at += element)
+        memcpy((void *)(start + at), &work->set.value, element);
     mark(start, bytes, SOFTGPU_WRITTEN);
   }
   return CUDA_SUCCESS;
@@ -95,7 +100,8 @@ static CUresult run_set(const struct work *work) {
 static void run_host_call(const struct work *work) {
   release_lock();
   inside_host_function = true;
-  if (work->host.callback) work->host.callback(work->host.stream, work->context->fault, work->host.data);
+  if (work->host.callback)
+    work->host.callback(work->host.stream, work->context->fault, work->host.data);
   else work->host.function(work->host.data);
   inside_host_function = false;
   take_lock();
@@ -104,9 +110,11 @@ static void run_host_call(const struct work *work) {
 /* Memory of a graph comes and goes with each launch of it. */
 static CUresult run_memory(const struct work *work) {
   uint64_t start = work->memory.address, size = work->memory.size;
-  bool there = shadow[start - window_base] == SOFTGPU_ALLOCATED || shadow[start - window_base] == SOFTGPU_WRITTEN;
+  bool there = shadow[start - window_base] == SOFTGPU_ALLOCATED ||
+               shadow[start - window_base] == SOFTGPU_WRITTEN;
   if (work->kind == ALLOCATE) {
-    if (work->memory.of_graph && there) report("memory of a graph is allocated again before it was freed");
+    if (work->memory.of_graph && there)
+      report("memory of a graph is allocated again before it was freed");
     make_fresh(start, size);
   } else if (work->memory.of_graph) {
     if (!there) report("memory of a graph is freed where it is not allocated");
@@ -127,14 +135,24 @@ static double seconds_now(void) {
 void run_work(struct work *work) {
   CUresult *fault = &work->context->fault, error = CUDA_SUCCESS;
   switch (work->kind) {
-    case LAUNCH: if (!*fault) error = run_launch(work); break;
-    case COPY: if (!*fault) error = run_copy(work); break;
-    case SET: if (!*fault) error = run_set(work); break;
-    case HOST_CALL: if (!*fault || work->host.callback) run_host_call(work); break;
-    case ALLOCATE: case FREE: error = run_memory(work); break;
+    case LAUNCH:
+      if (!*fault) error = run_launch(work);
+      break;
+    case COPY:
+      if (!*fault) error = run_copy(work);
+      break;
+    case SET:
+      if (!*fault) error = run_set(work);
+      break;
+    case HOST_CALL:
+      if (!*fault || work->host.callback) run_host_call(work);
+      break;
+    case ALLOCATE:
+    case FREE: error = run_memory(work); break;
     case RECORD: work->event->seconds = seconds_now(); break;
     case PROGRAM: run_program(work->program); break;
-    case WAIT: case NOTHING: break;
+    case WAIT:
+    case NOTHING: break;
   }
   if (error && !*fault) *fault = error;
 }
