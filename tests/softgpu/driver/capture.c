@@ -1,7 +1,7 @@
 /* Stream capture: what is enqueued becomes nodes of a graph, with the order that streams and
  * events give. */
 #include <pthread.h>
-#include "driver.h"
+#include "graphs.h"
 
 struct capture {
   unsigned long long id;
@@ -78,11 +78,10 @@ static void add_after(struct stream *stream, struct node *const *nodes, size_t c
   stream->capture_after_count = have;
 }
 
-struct node *capture_work(struct stream *stream, struct work *work) {
+void capture_work(struct stream *stream, struct work *work) {
   struct node *node = add_node(stream->capture->graph, type_of(work), keep_work(work),
                                stream->capture_after, stream->capture_after_count);
   set_after(stream, &node, 1);
-  return node;
 }
 
 void capture_record(struct stream *stream, struct event *event) {

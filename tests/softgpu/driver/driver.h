@@ -113,6 +113,19 @@ bool within_block(uint64_t start, uint64_t size);
 /* The first byte of the range whose shadow is `one` or `other`, or UINT64_MAX. */
 uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one,
                     enum softgpu_state other);
+/* ---- pools (pool.c) ---- */
+struct pool {
+  int device; /* -1: of pinned host memory */
+  uint64_t used, used_high, reserved, reserved_high, threshold, most;
+  int reuse[4]; /* three policies, by attribute */
+  struct pool *next;
+};
+struct pool *find_pool(CUmemoryPool handle);
+struct pool *current_pool(int device);
+bool enter_pool(struct pool *pool, size_t size); /* false: it is full */
+void leave_pool(struct pool *pool, size_t size);
+void release_pools(void); /* what they hold beyond their threshold, as every wait does */
+
 bool is_pinned(uint64_t address); /* (host.c) pinned or registered host memory */
 bool in_window(uint64_t address);
 
@@ -191,8 +204,7 @@ struct work {
 struct work *new_work(enum work_kind kind, struct context *context, size_t more);
 struct work *keep_work(struct work *work);
 void drop_work(struct work *work);
-void run_work(struct work *work);          /* faults become the context's */
-void run_program(struct program *program); /* (exec.c) */
+void run_work(struct work *work); /* faults become the context's */
 
 /* ---- streams (stream.c) ---- */
 struct point { /* a place in a stream's queue; reached when that many tasks are done */
@@ -281,6 +293,12 @@ struct module {
 };
 extern softgpu_launch launch_callback;
 CUresult load_on(struct module *module, int device);
+CUresult new_module(void **out, const char *code, struct context *context, unsigned count,
+                    const CUjit_option *names, void **values);
+void unload_module(struct module *module);
+struct module *find_module(const void *handle);
+struct kernel *kernel_of(struct module *module, const char *name);
+CUresult check_code(const char *code, char *why, size_t room); /* (ptx.c) */
 struct kernel *find_kernel(const void *handle);
 
 /* ---- launches (launch.c) ---- */
@@ -291,51 +309,20 @@ CUresult make_launch(struct kernel *kernel, struct context *context, const struc
                      void **params, void **extra, struct work **work);
 int registers_fit(const struct kernel *kernel, int device, int threads, size_t shared);
 
-/* ---- copies (copy.c) ---- */
+/* ---- copies (copy.c), memsets (memset.c) ---- */
 CUresult make_copy(const CUDA_MEMCPY3D *params, struct context *context, struct work **work);
 CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context,
                   struct work **work);
 void copy_params(const struct work *work, CUDA_MEMCPY3D *params);
 
-/* ---- graphs (graph.c, exec.c, capture.c) ---- */
-struct node {
-  struct graph *graph, *child;
-  struct work *work;
-  CUgraphNodeType type;
-  unsigned long long id;
-  struct node **from; /* what it depends on */
-  size_t from_count;
-  unsigned long long original; /* of a clone: the id of what was cloned */
-};
-struct graph {
-  unsigned long long id;
-  struct node **nodes; /* in the order of creation */
-  size_t count, room;
-  struct node *owner; /* of a child graph */
-  struct user_object **objects;
-  size_t object_count;
-};
-struct graph *new_graph(void);
-struct graph *clone_graph(const struct graph *graph);
-void drop_graph(struct graph *graph);
-/* Whether nodes may be added to a graph after these. */
-CUresult check_place(CUgraph handle, const CUgraphNode *after, size_t count,
-                     struct graph **graph);
-struct user_object **keep_objects(struct user_object *const *objects,
-                                  size_t count); /* (objects.c) */
-void drop_objects(struct user_object **objects, size_t count);
-void run_ends(void); /* of user objects; gives the lock back meanwhile */
-struct node *add_node(struct graph *graph, CUgraphNodeType type, struct work *work,
-                      struct node *const *from, size_t from_count);
-CUgraphNodeType type_of(const struct work *work);
-struct node *capture_work(struct stream *stream, struct work *work);
+/* ---- graphs: what the others need of graphs.h ---- */
+void capture_work(struct stream *stream, struct work *work); /* (capture.c) */
 CUresult capture_wait(struct stream *stream, struct event *event);
 void capture_record(struct stream *stream, struct event *event);
 void invalidate(struct stream *stream);
-void leave_capture(struct stream *stream); /* it is being destroyed */
-struct graph *find_graph(CUgraph handle);
-struct node *find_node(CUgraphNode handle);
-struct program *new_program(struct graph *graph);
-void drop_program(struct program *program);
+void leave_capture(struct stream *stream);  /* it is being destroyed */
+void drop_program(struct program *program); /* (program.c) */
+void run_program(struct program *program);
+void run_ends(void); /* (objects.c) of user objects; gives the lock back meanwhile */
 
 #endif

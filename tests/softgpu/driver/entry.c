@@ -37,6 +37,16 @@ CUresult cuGetProcAddress(const char *name, void **function, int version, cuuint
   return find_entry(name, function, version, flags, NULL);
 }
 
+/* The CUDA runtime finds its way into the driver by tables that are not public. */
+CUresult CUDAAPI cuGetExportTable(const void **table, const CUuuid *id) {
+  (void)table, (void)id;
+  static bool told;
+  if (!told)
+    report("the CUDA runtime (cudart) is not served by the software GPU, only the driver API");
+  told = true;
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 static const struct error *find_error(CUresult code) {
   for (size_t at = 0; at < softgpu_error_count; at++)
     if (softgpu_errors[at].code == (int)code) return &softgpu_errors[at];

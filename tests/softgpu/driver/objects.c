@@ -1,6 +1,6 @@
 /* User objects: what must live as long as a graph or its launches. Their ends run without any
  * lock. */
-#include "driver.h"
+#include "graphs.h"
 
 struct user_object {
   unsigned long long references;

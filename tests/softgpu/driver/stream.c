@@ -38,10 +38,12 @@ void run_until(struct point point) {
 void run_context(struct context *context) {
   for (struct stream *stream = context->streams; stream; stream = stream->next)
     run_until(end_of(stream));
+  release_pools();
 }
 
 CUresult synchronise(struct stream *stream) {
   run_until(end_of(stream));
+  release_pools();
   return stream->context->fault;
 }
 

@@ -116,6 +116,7 @@ static CUresult run_memory(const struct work *work) {
     if (work->memory.of_graph && there)
       report("memory of a graph is allocated again before it was freed");
     make_fresh(start, size);
+    if (share_of(start) < 0) mark(start, size, SOFTGPU_WRITTEN); /* the host may write it */
   } else if (work->memory.of_graph) {
     if (!there) report("memory of a graph is freed where it is not allocated");
     mark(start, size, SOFTGPU_FREED);
