@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import softgpu
-
-if softgpu.unavailable():
-    pytest.skip(softgpu.unavailable() or "", allow_module_level=True)
-softgpu.install(quiet=True)
-
-from tests.softgpu import launches  # noqa: E402
-from tests.softgpu.faults import (  # noqa: E402
+from tests.softgpu import launches, native
+from tests.softgpu.faults import (
     ILLEGAL_ADDRESS,
     LAUNCH_FAILED,
     LAUNCH_TIMEOUT,
@@ -24,7 +18,10 @@ from tests.softgpu.faults import (  # noqa: E402
     OUT_OF_RESOURCES,
     Fault,
 )
-from tests.softgpu.standalone import Device, kernel  # noqa: E402
+from tests.softgpu.standalone import Device, kernel
+
+if native.unavailable():
+    pytest.skip(native.unavailable() or "", allow_module_level=True)
 
 SHARED = """.shared .align 16 .b8 s[512]; mov.u32 %r0, s; shl.b32 %r1, %t, 2;
 add.u32 %r1, %r1, %r0; xor.b32 %r9, %r1, 0x80;

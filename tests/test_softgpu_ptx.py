@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import softgpu
+from tests.softgpu import native
+from tests.softgpu.standalone import HEADER, Device
 from tests.softgpu_cases import CASES, DTYPES, Case
 
-if softgpu.unavailable():
-    pytest.skip(softgpu.unavailable() or "", allow_module_level=True)
-softgpu.install(quiet=True)
-
-from tests.softgpu.standalone import HEADER, Device  # noqa: E402
+if native.unavailable():
+    pytest.skip(native.unavailable() or "", allow_module_level=True)
 
 # The registers that hold a type, and how it is loaded and stored.
 REGISTERS = {

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import softgpu
+from tests.softgpu import native
+from tests.softgpu.faults import Fault
+from tests.softgpu.standalone import HEADER, Device, kernel
 
-if softgpu.unavailable():
-    pytest.skip(softgpu.unavailable() or "", allow_module_level=True)
-softgpu.install(quiet=True)
-
-from tests.softgpu.faults import Fault  # noqa: E402
-from tests.softgpu.standalone import HEADER, Device, kernel  # noqa: E402
+if native.unavailable():
+    pytest.skip(native.unavailable() or "", allow_module_level=True)
 
 TEXTS: list[str] = []  # of all kernels that the tests of this file have run
 
@@ -259,13 +257,7 @@ def test_variables_of_a_module():
     text = kernel("""and.b32 %r1, %t, 3; mul.wide.u32 %u1, %r1, 4; mov.u64 %u2, table;
     add.s64 %u2, %u2, %u1; ld.const.u32 %r2, [%u2]; ld.global.u32 %r3, [g];
     add.u32 %r2, %r2, %r3; st.global.u32 [%at], %r2;""", more=more)  # fmt: skip
-    TEXTS.append(text)
-    device = Device()
-    symbols = {"table": device.put(np.array([5, 6, 7, 8], np.uint32)),
-               "g": device.put(np.array([513], np.uint32))}  # fmt: skip
-    out = device.empty(128)
-    device.launch(text, (1,), (32,), out, symbols={k: np.int64(v) for k, v in symbols.items()})
-    np.testing.assert_array_equal(device.get(out, np.uint32, 32), LANES % 4 + 5 + 513)
+    np.testing.assert_array_equal(run(text), LANES % 4 + 5 + 513)
 
 
 # ---- atomics ----

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
 from ctypes import c_char, c_int, c_int64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.softgpu import build
+
+SOURCES = tuple(build.SOURCES / name for name in ("access.c", "arithmetic.c"))
 
 
 class Space(ctypes.Structure):
@@ -33,9 +42,18 @@ class Lanes(ctypes.Structure):
 
 @cache
 def library() -> Any:
-    """The library that holds both halves, which the process has loaded as its CUDA driver."""
+    """The library with the functions of the engine; raises build.Unavailable.
+
+    It is the CUDA driver of this process where that is the software GPU's. Otherwise it holds
+    the engine alone: a test of kernels does not give its process a CUDA driver.
+    """
     # PyDLL: the calls are shorter than giving Python's lock away and taking it back.
-    found = ctypes.PyDLL("libcuda.so.1")
+    try:
+        found: Any = ctypes.PyDLL("libcuda.so.1", os.RTLD_NOLOAD)
+    except OSError:
+        found = None
+    if not hasattr(found, "softgpu_gather"):
+        found = ctypes.PyDLL(str(_built()))
     pairs = [c_void_p, c_int64] * 3
     for name in ("softgpu_float32", "softgpu_float64"):
         getattr(found, name).argtypes = [c_int, c_int, c_int64, *pairs, c_void_p]
@@ -50,6 +68,36 @@ def library() -> Any:
     for name in ("gather", "scatter", "place", "atomic"):
         getattr(found, f"softgpu_{name}").restype = c_int64
     return found
+
+
+def unavailable() -> str | None:
+    """Why kernels cannot run on this machine, in one line; None if they can."""
+    try:
+        library()
+    except build.Unavailable as reason:
+        return str(reason)
+    return None
+
+
+def _built() -> Path:
+    """The library of the engine alone, built if need be."""
+    compiler = build.find_compiler()
+    macros = subprocess.run(
+        [compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull],
+        check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    parts = [macros, *build.FLAGS, *(path.read_bytes() for path in SOURCES)]
+    digest = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts))
+    folder = Path(tempfile.gettempdir(), f"softgpu-{os.getuid()}")
+    target = folder / f"engine-{digest.hexdigest()[:20]}.so"
+    if not target.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch, target.name)
+            options = [*build.FLAGS, f"-I{build.SOURCES}", "-shared"]
+            subprocess.run([compiler, *options, *SOURCES, "-lm", "-o", made], check=True)
+            made.replace(target)
+    return target
 
 
 def address_of(array: np.ndarray) -> int:

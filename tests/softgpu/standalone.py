@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,7 @@ class Device:
         self.base = self.data.ctypes.data
         self.free_from = ALIGNMENT
         self.sizes: dict[int, int] = {}
+        self.variables: dict[Kernel, dict[str, np.int64]] = {}
         self.memory = DeviceMemory(
             self.base, self.shadow.ctypes.data, self.base, nbytes, describe=self.describe
         )
@@ -72,6 +72,12 @@ class Device:
         self.shadow[at : at + values.nbytes] = WRITTEN
         return address
 
+    def fill(self, address: int, nbytes: int, byte: int) -> None:
+        """Write one byte to all of a range."""
+        at = address - self.base
+        self.data[at : at + nbytes] = byte
+        self.shadow[at : at + nbytes] = WRITTEN
+
     def get(self, address: int, dtype: Any, count: int) -> np.ndarray:
         """A copy of what lies at an address."""
         at, size = address - self.base, np.dtype(dtype).itemsize
@@ -89,7 +95,7 @@ class Device:
 
     def launch(
         self, kernel: str | Kernel, grid: tuple[int, ...], threads: tuple[int, ...],
-        *parameters: Any, dynamic: int = 0, symbols: Mapping[str, Any] | None = None,
+        *parameters: Any, dynamic: int = 0,
     ) -> None:  # fmt: skip
         """Run the one kernel of a text; an int is an address, other parameters are NumPy's."""
         if isinstance(kernel, str):
@@ -101,5 +107,14 @@ class Device:
         one = (1, 1)
         launches.run(
             kernel, self.memory, (*grid, *one)[:3], (*threads, *one)[:3], held, dynamic=dynamic,
-            symbols=symbols,
+            symbols=self._symbols(kernel),
         )  # fmt: skip
+
+    def _symbols(self, kernel: Kernel) -> dict[str, np.int64]:
+        """Where the variables of the kernel's module lie; they are made when first asked for."""
+        if kernel not in self.variables:
+            self.variables[kernel] = {
+                v.name: np.int64(self.put(np.frombuffer(v.data.ljust(v.nbytes, b"\0"), np.uint8)))
+                for v in kernel.program.variables.values() if v.space in ("global", "const")
+            }  # fmt: skip
+        return self.variables[kernel]

@@ -24,7 +24,7 @@ def _shuffle(t: Translator, i: Instruction) -> None:
     value, by, clamp = (t.read(o, "I32") for o in i.operands[1:4])
     t.line(
         f"moved, inside = warps.shuffle(S, G, {t.constant(i)}, {mode!r}, {value}, {by}, "
-        f"{clamp}, {_mask(t, i, 4)})"
+        f"{clamp}, {_mask(t, i, 4)}, {inside in t.used})"
     )
     t.write(target, "moved", "I32")
     if inside in t.used:

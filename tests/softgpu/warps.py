@@ -70,13 +70,14 @@ def _sources(mode: str, by: int, clamp: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shuffle(
-    S: Any, G: Group, i: Any, mode: str, value: Any, by: Any, clamp: Any, mask: Any
-) -> tuple[Any, Any]:
-    """The values of other lanes, and which lanes got one: `shfl.sync`."""
+    S: Any, G: Group, i: Any, mode: str, value: Any, by: Any, clamp: Any, mask: Any,
+    tell: bool,
+) -> tuple[Any, Any]:  # fmt: skip
+    """The values of other lanes, and if asked to `tell` which lanes got one: `shfl.sync`."""
     members = _members(S, G, mask, i)
     if members is None and not by.ndim and not clamp.ndim:
         source, inside = _sources(mode, int(by), int(clamp))
-        there = np.tile(inside, G.n >> 5)
+        there = np.tile(inside, G.n >> 5) if tell else None
         if not value.ndim:
             return value, there
         return value.reshape(-1, 32).take(source, axis=1).reshape(-1), there
