@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 import numpy as np
+from cuda import core
 from cuda.bindings import driver as cu
 
 from tests.softgpu_driver.harness import (
@@ -18,6 +19,7 @@ from tests.softgpu_driver.harness import (
     kernel,
     lib,
     numbers,
+    pinned,
     refused,
     run,
     stream,
@@ -199,9 +201,30 @@ def what_a_graph_holds_lives_as_long_as_its_launches() -> None:
 
 
 @case()
-def the_graph_builder_of_cuda_core_works() -> None:
-    import cuda.core as core
+def the_graph_definition_of_cuda_core_works() -> None:
+    device = core.Device(0)
+    device.set_current()
+    s, called, host = device.create_stream(), [], pinned(4)
+    add = core.ObjectCode.from_ptx(PTX()).get_kernel("add_one")
+    config = core.LaunchConfig(grid=1, block=1)
+    definition = core.graph.GraphDefinition()
+    memory = definition.allocate(16)
+    filled = memory.memset(memory.dptr, np.uint32(5), 4)
+    added = filled.launch(config, add, memory.dptr, np.uint32(4))
+    copied = added.memcpy(host.ctypes.data, memory.dptr, 16)
+    copied.callback(lambda: called.append(host.tolist())).deallocate(memory.dptr)
+    graph = definition.instantiate()
+    del definition, memory, filled, added, copied
+    for _ in range(2):
+        host[:] = 0
+        graph.launch(s)
+        s.sync()
+    assert called == [[6] * 4] * 2
+    told()
 
+
+@case()
+def the_graph_builder_of_cuda_core_works() -> None:
     device = core.Device(0)
     device.set_current()
     s, other = device.create_stream(), device.create_stream()

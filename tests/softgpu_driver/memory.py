@@ -219,6 +219,27 @@ def pointers_tell_what_they_are() -> None:
 
 
 @case()
+def pools_of_pinned_memory_serve_streams() -> None:
+    s, add, props = stream(), kernel("add_one"), cu.CUmemPoolProps()
+    props.allocType = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    props.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_HOST
+    props.maxSize = 100
+    pool = do(cu.cuMemPoolCreate, props)
+    data = do(cu.cuMemAllocFromPoolAsync, 16, pool, s)
+    refused("OUT_OF_MEMORY", cu.cuMemAllocFromPoolAsync, 85, pool, s)
+    do(cu.cuStreamSynchronize, s)
+    host = np.frombuffer((ctypes.c_int32 * 4).from_address(int(data)), np.int32)
+    host[:] = 1
+    run(add, s, int(data), 4)
+    do(cu.cuStreamSynchronize, s)
+    told()
+    assert host.tolist() == [2] * 4
+    do(cu.cuMemFreeAsync, data, s)
+    do(cu.cuMemPoolDestroy, pool)
+    refused("INVALID_VALUE", cu.cuMemAllocFromPoolAsync, 16, pool, s)
+
+
+@case()
 def kernels_reach_pinned_memory() -> None:
     s, add, host = stream(), kernel("add_one"), pinned(4)
     host[:] = 1

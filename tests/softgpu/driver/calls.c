@@ -43,12 +43,16 @@ void wait_for_progress(void) {
   }
 }
 
+bool python_lives(void) {
+  int (*initialised)(void) = dlsym(RTLD_DEFAULT, "Py_IsInitialized");
+  return !initialised || initialised();
+}
+
 bool python_run(const char *text) {
-  int (*alive)(void) = dlsym(RTLD_DEFAULT, "Py_IsInitialized");
   int (*ensure)(void) = dlsym(RTLD_DEFAULT, "PyGILState_Ensure");
   void (*release)(int) = dlsym(RTLD_DEFAULT, "PyGILState_Release");
   int (*run)(const char *) = dlsym(RTLD_DEFAULT, "PyRun_SimpleString");
-  if (!alive || !ensure || !release || !run || !alive()) return false;
+  if (!ensure || !release || !run || !python_lives()) return false;
   release_lock();
   int state = ensure();
   bool done = run(text) == 0;

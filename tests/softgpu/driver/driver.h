@@ -52,6 +52,7 @@ void take_lock(void);
 void release_lock(void);
 void wait_for_progress(void); /* gives the lock and Python's back meanwhile */
 void tell_progress(void);
+bool python_lives(void); /* or there is none: then nobody's callback needs it */
 bool python_run(
     const char *text); /* in this process's Python, without the lock; false: no Python */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));

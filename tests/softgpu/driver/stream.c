@@ -122,6 +122,7 @@ struct stream *new_stream(struct context *context, unsigned flags, int priority)
   stream->flags = flags;
   stream->priority = priority;
   stream->destroyed = false;
+  stream->wait_count = 0;
   stream->id = next_id++;
   add_handle(stream, STREAM);
   return stream;

@@ -32,6 +32,7 @@ static CUresult run_launch(const struct work *work) {
     return CUDA_ERROR_LAUNCH_FAILED;
   }
   if (options.skip) return CUDA_SUCCESS;
+  if (!python_lives()) return CUDA_ERROR_DEINITIALIZED;
   release_lock();
   int error = launch_callback(kernel->module->id, kernel->name, device, work->launch.dims,
                               work->launch.shared, work->launch.params,
@@ -42,7 +43,7 @@ static CUresult run_launch(const struct work *work) {
 
 /* A range that a copy or memset touches must be there when the stream gets to it. */
 static CUresult check_range(const char *what, uint64_t start, uint64_t size, bool reads) {
-  if (!in_window(start)) return CUDA_SUCCESS;
+  if (!in_window(start) || options.skip) return CUDA_SUCCESS;
   uint64_t at = find_state(start, size, SOFTGPU_UNALLOCATED, SOFTGPU_FREED);
   char text[256];
   if (at != UINT64_MAX) {
@@ -115,7 +116,7 @@ static CUresult run_memory(const struct work *work) {
   if (work->kind == ALLOCATE) {
     if (work->memory.of_graph && there)
       report("memory of a graph is allocated again before it was freed");
-    make_fresh(start, size);
+    if (!options.skip) make_fresh(start, size);
     if (share_of(start) < 0) mark(start, size, SOFTGPU_WRITTEN); /* the host may write it */
   } else if (work->memory.of_graph) {
     if (!there) report("memory of a graph is freed where it is not allocated");
