@@ -15,7 +15,7 @@ from typing import Any
 from tests.softgpu import build
 
 __all__ = [
-    "calls", "environment", "install", "reports", "reset", "unavailable",
+    "calls", "environment", "install", "installed", "reports", "reset", "unavailable",
 ]  # fmt: skip
 
 Version = str | int | tuple[int, int]
@@ -72,13 +72,18 @@ def install(
     """
     other = _loaded()
     if other is not None:
-        if hasattr(other, "softgpu_window"):
+        if installed():
             return
         raise RuntimeError("this process has loaded another CUDA driver already")
     library = ctypes.CDLL(str(build.library()), ctypes.RTLD_GLOBAL)
     library.softgpu_option.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     for name, value in _variables(driver, cc, devices, memory, window, log, flags).items():
         library.softgpu_option(name.encode(), value.encode())
+
+
+def installed() -> bool:
+    """Whether this process's CUDA driver is the software GPU."""
+    return hasattr(_loaded(), "softgpu_window")
 
 
 def reports() -> list[str]:
@@ -112,9 +117,9 @@ def _loaded() -> Any:
 
 
 def _library() -> Any:
-    library = _loaded()
-    if library is None or not hasattr(library, "softgpu_window"):
+    if not installed():
         raise RuntimeError("this process has no software GPU: call install() first")
+    library = _loaded()
     library.softgpu_reports.restype = ctypes.c_size_t
     library.softgpu_count.restype = ctypes.c_ulonglong
     library.softgpu_count.argtypes = [ctypes.c_char_p]

@@ -156,6 +156,36 @@ def a_capture_belongs_to_its_thread() -> None:
 
 
 @case()
+def launches_of_graphs_and_outer_events_are_captured() -> None:
+    s, other, one, mark = stream(), stream(), kernel("note"), event()
+    do(cu.cuStreamBeginCapture, s, GLOBAL)
+    run(one, s, 1)
+    inner = do(cu.cuGraphInstantiate, do(cu.cuStreamEndCapture, s), 0)
+    do(cu.cuStreamBeginCapture, s, GLOBAL)
+    do(cu.cuStreamWaitEvent, s, mark, 1)  # external: when the graph is launched
+    do(cu.cuGraphLaunch, inner, s)
+    run(one, s, 2)
+    outer = do(cu.cuGraphInstantiate, do(cu.cuStreamEndCapture, s), 0)
+    run(one, other, 0)
+    do(cu.cuEventRecord, mark, other)
+    do(cu.cuGraphLaunch, outer, s)
+    do(cu.cuStreamSynchronize, s)
+    assert NOTES == [0, 1, 2]
+
+
+@case()
+def memory_of_a_graph_goes_with_it() -> None:
+    s, free = stream(), do(cu.cuMemGetInfo)[0]
+    do(cu.cuStreamBeginCapture, s, GLOBAL)
+    data = do(cu.cuMemAllocAsync, 1 << 20, s)
+    do(cu.cuMemFreeAsync, data, s)
+    graph = do(cu.cuStreamEndCapture, s)
+    assert do(cu.cuMemGetInfo)[0] == free - (1 << 20)
+    do(cu.cuGraphDestroy, graph)
+    assert do(cu.cuMemGetInfo)[0] == free
+
+
+@case()
 def memory_in_a_capture_is_the_graphs() -> None:
     s, add, host = stream(), kernel("add_one"), pinned(4)
     do(cu.cuStreamBeginCapture, s, GLOBAL)

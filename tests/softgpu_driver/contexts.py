@@ -8,6 +8,7 @@ from cuda.bindings import driver as cu
 
 from tests.softgpu_driver.harness import (
     LOADED,
+    PTX,
     case,
     do,
     event,
@@ -40,7 +41,7 @@ def contexts_are_a_stack_of_each_thread() -> None:
     own = do(cu.cuCtxGetCurrent)
     made = do(cu.cuCtxCreate, None, 0, 0)
     assert int(do(cu.cuCtxGetCurrent)) == int(made) != int(own)
-    memory = do(cu.cuMemAlloc, 16)
+    memory, module = do(cu.cuMemAlloc, 16), do(cu.cuModuleLoadData, PTX())
     assert int(do(cu.cuCtxPopCurrent)) == int(made)
     assert int(do(cu.cuCtxGetCurrent)) == int(own)
     do(cu.cuCtxPushCurrent, made)
@@ -48,6 +49,7 @@ def contexts_are_a_stack_of_each_thread() -> None:
     assert int(do(cu.cuCtxGetCurrent)) == int(own)
     refused("INVALID_CONTEXT", cu.cuCtxSetCurrent, made)
     refused("INVALID_VALUE", cu.cuMemFree, memory)  # it went with its context
+    refused("INVALID_HANDLE", cu.cuModuleUnload, module)
 
 
 @case()

@@ -49,6 +49,16 @@ def a_wait_for_an_event_orders_streams() -> None:
 
 
 @case()
+def whoever_waits_for_a_stream_waits_for_its_events() -> None:
+    one, other, note, mark = stream(), stream(), kernel("note"), event()
+    run(note, one, 1)
+    do(cu.cuEventRecord, mark, one)
+    do(cu.cuStreamWaitEvent, other, mark, 0)
+    do(cu.cuStreamSynchronize, other)
+    assert NOTES == [1]
+
+
+@case()
 def the_host_reads_too_early() -> None:
     s, host = stream(), pinned(4)
     data = do(cu.cuMemAlloc, 16)

@@ -193,8 +193,7 @@ static void end(struct capture *capture) {
   free(capture);
 }
 
-/* A stream may end when it was joined again; a capture has no end without the one it began on.
- */
+/* A stream may go when it was joined again; without the one it began on a capture is over. */
 void leave_capture(struct stream *stream) {
   if (!stream->capture) return;
   if (stream->capture->origin == stream) {

@@ -48,6 +48,7 @@ static struct context *new_context(int device, bool primary) {
 /* Everything that is still to do is done, then all memory of the context is freed. */
 static void stop(struct context *context) {
   run_context(context);
+  unload_all_of(context);
   free_all_of(context);
   for (struct stream *stream = context->streams; stream; stream = stream->next) {
     drop_handle(stream);

@@ -1,8 +1,7 @@
 /* What the files of the driver share: its objects, and what each file offers the others.
  *
- * One lock guards everything. It is let go around whatever may call back into the driver or
- * wait for Python (launches, host functions), and never held while waiting for Python's own
- * lock.
+ * One lock guards everything. It is given back around whatever may call the driver or wait for
+ * Python (launches, host functions), and never held while waiting for Python's own lock.
  */
 #ifndef DRIVER_H
 #define DRIVER_H
@@ -53,8 +52,7 @@ void release_lock(void);
 void wait_for_progress(void); /* gives the lock and Python's back meanwhile */
 void tell_progress(void);
 bool python_lives(void); /* or there is none: then nobody's callback needs it */
-bool python_run(
-    const char *text); /* in this process's Python, without the lock; false: no Python */
+bool python_run(const char *text); /* without the lock; false: there is no Python, or an error */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 CUresult not_implemented(const char *name); /* what generated functions return */
@@ -77,10 +75,22 @@ void add_handle(const void *handle, enum kind kind);
 void drop_handle(const void *handle);
 bool is_handle(const void *handle, enum kind kind);
 
-/* ---- memory (memory.c) ---- */
+/* ---- the window and its shadow (shadow.c) ---- */
+extern uint64_t window_base, window_size;
+extern uint8_t *shadow;
+bool map_window(void);
+bool in_window(uint64_t address);
+int share_of(uint64_t address); /* device, -1 for the host's share, -2 outside the window */
+void mark(uint64_t start, uint64_t size, enum softgpu_state state);
+void make_fresh(uint64_t start, uint64_t size); /* ALLOCATED, 0xA5 */
+/* The first byte of the range whose shadow is `one` or `other`, or UINT64_MAX. */
+uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one,
+                    enum softgpu_state other);
+void drop_pages(uint64_t start, uint64_t stop); /* give whole pages back to the system */
+
+/* ---- allocations (memory.c) ---- */
 enum origin { PLAIN, STREAM_ORDERED, HOST, OF_GRAPH, OF_MODULE };
-struct block { /* an allocation; those that the host has freed stay until the stream frees them
-                */
+struct block { /* an allocation; what the host has freed stays until a stream frees it */
   uint64_t start, size, room; /* room: up to the red zone */
   enum origin origin;
   int device;     /* -1: pinned host memory */
@@ -90,30 +100,16 @@ struct block { /* an allocation; those that the host has freed stay until the st
   struct context *context;
   unsigned long long id;
 };
-extern uint64_t window_base, window_size;
-extern uint8_t *shadow;
-bool map_window(void);
-int share_of(uint64_t address); /* device, -1 for the host's share, -2 outside the window */
 struct block *block_at(uint64_t address); /* what the host still has at it, or NULL */
-/* Where `size` bytes may lie; `stream` may reuse what it has freed itself. NULL: out of
- * memory. */
+/* A new block; `stream` may reuse what it has freed itself. NULL: memory is exhausted. */
 struct block *reserve(int device, uint64_t size, enum origin origin, const void *stream);
-void host_free(struct block *block,
-               const void *stream);             /* it no longer counts; a stream frees it */
-void make_fresh(uint64_t start, uint64_t size); /* ALLOCATED, 0xA5 */
-void make_freed(uint64_t start, uint64_t size);
-void mark(uint64_t start, uint64_t size, enum softgpu_state state);
-void end_block(uint64_t start, uint64_t size,
-               unsigned long long id); /* a free was reached: FREED, and a block's end */
+/* The host frees a block: it no longer counts. Its end comes when `stream` gets to it. */
+void host_free(struct block *block, const void *stream);
+void end_block(uint64_t start, uint64_t size, unsigned long long id);
 void free_all_of(struct context *context);
 uint64_t used_memory(int device);
-void drop_pages(uint64_t start, uint64_t stop); /* (shadow.c) whole pages back to the system */
-/* Whether a range of device or host memory lies within one allocation, as far as the host
- * knows. */
-bool within_block(uint64_t start, uint64_t size);
-/* The first byte of the range whose shadow is `one` or `other`, or UINT64_MAX. */
-uint64_t find_state(uint64_t start, uint64_t size, enum softgpu_state one,
-                    enum softgpu_state other);
+bool within_block(uint64_t start, uint64_t size); /* the range is part of one the host has */
+
 /* ---- pools (pool.c) ---- */
 struct pool {
   int device; /* -1: of pinned host memory */
@@ -128,7 +124,6 @@ void leave_pool(struct pool *pool, size_t size);
 void release_pools(void); /* what they hold beyond their threshold, as every wait does */
 
 bool is_pinned(uint64_t address); /* (host.c) pinned or registered host memory */
-bool in_window(uint64_t address);
 
 /* ---- contexts (context.c) ---- */
 struct context {
@@ -149,20 +144,8 @@ struct context *primary_context(int device);
 CUresult check_device(CUdevice device);
 int device_attribute(CUdevice_attribute attribute, int device); /* (device.c) */
 
-/* ---- work (work.c): what a device does once; shared by queues and graphs, never changed ----
- */
-enum work_kind {
-  LAUNCH,
-  COPY,
-  SET,
-  HOST_CALL,
-  ALLOCATE,
-  FREE,
-  RECORD,
-  WAIT,
-  PROGRAM,
-  NOTHING
-};
+/* ---- work (work.c): what a device does; queues and graphs share it and never change it ---- */
+enum work_kind { LAUNCH, COPY, SET, HOST_CALL, ALLOCATE, FREE, RECORD, WAIT, PROGRAM, NOTHING };
 struct side { /* one side of a copy: rows of `pitch` bytes, slices of `rows` rows */
   uint64_t address;
   size_t pitch, rows;
@@ -238,8 +221,7 @@ CUresult find_stream(CUstream handle, struct context *context, struct stream **s
 struct stream *new_stream(struct context *context, unsigned flags, int priority);
 /* Put work at a stream's end, or into the graph that is captured. Takes over one reference. */
 CUresult enqueue(struct stream *stream, struct work *work);
-void wait_at_end(struct stream *stream,
-                 struct point point); /* the next task waits for a point */
+void wait_at_end(struct stream *stream, struct point point); /* the next task waits for it */
 void run_until(struct point point);
 bool reached(struct point point);
 struct point end_of(struct stream *stream);
@@ -262,6 +244,7 @@ struct event {
   struct node **after;
   size_t after_count;
 };
+struct event *keep_event(struct event *event);
 void drop_event(struct event *event);
 struct event *find_event(CUevent handle);
 void record_event(struct event *event, struct stream *stream, struct point point);
@@ -271,7 +254,7 @@ struct kernel {
   struct module *module;
   char *name;
   uint32_t parameter_count;
-  uint32_t *sizes, *alignments, *offsets;
+  uint32_t *sizes, *offsets;
   int attributes[16];
   int most_shared[MOST_DEVICES], carveout[MOST_DEVICES];
   struct kernel *next;
@@ -286,7 +269,7 @@ struct module {
   unsigned long long id;
   char *text;
   struct context *context; /* NULL: a library */
-  bool loaded[MOST_DEVICES];
+  enum { NOT_LOADED, LOADING, LOADED } state[MOST_DEVICES]; /* on each device */
   bool unloaded;
   struct kernel *kernels;
   struct global *globals;
@@ -297,6 +280,7 @@ CUresult load_on(struct module *module, int device);
 CUresult new_module(void **out, const char *code, struct context *context, unsigned count,
                     const CUjit_option *names, void **values);
 void unload_module(struct module *module);
+void unload_all_of(struct context *context);
 struct module *find_module(const void *handle);
 struct kernel *kernel_of(struct module *module, const char *name);
 CUresult check_code(const char *code, char *why, size_t room); /* (ptx.c) */

@@ -110,13 +110,9 @@ CUresult CUDAAPI cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
   struct exec *exec = find_exec(handle);
   TRY(find_stream(stream_handle, context, &stream));
   if (!exec) return CUDA_ERROR_INVALID_VALUE;
-  if (stream->capture) {
-    report("the launch of a graph cannot be captured by the software GPU");
-    invalidate(stream);
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
   struct work *work = new_work(PROGRAM, stream->context, 0);
   struct program *program = work->program = keep_program(exec->program);
+  if (stream->capture) return enqueue(stream, work);
   wait_at_end(stream, exec->last);
   if (program->has_events) follow_events(program, stream, true);
   CUresult error = enqueue(stream, work);

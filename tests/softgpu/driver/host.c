@@ -65,8 +65,7 @@ CUresult CUDAAPI cuMemHostGetFlags(unsigned int *flags, void *pointer) {
   return CUDA_SUCCESS;
 }
 
-/* Kernels reach pinned memory at its own address; registered memory lies outside their window.
- */
+/* Kernels reach pinned memory at its own address; registered memory is not in their window. */
 CUresult CUDAAPI cuMemHostGetDevicePointer(CUdeviceptr *address, void *pointer,
                                            unsigned int flags) {
   ENTER_CONTEXT(context);

@@ -178,7 +178,7 @@ CUresult CUDAAPI cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction handle
   ENTER_CONTEXT(context);
   struct kernel *kernel = find_kernel(handle);
   if (!kernel) return CUDA_ERROR_INVALID_HANDLE;
-  bool loaded = kernel->module->loaded[context->device];
+  bool loaded = kernel->module->state[context->device] == LOADED;
   *state = loaded ? CU_FUNCTION_LOADING_STATE_LOADED : CU_FUNCTION_LOADING_STATE_UNLOADED;
   return CUDA_SUCCESS;
 }

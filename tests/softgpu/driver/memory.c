@@ -182,6 +182,7 @@ void free_all_of(struct context *context) {
   for (size_t at = count; at-- > 0;) {
     struct block *block = blocks[at];
     if (block->context != context || block->leaving) continue;
+    leave_pool(block->pool, block->size);
     host_free(block, NULL);
     end_block(block->start, block->size, block->id);
     if (at > count) at = count;

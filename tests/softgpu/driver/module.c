@@ -1,5 +1,4 @@
-/* Modules and libraries: PTX that the driver would take, given to the engine; their kernels.
- */
+/* Modules: PTX that is given to the engine, and what the engine tells of it. */
 #include <stdio.h>
 #include "driver.h"
 
@@ -74,7 +73,6 @@ void softgpu_parameters(uint64_t id, const char *entry, uint32_t count, const ui
     struct kernel *kernel = new_kernel(module, entry);
     kernel->parameter_count = count;
     kernel->sizes = copied(sizes, count);
-    kernel->alignments = copied(alignments, count);
     kernel->offsets = copied(sizes, count);
     uint32_t at = 0;
     for (uint32_t n = 0; n < count; n++) {
@@ -125,13 +123,15 @@ static void write_log(unsigned count, const CUjit_option *names, void **values,
 
 /* ---- loading ---- */
 CUresult load_on(struct module *module, int device) {
-  if (module->loaded[device]) return CUDA_SUCCESS;
+  while (module->state[device] == LOADING) wait_for_progress(); /* by another thread */
+  if (module->state[device] == LOADED) return CUDA_SUCCESS;
   TRY(find_engine());
-  module->loaded[device] = true;
+  module->state[device] = LOADING;
   release_lock();
   int error = load_callback(module->id, module->text, device);
   take_lock();
-  if (error) module->loaded[device] = false;
+  module->state[device] = error ? NOT_LOADED : LOADED;
+  tell_progress();
   return (CUresult)error;
 }
 
@@ -151,6 +151,14 @@ void unload_module(struct module *module) {
   release_lock();
   unload_callback(module->id);
   take_lock();
+}
+
+void unload_all_of(struct context *context) {
+  for (struct module *module = modules; module; module = module->next)
+    if (module->context == context && !module->unloaded) {
+      drop_handle(module);
+      unload_module(module);
+    }
 }
 
 CUresult new_module(void **out, const char *code, struct context *context, unsigned count,

@@ -69,7 +69,8 @@ CUresult CUDAAPI cuGraphChildGraphNodeGetGraph(CUgraphNode handle, CUgraph *grap
   struct node *node = node_of_type(handle, CU_GRAPH_NODE_TYPE_GRAPH);
   if (!node || !graph) return CUDA_ERROR_INVALID_VALUE;
   *graph = (CUgraph)node->child;
-  return CUDA_SUCCESS;
+  return node->child ? CUDA_SUCCESS
+                     : CUDA_ERROR_NOT_SUPPORTED; /* a captured launch has none */
 }
 
 static CUresult get_event(CUgraphNode handle, CUgraphNodeType type, CUevent *event) {

@@ -1,5 +1,4 @@
-/* Pools of memory for streams: each device has one of its own, and so has pinned host memory.
- */
+/* Pools of memory for streams: each device has one of its own, and so has the host. */
 #include "driver.h"
 
 static struct pool *pools, *standard_pools[MOST_DEVICES + 1], *current_pools[MOST_DEVICES + 1];

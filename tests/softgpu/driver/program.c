@@ -1,7 +1,6 @@
 /* Programs: graphs in an order, of the orders that are allowed the most surprising one.
  *
- * A program never changes while a launch of it is in a queue: whoever sets parameters changes
- * a copy.
+ * No program changes while a launch of it is in a queue: whoever sets parameters gets a copy.
  */
 #include "graphs.h"
 

@@ -9,7 +9,8 @@ static const struct {
               {12070, 8, 6}, {12080, 8, 7}, {12090, 8, 8}, {13000, 9, 0}};
 
 static int newest_ptx(void) { /* 10 * major + minor */
-  if (options.driver > 13000) return 90 + options.driver % 1000 / 10;
+  if (options.driver > 13000) /* since then their numbers go together */
+    return 10 * (options.driver / 1000 - 4) + options.driver % 1000 / 10;
   size_t at = sizeof PTX_OF / sizeof *PTX_OF - 1;
   while (at && PTX_OF[at].release > options.driver) at--;
   return 10 * PTX_OF[at].major + PTX_OF[at].minor;

@@ -1,8 +1,7 @@
 /* What the driver half of the software GPU and its Python half (tests/softgpu/engine.py) say
  * to each other. All of these are exported by libcuda.so.1 beside the driver's own functions.
  *
- * build.py compiles every *.c of this folder; a file of C that only the engine needs may stand
- * here.
+ * build.py compiles every *.c of this folder, those that only the engine needs, too.
  */
 #ifndef SOFTGPU_H
 #define SOFTGPU_H
@@ -82,8 +81,7 @@ SOFTGPU_API void softgpu_reset(void);
 /* How often a driver function was called since the start, by its name without version. */
 SOFTGPU_API unsigned long long softgpu_count(const char *name);
 
-/* Set an option as the environment variable of that name would; NULL unsets it. Before cuInit.
- */
+/* Set an option, before cuInit, as the environment variable of that name would; NULL: unset. */
 SOFTGPU_API void softgpu_option(const char *name, const char *value);
 
 #endif

@@ -249,8 +249,16 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsign
   struct event *event = find_event(event_handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   if (flags & ~1u) return CUDA_ERROR_INVALID_VALUE;
+  if (stream->capture && flags & CU_EVENT_WAIT_EXTERNAL) { /* a node that waits */
+    struct work *work = new_work(WAIT, stream->context, 0);
+    work->event = keep_event(event);
+    return enqueue(stream, work);
+  }
   if (event->captured || stream->capture) return capture_wait(stream, event);
-  if (event->recorded) wait_at_end(stream, event->point);
+  if (!event->recorded || reached(event->point)) return CUDA_SUCCESS;
+  wait_at_end(stream, event->point);
+  append(stream, NULL); /* whoever waits for the stream waits for the event */
+  if (options.eager) synchronise(stream);
   return CUDA_SUCCESS;
 }
 

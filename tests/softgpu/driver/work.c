@@ -16,8 +16,20 @@ struct work *keep_work(struct work *work) {
   return work;
 }
 
+/* The address of a graph's memory is free when no graph has it any more, and nobody the
+ * memory. */
+static void end_graph_memory(const struct work *work) {
+  struct block *block = block_at(work->memory.address);
+  uint64_t start = work->memory.address;
+  bool there = find_state(start, 1, SOFTGPU_ALLOCATED, SOFTGPU_WRITTEN) == start;
+  if (!block || block->origin != OF_GRAPH || there) return;
+  host_free(block, NULL);
+  end_block(block->start, block->size, block->id);
+}
+
 void drop_work(struct work *work) {
   if (!work || --work->references) return;
+  if (work->kind == ALLOCATE && work->memory.of_graph) end_graph_memory(work);
   if (work->kind == COPY) free(work->copy.staged);
   if (work->kind == RECORD || work->kind == WAIT) drop_event(work->event);
   if (work->kind == PROGRAM) drop_program(work->program);
@@ -111,8 +123,7 @@ static void run_host_call(const struct work *work) {
 /* Memory of a graph comes and goes with each launch of it. */
 static CUresult run_memory(const struct work *work) {
   uint64_t start = work->memory.address, size = work->memory.size;
-  bool there = shadow[start - window_base] == SOFTGPU_ALLOCATED ||
-               shadow[start - window_base] == SOFTGPU_WRITTEN;
+  bool there = find_state(start, 1, SOFTGPU_ALLOCATED, SOFTGPU_WRITTEN) == start;
   if (work->kind == ALLOCATE) {
     if (work->memory.of_graph && there)
       report("memory of a graph is allocated again before it was freed");
