@@ -422,6 +422,12 @@ def _half_cases() -> list[Case]:
                  lambda a, t=t: rounded(Fraction(a), t, zero=a), "finite"),
             case(f"cvt.rz.{kind}.f32 d, a", f"{kind} f32",
                  lambda a, t=t: rounded(Fraction(a), t, "rz", a), "finite"),
+            case(f"add.rn.f32.{kind} d, a, c", f"f32 {kind} f32",
+                 lambda a, c: float_sum(a, c, "f32"), "mixed"),
+            case(f"sub.rz.f32.{kind} d, a, c", f"f32 {kind} f32",
+                 lambda a, c: float_sum(a, -c, "f32", "rz"), "mixed"),
+            case(f"fma.rn.f32.{kind} d, a, b, c", f"f32 {kind} {kind} f32",
+                 lambda a, b, c: float_fma(a, b, c, "f32"), "mixed"),
             case(f"setp.lt.{kind} d, a, b", f"pred {kind} {kind}", ordered("lt")),
             case(f"setp.neu.{kind} d, a, b", f"pred {kind} {kind}", ordered("neu")),
         ]  # fmt: skip

@@ -22,6 +22,7 @@ import numpy as np
 
 from tests.softgpu import conversions, floats, integers, matrices, warps
 from tests.softgpu.faults import InvalidPtx, NotSupported
+from tests.softgpu.forms import IDLE, check_form
 from tests.softgpu.flow import Block, Program, live_registers
 from tests.softgpu.kinds import BYTES, I64, NUMPY, OPERANDS, held, signed, unsigned
 from tests.softgpu.memory import LOADED, Access
@@ -154,7 +155,7 @@ class Translator:
             return text
         if BYTES[have] == BYTES[kind] and "BOOL" not in (have, kind):
             return f"{text}.view({kind})"
-        if BYTES[have] > BYTES[kind] and kind != "BOOL":
+        if BYTES[have] > BYTES[kind] and kind != "BOOL" and have[0] == "I":
             narrow = f"{text}.astype({signed(kind)})"
             return narrow if signed(kind) == kind else f"{narrow}.view({kind})"
         raise InvalidPtx(f"{name}, a register of {have}, is taken for {kind}")
@@ -261,12 +262,13 @@ class Translator:
     def _draft(self, block: Block) -> tuple[list[str], set[str], set[str], str]:
         """Lines of a block, registers that it reads and writes, what it returns first."""
         self.lines, self.reads, self.writes = [], set(), set()
+        for i in (*block.body, *([block.last] if block.last else [])):
+            check_form(i)
         for i in block.body:
-            handler = HANDLERS.get(i.opcode)
-            if handler is None:
-                raise NotSupported(f"line {i.line}: {i}")
+            if i.opcode in IDLE:
+                continue
             try:
-                handler(self, i)
+                HANDLERS[i.opcode](self, i)
             except (KeyError, IndexError, ValueError) as error:
                 raise NotSupported(f"line {i.line}: {i} ({error!r})") from error
             except (InvalidPtx, NotSupported) as error:

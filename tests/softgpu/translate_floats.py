@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.softgpu.faults import NotSupported
 from tests.softgpu.floats import OPERATIONS, ROUNDINGS
 from tests.softgpu.kinds import OPERANDS
 from tests.softgpu.ptx import Instruction
@@ -23,8 +22,15 @@ def packed(i: Instruction) -> bool:
 
 
 def half(i: Instruction) -> str:
-    """`f16` or `bf16` where the operands are of these types, alone or in pairs."""
+    """`f16` or `bf16` where operands and result are of these types, alone or in pairs."""
+    if mixed(i):
+        return ""
     return i.type.removesuffix("x2") if i.type.startswith(("f16", "bf16")) else ""
+
+
+def mixed(i: Instruction) -> bool:
+    """Whether operands are f16 or bf16 and the result f32: `add.f32.f16 d, a, c`."""
+    return i.opcode in ("add", "sub", "fma") and "f32" in i.modifiers and i.type != "f32"
 
 
 def is_float(i: Instruction) -> bool:
@@ -33,6 +39,10 @@ def is_float(i: Instruction) -> bool:
 
 def _operands(t: Translator, i: Instruction, count: int) -> list[str]:
     """Expressions for operands as float32 or float64, denormals flushed where it says so."""
+    if mixed(i):  # all but the last are of 16 bits
+        *narrow, last = i.operands[1 : 1 + count]
+        wide = [f"floats.widen({t.read(o, 'U16')}, {i.type!r})" for o in narrow]
+        return [*wide, t.read(last, "F32")]
     kind = OPERANDS[i.type]
     texts = [t.read(o, kind) for o in i.operands[1 : 1 + count]]
     return [f"floats.flush({x})" for x in texts] if i.has("ftz") and kind == "F32" else texts
@@ -40,7 +50,7 @@ def _operands(t: Translator, i: Instruction, count: int) -> list[str]:
 
 def _finish(t: Translator, i: Instruction, text: str) -> None:
     """Write a result of float32 or float64 with what the modifiers still ask for."""
-    kind = OPERANDS[i.type]
+    kind = "F32" if mixed(i) else OPERANDS[i.type]
     if i.has("ftz") and kind == "F32":
         text = f"floats.flush({text})"
     if i.has("sat"):
@@ -184,6 +194,3 @@ def _test(t: Translator, i: Instruction) -> None:
     }[i.modifiers[0]]  # fmt: skip
     t.write(i.operands[0], text.format(a), "BOOL")
 
-
-def unsupported(i: Instruction) -> NotSupported:
-    return NotSupported(i.name)

@@ -1,4 +1,4 @@
-"""Loads, stores, atomics, asynchronous copies, and the fences between them."""
+"""Loads, stores, atomics and asynchronous copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tests.softgpu.ptx import Instruction
 from tests.softgpu.translate import Translator, translates
 from tests.softgpu.translate_moves import elements
 
-_ORDER = "weak relaxed acquire release acq_rel volatile"
 _PARAMETER = re.compile(r"\[\s*([\w$@]+)\s*(?:\+\s*(\d+))?\s*\]$")
 
 
@@ -169,10 +168,3 @@ def _copy_bytes(t: Translator, i: Instruction) -> None:
     size = t.read(i.operands[3], "U32") if len(i.operands) > 3 else f"U32({nbytes})"
     t.line(f"S.copies.add(S, G, {target}, {target_at}, {source}, {source_at}, {size})")
 
-
-@translates(
-    "membar", "fence", "prefetch", "prefetchu", "nanosleep", "pragma", "griddepcontrol",
-    "discard", "applypriority", "pmevent", "setmaxnreg",
-)  # fmt: skip
-def _nothing(t: Translator, i: Instruction) -> None:
-    """Memory is coherent here, and time does not pass: nothing to do."""
