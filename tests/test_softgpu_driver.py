@@ -186,6 +186,15 @@ def test_what_is_missing_is_said_in_one_line(
         build.find_headers.__wrapped__()
 
 
+def test_a_cache_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOFTGPU_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(build.Unavailable, match="another user"):
+        build.library()
+
+
 def test_every_version_of_a_function_has_its_release() -> None:
     headers = build.find_headers()
     symbols = build._symbols((headers / "cuda.h").read_text())

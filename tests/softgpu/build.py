@@ -82,8 +82,13 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _cache_folder() -> Path:
+    """The folder of built libraries; one that another user could have filled is refused."""
     said = os.environ.get("SOFTGPU_CACHE_DIR")
-    return Path(said) if said else Path(tempfile.gettempdir(), f"softgpu-{os.getuid()}")
+    folder = Path(said) if said else Path(tempfile.gettempdir(), f"softgpu-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise Unavailable(f"{folder}, where the software GPU is built, is another user's")
+    return folder
 
 
 def _digest(compiler: str, headers: Path) -> str:

@@ -26,6 +26,12 @@ from tests.softgpu_driver.harness import (
 )
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
 @case()
 def allocations_have_exact_sizes_and_room_between_them() -> None:
     window = Window()
@@ -36,6 +42,18 @@ def allocations_have_exact_sizes_and_room_between_them() -> None:
     assert (around[256:356] == ALLOCATED).all()
     assert (np.delete(around, range(256, 356)) == UNALLOCATED).all()
     assert (np.frombuffer((ctypes.c_uint8 * 100).from_address(a), np.uint8) == 0xA5).all()
+
+
+@case()
+def a_streams_memory_is_fresh_when_it_gets_there() -> None:
+    s, add = stream(), kernel("add_one")
+    a = int(do(cu.cuMemAllocAsync, 16, s))
+    assert (Window().states(a, 16) == UNALLOCATED).all()
+    do(cu.cuStreamSynchronize, s)
+    assert (Window().states(a, 16) == ALLOCATED).all()
+    run(add, s, a, 4)
+    do(cu.cuStreamSynchronize, s)
+    told("never written")
 
 
 @case()
@@ -69,10 +87,6 @@ def addresses_begin_anew_where_the_share_ends() -> None:
 
 @case()
 def many_allocations_leave_no_memory_behind() -> None:
-    def resident() -> int:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-
     s = stream()
     for turn in range(30_000):
         if turn == 10_000:
@@ -249,3 +263,16 @@ def kernels_reach_pinned_memory() -> None:
     do(cu.cuStreamSynchronize, s)
     assert host.tolist() == [2] * 4
     do(cu.cuMemFreeHost, host.ctypes.data)
+
+
+@case()
+def large_memory_that_was_freed_goes_back_to_the_system() -> None:
+    s, add = stream(), kernel("add_one")
+    before = resident()
+    a = int(do(cu.cuMemAlloc, 200 << 20))
+    assert resident() > before + (350 << 20)  # with its shadow
+    do(cu.cuMemFree, a)
+    assert resident() < before + (20 << 20)
+    run(add, s, a + 8, 4)
+    refused("ILLEGAL_ADDRESS", cu.cuStreamSynchronize, s)
+    told("byte 8 of an allocation of 209715200 bytes that was freed")

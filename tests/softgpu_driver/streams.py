@@ -120,13 +120,15 @@ def memory_is_not_there_before_its_stream_gets_to_it() -> None:
 
 @case()
 def a_plain_free_waits_and_that_of_a_pool_does_not() -> None:
-    s, add, waits = stream(), kernel("add_one"), softgpu.calls("cuStreamSynchronize")
+    s, add, one = stream(), kernel("add_one"), kernel("note")
+    waits = softgpu.calls("cuStreamSynchronize")
     plain, pooled = do(cu.cuMemAlloc, 16), do(cu.cuMemAllocAsync, 16, s)
     do(cu.cuMemsetD32Async, plain, 7, 4, s)
     do(cu.cuMemsetD32Async, pooled, 7, 4, s)
     run(add, s, int(plain), 4)
+    run(one, s, 1)
     do(cu.cuMemFree, plain)
-    told()
+    assert NOTES == [1]
     run(add, s, int(pooled), 4)
     do(cu.cuMemFree, pooled)
     assert softgpu.calls("cuStreamSynchronize") == waits

@@ -110,6 +110,13 @@ void free_all_of(struct context *context);
 uint64_t used_memory(int device);
 bool within_block(uint64_t start, uint64_t size); /* the range is part of one the host has */
 
+/* Narrow a range of addresses to its first part that no block has. */
+void clip_to_unused(uint64_t *low, uint64_t *high);
+
+/* ---- what was freed (freed.c) ---- */
+void note_freed(uint64_t start, uint64_t size); /* it becomes FREED */
+int describe_freed(uint64_t address, char *text, size_t room); /* 0: it is none of these */
+
 /* ---- pools (pool.c) ---- */
 struct pool {
   int device; /* -1: of pinned host memory */

@@ -7,19 +7,12 @@
 #include <stdio.h>
 #include "driver.h"
 
-enum { ALIGNMENT = 256, RED_ZONE = 256, GRAIN = 512, MOST_FREED = 4096 };
-static const uint64_t MOST_FREED_BYTES = 64 << 20;
+enum { ALIGNMENT = 256, RED_ZONE = 256, GRAIN = 512 };
 
 static struct block **blocks; /* by address */
 static size_t count, room;
 static uint64_t used[MOST_DEVICES], heads[MOST_DEVICES + 1];
 static unsigned long long next_id = 1;
-
-static struct freed { /* what is FREED in shadow, oldest first, in a ring */
-  uint64_t start, size;
-} freed[MOST_FREED];
-static size_t oldest_freed, freed_count;
-static uint64_t freed_bytes;
 
 static struct spare { /* what SOFTGPU_RECYCLE may hand out, newest last */
   uint64_t start, room;
@@ -151,31 +144,20 @@ void host_free(struct block *block, const void *stream) {
   if (options.recycle && block->origin != OF_GRAPH) add_spare(block, stream);
 }
 
-/* Forget the oldest freed memory; pages that hold nothing else go back to the system. */
-static void forget_oldest_freed(void) {
-  struct freed old = freed[oldest_freed];
-  oldest_freed = (oldest_freed + 1) % MOST_FREED;
-  freed_count--;
-  freed_bytes -= old.size;
-  size_t next = blocks_before(old.start);
+void clip_to_unused(uint64_t *low, uint64_t *high) {
+  size_t next = blocks_before(*low);
   struct block *before = next ? blocks[next - 1] : NULL;
-  uint64_t low = old.start & ~(uint64_t)4095,
-           high = (old.start + old.size + 4095) & ~(uint64_t)4095;
-  if (before && before->start + before->room > low) low = before->start + before->room;
-  if (next < count && blocks[next]->start < high) high = blocks[next]->start;
-  drop_pages(low, high);
+  if (before && before->start + before->room > *low) *low = before->start + before->room;
+  next = blocks_before(*low);
+  if (next < count && blocks[next]->start < *high) *high = blocks[next]->start;
 }
 
 void end_block(uint64_t start, uint64_t size, unsigned long long id) {
   struct block *block = any_block_at(start);
-  mark(start, size, SOFTGPU_FREED);
   if (block && block->id == id && block->leaving) erase(block);
   for (size_t at = 0; at < spare_count; at++)
     if (spares[at].id == id) spares[at].stream = NULL;
-  if (freed_count == MOST_FREED) forget_oldest_freed();
-  freed[(oldest_freed + freed_count++) % MOST_FREED] = (struct freed){start, size};
-  freed_bytes += size;
-  while (freed_bytes > MOST_FREED_BYTES && freed_count > 1) forget_oldest_freed();
+  note_freed(start, size);
 }
 
 void free_all_of(struct context *context) {
@@ -195,16 +177,6 @@ static const char *whose(const struct block *block) {
                                       "pinned allocation", "allocation of a graph",
                                       "variable of a module"};
   return NAMES[block->origin];
-}
-
-static int describe_freed(uint64_t address, char *text, size_t size) {
-  for (size_t at = freed_count; at-- > 0;) {
-    struct freed old = freed[(oldest_freed + at) % MOST_FREED];
-    if (address - old.start < old.size)
-      return snprintf(text, size, "byte %llu of an allocation of %llu bytes that was freed",
-                      (unsigned long long)(address - old.start), (unsigned long long)old.size);
-  }
-  return 0;
 }
 
 static int describe_block(uint64_t address, const struct block *block, char *text,
