@@ -354,6 +354,13 @@ def test_counts_of_a_sample_of_blocks_are_scaled():
     assert found.loads.requested == whole_launch.loads.requested
 
 
+def test_loads_of_what_a_sample_left_out_are_let_through():
+    body = "ld.global.u32 %r1, [%at];"
+    caught(body, LAUNCH_FAILED, "never written")
+    launches.sample(2)
+    clean(body)
+
+
 @pytest.mark.parametrize("stride, times", [(4, 1), (8, 2), (128, 32), (0, 1)])
 def test_conflicts_of_banks(stride, times):
     launches.counting(True)

@@ -18,6 +18,7 @@ from tests.softgpu.kinds import I64
 from tests.softgpu.memory import Access
 
 SECTOR = 32  # bytes that memory moves at least
+ADDRESS_BITS = 47
 BANKS, BANK_BYTES = 32, 4
 
 
@@ -85,7 +86,7 @@ class _Tally:
     by_block: int = 0
     widths: Counter[int] = field(default_factory=Counter)
     touched: list[np.ndarray] = field(default_factory=list)  # units, each array without repeats
-    now: list[np.ndarray] = field(default_factory=list)  # keys of block and unit of this part
+    now: list[np.ndarray] = field(default_factory=list)  # units of this part, with their block
 
 
 class LaunchCounter:
@@ -116,12 +117,9 @@ class LaunchCounter:
         tally.accesses += G.warp_count
         tally.requested += access.nbytes * G.n
         tally.widths[access.nbytes] += G.n
-        first, last = at // SECTOR, (at + access.nbytes - 1) // SECTOR
-        spread = np.concatenate([first, last[last > first]])
-        warps = np.concatenate([G.warps, G.warps[last > first]])
-        tally.sectors += _pairs(warps, spread)
-        for k in range(access.nbytes // self.unit):
-            tally.now.append(np.stack([S.block_of(G), at // self.unit + k]))
+        tally.sectors += _distinct(G, at // SECTOR)  # being aligned, an access is within one
+        keys = (S.block_of(G) << ADDRESS_BITS | at) // self.unit
+        tally.now += [keys + k for k in range(access.nbytes // self.unit)]
 
     def _shared(self, access: Access, G: Group, address: Any) -> None:
         at = G.each(address)
@@ -133,10 +131,10 @@ class LaunchCounter:
         """The blocks that ran at once have ended."""
         for tally in self.tallies.values():
             if tally.now:
-                blocks, units = np.concatenate(tally.now, axis=1)
+                keys = np.unique(np.concatenate(tally.now))
                 tally.now = []
-                tally.by_block += _pairs(blocks, units) * self.unit
-                tally.touched.append(np.unique(units))
+                tally.by_block += len(keys) * self.unit
+                tally.touched.append(np.unique(keys % ((1 << ADDRESS_BITS) // self.unit)))
 
     def traffic(self, what: str, names: list[str], scale: float) -> Traffic:
         """The counts of one kind of access by parameters, together."""
@@ -185,12 +183,12 @@ def _scaled(number: float, scale: float) -> int:
     return round(number * scale)
 
 
-def _pairs(a: np.ndarray, b: np.ndarray) -> int:
-    """How many different pairs there are."""
-    if not len(a):
-        return 0
-    low = b.min()
-    return len(np.unique(a.astype(I64) * (int(b.max() - low) + 1) + (b - low)))
+def _distinct(G: Group, numbers: np.ndarray) -> int:
+    """How many different numbers each warp has, all warps together."""
+    if G.whole:
+        rows = np.sort(numbers.reshape(-1, 32), axis=1)
+        return len(rows) + int(np.count_nonzero(rows[:, 1:] != rows[:, :-1]))
+    return len(np.unique(G.warps << ADDRESS_BITS | numbers))
 
 
 def _wavefronts(warps: np.ndarray, words: np.ndarray) -> int:

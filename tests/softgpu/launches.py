@@ -80,8 +80,8 @@ def counting(on: bool, *, memory: bool = True) -> None:
 def sample(blocks: int) -> None:
     """Run at most so many blocks of a launch, evenly chosen; 0: all of them.
 
-    Counts are scaled. What the other blocks would write is missing, so loads of device memory
-    that was never written are let through.
+    Counts are scaled. What the other blocks would write is missing, so meanwhile loads of device
+    memory that was never written are let through.
     """
     SETTINGS.sample = blocks
 
@@ -126,7 +126,7 @@ def run(
     numbers = np.arange(launch.blocks, dtype=I64)
     if 0 < most < len(numbers):
         numbers = numbers[:: -(-len(numbers) // most)]
-        memory.space.lenient = 1
+    memory.space.lenient = int(most > 0)
     kernel.run(launch, numbers)
     if counting:
         with SETTINGS.lock:

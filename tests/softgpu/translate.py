@@ -22,8 +22,8 @@ import numpy as np
 
 from tests.softgpu import conversions, floats, integers, matrices, warps
 from tests.softgpu.faults import InvalidPtx, NotSupported
-from tests.softgpu.forms import IDLE, check_form
 from tests.softgpu.flow import Block, Program, live_registers
+from tests.softgpu.forms import IDLE, check_form
 from tests.softgpu.kinds import BYTES, I64, NUMPY, OPERANDS, held, signed, unsigned
 from tests.softgpu.memory import LOADED, Access
 from tests.softgpu.origins import origins_of
