@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -93,11 +94,17 @@ def note(device: int, number: int) -> None:
     NOTES.append(number)
 
 
+def slow(device: int, number: int) -> None:
+    time.sleep(0.001)  # Python's lock goes to another thread
+    NOTES.append(number)
+
+
 NOTES: list[int] = []
 KERNELS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "add_one": (add_one, (ctypes.c_uint64, ctypes.c_uint32)),
     "move": (move, (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32)),
     "note": (note, (ctypes.c_uint32,)),
+    "slow": (slow, (ctypes.c_uint32,)),
     "fail": (note, (ctypes.c_uint32,)),
 }
 LOADED: list[tuple[int, int]] = []

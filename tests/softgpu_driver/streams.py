@@ -221,7 +221,7 @@ def host_functions_run_in_order_and_may_not_call_the_driver() -> None:
 @case()
 def threads_that_wait_for_each_other_get_on() -> None:
     """Some wait with Python's lock, as a binding may that does not give it back."""
-    s, one = stream(), kernel("note")
+    s, one = stream(), kernel("slow")
     held = ctypes.PyDLL("libcuda.so.1")
     context = do(cu.cuCtxGetCurrent)
 
