@@ -11,8 +11,9 @@ writes is loaded as invariant, which CUDA turns into loads through the read-only
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from llvmlite import ir
@@ -21,7 +22,7 @@ from numba import types
 from graphc.codegen import scalar_basic as basic
 from graphc.codegen.scalar_llvm import KINDS, TABLES, Arith, alias_scope
 from graphc.codegen.scalar_value import Value
-from graphc.dtypes import DType, Type
+from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
 
 _STORAGE = {"bool": ir.IntType(8), "f16": ir.IntType(16), "bf16": ir.IntType(16)}
 _SMALL = 1 << 30  # bytes: offsets and loop counters, one step beyond the end too, fit 32 bits
@@ -31,9 +32,9 @@ _SMALL = 1 << 30  # bytes: offsets and loop counters, one step beyond the end to
 class Access:
     """Where a buffer lies and what may be assumed of it.
 
-    `space` is "global", "stack" or "shared"; `slot` of `slots` is its alias slot; `constant`
-    says that the kernel never writes it, `narrow` that its index arithmetic may be 32 bits
-    wide.
+    `space` is "global", "stack", "shared" or "local" to a thread; `slot` of `slots` is its alias
+    slot; `constant` says that the kernel never writes it, `narrow` that its index arithmetic may
+    be 32 bits wide.
     """
 
     space: str
@@ -44,13 +45,17 @@ class Access:
 
 
 class Buffer(types.Type):
-    """The Numba type of a C-contiguous buffer of `type` (its first size may be unknown)."""
+    """The Numba type of a C-contiguous buffer of `type` (its first size may be unknown).
 
-    def __init__(self, type: Type, access: Access) -> None:
-        self.type, self.access = type, access
+    An index names `width` elements: 1, or those of a vector in an array of vectors.
+    """
+
+    def __init__(self, type: Type, access: Access, width: int = 1) -> None:
+        self.type, self.access, self.width = type, access, width
         inner = [d for d in type.shape[1:] if isinstance(d, int)]
-        self.strides = tuple(math.prod(inner[axis:]) for axis in range(len(type.shape)))
-        super().__init__(f"Buffer({type}, {access})")
+        sizes = [math.prod(inner[axis:]) for axis in range(len(type.shape))]
+        self.strides = tuple(size * width for size in sizes)
+        super().__init__(f"Buffer({type}, {access}, {width})")
 
     @property
     def dtype(self) -> DType:
@@ -72,10 +77,32 @@ def is_small(type: Type) -> bool:
     return type.is_static and type.nbytes <= _SMALL
 
 
+_NUMBA: Mapping[DType, Any] = MappingProxyType(
+    {
+        bool_: types.boolean,
+        u8: types.uint8,
+        i32: types.int32,
+        i64: types.int64,
+        f32: types.float32,
+        f64: types.float64,
+    }
+)
+_DTYPES: Mapping[Any, DType] = MappingProxyType({kind: d for d, kind in _NUMBA.items()})
+
+
 def numba_type(dtype: DType) -> Any:
     """The Numba type of a value of `dtype` in a kernel (f32 for the half types)."""
-    names = {"bool": types.boolean, "u8": types.uint8, "i32": types.int32, "i64": types.int64}
-    return names.get(dtype.name) or (types.float64 if dtype.name == "f64" else types.float32)
+    return _NUMBA[dtype.compute]
+
+
+def dtype_of(kind: Any) -> DType | None:
+    """The dtype of values of a Numba type, None for a type that is no scalar's."""
+    return _DTYPES.get(kind)
+
+
+def kernel_type(dtype: DType) -> ir.Type:
+    """The LLVM type of a value of `dtype` in a kernel."""
+    return KINDS[dtype.compute.name]
 
 
 def element_pointer(
@@ -85,21 +112,46 @@ def element_pointer(
     indices: list[tuple[ir.Value, bool]],
 ) -> ir.Value:
     """The address of an element; `indices` are integers of any width with their signedness."""
-    word = ir.IntType(32 if buffer.access.narrow and buffer.is_small else 64)
     offset = None
     for (index, signed), stride in zip(indices, buffer.strides, strict=True):
-        if index.type.width < word.width:
-            index = (builder.sext if signed else builder.zext)(index, word)
-        elif index.type.width > word.width:
-            index = builder.trunc(index, word)
+        index = index_word(builder, buffer, index, signed)
         if stride != 1:
-            index = builder.mul(index, word(stride), flags=("nsw",))
+            index = builder.mul(index, index.type(stride), flags=("nsw",))
         offset = index if offset is None else builder.add(offset, index, flags=("nsw",))
-    return builder.gep(pointer, [word(0) if offset is None else offset], inbounds=True)
+    start = ir.IntType(32)(0) if offset is None else offset
+    return builder.gep(pointer, [start], inbounds=True)
+
+
+def index_word(
+    builder: ir.IRBuilder, buffer: Buffer, index: ir.Value, signed: bool
+) -> ir.Value:
+    """An index of the buffer in the width of its index arithmetic."""
+    word = ir.IntType(32 if buffer.access.narrow and buffer.is_small else 64)
+    if index.type.width < word.width:
+        return (builder.sext if signed else builder.zext)(index, word)
+    return builder.trunc(index, word) if index.type.width > word.width else index
+
+
+def read(builder: ir.IRBuilder, buffer: Buffer, address: ir.Value, align: int) -> ir.Value:
+    """What memory of the buffer holds at `address`, by one access."""
+    loaded = builder.load(address, align=align)
+    _mark(builder, buffer, loaded)
+    if buffer.access.constant:
+        loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return loaded
+
+
+def write(
+    builder: ir.IRBuilder, buffer: Buffer, address: ir.Value, value: ir.Value, align: int
+) -> None:
+    """Put `value` into memory of the buffer at `address`, by one access."""
+    _mark(builder, buffer, builder.store(value, address, align=align))
 
 
 def _mark(builder: ir.IRBuilder, buffer: Buffer, instruction: Any) -> None:
-    """Attach the alias scopes of the buffer's slot."""
+    """Attach the alias scopes of the buffer's slot; nothing else knows a thread's own."""
+    if buffer.access.space == "local":
+        return
     module, access = builder.module, buffer.access
     names = [f"slot {k} of {access.slots}" for k in range(access.slots)]
     own = alias_scope(module, names.pop(access.slot))
@@ -108,40 +160,45 @@ def _mark(builder: ir.IRBuilder, buffer: Buffer, instruction: Any) -> None:
     instruction.set_metadata("noalias", module.add_metadata(others))
 
 
-def load(m: Arith, buffer: Buffer, address: ir.Value) -> ir.Value:
-    """The element at `address` as a value of the kernel."""
-    build = m.builder
-    loaded = build.load(address, align=buffer.dtype.itemsize)
-    _mark(build, buffer, loaded)
-    if buffer.access.constant:
-        loaded.set_metadata("invariant.load", build.module.add_metadata([]))
+def decoded(m: Arith, buffer: Buffer, stored: ir.Value) -> ir.Value:
+    """An element as memory holds it, as a value of the kernel."""
     match buffer.dtype.name:
         case "bool":
-            return build.icmp_unsigned("!=", loaded, loaded.type(0))
+            return m.builder.icmp_unsigned("!=", stored, stored.type(0))
         case "f16":
-            return basic.from_half_bits(m, Value(m, loaded, "u16")).ir
+            return basic.from_half_bits(m, Value(m, stored, "u16")).ir
         case "bf16":
-            return basic.from_bfloat_bits(m, Value(m, loaded, "u16")).ir
-    return loaded
+            return basic.from_bfloat_bits(m, Value(m, stored, "u16")).ir
+    return stored
+
+
+def encoded(m: Arith, buffer: Buffer, value: ir.Value) -> ir.Value:
+    """A value of the kernel as memory holds it."""
+    match buffer.dtype.name:
+        case "bool":
+            return m.builder.zext(value, buffer.storage)
+        case "f16":
+            return basic.half_bits(m, Value(m, value, "f32")).ir
+        case "bf16":
+            return basic.bfloat_bits(m, Value(m, value, "f32")).ir
+    return value
+
+
+def load(m: Arith, buffer: Buffer, address: ir.Value) -> ir.Value:
+    """The element at `address` as a value of the kernel."""
+    return decoded(m, buffer, read(m.builder, buffer, address, buffer.dtype.itemsize))
 
 
 def store(m: Arith, buffer: Buffer, address: ir.Value, value: ir.Value) -> None:
     """Write a value of the kernel to the element at `address`."""
-    build = m.builder
-    match buffer.dtype.name:
-        case "bool":
-            value = build.zext(value, buffer.storage)
-        case "f16":
-            value = basic.half_bits(m, Value(m, value, "f32")).ir
-        case "bf16":
-            value = basic.bfloat_bits(m, Value(m, value, "f32")).ir
-    _mark(build, buffer, build.store(value, address, align=buffer.dtype.itemsize))
+    stored = encoded(m, buffer, value)
+    write(m.builder, buffer, address, stored, buffer.dtype.itemsize)
 
 
 def stack_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     """Space on the stack of the whole function, aligned to a cache line."""
     with builder.goto_entry_block():
-        space = builder.alloca(ir.ArrayType(buffer.storage, buffer.type.size))
+        space = builder.alloca(ir.ArrayType(buffer.storage, buffer.type.size * buffer.width))
     space.align = 64
     zero = ir.IntType(32)(0)
     return builder.gep(space, [zero, zero], inbounds=True)
@@ -150,7 +207,7 @@ def stack_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
 def shared_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     """Shared memory of the block, of its own for every place in the code."""
     module = builder.module
-    kind = ir.ArrayType(buffer.storage, buffer.type.size)
+    kind = ir.ArrayType(buffer.storage, buffer.type.size * buffer.width)
     name = module.get_unique_name("graphc_shared")
     space = ir.GlobalVariable(module, kind, name, addrspace=3)
     space.linkage, space.align = "internal", 16
@@ -169,4 +226,5 @@ def global_pointer(builder: ir.IRBuilder, buffer: Buffer, address: ir.Value) -> 
 POINTERS: dict[str, Callable[[ir.IRBuilder, Buffer], ir.Value]] = {
     "stack": stack_pointer,
     "shared": shared_pointer,
+    "local": stack_pointer,
 }

@@ -29,8 +29,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from graphc import _lazy
+from graphc.codegen.device_helpers import (
+    FULL_WARP,
+    DeviceHelper,
+    across_warps_max,
+    across_warps_min,
+    across_warps_prod,
+    across_warps_sum,
+    device_helper,
+    dtype_of,
+    vector_max,
+    vector_min,
+    vector_prod,
+    vector_sum,
+    warp_max,
+    warp_min,
+    warp_prod,
+    warp_sum,
+)
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import evaluate, model
+from graphc.codegen.vectors import VECTORS, WIDTHS, VectorArray
 from graphc.dtypes import DTYPES, DType, Shape, Size, Type
 from graphc.errors import ArgumentError, RuntimeFault
 
@@ -39,7 +58,6 @@ if TYPE_CHECKING:  # whoever compiles or interprets the body of a helper binds `
     maximum: Any = None
     minimum: Any = None
 
-FULL_WARP = 0xFFFFFFFF
 inf = float("inf")
 nan = float("nan")
 
@@ -85,7 +103,8 @@ class KernelSource:
     `literals` is the dtype of its float literals, `threads` the size of a CUDA block, `alias`
     the groups of parameters that may overlap, `source` the text of the function where it is
     known. A `fast` kernel may round a product and a sum once, multiply by a reciprocal, and use
-    CUDA's approximate division.
+    CUDA's approximate division. `width` is the number of elements of a slice, 1 where the kernel
+    has none.
     """
 
     name: str
@@ -97,6 +116,7 @@ class KernelSource:
     function: FunctionType = field(compare=False)
     source: str | None = None
     fast: bool = False
+    width: int = 1
 
 
 def kernel(
@@ -106,8 +126,15 @@ def kernel(
     threads: int = 256,
     alias: tuple[tuple[str, ...], ...] = (),
     fast: bool = False,
+    width: int = 1,
 ) -> Callable[[Callable[..., None]], KernelSource]:
-    """Make a kernel of the function below; raises ArgumentError for a wrong annotation."""
+    """Make a kernel of the function below.
+
+    Raises ArgumentError for a wrong annotation, or a width that no vector has.
+    """
+    if width not in (1, *WIDTHS):
+        widths = ", ".join(map(str, (1, *WIDTHS)))
+        raise ArgumentError(f"the width of a kernel is {width!r}, none of {widths}")
 
     def decorate(function: Any) -> KernelSource:
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
@@ -133,6 +160,7 @@ def kernel(
             function,
             source,
             fast,
+            width,
         )
 
     return decorate
@@ -150,17 +178,6 @@ def load_kernels(source: str, filename: str) -> dict[str, KernelSource]:
     return {k: v for k, v in namespace.items() if isinstance(v, KernelSource)}
 
 
-@dataclass(frozen=True)
-class DeviceHelper:
-    """A function of CUDA kernels, known by its Python body."""
-
-    name: str
-    function: FunctionType
-
-    def __call__(self, *operands: Any) -> Any:
-        raise TypeError(f"{self.name} needs a block of threads: use the checker or a GPU")
-
-
 def run_alone(
     kernel: KernelSource,
     launches: Any,
@@ -173,11 +190,6 @@ def run_alone(
     """
     standalone = _lazy.load("graphc.runtime.standalone")
     raise SystemExit(standalone.run_file(kernel, launches, reference, totals or {}))
-
-
-def device_helper(function: Any) -> DeviceHelper:
-    """Mark a function as a helper of CUDA kernels."""
-    return DeviceHelper(function.__name__, function)
 
 
 def scratch(type: Type) -> np.ndarray[Any, Any]:
@@ -194,6 +206,20 @@ def buffer_at(address: Any, type: Type) -> Any:
     raise TypeError("buffer_at needs device memory: use the checker or a GPU")
 
 
+def registers(type: Type | VectorArray) -> Any:
+    """An array of a CUDA thread's own, uninitialized, of scalars or vectors: `f32x4[8]`.
+
+    It is meant for loops over constant ranges, `for turn in range(8)`, which are unrolled: then
+    it lives in registers.
+    """
+    raise TypeError("registers belong to a thread of a GPU: use the checker or a GPU")
+
+
+def iota(start: Any, width: int) -> np.ndarray[Any, Any]:
+    """The vector start, start + 1, ... of `width` elements of i64."""
+    return start + np.arange(width)
+
+
 def check(condition: Any, code: int) -> None:
     """If `condition` is false, the kernel's `status[0]` is `code` when it ends (the greatest
     one).
@@ -202,11 +228,6 @@ def check(condition: Any, code: int) -> None:
     """
     if not np.all(condition):
         raise RuntimeFault(f"a check of a kernel failed with code {code}")
-
-
-def dtype_of(value: Any) -> np.dtype[Any]:
-    """The dtype of a value."""
-    return np.asarray(value).dtype
 
 
 def like(value: Any, number: int) -> Any:
@@ -224,9 +245,14 @@ globals().update(
 )
 
 
+# Every vector, `f32x4` and the rest.
+globals().update(VECTORS)
+
+
 @device_helper
 def block_sum(v):  # type: ignore[no-untyped-def]
     """The sum of v over the block, in an order that the number of threads decides."""
+    v = vector_sum(v)
     parts = cuda.shared.array(32, dtype_of(v))
     lane = cuda.threadIdx.x & 31
     warp = cuda.threadIdx.x >> 5
@@ -245,6 +271,7 @@ def block_sum(v):  # type: ignore[no-untyped-def]
 @device_helper
 def block_prod(v):  # type: ignore[no-untyped-def]
     """The product of v over the block, in an order that the number of threads decides."""
+    v = vector_prod(v)
     parts = cuda.shared.array(32, dtype_of(v))
     lane = cuda.threadIdx.x & 31
     warp = cuda.threadIdx.x >> 5
@@ -263,6 +290,7 @@ def block_prod(v):  # type: ignore[no-untyped-def]
 @device_helper
 def block_max(v):  # type: ignore[no-untyped-def]
     """The maximum of v over the block, NaN if any is NaN."""
+    v = vector_max(v)
     parts = cuda.shared.array(32, dtype_of(v))
     lane = cuda.threadIdx.x & 31
     warp = cuda.threadIdx.x >> 5
@@ -282,6 +310,7 @@ def block_max(v):  # type: ignore[no-untyped-def]
 @device_helper
 def block_min(v):  # type: ignore[no-untyped-def]
     """The minimum of v over the block, NaN if any is NaN."""
+    v = vector_min(v)
     parts = cuda.shared.array(32, dtype_of(v))
     lane = cuda.threadIdx.x & 31
     warp = cuda.threadIdx.x >> 5
@@ -317,3 +346,16 @@ BLOCK_HELPERS = MappingProxyType(
     {"+": "block_sum", "*": "block_prod", "maximum": "block_max", "minimum": "block_min"}
 )
 """The helper that combines over a block what a kernel accumulates by operator or function."""
+WARP_HELPERS = MappingProxyType(
+    {"+": "warp_sum", "*": "warp_prod", "maximum": "warp_max", "minimum": "warp_min"}
+)
+"""The helper that combines it over a warp."""
+ACROSS_WARPS_HELPERS = MappingProxyType(
+    {
+        "+": "across_warps_sum",
+        "*": "across_warps_prod",
+        "maximum": "across_warps_max",
+        "minimum": "across_warps_min",
+    }
+)
+"""The helper that combines it over the warps of a block, for each lane."""

@@ -69,6 +69,7 @@ class Layout:
             kernel.literals,
             kernel.threads,
             kernel.fast,
+            kernel.width,
         )
         text = repr((*parts, kernel.params, kernel.alias))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ from graphc._lazy import load
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
 from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.transform import Vocabulary, rewrite, rewrite_helper
+from graphc.codegen.vectors import VectorArray
 from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
 
@@ -97,6 +98,7 @@ def _functions() -> Mapping[str, Any]:
             typing_context=target.typing_context,
             target_context=target.target_context,
             arith=arith,
+            vectors=True,
         )
     )
 
@@ -121,8 +123,26 @@ def _vocabulary(kernel: KernelSource, layout: Layout, cuda: Any) -> Vocabulary:
 
     kinds = [kind for _, kind in kernel.params if isinstance(kind, Type)]
     counter = i32 if all(map(buffers.is_small, (*kinds, *layout.located.values()))) else i64
-    vocabulary = Vocabulary(_functions(), scratch, helper, {"cuda": cuda}, counter, located)
+    vocabulary = Vocabulary(
+        _functions(),
+        scratch,
+        helper,
+        {"cuda": cuda},
+        counter,
+        located,
+        _registers,
+        kernel.threads,
+    )
     return vocabulary
+
+
+def _registers(kind: Type | VectorArray) -> Any:
+    """The Numba type of an array of a thread's own."""
+    buffers = load("graphc.codegen.buffers")
+    places, width = (
+        (kind.places, kind.vector.width) if isinstance(kind, VectorArray) else (kind, 1)
+    )
+    return buffers.Buffer(places, buffers.Access("local", 0, 1, narrow=True), width)
 
 
 def _global_buffer(layout: Layout, name: str, kind: Type) -> Any:
@@ -166,6 +186,7 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     library, entry = result.library, result.fndesc.llvm_func_name
     library._entry_name = entry
     compiler.kernel_fixup(library.get_function(entry), False)
+    load("graphc.codegen.numba_vectors").unroll_loops(library.get_function(entry))
     nvvm.set_launch_bounds(library.get_function(entry), kernel.threads)
     return {cc: _clean(library.get_asm_str(cc=cc), entry, kernel.name) for cc in ccs}
 

@@ -16,24 +16,26 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from graphc.codegen import buffers
+from graphc.codegen import buffer_slices, buffers
 from graphc.codegen.buffers import Buffer
+from graphc.codegen.numba_vectors import (
+    Vector,
+    Words,
+    common_width,
+    converted,
+    element_of,
+    elements_for,
+    held,
+    joined,
+    split,
+    stored,
+    width_of,
+)
 from graphc.codegen.scalar import SCALARS, Operand, Scalar, signature
 from graphc.codegen.scalar_llvm import Arith
 from graphc.codegen.scalar_value import Value
-from graphc.dtypes import DType, bool_, f32, f64, i32, i64, u8
+from graphc.dtypes import DType, i64
 from graphc.errors import GraphcError
-
-_DTYPES: Mapping[Any, DType] = MappingProxyType(
-    {
-        types.boolean: bool_,
-        types.uint8: u8,
-        types.int32: i32,
-        types.int64: i64,
-        types.float32: f32,
-        types.float64: f64,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Toolkit:
     typing_context: Any
     target_context: Any
     arith: Callable[[ir.IRBuilder], Arith]
+    vectors: bool = False  # whether kernels have vectors
 
 
 @lru_cache(maxsize=4096)
@@ -57,10 +60,11 @@ def _typed(row: Scalar, operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any
     for operand in operands:
         if isinstance(operand, types.IntegerLiteral):
             known.append(0)
-        elif operand in _DTYPES:
-            known.append(_DTYPES[operand])
-        else:
+            continue
+        dtype = buffers.dtype_of(operand)
+        if dtype is None:
             return (), None, f"{row.name} does not take {operand}"
+        known.append(dtype)
     try:
         if row.converts:
             known = [i64 if k == 0 and isinstance(k, int) else k for k in known]
@@ -100,15 +104,36 @@ class _Installer:
         kit = self.kit
 
         def typing(*operands: Any) -> Any:
-            wanted, result, reason = _typed(row, operands)
+            try:
+                width = common_width(operands)
+            except ValueError as error:
+                raise kit.typing_error(f"{row.name} does not take {error}") from error
+            wanted, result, reason = _typed(row, tuple(map(element_of, operands)))
             if reason:
                 raise kit.typing_error(reason)
-            return kit.templates.signature(result, *wanted)
+            if width == 1:
+                return kit.templates.signature(result, *wanted)
+            # The lowering converts the elements of vectors, Numba the scalars.
+            pairs = zip(operands, wanted, strict=True)
+            taken = [o if isinstance(o, Vector) else w for o, w in pairs]
+            return kit.templates.signature(Vector(_dtype(result), width), *taken)
+
+        def compute(m: Arith, values: Any, kinds: Any) -> Any:
+            pairs = zip(values, kinds, strict=True)
+            return row.compute(m, *(Value(m, v, _dtype(kind).name) for v, kind in pairs)).ir
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             m = kit.arith(builder)
-            values = [Value(m, v, _DTYPES[t].name) for v, t in zip(args, sig.args, strict=True)]
-            return row.compute(m, *values).ir
+            if not isinstance(sig.return_type, Vector):
+                return compute(m, args, sig.args)
+            width, kinds = sig.return_type.width, tuple(map(element_of, sig.args))
+            wanted, _, _ = _typed(row, kinds)
+            columns = [
+                converted(context, builder, split(builder, value, whole, width), kind, want)
+                for value, whole, kind, want in zip(args, sig.args, kinds, wanted, strict=True)
+            ]
+            rows = zip(*columns, strict=True)
+            return joined(builder, [compute(m, elements, wanted) for elements in rows])
 
         return self.function(row.name, typing, lower)
 
@@ -131,20 +156,30 @@ class _Installer:
 
         def type_load(buffer: Any, *index: Any) -> Any:
             _check_index(kit, buffer, index)
-            return make(buffers.numba_type(buffer.dtype), buffer, *map(_plain, index))
+            return make(held(buffer), buffer, *map(_plain, index))
 
         def lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = _address(builder, sig.args[0], args[0], sig.args[1:], args[1:])
-            return buffers.load(kit.arith(builder), sig.args[0], address)
+            buffer, m = sig.args[0], kit.arith(builder)
+            address = _address(builder, buffer, args[0], sig.args[1:], args[1:])
+            if buffer.width == 1:
+                return buffers.load(m, buffer, address)
+            return joined(builder, buffer_slices.load_slice(m, buffer, address, buffer.width))
 
         def type_store(buffer: Any, value: Any, *index: Any) -> Any:
             _check_index(kit, buffer, index)
-            element = buffers.numba_type(buffer.dtype)
-            return make(types.none, buffer, element, *map(_plain, index))
+            taken = stored(kit, value, buffer)
+            return make(types.none, buffer, taken, *map(_plain, index))
 
         def lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = _address(builder, sig.args[0], args[0], sig.args[2:], args[2:])
-            buffers.store(kit.arith(builder), sig.args[0], address, args[1])
+            buffer, m = sig.args[0], kit.arith(builder)
+            address = _address(builder, buffer, args[0], sig.args[2:], args[2:])
+            if buffer.width == 1:
+                buffers.store(m, buffer, address, args[1])
+            else:
+                values = elements_for(
+                    context, builder, buffer, args[1], sig.args[1], buffer.width
+                )
+                buffer_slices.store_slice(m, buffer, address, values)
             return context.get_dummy_value()
 
         return {
@@ -189,9 +224,10 @@ class _Installer:
             return make(spec.instance_type, spec)
 
         def type_scratch_like(value: Any, spec: Any) -> Any:
-            like = _DTYPES[_plain(value)]
+            kind = _plain(value)
             given = spec.instance_type
-            return make(Buffer(given.type.with_dtype(like), given.access), value, spec)
+            like = given.type.with_dtype(_dtype(element_of(kind)))
+            return make(Buffer(like, given.access, width_of(kind)), value, spec)
 
         def lower_scratch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             buffer = sig.return_type
@@ -214,6 +250,13 @@ class _Installer:
             return args[1]
 
         return self.function("like", typing, lower)
+
+
+def _dtype(kind: Any) -> DType:
+    """The dtype of a Numba type that is a scalar's."""
+    found = buffers.dtype_of(kind)
+    assert found is not None, kind
+    return found
 
 
 def _plain(kind: Any) -> Any:
@@ -254,6 +297,8 @@ def install(kit: Toolkit) -> Mapping[str, Any]:
     names = {row.name: installer.scalar(row) for row in SCALARS.values()}
     names |= installer.words() | installer.storage()
     names |= installer.accesses()
+    if kit.vectors:
+        names |= Words(kit, installer.function).install()
     names["like"] = installer.like()
     kit.typing_context.install_registry(installer.typing)
     kit.target_context.install_registry(installer.lowering)

@@ -144,3 +144,13 @@ _ROWS = (
     ),
 )
 SCALARS = MappingProxyType({row.name: row for row in _ROWS})
+
+ELEMENTS = MappingProxyType(
+    {
+        "vector_sum": "add",
+        "vector_prod": "multiply",
+        "vector_max": "maximum",
+        "vector_min": "minimum",
+    }
+)
+"""The functions that combine the elements of a vector, and the scalar function of each."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
@@ -18,7 +19,8 @@ from typing import Any
 
 from graphc.codegen.device_lib import DeviceHelper, KernelSource
 from graphc.codegen.layout import Layout, function_tree
-from graphc.codegen.scalar import SCALARS
+from graphc.codegen.scalar import ELEMENTS, SCALARS
+from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, read_slice
 from graphc.dtypes import DTYPES, DType, Type, f32, i32
 from graphc.errors import ParseError
 
@@ -45,6 +47,7 @@ _COMPARE: Mapping[type[ast.cmpop], str] = {
     ast.NotEq: "not_equal",
 }
 _PLAIN_INDEX = (ast.Add, ast.Sub, ast.Mult)
+MOST_TURNS = 64  # of a loop that is unrolled because it indexes registers
 FAILED = "_failed"  # the local that holds the greatest code of a failed check
 
 
@@ -58,6 +61,9 @@ class Vocabulary:
     modules: Mapping[str, ModuleType]  # names left alone, such as `cuda`
     counter: DType | None = None  # count loops in this dtype by hand, not by Numba's range
     located: Callable[[str], Any] | None = None  # the buffer type of a buffer found by address
+    # The type of a thread's own array; None where the target has no vectors and no such arrays.
+    registers: Callable[[Type | VectorArray], Any] | None = None
+    threads: int = 0  # the threads of a block, 0 where there are none
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -70,12 +76,15 @@ class _Rewriter(ast.NodeTransformer):
         literals: DType,
         slots: tuple[int, int],
         where: str,
+        width: int = 1,
     ) -> None:
         self.environment, self.vocabulary, self.literals = environment, vocabulary, literals
+        self.width = width
         self.next_slot, self.slots = slots
         self.where = where
         self.globals: dict[str, Any] = {}
         self.locals: set[str] = set()
+        self.kept: set[str] = set()  # the names of registers
         self.in_index = False
         self.checks = False
         self.loops = 0
@@ -175,11 +184,29 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         """A read; what a subscript that is written means is said where it is assigned."""
-        return self.call("load", self.visit(node.value), *self.indices(node))
+        name, index = self.access(node)
+        return self.call(f"load{name}", self.visit(node.value), *index)
 
-    def indices(self, node: ast.Subscript) -> list[ast.expr]:
-        at = node.slice
-        return [self.index(i) for i in (at.elts if isinstance(at, ast.Tuple) else [at])]
+    def access(self, node: ast.Subscript) -> tuple[str, list[ast.expr]]:
+        """How the functions that read and write a subscript end, and their last arguments.
+
+        Those of a slice take its width, the index of its first element, and where it stops if
+        it is not whole.
+        """
+        try:
+            found = read_slice(node, self.width)
+        except ParseError as error:
+            raise self.fail(node, error.message) from None
+        if found is None:
+            at = node.slice
+            return "", [self.index(i) for i in (at.elts if isinstance(at, ast.Tuple) else [at])]
+        self.need_vectors(node, "a slice")
+        index = [*found.index, *([found.stop] if found.stop else [])]
+        return "_slice", [ast.Constant(self.width), *map(self.index, index)]
+
+    def need_vectors(self, node: ast.AST, what: str) -> None:
+        if self.vocabulary.registers is None:
+            raise self.fail(node, f"{what} is for CUDA kernels")
 
     def index(self, node: ast.expr) -> ast.expr:
         outer, self.in_index = self.in_index, True
@@ -206,12 +233,34 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(target, DeviceHelper):
             operands = [self.visit(a) for a in node.args]
             return ast.Call(self.bind(name, self.vocabulary.helper(target)), operands, [])
+        if isinstance(target, VectorType):
+            (operand,) = self.arguments(node, 1)
+            self.need_vectors(node, name)
+            number = self.cast(target.dtype, operand)
+            return self.call("splat", number, ast.Constant(target.width))
         known = getattr(target, "__name__", None)
         if known == "scratch":
             return self.scratch(*self.arguments(node, 1))
+        if known in ("registers", "iota", *ELEMENTS):
+            self.need_vectors(node, name)
+            return self.vector_call(node, str(known))
         if known in SCALARS or known == "like":
             return self.call(str(known), *map(self.visit, node.args))
         raise self.fail(node, f"{name} is not a function of kernels")
+
+    def vector_call(self, node: ast.Call, name: str) -> ast.expr:
+        """A call of a word that makes or combines vectors, or of `registers`."""
+        if name == "iota":
+            start, width = self.arguments(node, 2)
+            if self.number(width) not in WIDTHS:
+                raise self.fail(node, f"{ast.unparse(width)} is no literal width of a vector")
+            return self.call(name, self.index(start), self.visit(width))
+        (operand,) = self.arguments(node, 1)
+        if name != "registers":
+            return self.call(name, self.visit(operand))
+        assert self.vocabulary.registers is not None
+        kind = eval(ast.unparse(operand), dict(self.environment))
+        return self.call(name, self.bind("registers_type", self.vocabulary.registers(kind)))
 
     def arguments(self, node: ast.Call, count: int) -> list[ast.expr]:
         """The arguments of a call that takes just so many."""
@@ -223,18 +272,24 @@ class _Rewriter(ast.NodeTransformer):
     def module_call(self, node: ast.Call) -> ast.expr:
         """`cuda.…(…)`; shared arrays become buffers of ours."""
         if ast.unparse(node.func).endswith("shared.array"):
-            size, kind = self.arguments(node, 2)
+            given, kind = self.arguments(node, 2)
+            size = self.visit(given)
             if not (isinstance(size, ast.Constant) and isinstance(kind, ast.Call)):
                 raise self.fail(node, "a shared array is made as array(32, dtype_of(v))")
             (operand,) = self.arguments(kind, 1)
             value = self.visit(operand)
-            shape = (int(self.number(size)),)
+            shape = (int(size.value),)
             spec = self.vocabulary.scratch(Type(self.literals, shape), 0, 1)
             return self.call("scratch_like", value, self.bind("parts", spec))
         return ast.Call(self.visit(node.func), [self.index(a) for a in node.args], [])
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        """`cuda.threadIdx.x` and its like are int32 to Numba and int64 to a kernel."""
+        """`cuda.threadIdx.x` and its like are int32 to Numba and int64 to a kernel.
+
+        A block has one dimension, whose size is known.
+        """
+        if ast.unparse(node) == "cuda.blockDim.x" and self.vocabulary.threads:
+            return ast.Constant(self.vocabulary.threads)
         attribute = ast.Attribute(self.visit(node.value), node.attr, node.ctx)
         if node.attr in ("x", "y", "z"):
             return self.call("i64", attribute)
@@ -277,11 +332,25 @@ class _Rewriter(ast.NodeTransformer):
             ast.Assign([ast.Name(counter, ast.Store())], self.call("add", now, step)),
         ]
         test = self.call("less", now, ast.Name(end, ast.Load()))
+        if self.unrolls(node, bounds):
+            body.append(ast.Expr(self.call("unroll")))
         return [
             ast.Assign([ast.Name(counter, ast.Store())], start),
             ast.Assign([ast.Name(end, ast.Store())], stop),
             ast.copy_location(ast.While(test, [*head, *body], []), node),
         ]
+
+    def unrolls(self, node: ast.For, bounds: Sequence[ast.expr]) -> bool:
+        """Whether a loop indexes registers in a few turns, which must not stay a loop then."""
+        start, stop, step = map(self.number, bounds)
+        if not isinstance(start, int) or not isinstance(stop, int):
+            return False
+        indexed = {
+            part.value.id
+            for part in ast.walk(node)
+            if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name)
+        }
+        return len(range(start, stop, step)) <= MOST_TURNS and not indexed.isdisjoint(self.kept)
 
     def range_bounds(self, node: ast.For) -> list[ast.expr] | None:
         """Start, stop and step of a loop over a range with a positive constant step."""
@@ -324,8 +393,8 @@ class _Rewriter(ast.NodeTransformer):
     def assigned(self, target: ast.expr, value: ast.expr) -> ast.stmt:
         """`target = value`, the value rewritten already."""
         if isinstance(target, ast.Subscript):
-            buffer = self.visit(target.value)
-            return ast.Expr(self.call("store", buffer, value, *self.indices(target)))
+            name, index = self.access(target)
+            return ast.Expr(self.call(f"store{name}", self.visit(target.value), value, *index))
         return ast.Assign([self.visit(target)], value)
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt | None:
@@ -369,6 +438,19 @@ def _local_names(tree: ast.FunctionDef) -> set[str]:
     return stored | {a.arg for a in tree.args.args} | {FAILED}
 
 
+def _register_names(tree: ast.FunctionDef) -> set[str]:
+    """The variables to which statements `name = registers(...)` give arrays."""
+    return {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") == "registers"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
 def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
     """Before every return and at the end, a failed check goes to the status word."""
     text = f"if {FAILED} != 0:\n    _store(status, {FAILED}, 0)"
@@ -398,7 +480,9 @@ def rewrite(
     first = max(layout.slots.values(), default=-1) + 1
     environment = kernel.function.__globals__
     slots = (first, layout.slot_count)
-    rewriter = _Rewriter(environment, vocabulary, kernel.literals, slots, layout.filename)
+    rewriter = _Rewriter(
+        environment, vocabulary, kernel.literals, slots, layout.filename, kernel.width
+    )
     body = _rewritten_body(rewriter, layout.tree)
     if rewriter.checks:
         body = _flush(body)
@@ -411,8 +495,9 @@ def rewrite(
 def rewrite_helper(helper: DeviceHelper, vocabulary: Vocabulary) -> Callable[..., Any]:
     """A block helper as a function that Numba compiles for the target of `vocabulary`."""
     tree, filename = function_tree(helper.function, None)
-    from_file = helper.function.__globals__
-    rewriter = _Rewriter(from_file, vocabulary, f32, (0, 1), filename)
+    captured = inspect.getclosurevars(helper.function).nonlocals
+    known = {**helper.function.__globals__, **captured}
+    rewriter = _Rewriter(known, vocabulary, f32, (0, 1), filename)
     body = _rewritten_body(rewriter, tree)
     params = [a.arg for a in tree.args.args]
     return _build(helper.name, params, body, rewriter.globals, filename)
@@ -420,6 +505,7 @@ def rewrite_helper(helper: DeviceHelper, vocabulary: Vocabulary) -> Callable[...
 
 def _rewritten_body(rewriter: _Rewriter, tree: ast.FunctionDef) -> list[ast.stmt]:
     rewriter.locals = _local_names(tree)
+    rewriter.kept = _register_names(tree)
     return [s for part in tree.body for s in _as_list(rewriter.visit(part))]
 
 

@@ -43,9 +43,11 @@ HEAVY = frozenset(
 
 # Files that import a heavy package, or another of these, at their top; and who loads them late.
 HEAVY_FILES: dict[str, str] = {
+    "codegen/buffer_slices.py": "numba_names",
     "codegen/buffers.py": "numba_names",
     "codegen/numba_cpu.py": "the runtime, when a kernel is compiled",
     "codegen/numba_names.py": "the seams of the two targets",
+    "codegen/numba_vectors.py": "numba_names",
     "codegen/scalar_llvm.py": "numba_names",
     "graphc/runtime/driver.py": "the runtime, when a plan is bound",
     "graphc/runtime/leaves.py": "runtime/program.py, when a plan has such a step",

@@ -18,7 +18,8 @@ HEADER = """
 from numba import cuda
 from graphc.codegen.device_lib import (
     bf16, block_max, block_min, block_prod, block_sum, check, device_helper, dtype_of, exp,
-    f16, f32, f64, i32, i64, inf, kernel, like, maximum, minimum, scratch, u8,
+    f16, f32, f64, i32, i64, inf, kernel, like, maximum, minimum, scratch, u8, vector_max,
+    vector_min, vector_prod, vector_sum,
 )
 """
 
