@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def _across_warps(vector: Callable[[Any], Any]) -> DeviceHelper:
 
 vector_sum, vector_prod, vector_max, vector_min = map(_vector, ELEMENTS)
 _COMBINING = vector_sum, vector_prod, vector_max, vector_min
-warp_sum, warp_prod, warp_max, warp_min = map(_warp, _COMBINING)
-across_warps_sum, across_warps_prod, across_warps_max, across_warps_min = map(
-    _across_warps, _COMBINING
+HELPERS = MappingProxyType(
+    {h.name: h for make in (_warp, _across_warps) for h in map(make, _COMBINING)}
 )
+"""`warp_sum`, `across_warps_sum` and their like by their names."""

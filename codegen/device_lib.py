@@ -31,21 +31,13 @@ import numpy as np
 from graphc import _lazy
 from graphc.codegen.device_helpers import (
     FULL_WARP,
-    DeviceHelper,
-    across_warps_max,
-    across_warps_min,
-    across_warps_prod,
-    across_warps_sum,
+    HELPERS,
     device_helper,
     dtype_of,
     vector_max,
     vector_min,
     vector_prod,
     vector_sum,
-    warp_max,
-    warp_min,
-    warp_prod,
-    warp_sum,
 )
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import evaluate, model
@@ -245,8 +237,9 @@ globals().update(
 )
 
 
-# Every vector, `f32x4` and the rest.
+# Every vector, `f32x4` and the rest; the helpers of warps.
 globals().update(VECTORS)
+globals().update(HELPERS)
 
 
 @device_helper

@@ -24,7 +24,8 @@ from numba.core.typing import templates
 
 from graphc import _lazy
 from graphc.codegen.buffers import Access, Buffer
-from graphc.codegen.device_lib import DeviceHelper, KernelSource, load_kernels
+from graphc.codegen.device_helpers import DeviceHelper
+from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.scalar_llvm import FAST, CpuArith

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from graphc._lazy import load
-from graphc.codegen.device_lib import DeviceHelper, KernelSource
+from graphc.codegen.device_helpers import DeviceHelper
+from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.transform import Vocabulary, rewrite, rewrite_helper
 from graphc.codegen.vectors import VectorArray

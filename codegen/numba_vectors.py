@@ -20,7 +20,6 @@ from graphc.codegen.scalar_value import Value
 from graphc.codegen.vectors import pairwise
 from graphc.dtypes import DTYPES, DType
 
-
 _UNROLL = "graphc_unroll"
 
 

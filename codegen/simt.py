@@ -168,7 +168,7 @@ def check(
 
 def load(kernel: KernelSource) -> Program:
     """Rewrite a kernel for the checker, to be run any number of times."""
-    return prepare(kernel.function, kernel.literals)
+    return prepare(kernel.function, kernel.literals, kernel.width)
 
 
 def _grid(kernel: KernelSource, size: Any) -> Axes:

@@ -125,12 +125,14 @@ class Block:
         done: list[int] = []
         for (_, name), group in self.calls.items():
             columns = zip(*(self.waits[thread][2][1:] for thread in group), strict=True)
+            shape = len(group), *_width(self.waits[group[0]][2][1:])
             try:
-                values = evaluate(name, *map(_operand, columns))
-            except GraphcError as error:
-                self._report("python-error", f"stops: {error.message}", group[0])
+                values = evaluate(name, *(_operand(column, shape) for column in columns))
+            except (GraphcError, ValueError) as error:
+                message = getattr(error, "message", str(error))
+                self._report("python-error", f"stops: {message}", group[0])
                 return None
-            for thread, value in zip(group, np.broadcast_to(values, len(group)), strict=True):
+            for thread, value in zip(group, np.broadcast_to(values, shape), strict=True):
                 self.replies[thread] = value
             done += group
         self.calls = {}
@@ -292,11 +294,21 @@ class Block:
         return Wait(*self.waits[thread])
 
 
-def _operand(column: tuple[Any, ...]) -> Any:
-    """One operand of many threads; a bare number that all share stays weak."""
+def _width(operands: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape of a thread's result: () for a scalar, (4,) for a vector."""
+    return next((o.shape for o in operands if isinstance(o, np.ndarray)), ())
+
+
+def _operand(column: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+    """One operand of many threads, each in a row; a bare number that all share stays weak.
+
+    A scalar among vectors stands for every element.
+    """
     if type(column[0]) in (int, float) and len(set(column)) == 1:
         return column[0]
-    return np.array(column)
+    if len(shape) == 1:
+        return np.array(column)
+    return np.array([np.broadcast_to(value, shape[1:]) for value in column])
 
 
 def _count(group: list[int]) -> str:

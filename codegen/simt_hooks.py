@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphc.codegen.simt_memory import Machine, Memory, converter
+from graphc.codegen.simt_memory import Machine, Memory, cast, converter
+from graphc.codegen.vectors import VectorArray, VectorType
 from graphc.dtypes import DType, Type, dtype
 
 STATIC_SHARED_BYTES = 49152
@@ -87,6 +88,8 @@ class Cast:
         self.convert = converter(dtype)
 
     def __call__(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return cast(self.dtype, value)
         return self.convert(value)
 
     def __getitem__(self, shape: Any) -> Type:
@@ -126,8 +129,10 @@ def _spinner(machine: Machine, limit: int) -> Callable[[], None]:
     return spin
 
 
-def element_type(given: Any) -> DType:
-    """The dtype that a kernel gives for an array: a dtype's name or `dtype_of(v)`."""
+def element_type(given: Any) -> DType | VectorType:
+    """The type that a kernel gives for an array: a dtype's name or `dtype_of(v)`."""
+    if isinstance(given, VectorType):
+        return given
     return given.dtype if isinstance(given, Cast) else dtype(given)
 
 
@@ -154,6 +159,11 @@ def _allocators(machine: Machine) -> dict[str, Any]:
     def scratch(place: tuple[str, str], type: Type) -> Memory:
         return shared(place, type.static_shape, type.dtype)
 
+    def registers(place: tuple[str, str], type: Type | VectorArray) -> Memory:
+        if isinstance(type, VectorArray):
+            return Memory(machine, place[0], type.vector, type.places.static_shape, "local")
+        return Memory(machine, place[0], type.dtype, type.static_shape, "local")
+
     def buffer(place: tuple[str, str], address: Any, type: Type) -> Memory:
         if 0 in type.shape:  # It has no element to be found.
             return Memory(machine, place[0], type.dtype, type.static_shape, "global")
@@ -167,6 +177,7 @@ def _allocators(machine: Machine) -> dict[str, Any]:
         "_simt_shared": shared,
         "_simt_local": local,
         "_simt_scratch": scratch,
+        "_simt_registers": registers,
         "_simt_buffer": buffer,
     }
 

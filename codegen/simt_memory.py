@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from graphc.codegen.scalar_numpy import evaluate
+from graphc.codegen.vectors import VectorType
 from graphc.dtypes import DType
 
 THREAD_BITS = 12
@@ -66,12 +68,16 @@ class Machine:
         self.report(kind, message, line, self.block, self.thread)
 
 
-def converter(dtype: DType) -> Convert:
+def converter(dtype: DType | VectorType) -> Convert:
     """The function that converts any number to `dtype` as a cast in compiled code does.
 
     The result is a NumPy scalar of `dtype.compute`: a half is a rounded float32. Integers wrap;
-    floats are truncated to integers and stop at the range's ends, NaN gives 0.
+    floats are truncated to integers and stop at the range's ends, NaN gives 0. For a vector it
+    is an array, a number in each of its elements.
     """
+    if isinstance(dtype, VectorType):
+        element, width = dtype.dtype, dtype.width
+        return lambda value: np.broadcast_to(cast(element, value), width)
     scalar: Any = dtype.compute.numpy.type
     if dtype.kind == "b":
         return lambda value: scalar(value != 0)
@@ -81,6 +87,14 @@ def converter(dtype: DType) -> Convert:
         half: Any = dtype.numpy.type
         return lambda value: scalar(half(scalar(value)))
     return lambda value: value if type(value) is scalar else scalar(value)
+
+
+def cast(dtype: DType, vector: Any) -> Any:
+    """The elements of a vector converted to `dtype`, those of the half types as float32."""
+    converted = evaluate(dtype.compute.name, vector)
+    if dtype is dtype.compute:
+        return converted
+    return evaluate(f"round_{dtype.name}", converted)
 
 
 def _integer_converter(scalar: Any) -> Convert:
@@ -106,10 +120,11 @@ def _integer_converter(scalar: Any) -> Convert:
 class Memory:
     """One buffer behind checks; `space` is "global", "shared" or "local".
 
-    `x[i, j]` reads and `x.store((i, j), value, site)` writes one element; a faulty read gives
-    0, a faulty write is dropped, so that a run goes on and finds more. `site` says where the
-    write stands, for the message of whoever races with it. `shares` is a memory of the same
-    elements under another name: an access to one is seen by the other.
+    Its elements are numbers of a dtype, or vectors. `x[i, j]` reads and
+    `x.store((i, j), value, site)` writes one element; a faulty read gives 0, a faulty write is
+    dropped, so that a run goes on and finds more. `site` says where the write stands, for the
+    message of whoever races with it. `shares` is a memory of the same elements under another
+    name: an access to one is seen by the other.
     """
 
     __slots__ = (
@@ -128,7 +143,7 @@ class Memory:
         self,
         machine: Machine,
         name: str,
-        dtype: DType,
+        dtype: DType | VectorType,
         shape: tuple[int, ...],
         space: str,
         *,
@@ -141,7 +156,7 @@ class Memory:
         self.ndim, self.size = len(shape), math.prod(shape)
         self.rows, self.last = (shape[0], shape[-1]) if shape else (1, 1)
         self.convert, self.read_only = converter(dtype), read_only
-        self.zero = dtype.compute.numpy.type(0)
+        self.zero = self.convert(0)
         self.loads = self.stores = 0
         if shares is not None:
             self.data, self.tracked = shares.data, shares.tracked
@@ -152,7 +167,7 @@ class Memory:
         self.tracked = space != "local" and not read_only
         self.data = [None] * (self.size if values is None else 0)
         if values is not None:
-            flat = values.astype(dtype.compute.numpy).ravel()
+            flat = values.astype(self.zero.dtype).ravel()
             self.data = flat if read_only else list(flat)
         marks = self.size if self.tracked else 0
         self.writes, self.reads = [0] * marks, [0] * marks
@@ -191,22 +206,29 @@ class Memory:
             return self.zero
         self.loads += 1
         if self.tracked and at >= 0:
-            machine = self.machine
-            me, fence, wrote, read = machine.me, machine.fence, self.writes[at], self.reads[at]
-            if wrote != me and (wrote >= fence or 0 < wrote < machine.born and self.is_global):
-                self._race(wrote, "reads", "written", at)
-            if read != me:
-                self._mark_read(at, read)
-        if value is None:
-            self._say("uninitialized-read", f"reads {self.at(at)}, which nobody has written")
-            return self.zero
-        return value
+            self._see_read(at)
+        return self._unwritten(at) if value is None else value
+
+    def _see_read(self, at: int) -> None:
+        """Remember a read of the element at `at`, and report a race with a write."""
+        machine = self.machine
+        me, fence, wrote, read = machine.me, machine.fence, self.writes[at], self.reads[at]
+        if wrote != me and (wrote >= fence or 0 < wrote < machine.born and self.is_global):
+            self._race(wrote, "reads", "written", at)
+        if read != me:
+            self._mark_read(at, read)
+
+    def _unwritten(self, at: int) -> Any:
+        self._say("uninitialized-read", f"reads {self.at(at)}, which nobody has written")
+        return self.zero
 
     def store(self, index: Any, value: Any, site: str) -> None:
         """Write one element, rounded or wrapped to the buffer's dtype."""
         at = self.offset(index)
-        if at < 0:
-            return
+        if at >= 0:
+            self._put(at, value, site, index)
+
+    def _put(self, at: int, value: Any, site: str, index: Any) -> None:
         if self.read_only:
             self._say("read-only-write", f"writes {self.at(at)}, which the launch only reads")
             return
@@ -239,19 +261,57 @@ class Memory:
                 return
         self.store(0, code, "check")
 
-    def vector(self, index: Any, width: int) -> int:
-        """The flat position of an access to `width` elements in a row, or -1 after a report."""
-        at = self.offset(index)
+    def load_slice(self, index: Any, stop: Any, width: int) -> Any:
+        """`width` elements from `index` on, by one aligned access.
+
+        Of a slice that stops before, those from `stop` on are 0, and the others are read one by
+        one. `stop` is None for a whole slice.
+        """
+        values = np.full(width, self.zero)
+        count = self._count(index, stop, width)
+        at = self._first(index, count, width)
+        if at < 0:
+            return values
+        if isinstance(self.data, np.ndarray):  # given and never written
+            values[:count] = self.data[at : at + count]
+            self.loads += count
+            return values
+        for lane in range(count):
+            value = self.data[at + lane]
+            self.loads += 1
+            if self.tracked:
+                self._see_read(at + lane)
+            values[lane] = self._unwritten(at + lane) if value is None else value
+        return values
+
+    def store_slice(self, index: Any, stop: Any, width: int, value: Any, site: str) -> None:
+        """Write `width` elements, or those before `stop`, as `load_slice` reads them."""
+        count = self._count(index, stop, width)
+        at = self._first(index, count, width)
+        if at >= 0:
+            for lane, element in enumerate(np.broadcast_to(value, width)[:count]):
+                self._put(at + lane, element, site, index)
+
+    def _count(self, index: Any, stop: Any, width: int) -> int:
+        start = index[-1] if isinstance(index, tuple) else index
+        return width if stop is None else int(min(max(stop - start, 0), width))
+
+    def _first(self, index: Any, count: int, width: int) -> int:
+        """The flat position of the first of `count` elements in a row, or -1 after a report.
+
+        It is -1 where there are no elements. All `width` of them are one access.
+        """
+        at = self.offset(index) if count else -1
         if at < 0:
             return -1
         column = at % self.last
-        if column + width > self.last:
+        if column + count > self.last:
             self._say(
                 "out-of-bounds",
-                f"{width} elements from {self.at(at)} run over the end of {self.form()}",
+                f"{count} elements from {self.at(at)} run over the end of {self.form()}",
             )
             return -1
-        if at % width:
+        if count == width and at % width:
             self._say(
                 "misaligned",
                 f"{width} elements from {self.at(at)} start at byte "
@@ -259,20 +319,6 @@ class Memory:
             )
             return -1
         return at
-
-    def load_vector(self, index: Any, width: int) -> tuple[Any, ...]:
-        """`width` consecutive elements by one aligned access."""
-        at = self.vector(index, width)
-        if at < 0:
-            return (self.zero,) * width
-        return tuple(self[self.index(at + lane)] for lane in range(width))
-
-    def store_vector(self, index: Any, values: tuple[Any, ...], site: str) -> None:
-        """Write consecutive elements by one aligned access."""
-        at = self.vector(index, len(values))
-        if at >= 0:
-            for lane, value in enumerate(values):
-                self.store(self.index(at + lane), value, site)
 
     def index(self, at: int) -> Any:
         """The index of flat position `at`, as a kernel would write it."""

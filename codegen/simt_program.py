@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
-from graphc.codegen.device_lib import DeviceHelper
+from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.simt_rewrite import Rewriter, collective_name, scalar_name
 from graphc.dtypes import DType
 from graphc.errors import UnsupportedFunction
@@ -79,13 +79,15 @@ def kernel_file(name: str) -> str:
     return _KERNEL_FILE.format(name)
 
 
-def prepare(function: FunctionType, literals: DType) -> Program:
-    """Rewrite a kernel and every helper it reaches; `literals` types its bare float literals.
+def prepare(function: FunctionType, literals: DType, width: int = 1) -> Program:
+    """Rewrite a kernel and every helper it reaches.
 
-    Raises UnsupportedFunction for Python that no kernel may hold.
+    `literals` types its bare float literals, `width` is the number of elements of its slices.
+    Raises UnsupportedFunction for Python that no kernel may hold, ParseError for a slice that is
+    none of kernels.
     """
     lines, first = inspect.getsourcelines(function)
-    unit = _Translator(literals).unit(function, kernel=True)
+    unit = _Translator(literals, width).unit(function, kernel=True)
     return Program(
         unit,
         _only_read(_tree(function)),
@@ -145,6 +147,7 @@ class _Translator:
     """Makes units of a kernel's functions, each once."""
 
     literals: DType
+    width: int
     done: dict[FunctionType, Unit] = field(default_factory=dict)
     collective: dict[FunctionType, bool] = field(default_factory=dict)
 
@@ -161,6 +164,7 @@ class _Translator:
             {name for name, helper in helpers.items() if self.is_collective(helper)},
             names,
             self.literals if kernel else None,
+            self.width if kernel else 1,
         )
         module = ast.fix_missing_locations(ast.Module([rewriter.visit(tree)], []))
         file = kernel_file(function.__name__) if kernel else function.__code__.co_filename

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import reduce
 from types import FunctionType, MappingProxyType
 from typing import Any
 
 from graphc.codegen.scalar import SCALARS
+from graphc.codegen.vectors import VectorType, read_slice
 from graphc.dtypes import DType
-from graphc.errors import UnsupportedFunction
+from graphc.errors import ParseError, UnsupportedFunction
 
 BLOCK_BARRIERS = frozenset(
     {"syncthreads", "syncthreads_count", "syncthreads_and", "syncthreads_or"}
@@ -27,6 +29,7 @@ _ALLOCATORS = MappingProxyType(
         "cuda.shared.array": "_simt_shared",
         "cuda.local.array": "_simt_local",
         "scratch": "_simt_scratch",
+        "registers": "_simt_registers",
         "buffer_at": "_simt_buffer",
     }
 )
@@ -53,7 +56,10 @@ def scalar_name(call: ast.Call, names: Mapping[str, Any]) -> str | None:
 
 
 class Rewriter(ast.NodeTransformer):
-    """Rewrites one function; `literals` is None where bare floats stay weak (helpers)."""
+    """Rewrites one function; `literals` is None where bare floats stay weak (helpers).
+
+    `width` is the number of elements of its slices.
+    """
 
     def __init__(
         self,
@@ -63,7 +69,9 @@ class Rewriter(ast.NodeTransformer):
         collective: set[str],
         names: Mapping[str, Any],
         literals: DType | None,
+        width: int = 1,
     ) -> None:
+        self.width = width
         self.name, self.kernel, self.generator = name, kernel, generator
         self.collective, self.names, self.literals = collective, names, literals
         self.constants: dict[str, Any] = {}
@@ -122,7 +130,11 @@ class Rewriter(ast.NodeTransformer):
             return self.generic_visit(node)
         if len(node.targets) > 1:
             raise self._refuse(node, "more than one target")
-        return self._store(stores[0], self.visit(stores[0].slice), self.visit(node.value), node)
+        target, value = stores[0], self.visit(node.value)
+        part = self._slice(target)
+        if part is not None:
+            return self._method(target, "store_slice", [*part, value, self._site(node)])
+        return self._store(target, self.visit(target.slice), value, node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         if isinstance(node.target, ast.Name):
@@ -131,6 +143,12 @@ class Rewriter(ast.NodeTransformer):
             return self.visit(ast.copy_location(ast.Assign([node.target], value), node))
         if not isinstance(node.target, ast.Subscript):
             raise self._refuse(node, "an update of an attribute")
+        if self._slice(node.target) is not None:
+            # Both are rewritten, each in a copy of its own.
+            held = ast.parse(ast.unparse(node.target), mode="eval").body
+            ast.increment_lineno(held, node.lineno - 1)
+            value = ast.copy_location(ast.BinOp(held, node.op, node.value), node)
+            return self.visit(ast.copy_location(ast.Assign([node.target], value), node))
         index = ast.Name("_simt_index", ast.Load())
         keep = ast.Assign([ast.Name("_simt_index", ast.Store())], self.visit(node.target.slice))
         old_item = ast.Subscript(node.target.value, index, ast.Load())
@@ -141,13 +159,35 @@ class Rewriter(ast.NodeTransformer):
     def _store(
         self, target: ast.Subscript, index: ast.expr, value: ast.expr, node: ast.stmt
     ) -> ast.stmt:
-        method = ast.Attribute(target.value, "store", ast.Load())
-        call = ast.Call(method, [index, value, ast.Constant(self._site(node))], [])
-        return ast.copy_location(ast.Expr(call), node)
+        return self._method(target, "store", [index, value, self._site(node)])
+
+    def _method(self, target: ast.Subscript, name: str, arguments: list[ast.expr]) -> ast.stmt:
+        """The statement that calls a method of a buffer for a store to `target`."""
+        method = ast.Attribute(target.value, name, ast.Load())
+        call = ast.copy_location(ast.Call(method, arguments, []), target)
+        return ast.copy_location(ast.Expr(call), target)
+
+    def _slice(self, node: ast.Subscript) -> list[ast.expr] | None:
+        """Index, stop and width of a slice, rewritten; None for a subscript that is none."""
+        try:
+            part = read_slice(node, self.width)
+        except ParseError as error:
+            where = f"{self.name}, line {node.lineno}"
+            raise ParseError(f"{where}: {error.message}") from None
+        if part is None:
+            return None
+        index: list[ast.expr] = [self.visit(i) for i in part.index]
+        at = index[0] if len(index) == 1 else ast.Tuple(index, ast.Load())
+        stop = self.visit(part.stop) if part.stop else ast.Constant(None)
+        return [at, stop, ast.Constant(self.width)]
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         if not isinstance(node.ctx, ast.Load):
             raise self._refuse(node, "a store among several targets")
+        part = self._slice(node)
+        if part is not None:
+            method = ast.Attribute(self.visit(node.value), "load_slice", ast.Load())
+            return ast.copy_location(ast.Call(method, part, []), node)
         return self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> Any:
@@ -163,6 +203,17 @@ class Rewriter(ast.NodeTransformer):
             return self._wait(SCALAR, node, [ast.Constant("pow"), node.left, node.right])
         return node
 
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        """A chain of comparisons is their `&`, as in compiled code: vectors have no `and`."""
+        self.generic_visit(node)
+        if len(node.ops) == 1:
+            return node
+        sides = [node.left, *node.comparators]
+        pairs = zip(sides, node.ops, sides[1:], strict=False)
+        parts: list[ast.expr] = [ast.Compare(a, [op], [b]) for a, op, b in pairs]
+        whole = reduce(lambda a, b: ast.BinOp(a, ast.BitAnd(), b), parts)
+        return ast.copy_location(whole, node)
+
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         self.generic_visit(node)
         if isinstance(node.op, ast.Invert):
@@ -174,7 +225,7 @@ class Rewriter(ast.NodeTransformer):
         if node.keywords:
             raise self._refuse(node, "a call with keywords")
         name = node.func.id if isinstance(node.func, ast.Name) else None
-        if isinstance(self.names.get(name or ""), DType):
+        if isinstance(self.names.get(name or ""), DType | VectorType):
             number = self._number(node.args[0])
             if number is not None:
                 # f64(0.1) is the double nearest to 0.1, whatever the kernel's literals are.
@@ -222,8 +273,9 @@ class Rewriter(ast.NodeTransformer):
             return place
         return ast.BinOp(ast.Name("_simt_from", ast.Load()), ast.Add(), place)
 
-    def _site(self, node: ast.stmt) -> str:
-        return f"line {node.lineno}" if self.kernel else f"{self.name}, line {node.lineno}"
+    def _site(self, node: ast.stmt) -> ast.expr:
+        line = f"line {node.lineno}"
+        return ast.Constant(line if self.kernel else f"{self.name}, {line}")
 
     def _refuse(self, node: Any, what: str) -> UnsupportedFunction:
         return UnsupportedFunction(

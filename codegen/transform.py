@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from graphc.codegen.device_lib import DeviceHelper, KernelSource
+from graphc.codegen.device_helpers import DeviceHelper
+from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, function_tree
 from graphc.codegen.scalar import ELEMENTS, SCALARS
 from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, read_slice

@@ -32,6 +32,11 @@ class VectorType:
         """`f32x4[8]` is the type of an array of 8 vectors; raises ShapeError for no size."""
         return VectorArray(self, self.dtype[shape])
 
+    @property
+    def itemsize(self) -> int:
+        """Its bytes in memory."""
+        return self.dtype.itemsize * self.width
+
     def __call__(self, value: Any) -> Any:
         return np.full(self.width, evaluate(self.dtype.name, value), self.dtype.numpy)
 

@@ -456,15 +456,15 @@ def test_vector_accesses_are_aligned_and_within_a_row(index: Any, kind: str | No
     machine = Machine("<none>", lambda found, *rest: kinds.append(found))
     values = np.arange(24, dtype=np.float32).reshape(2, 12)
     memory = Memory(machine, "x", f32, (2, 12), "global", values=values)
-    loaded = memory.load_vector(index, 4)
-    memory.store_vector(index, tuple(2 * v for v in loaded), "line 1")
+    loaded = memory.load_slice(index, None, 4)
+    memory.store_slice(index, None, 4, 2 * loaded, "line 1")
     memory.copy_to(values)
     if kind is None:
-        assert loaded == (16, 17, 18, 19)
+        assert loaded.tolist() == [16, 17, 18, 19]
         assert values[1].tolist() == [12, 13, 14, 15, 32, 34, 36, 38, 20, 21, 22, 23]
         assert kinds == []
     else:
-        assert loaded == (0, 0, 0, 0)
+        assert loaded.tolist() == [0, 0, 0, 0]
         assert np.array_equal(values.ravel(), np.arange(24))
         assert kinds == [kind, kind]
 
