@@ -35,9 +35,9 @@ class DeviceHelper:
         raise TypeError(f"{self.name} needs a block of threads: use the checker or a GPU")
 
 
-def device_helper(function: Any) -> DeviceHelper:
-    """Mark a function as a helper of CUDA kernels."""
-    return DeviceHelper(function.__name__, function)
+def device_helper(function: Any, name: str = "") -> DeviceHelper:
+    """Mark a function as a helper of CUDA kernels, under its own name or another."""
+    return DeviceHelper(name or function.__name__, function)
 
 
 def dtype_of(value: Any) -> np.dtype[Any] | VectorType:
@@ -69,7 +69,7 @@ def _warp(vector: Callable[[Any], Any]) -> DeviceHelper:
             v = combine(v, cuda.shfl_xor_sync(FULL_WARP, v, 16 >> step))
         return v
 
-    return DeviceHelper(vector.__name__.replace("vector", "warp"), warp_combined)
+    return device_helper(warp_combined, vector.__name__.replace("vector", "warp"))
 
 
 def _across_warps(vector: Callable[[Any], Any]) -> DeviceHelper:
@@ -88,8 +88,8 @@ def _across_warps(vector: Callable[[Any], Any]) -> DeviceHelper:
         cuda.syncthreads()
         return v
 
-    return DeviceHelper(
-        vector.__name__.replace("vector", "across_warps"), across_warps_combined
+    return device_helper(
+        across_warps_combined, vector.__name__.replace("vector", "across_warps")
     )
 
 

@@ -37,6 +37,9 @@ def compile_error(kernel: KernelSource, error: Exception) -> ParseError:
     place = re.search(r'File "([^"]+)", line (\d+)', text)
     where = f"{place.group(1)}:{place.group(2)}: " if place else ""
     message = reason.group(1) if reason else (first or [type(error).__name__])[0]
+    truth = re.search(r">>> bool\((\w+x\d+)\)", text)
+    if truth:
+        message = f"a condition is a scalar, not {truth.group(1)}; where takes vectors"
     return ParseError(f"{where}kernel {kernel.name} does not compile: {message}")
 
 

@@ -102,9 +102,9 @@ class Words:
             kind = buffers.dtype_of(types.unliteral(value))
             if kind is None:
                 raise self.kit.typing_error(
-                    f"every element of a vector is a number, no {value}"
+                    f"every element of a vector is a number, not {value}"
                 )
-            return self.make(Vector(kind, width.literal_value), buffers.numba_type(kind), width)
+            return self.make(Vector(kind, self.number(width)), buffers.numba_type(kind), width)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return joined(builder, [args[0]] * sig.return_type.width)
@@ -117,7 +117,7 @@ class Words:
         def typing(start: Any, width: Any) -> Any:
             if not isinstance(start, types.Integer):
                 raise self.kit.typing_error(f"iota starts at an integer, not at {start}")
-            return self.make(Vector(DTYPES["i64"], width.literal_value), types.int64, width)
+            return self.make(Vector(DTYPES["i64"], self.number(width)), types.int64, width)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             first = args[0]
@@ -177,7 +177,7 @@ class Words:
 
         def typing(buffer: Any, width: Any, *index: Any) -> Any:
             self.check(buffer, index)
-            result = Vector(buffer.dtype.compute, width.literal_value)
+            result = Vector(buffer.dtype.compute, self.number(width))
             return self.make(result, buffer, width, *map(types.unliteral, index))
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -198,9 +198,8 @@ class Words:
 
         def typing(buffer: Any, value: Any, width: Any, *index: Any) -> Any:
             self.check(buffer, index)
-            kind = types.unliteral(value)
-            if width_of(kind) not in (1, width.literal_value):
-                wide = width.literal_value
+            kind, wide = types.unliteral(value), self.number(width)
+            if width_of(kind) not in (1, wide):
                 raise self.kit.typing_error(f"{kind} is stored to a slice of {wide} elements")
             check_conversion(self.kit, kind, buffer)
             return self.make(types.none, buffer, kind, width, *map(types.unliteral, index))
@@ -220,12 +219,18 @@ class Words:
 
         return self.function("store_slice", typing, lower)
 
+    def number(self, width: Any) -> int:
+        """The value of a literal; Numba tries every call without its literals, too."""
+        if not isinstance(width, types.IntegerLiteral):
+            raise self.kit.typing_error("the width of a vector is a literal")
+        return int(width.literal_value)
+
     def check(self, buffer: Any, index: tuple[Any, ...]) -> None:
         """A buffer of elements, an integer for each axis, and perhaps a stop."""
-        if not isinstance(buffer, Buffer) or buffer.width != 1:
-            raise self.kit.typing_error(
-                f"{buffer} is no buffer of numbers and cannot be sliced"
-            )
+        if not isinstance(buffer, Buffer):
+            raise self.kit.typing_error(f"{buffer} is no buffer and cannot be sliced")
+        if buffer.width != 1:
+            raise self.kit.typing_error("an array of vectors cannot be sliced")
         if len(index) - buffer.type.ndim not in (0, 1):
             raise self.kit.typing_error(f"{buffer.type} is sliced at {len(index)} integers")
         for part in index:
@@ -276,7 +281,8 @@ def stored(kit: Any, value: Any, buffer: Buffer) -> Any:
     if buffer.width == 1 and not isinstance(kind, Vector):
         return held(buffer)
     if width_of(kind) not in (1, buffer.width):
-        raise kit.typing_error(f"{kind} is stored where {held(buffer)} is held")
+        kept = buffer.dtype if buffer.width == 1 else held(buffer)
+        raise kit.typing_error(f"{kind} is stored where {kept} is held")
     check_conversion(kit, kind, buffer)
     return kind
 

@@ -340,7 +340,7 @@ class Memory:
 
     def copy_to(self, array: np.ndarray[Any, Any]) -> None:
         """Put the elements that hold a value into `array`, which has the buffer's shape."""
-        flat = np.array([0 if v is None else v for v in self.data], self.dtype.compute.numpy)
+        flat = np.array([0 if v is None else v for v in self.data], self.zero.dtype)
         held = np.array([v is not None for v in self.data], bool).reshape(self.shape)
         array[held] = flat.reshape(self.shape).astype(array.dtype)[held]
 

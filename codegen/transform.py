@@ -275,12 +275,12 @@ class _Rewriter(ast.NodeTransformer):
         if ast.unparse(node.func).endswith("shared.array"):
             given, kind = self.arguments(node, 2)
             size = self.visit(given)
-            if not (isinstance(size, ast.Constant) and isinstance(kind, ast.Call)):
+            number = self.number(size)
+            if not isinstance(number, int) or not isinstance(kind, ast.Call):
                 raise self.fail(node, "a shared array is made as array(32, dtype_of(v))")
             (operand,) = self.arguments(kind, 1)
             value = self.visit(operand)
-            shape = (int(size.value),)
-            spec = self.vocabulary.scratch(Type(self.literals, shape), 0, 1)
+            spec = self.vocabulary.scratch(Type(self.literals, (number,)), 0, 1)
             return self.call("scratch_like", value, self.bind("parts", spec))
         return ast.Call(self.visit(node.func), [self.index(a) for a in node.args], [])
 
@@ -480,6 +480,8 @@ def rewrite(
     """
     first = max(layout.slots.values(), default=-1) + 1
     environment = kernel.function.__globals__
+    if kernel.width != 1 and vocabulary.registers is None:
+        raise ParseError(f"{layout.filename}: kernel {kernel.name}: width is for CUDA kernels")
     slots = (first, layout.slot_count)
     rewriter = _Rewriter(
         environment, vocabulary, kernel.literals, slots, layout.filename, kernel.width
