@@ -25,6 +25,7 @@ from graphc.codegen.scalar_value import Value
 from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
 
 _STORAGE = {"bool": ir.IntType(8), "f16": ir.IntType(16), "bf16": ir.IntType(16)}
+_SIZES = {"i8": 1, "i16": 2, "i32": 4, "i64": 8, "float": 4, "double": 8}  # bytes
 _SMALL = 1 << 30  # bytes: offsets and loop counters, one step beyond the end too, fit 32 bits
 
 
@@ -215,6 +216,12 @@ def shared_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     generic = builder.addrspacecast(space, kind.as_pointer(), "generic")
     zero = ir.IntType(32)(0)
     return builder.gep(generic, [zero, zero], inbounds=True)
+
+
+def shared_bytes(module: ir.Module) -> int:
+    """The bytes of shared memory that the code of a module has."""
+    spaces = (v.value_type for v in module.global_values if getattr(v, "addrspace", 0) == 3)
+    return sum(kind.count * _SIZES[str(kind.element)] for kind in spaces)
 
 
 def global_pointer(builder: ir.IRBuilder, buffer: Buffer, address: ir.Value) -> ir.Value:

@@ -6,6 +6,12 @@ nothing. The scalar functions here are plain Python functions that run the NumPy
 `scalar.py`, so a CPU kernel can be called as `softmax.function(x, y, ...)` on NumPy arrays; in
 compiled code their names stand for the target's own code.
 
+CUDA kernels have vectors: `x[row, col:col + 4]` is one of as many elements as the kernel's
+`width`, which starts at a multiple of them in a buffer that starts at a multiple of 16 bytes; a
+slice that stops elsewhere, `x[i:end]`, may be shorter at the end. Scalar functions and operators
+take vectors element by element, and a scalar for every element. `f32x4(0.0)` has a number in
+every element, `registers(f32x4[8])` is an array of a thread's own.
+
 A helper (`block_sum` ...) is a `DeviceHelper`: a record that carries its Python function,
 whose body is written in the dialect of kernels plus `cuda.shfl_xor_sync`, `cuda.syncthreads`,
 `cuda.shared.array(n, dtype_of(v))` and `like(v, n)` (the number n in the dtype of v). The CUDA

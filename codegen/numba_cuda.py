@@ -106,13 +106,8 @@ def _functions() -> Mapping[str, Any]:
 
 def _vocabulary(kernel: KernelSource, layout: Layout, cuda: Any) -> Vocabulary:
     buffers = load("graphc.codegen.buffers")
-    used = 0
 
     def scratch(kind: Type, slot: int, slots: int) -> Any:
-        nonlocal used
-        used += kind.nbytes
-        if used > SHARED_LIMIT:
-            raise ParseError(f"kernel {kernel.name} wants {used} bytes of shared memory")
         return buffers.Buffer(kind, buffers.Access("shared", slot, slots, narrow=True))
 
     @cache
@@ -185,6 +180,9 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     except (errors.NumbaError, load("numba.core.errors").NumbaError) as error:
         raise compile_error(kernel, error) from error
     library, entry = result.library, result.fndesc.llvm_func_name
+    used = load("graphc.codegen.buffers").shared_bytes(library.get_function(entry).module)
+    if used > SHARED_LIMIT:
+        raise ParseError(f"kernel {kernel.name} wants {used} bytes of shared memory")
     library._entry_name = entry
     compiler.kernel_fixup(library.get_function(entry), False)
     load("graphc.codegen.numba_vectors").unroll_loops(library.get_function(entry))

@@ -448,6 +448,15 @@ def test_what_vectors_cannot_do_is_an_error(value: str, body: str, reason: str) 
         compiled(source.replace("WIDTH", ", width=4"), ((9, 0),))
 
 
+def test_shared_memory_is_counted_for_every_call_of_a_helper() -> None:
+    call = "s = across_warps_sum(s)"
+    source = COLUMN_SUM.replace("threads=128", "threads=1024")
+    assert source.count(call) == 1
+    with pytest.raises(ParseError, match="column_sum wants 65536 bytes of shared memory"):
+        compiled(source.replace(call, "\n    ".join([call] * 3)), ((9, 0),))
+    assert assembled(compiled(source, ((9, 0),))[9, 0], (9, 0)).shared == 2 * 1024 * 16
+
+
 def test_slices_need_a_width() -> None:
     source = WRONG.replace("VALUE", FIRST).replace("BODY", STORE).replace("TARGET", "cuda")
     with pytest.raises(ParseError, match=r"slices need a kernel that says how wide they are"):
