@@ -265,7 +265,9 @@ def unroll_loops(function: ir.Function) -> None:
 
 
 def _is_mark(instruction: Any) -> bool:
-    return isinstance(instruction, ir.CallInstr) and instruction.callee.name == _UNROLL
+    # The callee of a call of assembly has no name.
+    called = getattr(instruction, "callee", None)
+    return getattr(called, "name", "") == _UNROLL
 
 
 def held(buffer: Buffer) -> Any:
