@@ -143,8 +143,8 @@ class Rewriter(ast.NodeTransformer):
             return self.visit(ast.copy_location(ast.Assign([node.target], value), node))
         if not isinstance(node.target, ast.Subscript):
             raise self._refuse(node, "an update of an attribute")
-        if self._slice(node.target) is not None:
-            # Both are rewritten, each in a copy of its own.
+        if any(isinstance(part, ast.Slice) for part in ast.walk(node.target.slice)):
+            # It is rewritten twice, as what is read and as what is written.
             held = ast.parse(ast.unparse(node.target), mode="eval").body
             ast.increment_lineno(held, node.lineno - 1)
             value = ast.copy_location(ast.BinOp(held, node.op, node.value), node)

@@ -327,6 +327,25 @@ def test_registers_hold_vectors_and_scalars_of_any_kind(tmp_path: Path) -> None:
         assert assembled(text, cc).spills == 0
 
 
+UPDATE = """
+@kernel("cuda", literals=f32, threads=32, width=4)
+def update(x: f32[2, 103], y: f32[103]):
+    at = cuda.threadIdx.x * 4
+    y[at:minimum(at + 4, 103)] = x[1, minimum(at, 102)]
+    y[at:minimum(at + 4, 103)] += 2.0 * x[0, at:minimum(at + 4, 103)]
+"""
+
+
+def test_a_short_slice_is_updated_in_place(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 103)).astype(np.float32)
+    y = np.zeros(103, np.float32)
+    report = simt.run(loaded(tmp_path, UPDATE), 1, [x, y], uninitialized=["y"])
+    assert report.faults == ()
+    assert np.array_equal(y, x[1, np.arange(103) // 4 * 4] + np.float32(2) * x[0])
+    (text,) = compiled(UPDATE, ((9, 0),)).values()
+    assert accesses(text)[("ld", 128)] >= 1
+
+
 # --- planted faults -----------------------------------------------------------------------
 
 FAULTS = {
