@@ -238,8 +238,24 @@ class _Installer:
             "scratch_like": self.function("scratch_like", type_scratch_like, lower_scratch),
         }
 
+    def widened(self) -> Any:
+        """`widened(v)`: v, in i32 where its own dtype has fewer than 32 bits."""
+        kit = self.kit
+
+        def typing(value: Any) -> Any:
+            kind = _plain(value)
+            wide = types.int32 if kind in (types.boolean, types.uint8) else kind
+            return kit.templates.signature(wide, kind)
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            m = kit.arith(builder)
+            value = Value(m, args[0], _dtype(sig.args[0]).name)
+            return m.cast(value, _dtype(sig.return_type).name).ir
+
+        return self.function("widened", typing, lower)
+
     def like(self) -> Any:
-        """`like(v, n)`: the Python integer n in the dtype of v."""
+        """`like(v, n)`: the integer n, or a value of the dtype of v or wider, in that dtype."""
         kit = self.kit
 
         def typing(value: Any, number: Any) -> Any:
@@ -299,7 +315,7 @@ def install(kit: Toolkit) -> Mapping[str, Any]:
     names |= installer.accesses()
     if kit.vectors:
         names |= Words(kit, installer.function).install()
-    names["like"] = installer.like()
+    names |= {"widened": installer.widened(), "like": installer.like()}
     kit.typing_context.install_registry(installer.typing)
     kit.target_context.install_registry(installer.lowering)
     return MappingProxyType(names)

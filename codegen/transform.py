@@ -271,8 +271,15 @@ class _Rewriter(ast.NodeTransformer):
         return node.args
 
     def module_call(self, node: ast.Call) -> ast.expr:
-        """`cuda.…(…)`; shared arrays become buffers of ours."""
-        if ast.unparse(node.func).endswith("shared.array"):
+        """`cuda.…(…)`; shared arrays become buffers of ours, shuffles take every dtype."""
+        function = ast.unparse(node.func)
+        if ".shfl_" in function:
+            # The hardware moves words: what is narrower is widened, and is itself again after.
+            mask, given, lane = self.arguments(node, 3)
+            value = self.visit(given)
+            operands = [self.index(mask), self.call("widened", value), self.index(lane)]
+            return self.call("like", value, ast.Call(self.visit(node.func), operands, []))
+        if function.endswith("shared.array"):
             given, kind = self.arguments(node, 2)
             size = self.visit(given)
             number = self.number(size)

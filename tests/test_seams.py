@@ -410,6 +410,12 @@ def doubles(x: f64[64], n: i32[64], y: f64[64], z: i32[64]):
     i = cuda.threadIdx.x
     y[i] = tanh(x[i]) + erf(x[i]) + log(x[i]) + sin(x[i]) + pow(x[i], 0.3) + block_sum(x[i])
     z[i] = block_sum(n[i]) // 7
+
+@kernel("cuda", literals=f32, threads=64)
+def narrow(x: bool_[64], n: u8[64], y: bool_[64], z: u8[64]):
+    i = cuda.threadIdx.x
+    y[i] = block_max(x[i]) & cuda.shfl_down_sync(0xFFFFFFFF, x[i], 1)
+    z[i] = block_min(n[i]) + cuda.shfl_up_sync(0xFFFFFFFF, n[i] // 3, 1)
 """
 )
 CCS = ((7, 5), (9, 0))
@@ -427,7 +433,7 @@ def ptx():
 
 
 @pytest.mark.parametrize("cc", CCS)
-@pytest.mark.parametrize("name", ["softmax", "maths", "extremes", "doubles"])
+@pytest.mark.parametrize("name", ["softmax", "maths", "extremes", "doubles", "narrow"])
 def test_ptx_assembles_without_spills(ptx, name, cc):
     text = ptx[name][cc]
     assert f".entry {name}(" in text
@@ -456,6 +462,25 @@ def test_ptx_keeps_what_was_written(ptx):
     text = ptx["softmax"][9, 0]
     assert "div.rn.f32" in text
     assert "mul.f32" not in text and "add.f32" not in text, "ptxas might contract these"
+
+
+def test_ptx_shuffles_a_word_for_what_is_narrower(ptx):
+    text = ptx["narrow"][9, 0]
+    assert text.count("shfl.sync.bfly.b32") == 2 * 10
+    assert text.count("shfl.sync.down.b32") == text.count("shfl.sync.up.b32") == 1
+    assert ptx["doubles"][9, 0].count("shfl.sync.bfly.b32") == 2 * 10 + 10
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_narrow_values_under_the_checker(order):
+    pytest.importorskip("numba_cuda")
+    kernel = load_kernels(CUDA, "<cuda narrow>")["narrow"]
+    x, n = np.arange(64) % 5 > 0, np.arange(7, 71).astype("u1")
+    y, z = np.zeros(64, bool), np.zeros(64, "u1")
+    load("graphc.codegen.simt").check(kernel, 1, [x, n, y, z], order=order)
+    edge = np.arange(64) % 32
+    np.testing.assert_array_equal(y, np.where(edge == 31, x, np.roll(x, -1)))
+    np.testing.assert_array_equal(z, 7 + np.where(edge == 0, n, np.roll(n, 1)) // 3)
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
