@@ -301,10 +301,40 @@ class CudaArith(Arith):
         return self._device("rint", a)
 
     def maximum(self, a: Value, b: Value) -> Value:
-        return self.where((a != a) | (b != b), a + b, self.call("llvm.maxnum", a, b))
+        return self._keeping_nan("max", a, b)
 
     def minimum(self, a: Value, b: Value) -> Value:
-        return self.where((a != a) | (b != b), a + b, self.call("llvm.minnum", a, b))
+        return self._keeping_nan("min", a, b)
+
+    def _keeping_nan(self, name: str, a: Value, b: Value) -> Value:
+        """`max` or `min` with NaN kept and -0 less than 0; one instruction where there is one."""
+        both = self.where((a != a) | (b != b), a + b, self.call(f"llvm.{name}num", a, b))
+        if a.kind != "f32":
+            return both
+        signature = ir.FunctionType(KINDS["f32"], [KINDS["f32"]] * 2)
+        text = f"{name}.NaN.f32 $0, $1, $2;"
+        one = self.builder.asm(signature, text, "=f,f,f", [a.ir, b.ir], side_effect=False)
+        # NVVM drops the side that is not taken, so older capabilities never see the text.
+        return self.where(self._capability() >= 800, Value(self, one, "f32"), both)
+
+    def _capability(self) -> Value:
+        """The compute capability that NVVM compiles for, 800 for 8.0; a constant to NVVM."""
+        module, name = self.builder.module, "__CUDA_ARCH"
+        text = bytearray(name.encode() + b"\0")
+        kind = ir.ArrayType(ir.IntType(8), len(text))
+        asked = module.globals.get(name)
+        if asked is None:
+            asked = ir.GlobalVariable(module, kind, name, addrspace=self.table_space)
+            asked.linkage, asked.global_constant = "internal", True
+            asked.initializer = ir.Constant(kind, text)
+        reflect = module.globals.get("__nvvm_reflect")
+        if reflect is None:
+            signature = ir.FunctionType(KINDS["i32"], [ir.IntType(8).as_pointer()])
+            reflect = ir.Function(module, signature, "__nvvm_reflect")
+        generic = self.builder.addrspacecast(asked, kind.as_pointer(), "generic")
+        zero = ir.IntType(32)(0)
+        address = self.builder.gep(generic, [zero, zero], inbounds=True)
+        return Value(self, self.builder.call(reflect, [address]), "i32")
 
     def fmod(self, a: Value, b: Value) -> Value:
         return self._device("fmod", a, b)

@@ -471,6 +471,14 @@ def test_ptx_shuffles_a_word_for_what_is_narrower(ptx):
     assert ptx["doubles"][9, 0].count("shfl.sync.bfly.b32") == 2 * 10 + 10
 
 
+def test_ptx_of_an_extreme_is_one_instruction_where_there_is_one(ptx):
+    for name in ("extremes", "softmax"):
+        old, new = ptx[name][7, 5], ptx[name][9, 0]
+        assert ".NaN" not in old and old.count("setp.nan.f32") >= 10
+        assert "setp.nan" not in new and new.count("max.NaN.f32") >= 10
+        assert len(re.findall(r"\b(?:max|min)\.(?:NaN\.)?f32", new)) == new.count(".NaN.f32")
+
+
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 def test_narrow_values_under_the_checker(order):
     pytest.importorskip("numba_cuda")
