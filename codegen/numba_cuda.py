@@ -1,6 +1,7 @@
 """The seam to Numba's CUDA target: kernels to PTX, and PTX through `ptxas`, with no GPU needed.
 
-Numba's front end runs once for a kernel and NVVM once for each compute capability. In a kernel
+Numba's front end runs once for a kernel and NVVM once for each compute capability, which our
+scalar functions may ask for (`scalar_llvm.CudaArith`). In a kernel
 that is not `fast` contraction is off and division and square root are exact, so what it writes
 with + - * / gives NumPy's bits; the scalar functions and accumulations say `fma` themselves. The
 entry is called by the kernel's name. The package's internals are used here and in no other
@@ -24,12 +25,13 @@ from graphc._lazy import load
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, compile_error, layout_of
+from graphc.codegen.ptx_version import restated
 from graphc.codegen.transform import Vocabulary, rewrite, rewrite_helper
 from graphc.codegen.vectors import VectorArray
+from graphc.device import CC, ptx_target
 from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
 
-CC = tuple[int, int]
 INSTALL = 'pip install "graphc[cuda]"'
 SHARED_LIMIT = 48 << 10  # bytes of static shared memory of a block
 _EXACT = {"fma": 0, "prec-div": 1, "prec-sqrt": 1}
@@ -159,10 +161,12 @@ def _arguments(kernel: KernelSource, layout: Layout) -> list[Any]:
 
 
 def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
-    """PTX of the kernel for each compute capability; its entry is `kernel.name`.
+    """PTX that devices of each compute capability run; its entry is `kernel.name`.
 
-    Raises TargetError without numba-cuda, ParseError for a kernel outside the dialect.
+    It states the lowest PTX version that it needs. Raises TargetError without numba-cuda and for
+    a capability below the least, ParseError for a kernel outside the dialect.
     """
+    targets = {cc: ptx_target(cc) for cc in ccs}
     cuda = _numba_cuda()
     compiler, errors = load("numba.cuda.compiler"), load("numba.cuda.core.errors")
     nvvm = load("numba.cuda.cudadrv.nvvm")
@@ -175,7 +179,7 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
             load("numba.cuda.types").void,
             tuple(_arguments(kernel, layout)),
             nvvm_options=dict(_FAST if kernel.fast else _EXACT),
-            cc=ccs[0],
+            cc=targets[ccs[0]],
         )
     except (errors.NumbaError, load("numba.core.errors").NumbaError) as error:
         raise compile_error(kernel, error) from error
@@ -187,7 +191,10 @@ def compile_ptx(kernel: KernelSource, ccs: Sequence[CC]) -> dict[CC, str]:
     compiler.kernel_fixup(library.get_function(entry), False)
     load("graphc.codegen.numba_vectors").unroll_loops(library.get_function(entry))
     nvvm.set_launch_bounds(library.get_function(entry), kernel.threads)
-    return {cc: _clean(library.get_asm_str(cc=cc), entry, kernel.name) for cc in ccs}
+    return {
+        cc: restated(_clean(library.get_asm_str(cc=target), entry, kernel.name))
+        for cc, target in targets.items()
+    }
 
 
 def _clean(ptx: str, entry: str, name: str) -> str:

@@ -23,7 +23,7 @@ from graphc.arguments import (
     leaf_type,
     parameters_named,
 )
-from graphc.device import H100, Device
+from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
 from graphc.entries import Entry, Structure, orders_of
 from graphc.errors import ArgumentError, TargetError
@@ -336,7 +336,7 @@ def device_for(target: str) -> Device:
     if target == "cpu":
         return _lazy.load("graphc.runtime.devices").cpu()
     devices = _lazy.load("graphc.runtime.devices").cuda_devices()
-    if devices:
+    if devices and (target == "cuda" or devices[0].cc >= CUDA_CAPABILITIES[0]):
         return devices[0]
     if target == "cuda":
         raise TargetError(

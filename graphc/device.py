@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.errors import TargetError
+
+CC = tuple[int, int]
+"""A compute capability: (9, 0)."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -19,7 +24,7 @@ class Device:
     cores: int
     vector_bytes: int
     shared_bytes: int
-    cc: tuple[int, int] = (0, 0)
+    cc: CC = (0, 0)
     bandwidth: float = 0.0
 
     @property
@@ -30,7 +35,7 @@ class Device:
 CPU = Device("cpu", "generic-cpu", cores=2, vector_bytes=64, shared_bytes=1 << 18)
 H100 = Device("cuda", "H100", 132, 16, 48 << 10, cc=(9, 0), bandwidth=3.35e12)
 T4 = Device("cuda", "T4", 40, 16, 48 << 10, cc=(7, 5), bandwidth=3.2e11)
-CUDA_CAPABILITIES: tuple[tuple[int, int], ...] = (
+CUDA_CAPABILITIES: tuple[CC, ...] = (
     (7, 5),
     (8, 0),
     (8, 6),
@@ -39,3 +44,20 @@ CUDA_CAPABILITIES: tuple[tuple[int, int], ...] = (
     (10, 0),
     (12, 0),
 )
+"""The compute capabilities for which PTX is made, the least first."""
+
+
+def ptx_target(cc: CC) -> CC:
+    """The capability whose PTX a device of capability `cc` runs: the newest that is not above.
+
+    PTX is portable to every later capability, so a device that is newer than all of these runs
+    the last one's. Raises TargetError for a device older than the least.
+    """
+    older = [known for known in CUDA_CAPABILITIES if known <= cc]
+    if not older:
+        least = ".".join(map(str, CUDA_CAPABILITIES[0]))
+        raise TargetError(
+            f"there are no kernels for compute capability {cc[0]}.{cc[1]}",
+            help=f'the least is {least} (Turing, 2018); target="cpu" runs on every machine',
+        )
+    return older[-1]

@@ -14,7 +14,7 @@ from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.plan import Plan
 from graphc.codegen.planner import make_plan
-from graphc.device import CUDA_CAPABILITIES, Device
+from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
@@ -23,8 +23,6 @@ from graphc.options import Options
 from graphc.passes.pipeline import Step as Stage
 from graphc.passes.pipeline import run_pipeline
 from graphc.space import op_of
-
-CC = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,10 @@ class EmittedKernel:
     source: str
 
     def ptx(self, cc: CC) -> str:
-        """The kernel assembled for a compute capability; raises TargetError without the tools."""
+        """The kernel as PTX that devices of a compute capability run, and newer ones.
+
+        Raises TargetError without the tools, and for a capability below the least.
+        """
         return self.assemble([cc])[cc]
 
     def assemble(self, ccs: Sequence[CC]) -> dict[CC, str]:
@@ -50,6 +51,7 @@ class EmittedKernel:
                     f"a compute capability is a pair such as (9, 0), not {cc!r}",
                     help=f"the least that can be compiled for is {CUDA_CAPABILITIES[0]}",
                 )
+            ptx_target(cc)
         device_lib = _lazy.load("graphc.codegen.device_lib")
         seam = _lazy.load("graphc.codegen.numba_cuda")
         found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
@@ -58,9 +60,7 @@ class EmittedKernel:
 
 
 def _is_capability(cc: object) -> bool:
-    if not isinstance(cc, tuple) or [type(n) for n in cc] != [int, int]:
-        return False
-    return cc >= CUDA_CAPABILITIES[0]
+    return isinstance(cc, tuple) and [type(n) for n in cc] == [int, int]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,12 @@ from tests import rooms
 from tests.rooms import HEAVY, HEAVY_FILES, ROOT, STATE, module, read
 
 # How the paths begin of files that may name ops or scalar functions: the tables of rules and of
-# scalar functions, and what turns Python's operators into rows of the latter.
-NAMING = ("passes/simplify", "codegen/scalar", "codegen/device_lib", "codegen/transform")
+# scalar functions, what turns Python's operators into rows of the latter, and the table of the
+# machine's instructions, some of which are called as ops are.
+NAMING = (
+    "passes/simplify", "codegen/scalar", "codegen/device_lib", "codegen/transform",
+    "codegen/ptx_version",
+)  # fmt: skip
 
 # Words that happen to be the name of an op as well, by file, and what they mean there.
 WORDS: dict[tuple[str, str], str] = {

@@ -6,7 +6,6 @@ Where it or a device is missing, that is a TargetError; nothing is ever run on t
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,11 +26,11 @@ from graphc.runtime.buffers import adapt, aligned_copy, describe, in_units
 from graphc.runtime.device_array import DeviceArray, download, upload
 from graphc.runtime.device_table import DeviceTable, table_bytes
 from graphc.runtime.faults import fault_of
+from graphc.runtime.loading import load_kernel
 from graphc.runtime.program import spread_outputs
 from graphc.runtime.structure import check_structure
 
 _DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
-_ENTRY = re.compile(r"\.entry\s+([\w$]+)")
 
 
 def load_core() -> Any:
@@ -137,11 +136,7 @@ class CudaExecutable:
         return outputs
 
     def _load(self, key: str, text: str) -> Any:
-        entry = _ENTRY.search(text)
-        if entry is None:
-            raise ValueError(f"the PTX of kernel {key} has no entry")
-        code = self._core.ObjectCode.from_ptx(text.encode())
-        return code.get_kernel(entry[1])
+        return load_kernel(self._core, key, text)
 
     def _allocate(self, nbytes: int) -> Any:
         try:
