@@ -18,10 +18,10 @@ from graphc.api import device_for, device_to_compile_for
 from graphc.arguments import signature_of
 from graphc.cli_load import Chosen, choose_functions, load_model, trace_chosen
 from graphc.debug import dump_ir, plan_text, stage_graphs, step_records
-from graphc.device import CUDA_CAPABILITIES, H100, Device
+from graphc.device import CC, CUDA_CAPABILITIES, H100, Device
 from graphc.errors import ArgumentError, TargetError
 from graphc.ir import Graph
-from graphc.lowered import CC, EmittedKernel, Lowered, lower_graph
+from graphc.lowered import EmittedKernel, Lowered, lower_graph
 from graphc.options import Options
 from graphc.output import output_folder
 from graphc.passes import grad
