@@ -58,8 +58,8 @@ def wrap(number: int, kind: str) -> int:
 
 def clamp(number: int, kind: str) -> int:
     bits = bits_of(kind)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind[0] == "s" else (0, (1 << bits) - 1)
-    return min(max(number, low), high)
+    low = -(1 << bits - 1) if kind[0] == "s" else 0
+    return min(max(number, low), low + (1 << bits) - 1)
 
 
 def quotient(a: int, b: int, kind: str) -> int:
@@ -179,7 +179,8 @@ def float_quotient(x: float, y: float, kind: str, mode: str = "rn") -> float:
 def lesser(x: float, y: float, nan: bool = False) -> float:
     """`min` by the manual: numbers before NaN unless NaN is asked for, and -0 below +0."""
     if math.isnan(x) or math.isnan(y):
-        return math.nan if nan or (math.isnan(x) and math.isnan(y)) else (y if math.isnan(x) else x)
+        both = math.isnan(x) and math.isnan(y)
+        return math.nan if nan or both else y if math.isnan(x) else x
     return min((x, y), key=lambda v: (v, math.copysign(1, v)))
 
 
@@ -379,7 +380,8 @@ def _float_cases() -> list[Case]:
                  lambda a, t=kind: 0 < abs(a) < np.finfo(DTYPES[t]).tiny),
         ]  # fmt: skip
         for how in ("eq ne lt le gt ge equ neu ltu leu gtu geu num nan").split():
-            found.append(case(f"setp.{how}.{kind} d, a, b", f"pred {kind} {kind}", ordered(how)))
+            k = f"pred {kind} {kind}"
+            found.append(case(f"setp.{how}.{kind} d, a, b", k, ordered(how)))
     found += [
         case("min.NaN.f32 d, a, b", "f32 f32 f32", lambda a, b: lesser(a, b, True)),
         case("max.NaN.f32 d, a, b", "f32 f32 f32", lambda a, b: greater(a, b, True)),

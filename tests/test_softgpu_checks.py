@@ -1,4 +1,4 @@
-"""What the software GPU finds in a kernel: each fault planted, and the same kernel without it."""
+"""What the software GPU finds in a kernel: each fault planted, beside the kernel without it."""
 
 from __future__ import annotations
 
@@ -232,7 +232,8 @@ def test_threads_of_a_block_at_different_barriers():
 
 
 def test_barrier_that_waits_forever():
-    body = "setp.lt.u32 %p1, %t, 32; @%p1 bra OUT; bar.sync 1, {}; OUT: st.global.u32 [%at], %t;"
+    body = """setp.lt.u32 %p1, %t, 32; @%p1 bra OUT; bar.sync 1, {};
+    OUT: st.global.u32 [%at], %t;"""
     caught(body.format(64), LAUNCH_TIMEOUT, "waits forever for 64 threads", threads=64)
     clean(body.format(32), threads=64)
 

@@ -1,4 +1,4 @@
-"""Every instruction of PTX that one thread runs, on the software GPU against Python's numbers."""
+"""Every instruction that one thread runs, on the software GPU against Python's numbers."""
 
 from __future__ import annotations
 

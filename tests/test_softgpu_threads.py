@@ -215,14 +215,16 @@ def test_vectors(kind, lanes, dtype):
     turned = ", ".join(f"%{register}{k}" for k in reversed(range(lanes)))
     size = np.dtype(dtype).itemsize * lanes
     body = f"""mul.wide.u32 %u1, %t, {size}; add.s64 %u2, %in, %u1; add.s64 %u3, %out, %u1;
-    ld.global.v{lanes}.{kind} {{{names}}}, [%u2]; st.global.v{lanes}.{kind} [%u3], {{{turned}}};"""
+    ld.global.v{lanes}.{kind} {{{names}}}, [%u2];
+    st.global.v{lanes}.{kind} [%u3], {{{turned}}};"""
     x = np.arange(32 * lanes).astype(dtype) * dtype(3)
     found = run(kernel(body, "out in"), x, dtype=dtype, count=32 * lanes)
     np.testing.assert_array_equal(found.reshape(32, lanes), x.reshape(32, lanes)[:, ::-1])
 
 
 def test_dynamic_shared_memory_follows_the_static_one():
-    body = """.shared .align 4 .b8 s[4]; mov.u32 %r0, s; mov.u32 %r1, dyn; sub.u32 %r2, %r1, %r0;
+    body = """.shared .align 4 .b8 s[4]; mov.u32 %r0, s; mov.u32 %r1, dyn;
+    sub.u32 %r2, %r1, %r0;
     shl.b32 %r3, %t, 2; add.u32 %r3, %r3, %r1; st.shared.u32 [%r3], %r2; bar.sync 0;
     xor.b32 %r3, %r3, 4; ld.shared.u32 %r4, [%r3]; mov.u32 %r5, %dynamic_smem_size;
     add.u32 %r4, %r4, %r5; st.global.u32 [%at], %r4;"""
@@ -288,7 +290,8 @@ def test_atomic_returns_what_it_found():
 ])  # fmt: skip
 def test_float_atomics(kind, dtype, register):
     plain = kind.removeprefix("noftz.")
-    body = f"""cvt.rn.{plain}.u32 %{register}1, %t; red.global.add.{kind} [%out], %{register}1;"""
+    name = f"%{register}1"
+    body = f"cvt.rn.{plain}.u32 {name}, %t; red.global.add.{kind} [%out], {name};"
     device = Device()
     out = device.put(np.zeros(1, dtype))
     text = kernel(body)
@@ -371,8 +374,10 @@ def test_packs():
 
 def test_pairs_of_halves():
     body = """cvt.rn.f32.u32 %f1, %t; mov.f32 %f2, 0f3FC00000; cvt.rn.f16x2.f32 %r1, %f2, %f1;
-    cvt.rn.bf16x2.f32 %r2, %f1, %f2; fma.rn.f16x2 %r3, %r1, %r1, %r1; add.rn.f16x2 %r3, %r3, %r1;
-    mul.rn.bf16x2 %r4, %r2, %r2; max.bf16x2 %r4, %r4, %r2; neg.f16x2 %r3, %r3; abs.f16x2 %r3, %r3;
+    cvt.rn.bf16x2.f32 %r2, %f1, %f2; fma.rn.f16x2 %r3, %r1, %r1, %r1;
+    add.rn.f16x2 %r3, %r3, %r1;
+    mul.rn.bf16x2 %r4, %r2, %r2; max.bf16x2 %r4, %r4, %r2; neg.f16x2 %r3, %r3;
+    abs.f16x2 %r3, %r3;
     mul.wide.u32 %u1, %t, 8; add.s64 %u1, %out, %u1; st.global.v2.b32 [%u1], {%r3, %r4};"""
     found = run(kernel(body), dtype=np.uint16, count=128).reshape(32, 4)
     t = LANES.astype(np.float64)
@@ -404,7 +409,8 @@ def test_copies_of_a_pipeline_and_zeros():
     body = """add.u32 %r5, %r1, 512; setp.lt.u32 %p1, %t, 4; selp.u32 %r6, 16, 0, %p1;
     cp.async.cg.shared.global [%r5], [%u1], 16, %r6; cp.async.commit_group;
     cp.async.wait_group 1;""" + AFTER + """cp.async.wait_all; bar.sync 0;
-    ld.shared.u32 %r7, [%r3+512]; add.u32 %r4, %r4, %r7; st.global.u32 [%at], %r4;"""  # fmt: skip
+    ld.shared.u32 %r7, [%r3+512]; add.u32 %r4, %r4, %r7;
+    st.global.u32 [%at], %r4;"""
     x = np.arange(128, dtype=np.uint32) + 1
     found = run(kernel(COPY + body, "out in"), x)
     np.testing.assert_array_equal(found, x[:32] + np.where(LANES < 16, x[:32], 0))

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.groups import Group
-from tests.softgpu.kinds import I64
-from tests.softgpu.memory import Access
+from tests.softgpu.ptx.kinds import I64
+from tests.softgpu.threads.groups import Group
+from tests.softgpu.threads.memory import Access
 
 SECTOR = 32  # bytes that memory moves at least
 ADDRESS_BITS = 47

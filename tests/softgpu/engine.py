@@ -16,7 +16,6 @@ from typing import Any
 from tests.softgpu import launches
 from tests.softgpu.faults import LAUNCH_FAILED, OUT_OF_MEMORY, Fault
 from tests.softgpu.kernels import Kernel, kernels_of, module_of
-from tests.softgpu.kinds import I64
 from tests.softgpu.launches import (
     checking_races,
     clear_counts,
@@ -25,8 +24,9 @@ from tests.softgpu.launches import (
     declare,
     sample,
 )  # fmt: skip
-from tests.softgpu.memory import DeviceMemory
 from tests.softgpu.native import library
+from tests.softgpu.ptx.kinds import I64
+from tests.softgpu.threads.memory import DeviceMemory
 
 __all__ = [
     "checking_races", "clear_counts", "counting", "counts", "declare", "sample",

@@ -11,18 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu import (
-    translate_common,
-    translate_floats,
-    translate_integers,
-    translate_memory,
-    translate_moves,
-    translate_warps,
-)  # fmt: skip
 from tests.softgpu.faults import OUT_OF_RESOURCES, Fault
-from tests.softgpu.flow import Block, program_of
-from tests.softgpu.kinds import BYTES, NUMPY
-from tests.softgpu.part import (
+from tests.softgpu.ptx.flow import Block, program_of
+from tests.softgpu.ptx.kinds import BYTES, NUMPY
+from tests.softgpu.ptx.reader import Instruction, Module, Procedure, Variable, read
+from tests.softgpu.threads.part import (
     Launch,
     Part,
     go_branch,
@@ -33,13 +26,11 @@ from tests.softgpu.part import (
     go_trap,
     go_wait,
 )  # fmt: skip
-from tests.softgpu.ptx import Instruction, Module, Procedure, Variable, read
-from tests.softgpu.translate import SPECIAL, Translator
+from tests.softgpu.translate import common, floats, integers, memory, moves, warps
+from tests.softgpu.translate.translator import SPECIAL, Translator
 
-FAMILIES = (
-    translate_common, translate_floats, translate_integers, translate_memory, translate_moves,
-    translate_warps,
-)  # importing them has filled the translator's table
+# Importing the families of instructions has filled the translator's table.
+FAMILIES = (common, floats, integers, memory, moves, warps)
 
 MOST_THREADS = 1024  # of a block
 
@@ -70,7 +61,8 @@ class Kernel:
 
     def _shared_unit(self) -> int:
         """log2 of the least width of an access to shared memory; -1 without any."""
-        widths = [a.width for a in self.translation.accesses if a.space in ("shared", "generic")]
+        accesses = self.translation.accesses
+        widths = [a.width for a in accesses if a.space in ("shared", "generic")]
         return min(widths).bit_length() - 1 if widths else -1
 
     def first_instruction(self, n: int) -> Instruction:

@@ -12,9 +12,10 @@ import numpy as np
 
 from tests.softgpu.counters import Counts, LaunchCounter, counts_of
 from tests.softgpu.kernels import Kernel
-from tests.softgpu.kinds import I64
-from tests.softgpu.memory import LOADED, DeviceMemory
-from tests.softgpu.part import Launch
+from tests.softgpu.ptx.kinds import I64
+from tests.softgpu.ptx.origins import LOADED
+from tests.softgpu.threads.memory import DeviceMemory
+from tests.softgpu.threads.part import Launch
 
 Ranges = Sequence[tuple[int, int]]
 
@@ -73,15 +74,15 @@ def declare(
 
 
 def counting(on: bool, *, memory: bool = True) -> None:
-    """Whether launches from now on are counted; what they do with memory takes long to count."""
+    """Whether launches are counted from now on; with `memory`, which is slow, accesses too."""
     SETTINGS.counting, SETTINGS.memory = on, on and memory
 
 
 def sample(blocks: int) -> None:
     """Run at most so many blocks of a launch, evenly chosen; 0: all of them.
 
-    Counts are scaled. What the other blocks would write is missing, so meanwhile loads of device
-    memory that was never written are let through.
+    Counts are scaled. What the other blocks would write is missing, so meanwhile loads of
+    device memory that was never written are let through.
     """
     SETTINGS.sample = blocks
 

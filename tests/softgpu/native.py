@@ -86,8 +86,9 @@ def _built() -> Path:
         [compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull],
         check=True, capture_output=True,
     ).stdout  # fmt: skip
-    parts = [macros, *build.FLAGS, *(path.read_bytes() for path in SOURCES)]
-    digest = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts))
+    flags = " ".join(build.FLAGS).encode()
+    parts = [macros, flags, *(path.read_bytes() for path in SOURCES)]
+    digest = hashlib.sha256(b"\0".join(parts))
     folder = Path(tempfile.gettempdir(), f"softgpu-{os.getuid()}")
     target = folder / f"engine-{digest.hexdigest()[:20]}.so"
     if not target.exists():

@@ -90,7 +90,8 @@ class _Memory:
                     values.append(np.dtype(f"i{parameter.nbytes}").type(value))
                     ranges.append(None)
                 case Table():
-                    words = np.array([[self._word(w) for w in r] for r in argument.rows], np.int64)
+                    rows = [[self._word(word) for word in row] for row in argument.rows]
+                    words = np.array(rows, np.int64)
                     values.append(self.device.put(words))
                     ranges.append([(values[-1], values[-1] + words.nbytes)])
                     tables += [self.range(w) for r in argument.rows for w in r

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.softgpu import launches
 from tests.softgpu.kernels import Kernel, kernels_of
-from tests.softgpu.memory import ALLOCATED, FREED, WRITTEN, DeviceMemory
+from tests.softgpu.threads.memory import ALLOCATED, FREED, WRITTEN, DeviceMemory
 
 ALIGNMENT = 256
 
@@ -111,10 +111,11 @@ class Device:
         )  # fmt: skip
 
     def _symbols(self, kernel: Kernel) -> dict[str, np.int64]:
-        """Where the variables of the kernel's module lie; they are made when first asked for."""
+        """Where the variables of the kernel's module lie; the first launch makes them."""
         if kernel not in self.variables:
-            self.variables[kernel] = {
-                v.name: np.int64(self.put(np.frombuffer(v.data.ljust(v.nbytes, b"\0"), np.uint8)))
-                for v in kernel.program.variables.values() if v.space in ("global", "const")
-            }  # fmt: skip
+            self.variables[kernel] = placed = {}
+            for v in kernel.program.variables.values():
+                if v.space in ("global", "const"):
+                    data = np.frombuffer(v.data.ljust(v.nbytes, b"\0"), np.uint8)
+                    placed[v.name] = np.int64(self.put(data))
         return self.variables[kernel]

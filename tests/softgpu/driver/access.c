@@ -8,7 +8,7 @@
 
 enum reason { NONE, OUTSIDE, MISALIGNED, STATE, FOREIGN, RACE };
 
-/* The layout is known to memory.py. */
+/* The layout is known to native.py. */
 struct space {
   uint8_t *data, *shadow;
   int64_t base, nbytes;         /* addresses are base .. base + nbytes, */

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.softgpu.faults import InvalidPtx, NotSupported
-from tests.softgpu.ptx import Instruction, Label, Module, Procedure, Variable
+from tests.softgpu.ptx.reader import Instruction, Label, Module, Procedure, Variable
 
 MOST_CALLS = 64  # one inside of the other; PTX of recursive functions cannot be inlined
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.softgpu.faults import NotSupported
-from tests.softgpu.kinds import OPERANDS
-from tests.softgpu.ptx import Instruction
+from tests.softgpu.ptx.kinds import OPERANDS
+from tests.softgpu.ptx.reader import Instruction
 
 _ROUND = "rn rz rm rp"
 _FLOAT = f"{_ROUND} ftz sat relu"
@@ -34,7 +34,8 @@ _FORMS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "popc clz brev": ("", (1,)), "neg abs": ("ftz", (1,)), "shf": ("l r wrap clamp", (1,)),
     "bfind": ("shiftamt", (1,)), "bmsk": ("wrap clamp", (1,)),
     "prmt": ("f4e b4e rc8 ecl ecr rc16", (1,)), "lop3": ("", (1,)), "dp4a": ("", (2,)),
-    "setp": (_COMPARE, (1,)), "set": (_COMPARE, (2,)), "selp": ("", (1,)), "slct": ("ftz", (2,)),
+    "setp": (_COMPARE, (1,)), "set": (_COMPARE, (2,)), "selp": ("", (1,)),
+    "slct": ("ftz", (2,)),
     "ld ldu": (f"{_SPACES} {_ORDER} {_CACHE} v2 v4 v8", (1,)),
     "st": (f"{_SPACES} {_ORDER} {_CACHE} v2 v4 v8", (1,)),
     "atom red": (

@@ -22,7 +22,7 @@ NUMPY: dict[str, type[np.generic]] = {
 
 BYTES: dict[str, int] = {name: np.dtype(kind).itemsize for name, kind in NUMPY.items()}
 
-# What an instruction takes an operand of this type for. Bits are unsigned: they extend by zeros.
+# What an instruction takes an operand of this type for. Bits are unsigned: zeros extend them.
 OPERANDS: dict[str, str] = {
     "pred": "BOOL", "s8": "I8", "u8": "U8", "b8": "U8", "s16": "I16", "u16": "U16",
     "b16": "U16", "s32": "I32", "u32": "U32", "b32": "U32", "s64": "I64", "u64": "U64",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from tests.softgpu.flow import Program
-from tests.softgpu.memory import LOADED
-from tests.softgpu.ptx import Instruction
+from tests.softgpu.ptx.flow import Program
+from tests.softgpu.ptx.reader import Instruction
+
+LOADED = "*"  # the origin of addresses that were loaded from memory
 
 # What makes an address of an address. A product, a shift or a conversion makes an offset.
 _CARRIERS = frozenset("add addc sub mov cvta selp mad and or max min shfl prmt".split())

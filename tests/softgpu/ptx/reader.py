@@ -104,8 +104,8 @@ def size_of(kind: str) -> int:
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _HEAD = re.compile(
-    r"\.(?P<sort>entry|func)\s+(?:\.noreturn\s+)?(?:\((?P<results>[^)]*)\)\s*)?(?P<name>[\w$]+)\s*"
-    r"(?:\((?P<parameters>[^)]*)\))?(?P<directives>[^{;]*)(?P<end>[{;])",
+    r"\.(?P<sort>entry|func)\s+(?:\.noreturn\s+)?(?:\((?P<results>[^)]*)\)\s*)?"
+    r"(?P<name>[\w$]+)\s*(?:\((?P<parameters>[^)]*)\))?(?P<directives>[^{;]*)(?P<end>[{;])",
     re.S,
 )
 _VARIABLE = re.compile(
@@ -116,7 +116,8 @@ _VARIABLE = re.compile(
 )
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+(?P<align>\d+)\s+)?\.(?P<type>[bsuf]\d+)\s+"
-    r"(?:\.ptr\b\s*(?:\.\w+\s+)*?(?:\.align\s+\d+\s+)?)?(?P<name>[%\w$]+)\s*(?:\[(?P<count>\d+)\])?$",
+    r"(?:\.ptr\b\s*(?:\.\w+\s+)*?(?:\.align\s+\d+\s+)?)?"
+    r"(?P<name>[%\w$]+)\s*(?:\[(?P<count>\d+)\])?$",
     re.S,
 )
 _STATEMENT = re.compile(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT
-from tests.softgpu.groups import Group
-from tests.softgpu.kinds import BOOL, I32, U32
-from tests.softgpu.ptx import Instruction
+from tests.softgpu.ptx.kinds import BOOL, I32, U32
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.groups import Group
 
 BARRIERS = 16  # of a block, by number
 
@@ -151,7 +151,8 @@ class Barriers:
     def _open_complete(
         self, S: Any, waiting: list[Parked], keys: list[Any], complete: list[Any]
     ) -> list[Opened]:
-        sums = [self._reduced(p, waiting, keys, key) for p, key in zip(waiting, keys, strict=True)]
+        both = list(zip(waiting, keys, strict=True))
+        sums = [self._reduced(p, waiting, keys, key) for p, key in both]
         opened = []
         for p, key, ready, reduced in zip(waiting, keys, complete, sums, strict=True):
             opened += self._split(p, ready, reduced)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.integers import choose
-from tests.softgpu.kinds import F64, NUMPY
+from tests.softgpu.ptx.kinds import F64, NUMPY
+from tests.softgpu.threads.integers import choose
 
 _INTEGRAL = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 

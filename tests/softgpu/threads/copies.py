@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.faults import NotSupported
-from tests.softgpu.groups import Group
-from tests.softgpu.memory import ALLOCATED, Access
+from tests.softgpu.threads.groups import Group
+from tests.softgpu.threads.memory import ALLOCATED, Access
 
 
 @dataclass

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.integers import choose
-from tests.softgpu.kinds import F32, F64, I32, U16, U32
 from tests.softgpu.native import address_of, library
+from tests.softgpu.ptx.kinds import F32, F64, I32, U16, U32
+from tests.softgpu.threads.integers import choose
 
 OPERATIONS = ("fma", "add", "sub", "mul", "div", "sqrt")
 ROUNDINGS = ("rn", "rz", "rm", "rp")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.kinds import BOOL, I8, I32, I64, U8, U32, U64
+from tests.softgpu.ptx.kinds import BOOL, I8, I32, I64, U8, U32, U64
 
 
 def choose(p: Any, a: Any, b: Any) -> Any:

@@ -1,7 +1,7 @@
 """Matrices that a warp holds in its registers: `ldmatrix` and `mma.sync`.
 
-Each register of each lane holds one float32 or two 16-bit numbers at places of a matrix that the
-PTX manual gives by formulas. Products are summed in float32 by NumPy; tensor cores round
+Each register of each lane holds one float32 or two 16-bit numbers at places of a matrix that
+the PTX manual gives by formulas. Products are summed in float32 by NumPy; tensor cores round
 otherwise in the last bits.
 """
 
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.faults import LAUNCH_FAILED
-from tests.softgpu.floats import widen
-from tests.softgpu.groups import Group
-from tests.softgpu.kinds import F32, U16, U32
-from tests.softgpu.memory import Access
+from tests.softgpu.ptx.kinds import F32, U16, U32
+from tests.softgpu.threads.floats import widen
+from tests.softgpu.threads.groups import Group
+from tests.softgpu.threads.memory import Access
 
 # Rows of A, columns of B, and what they share, by shape and type of the operands.
+Places = tuple[np.ndarray, np.ndarray]
+
 SHAPES: dict[tuple[str, str], tuple[int, int, int]] = {
     ("m16n8k8", "f16"): (16, 8, 8), ("m16n8k16", "f16"): (16, 8, 16),
     ("m16n8k8", "bf16"): (16, 8, 8), ("m16n8k16", "bf16"): (16, 8, 16),
@@ -51,7 +53,7 @@ def load(
 
 
 @cache
-def _places(shape: tuple[int, int, int], operand: str, per: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(shape: tuple[int, int, int], operand: str, per: int) -> Places:
     """Row and column of element e of register r of a lane: arrays (lane, r * per + e).
 
     `per` is the number of elements in a register. Rows of A and of the result go by lane // 4,
@@ -74,7 +76,7 @@ def _places(shape: tuple[int, int, int], operand: str, per: int) -> tuple[np.nda
 
 
 def _matrix(
-    registers: tuple[Any, ...], G: Group, kind: str, places: tuple[np.ndarray, np.ndarray],
+    registers: tuple[Any, ...], G: Group, kind: str, places: Places,
     size: tuple[int, int],
 ) -> np.ndarray:  # fmt: skip
     """The matrix of each warp, as float32."""

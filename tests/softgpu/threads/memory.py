@@ -22,9 +22,9 @@ from tests.softgpu.faults import (
     MISALIGNED_ADDRESS,
     Fault,
 )  # fmt: skip
-from tests.softgpu.groups import Group
-from tests.softgpu.kinds import BYTES, I64, NUMPY
 from tests.softgpu.native import Space, address_of, library
+from tests.softgpu.ptx.kinds import BYTES, I64, NUMPY
+from tests.softgpu.threads.groups import Group
 
 UNALLOCATED, ALLOCATED, WRITTEN, FREED = range(4)
 OUTSIDE, MISALIGNED, STATE, FOREIGN, RACE = range(1, 6)
@@ -34,16 +34,15 @@ OUTSIDE, MISALIGNED, STATE, FOREIGN, RACE = range(1, 6)
 WINDOW_BITS = 56
 WINDOWS = {"global": 0, "shared": 1, "local": 2}
 
-LOADED = "*"  # the origin of addresses that were loaded from memory
-
+# Numbers of `enum operation` and `enum type` in driver/access.c.
 ATOMICS = {
     name: number for number, name in enumerate(
-        ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
+        "add min max and or xor exch cas inc dec".split()
     )
 }  # fmt: skip
 HALVES = {"add.f16": np.dtype(np.float16), "add.bf16": np.dtype(ml_dtypes.bfloat16)}
 ATOMIC_KINDS = {
-    name: number for number, name in enumerate(("I32", "U32", "I64", "U64", "F32", "F64", "U16"))
+    kind: number for number, kind in enumerate("I32 U32 I64 U64 F32 F64 U16".split())
 }
 
 
@@ -136,7 +135,7 @@ class Access:
     space: str  # global, shared, local, or generic
     kind: str  # of an element
     count: int = 1
-    origins: frozenset[str] = frozenset()  # parameters of the kernel, and LOADED
+    origins: frozenset[str] = frozenset()  # of its address, as ptx/origins.py finds them
 
     def __post_init__(self) -> None:
         self.width = BYTES[self.kind]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.barriers import Barriers
-from tests.softgpu.copies import Copies
 from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
-from tests.softgpu.groups import Group, merged
-from tests.softgpu.kinds import I32, I64, U32
-from tests.softgpu.memory import Access, Memory
 from tests.softgpu.native import Lanes
+from tests.softgpu.ptx.kinds import I32, I64, U32
+from tests.softgpu.threads.barriers import Barriers
+from tests.softgpu.threads.copies import Copies
+from tests.softgpu.threads.groups import Group, merged
+from tests.softgpu.threads.memory import Access, Memory
 
 TURNS_UNTIL_FAIR, TURNS_OF_FAIRNESS = 4096, 64
 LEAST_LANES = 64  # an instruction of fewer threads takes as long as one of these
@@ -87,7 +87,8 @@ class Part:
         shared = Memory("shared", kernel.shared_bytes + launch.dynamic, count, owner)
         if launch.races and kernel.shared_unit >= 0:
             shared.watch(self.barriers.epochs, self.padded, kernel.shared_unit)
-        local = Memory("local", kernel.local_bytes, len(slots) if kernel.local_bytes else 1, slots)
+        owners = len(slots) if kernel.local_bytes else 1
+        local = Memory("local", kernel.local_bytes, owners, slots)
         return {"global": launch.memory, "shared": shared, "local": local}
 
     # ---- what translated code and its helpers ask ----
@@ -168,7 +169,8 @@ class Part:
         """Run all threads to their end. Raises Fault."""
         kernel = self.kernel
         entry = tuple(
-            self.special(name) if name in kernel.special else zero for name, zero in kernel.entry
+            self.special(name) if name in kernel.special else zero
+            for name, zero in kernel.entry
         )
         ready: dict[int, list[Group]] = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.faults import LAUNCH_FAILED, Fault
-from tests.softgpu.groups import Group
-from tests.softgpu.integers import choose
-from tests.softgpu.kinds import BOOL, I32, I64, U32, U64
+from tests.softgpu.ptx.kinds import BOOL, I32, I64, U32, U64
+from tests.softgpu.threads.groups import Group
+from tests.softgpu.threads.integers import choose
 
 FULL = 0xFFFFFFFF
 _LANES = np.arange(32)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.softgpu.kinds import OPERANDS, signed
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import Translator, translates
-from tests.softgpu.translate_floats import arithmetic, extremum, fused, is_float
-from tests.softgpu.translate_integers import add_or_subtract, multiply
+from tests.softgpu.ptx.kinds import OPERANDS, signed
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.translate.floats import arithmetic, extremum, fused, is_float
+from tests.softgpu.translate.integers import add_or_subtract, multiply
+from tests.softgpu.translate.translator import Translator, translates
 
 
 @translates("add", "sub")

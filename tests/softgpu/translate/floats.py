@@ -1,11 +1,11 @@
-"""Floating-point arithmetic: float32 and float64, and float16 and bfloat16 alone or in pairs."""
+"""Arithmetic of float32 and float64, and of float16 and bfloat16 alone or in pairs."""
 
 from __future__ import annotations
 
-from tests.softgpu.floats import OPERATIONS, ROUNDINGS
-from tests.softgpu.kinds import OPERANDS
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import Translator, translates
+from tests.softgpu.ptx.kinds import OPERANDS
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.floats import OPERATIONS, ROUNDINGS
+from tests.softgpu.translate.translator import Translator, translates
 
 INFIX = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}"}
 ORDERED = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from tests.softgpu.faults import NotSupported
-from tests.softgpu.kinds import BYTES, NUMPY, OPERANDS, held, signed, unsigned
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import CARRY, Translator, translates
-from tests.softgpu.translate_floats import float_compare, float_unary, packed
+from tests.softgpu.ptx.kinds import BYTES, NUMPY, OPERANDS, held, signed, unsigned
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.translate.floats import float_compare, float_unary, packed
+from tests.softgpu.translate.translator import CARRY, Translator, translates
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
 WIDER = {"I16": "I32", "U16": "U32", "I32": "I64", "U32": "U64"}

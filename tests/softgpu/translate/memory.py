@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from tests.softgpu.faults import InvalidPtx, NotSupported
-from tests.softgpu.kinds import BYTES, OPERANDS, held, unsigned
-from tests.softgpu.memory import ATOMIC_KINDS
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import Translator, translates
-from tests.softgpu.translate_moves import elements
+from tests.softgpu.ptx.kinds import BYTES, OPERANDS, held, unsigned
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.memory import ATOMIC_KINDS
+from tests.softgpu.translate.moves import elements
+from tests.softgpu.translate.translator import Translator, translates
 
 _PARAMETER = re.compile(r"\[\s*([\w$@]+)\s*(?:\+\s*(\d+))?\s*\]$")
 

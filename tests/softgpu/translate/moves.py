@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tests.softgpu.faults import NotSupported
-from tests.softgpu.floats import ROUNDINGS
-from tests.softgpu.kinds import BYTES, OPERANDS, held, is_float, signed, unsigned
-from tests.softgpu.memory import WINDOW_BITS, WINDOWS
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import Translator, translates
+from tests.softgpu.ptx.kinds import BYTES, OPERANDS, held, is_float, signed, unsigned
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.floats import ROUNDINGS
+from tests.softgpu.threads.memory import WINDOW_BITS, WINDOWS
+from tests.softgpu.translate.translator import Translator, translates
 
 INTEGRAL = ("rni", "rzi", "rmi", "rpi")
 
@@ -52,9 +52,8 @@ def _pack(t: Translator, i: Instruction, target: str, sources: list[str]) -> Non
 @translates("cvta")
 def _generic(t: Translator, i: Instruction) -> None:
     """To a generic address, or back: other than global ones lie in windows of their own."""
-    window = WINDOWS.get(i.one_of("global", "shared", "local", "const", "param", "shared__cta"), 0)
-    if i.has("shared__cta"):
-        window = WINDOWS["shared"]
+    space = i.one_of("shared", "local", "shared__cta").removesuffix("__cta")
+    window = WINDOWS.get(space, 0)
     kind = OPERANDS[i.type]
     if i.has("param") or BYTES[kind] != 8:
         raise NotSupported(i.name)
@@ -112,9 +111,10 @@ def _number(i: Instruction, text: str, kind: str, to: str, mode: str) -> str:
     if not is_float(to):
         if saturated:
             return f"conversions.integer_to_integer({text}, {to!r})"
-        if BYTES[kind] >= BYTES[to]:  # cut off
-            narrow = f"({text}).astype({signed(to)})" if BYTES[kind] > BYTES[to] else f"({text})"
-            return f"{narrow}.view({to})"
+        if BYTES[kind] > BYTES[to]:  # cut off
+            return f"({text}).astype({signed(to)}).view({to})"
+        if BYTES[kind] == BYTES[to]:
+            return f"({text}).view({to})"
         return f"({text}).astype({to})"
     if kind == to:
         text = f"conversions.to_integral({text}, {mode!r})" if mode in INTEGRAL else text

@@ -5,8 +5,8 @@ registers that are alive at its block's head, and returns those that are alive a
 each block that may follow. What depends on the instruction alone is decided here: the text of
 a function holds what is left to do for each group.
 
-The families of instructions are in the files translate_*.py. They fill a table: the function for
-an opcode is given the translator and an instruction, and writes lines.
+The families of instructions are in the files beside this one. They fill a table: the function
+for an opcode is given the translator and an instruction, and writes lines.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu import conversions, floats, integers, matrices, warps
 from tests.softgpu.faults import InvalidPtx, NotSupported
-from tests.softgpu.flow import Block, Program, live_registers
-from tests.softgpu.forms import IDLE, check_form
-from tests.softgpu.kinds import BYTES, I64, NUMPY, OPERANDS, held, signed, unsigned
-from tests.softgpu.memory import LOADED, Access
-from tests.softgpu.origins import origins_of
-from tests.softgpu.ptx import Instruction
+from tests.softgpu.ptx.flow import Block, Program, live_registers
+from tests.softgpu.ptx.forms import IDLE, check_form
+from tests.softgpu.ptx.kinds import BYTES, I64, NUMPY, OPERANDS, held, signed, unsigned
+from tests.softgpu.ptx.origins import origins_of
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads import conversions, floats, integers, matrices, warps
+from tests.softgpu.threads.memory import Access
 
 Handler = Callable[["Translator", Instruction], None]
 HANDLERS: dict[str, Handler] = {}
@@ -293,7 +293,8 @@ class Translator:
             self.line(f"reduced = {self.read(predicate, 'BOOL')}")
             reduced = "reduced"
             operands = operands[1:]
-            self.write(target, self.constant(NUMPY[self.kind_of(target)](0)), self.kind_of(target))
+            kind = self.kind_of(target)
+            self.write(target, self.constant(NUMPY[kind](0)), kind)  # until the barrier opens
         number, count = (
             self.read(operands[k], "I32") if k < len(operands) else "None" for k in (0, 1)
         )
@@ -337,4 +338,3 @@ def _as(value: Any, kind: str) -> Any:
     return NUMPY[kind](value)
 
 
-__all__ = ["HANDLERS", "LOADED", "Translation", "Translator", "translates"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tests.softgpu.faults import NotSupported
-from tests.softgpu.kinds import OPERANDS, held
-from tests.softgpu.matrices import SHAPES
-from tests.softgpu.ptx import Instruction
-from tests.softgpu.translate import Translator, translates
-from tests.softgpu.translate_memory import space_of
-from tests.softgpu.translate_moves import elements
+from tests.softgpu.ptx.kinds import OPERANDS, held
+from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.matrices import SHAPES
+from tests.softgpu.translate.memory import space_of
+from tests.softgpu.translate.moves import elements
+from tests.softgpu.translate.translator import Translator, translates
 
 FULL = "0xffffffff"
 

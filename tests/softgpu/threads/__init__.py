@@ -1,0 +1,1 @@
+"""What translated code runs on: groups of threads, their memory, and what they do together."""
