@@ -127,7 +127,8 @@ def _build(compiler: str, headers: Path, target: Path) -> None:
 
 def _run(commands: list[list[str]]) -> None:
     """Run commands, a few at a time; raises RuntimeError with what a compiler said."""
-    waiting, running = list(reversed(commands)), []
+    waiting = list(reversed(commands))
+    running: list[subprocess.Popen[str]] = []
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
             running.append(subprocess.Popen(waiting.pop(), stderr=subprocess.PIPE, text=True))

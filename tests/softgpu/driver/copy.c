@@ -105,7 +105,7 @@ static bool is_pageable(uint64_t address) {
 }
 
 /* A call that does not wait, where it need not. */
-static CUresult copy_async(struct stream *stream, struct work *work) {
+CUresult copy_async(struct stream *stream, struct work *work, enum reading reading) {
   if (work->kind == NOTHING) return enqueue(stream, work);
   uint64_t to = work->copy.to.address, from = work->copy.from.address;
   if (stream->capture && (is_pageable(to) || is_pageable(from)) && refuse_in_capture()) {
@@ -113,7 +113,8 @@ static CUresult copy_async(struct stream *stream, struct work *work) {
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
   bool host_alone = !on_device(to) && !on_device(from);
-  if (!stream->capture && is_pageable(from) && !host_alone) stage(work);
+  bool now = reading == HOST_NOW || (reading == PAGEABLE_NOW && is_pageable(from));
+  if (now && !stream->capture && !host_alone && !on_device(from)) stage(work);
   TRY(enqueue(stream, work));
   return host_alone && !stream->capture ? synchronise(stream) : CUDA_SUCCESS;
 }
@@ -134,16 +135,14 @@ static CUresult copy_now(struct context *context, struct work *work) {
 }
 
 /* ---- flat copies ---- */
-enum { TO_HOST = 1, FROM_HOST = 2, ANY = 4 };
-
-static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how,
-                          struct context *context, struct work **work) {
+CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how, struct context *context,
+                   struct work **work) {
   if (!size) {
     *work = new_work(NOTHING, context, 0);
     return CUDA_SUCCESS;
   }
-  bool wrong = !(how & (ANY | TO_HOST)) && !in_window(to);
-  wrong |= !(how & (ANY | FROM_HOST)) && !in_window(from);
+  bool wrong = !(how & (ANYWHERE | TO_HOST)) && !in_window(to);
+  wrong |= !(how & (ANYWHERE | FROM_HOST)) && !in_window(from);
   if (wrong) {
     report("a copy of %llu bytes is given an address that is not the device's",
            (unsigned long long)size);
@@ -168,10 +167,10 @@ static CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how,
   struct work *work;                                                                   \
   TRY(find_stream(handle, context, &stream));                                          \
   TRY(make_flat((uint64_t)(to), (uint64_t)(from), size, how, stream->context, &work)); \
-  return copy_async(stream, work)
+  return copy_async(stream, work, PAGEABLE_NOW)
 
 CUresult CUDAAPI cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t size) {
-  FLAT_NOW(to, from, size, ANY);
+  FLAT_NOW(to, from, size, ANYWHERE);
 }
 CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) {
   FLAT_NOW(to, from, size, FROM_HOST);
@@ -184,7 +183,7 @@ CUresult CUDAAPI cuMemcpyDtoD(CUdeviceptr to, CUdeviceptr from, size_t size) {
 }
 CUresult CUDAAPI cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size,
                                CUstream stream_handle) {
-  FLAT_ASYNC(to, from, size, ANY, stream_handle);
+  FLAT_ASYNC(to, from, size, ANYWHERE, stream_handle);
 }
 CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size,
                                    CUstream stream_handle) {
@@ -228,7 +227,7 @@ CUresult CUDAAPI cuMemcpy3DAsync(const CUDA_MEMCPY3D *params, CUstream handle) {
   if (!params) return CUDA_ERROR_INVALID_VALUE;
   TRY(find_stream(handle, context, &stream));
   TRY(make_copy(params, stream->context, &work));
-  return copy_async(stream, work);
+  return copy_async(stream, work, PAGEABLE_NOW);
 }
 
 static CUDA_MEMCPY3D slice_of(const CUDA_MEMCPY2D *flat) {

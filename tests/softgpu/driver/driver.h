@@ -52,7 +52,7 @@ void release_lock(void);
 void wait_for_progress(void); /* gives the lock and Python's back meanwhile */
 void tell_progress(void);
 bool python_lives(void); /* or there is none: then nobody's callback needs it */
-bool python_run(const char *text); /* without the lock; false: there is no Python, or an error */
+bool python_run(const char *text); /* without the lock; false: no Python, or an error */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 CUresult not_implemented(const char *name); /* what generated functions return */
@@ -110,11 +110,11 @@ void free_all_of(struct context *context);
 uint64_t used_memory(int device);
 bool within_block(uint64_t start, uint64_t size); /* the range is part of one the host has */
 
-/* Narrow a range of addresses to its first part that no block has. */
-void clip_to_unused(uint64_t *low, uint64_t *high);
+/* Narrow a range of addresses to what no block has around an address inside. */
+void clip_to_unused(uint64_t inside, uint64_t *low, uint64_t *high);
 
 /* ---- what was freed (freed.c) ---- */
-void note_freed(uint64_t start, uint64_t size); /* it becomes FREED */
+void note_freed(uint64_t start, uint64_t size);                /* it becomes FREED */
 int describe_freed(uint64_t address, char *text, size_t room); /* 0: it is none of these */
 
 /* ---- pools (pool.c) ---- */
@@ -151,8 +151,10 @@ struct context *primary_context(int device);
 CUresult check_device(CUdevice device);
 int device_attribute(CUdevice_attribute attribute, int device); /* (device.c) */
 
-/* ---- work (work.c): what a device does; queues and graphs share it and never change it ---- */
-enum work_kind { LAUNCH, COPY, SET, HOST_CALL, ALLOCATE, FREE, RECORD, WAIT, PROGRAM, NOTHING };
+/* ---- work (work.c): what a device does; shared by queues and graphs, never changed ---- */
+enum work_kind {
+  LAUNCH, COPY, SET, HOST_CALL, ALLOCATE, FREE, RECORD, WAIT, PROGRAM, NOTHING,
+};
 struct side { /* one side of a copy: rows of `pitch` bytes, slices of `rows` rows */
   uint64_t address;
   size_t pitch, rows;
@@ -275,7 +277,7 @@ struct global {
 struct module {
   unsigned long long id;
   char *text;
-  struct context *context; /* NULL: a library */
+  struct context *context;                                  /* NULL: a library */
   enum { NOT_LOADED, LOADING, LOADED } state[MOST_DEVICES]; /* on each device */
   bool unloaded;
   struct kernel *kernels;
@@ -302,6 +304,11 @@ CUresult make_launch(struct kernel *kernel, struct context *context, const struc
 int registers_fit(const struct kernel *kernel, int device, int threads, size_t shared);
 
 /* ---- copies (copy.c), memsets (memset.c) ---- */
+enum reading { PAGEABLE_NOW, HOST_NOW, LATE };     /* when a copy reads memory of the host */
+enum { TO_HOST = 1, FROM_HOST = 2, ANYWHERE = 4 }; /* where the caller says that memory lies */
+CUresult make_flat(uint64_t to, uint64_t from, size_t size, int how, struct context *context,
+                   struct work **work);
+CUresult copy_async(struct stream *stream, struct work *work, enum reading reading);
 CUresult make_copy(const CUDA_MEMCPY3D *params, struct context *context, struct work **work);
 CUresult make_set(const CUDA_MEMSET_NODE_PARAMS *params, struct context *context,
                   struct work **work);

@@ -22,7 +22,7 @@ static void give_oldest_back(void) {
   uint64_t low = old.start & ~(uint64_t)(PAGE - 1);
   uint64_t high = (old.start + old.size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
   bytes -= old.size;
-  clip_to_unused(&low, &high);
+  clip_to_unused(old.start, &low, &high);
   drop_pages(low, high);
 }
 

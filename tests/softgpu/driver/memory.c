@@ -144,11 +144,10 @@ void host_free(struct block *block, const void *stream) {
   if (options.recycle && block->origin != OF_GRAPH) add_spare(block, stream);
 }
 
-void clip_to_unused(uint64_t *low, uint64_t *high) {
-  size_t next = blocks_before(*low);
+void clip_to_unused(uint64_t inside, uint64_t *low, uint64_t *high) {
+  size_t next = blocks_before(inside);
   struct block *before = next ? blocks[next - 1] : NULL;
   if (before && before->start + before->room > *low) *low = before->start + before->room;
-  next = blocks_before(*low);
   if (next < count && blocks[next]->start < *high) *high = blocks[next]->start;
 }
 
