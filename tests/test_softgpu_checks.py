@@ -278,7 +278,7 @@ def test_missing_wait_of_an_asynchronous_copy():
 
 # ---- launches ----
 def test_kernel_that_never_ends(monkeypatch):
-    monkeypatch.setenv("SOFTGPU_LIMIT", "100000")
+    monkeypatch.setenv("SOFTGPU_LIMIT", "1000000")
     body = "mov.u32 %r1, 0; L: add.u32 %r1, %r1, 1; setp.ne.u32 %p1, %r1, {}; @%p1 bra L;"
     caught(body.format(0), LAUNCH_TIMEOUT, "still runs after", "line 13")
     clean(body.format(50))
@@ -334,8 +334,8 @@ def test_counts_of_a_launch():
     assert (loads.requested, loads.sectors, loads.widths) == (2048, 64, {4: 512})
     assert (loads.distinct, loads.by_block) == (256, 2048)
     assert (stores.distinct, stores.by_block, stores.efficiency) == (2048, 2048, 1.0)
-    assert found.by_parameter["in_"]["loads"] == loads
-    assert found.by_parameter["out_"]["stores"] == stores
+    assert found.by_parameter["in_"]["load"] == loads
+    assert found.by_parameter["out_"]["store"] == stores
 
 
 def test_counts_of_accesses_that_do_not_coalesce():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,13 @@ from tests.softgpu.ptx.kinds import I64
 from tests.softgpu.threads.groups import Group
 from tests.softgpu.threads.memory import Access
 
+if TYPE_CHECKING:
+    from tests.softgpu.kernels import Kernel
+    from tests.softgpu.threads.part import Launch, Part
+
 SECTOR = 32  # bytes that memory moves at least
 ADDRESS_BITS = 47
+KINDS = ("load", "store", "atomic")
 BANKS, BANK_BYTES = 32, 4
 
 
@@ -52,8 +57,8 @@ class Counts:
 
     Where a sample of its blocks ran (`sampled` < `blocks`), numbers are scaled to all of them,
     and `distinct` is an upper bound: it is right only if no two blocks touch the same bytes.
-    `by_parameter` is by the parameters that addresses come from, `a or b` where the code leaves
-    it open, `*` for addresses that were loaded from memory.
+    `by_parameter` is by the parameters that addresses come from (`a or b` where the code leaves
+    it open, `*` for addresses that were loaded from memory), and then by one of KINDS.
     """
 
     kernel: str
@@ -92,7 +97,7 @@ class _Tally:
 class LaunchCounter:
     """Counts while a launch runs."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.warp_instructions = 0
         self.tallies: dict[tuple[str, str], _Tally] = defaultdict(_Tally)
@@ -104,7 +109,7 @@ class LaunchCounter:
         """A group runs a block of so many instructions."""
         self.warp_instructions += size * G.warp_count
 
-    def access(self, access: Access, S: Any, G: Group, address: Any) -> None:
+    def access(self, access: Access, S: Part, G: Group, address: Any) -> None:
         """The threads of a group touch memory."""
         if access.space == "shared":
             self._shared(access, G, address)
@@ -112,7 +117,7 @@ class LaunchCounter:
             name = " or ".join(sorted(access.origins)) or "unknown"
             self._global(self.tallies[access.what, name], access, S, G, address)
 
-    def _global(self, tally: _Tally, access: Access, S: Any, G: Group, address: Any) -> None:
+    def _global(self, tally: _Tally, access: Access, S: Part, G: Group, address: Any) -> None:
         at = G.each(address)
         tally.accesses += G.warp_count
         tally.requested += access.nbytes * G.n
@@ -153,7 +158,7 @@ class LaunchCounter:
         )  # fmt: skip
 
 
-def counts_of(launch: Any, sampled: int) -> Counts:
+def counts_of(launch: Launch, sampled: int) -> Counts:
     """The counts of a launch of which so many blocks ran."""
     scale = launch.blocks / sampled
     counter, opcodes = launch.counter, launch.kernel.opcodes(launch.ran)
@@ -164,9 +169,8 @@ def counts_of(launch: Any, sampled: int) -> Counts:
     if counter is None:
         return plain
     names = sorted({name for _, name in counter.tallies})
-    kinds = {"load": "loads", "store": "stores", "atomic": "atomics"}
     by_parameter = {
-        name: {many: counter.traffic(what, [name], scale) for what, many in kinds.items()
+        name: {what: counter.traffic(what, [name], scale) for what in KINDS
                if (what, name) in counter.tallies}
         for name in names
     }  # fmt: skip
@@ -175,7 +179,9 @@ def counts_of(launch: Any, sampled: int) -> Counts:
         warp_instructions=_scaled(counter.warp_instructions, scale),
         shared_accesses=_scaled(counter.shared_accesses, scale),
         shared_wavefronts=_scaled(counter.shared_wavefronts, scale),
-        **{many: counter.traffic(what, names, scale) for what, many in kinds.items()},
+        loads=counter.traffic("load", names, scale),
+        stores=counter.traffic("store", names, scale),
+        atomics=counter.traffic("atomic", names, scale),
     )  # fmt: skip
 
 

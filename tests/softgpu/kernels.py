@@ -27,7 +27,7 @@ from tests.softgpu.threads.part import (
     go_wait,
 )  # fmt: skip
 from tests.softgpu.translate import common, floats, integers, memory, moves, warps
-from tests.softgpu.translate.translator import SPECIAL, Translator
+from tests.softgpu.translate.translator import Translator
 
 # Importing the families of instructions has filled the translator's table.
 FAMILIES = (common, floats, integers, memory, moves, warps)
@@ -52,9 +52,8 @@ class Kernel:
         self.translation = translation
         self.arguments = translation.arguments
         self.functions = translation.functions()
-        self.special = SPECIAL
         self.entry = tuple((r, NUMPY[kind](0)) for r, kind in translation.entry)
-        self.steps = [(b.size, _going(b)) for b in self.program.blocks]
+        self.steps = [(len(b.instructions), _going(b)) for b in self.program.blocks]
         self.shared_unit = self._shared_unit()
         bound = procedure.bounds.get("maxntid") or procedure.bounds.get("reqntid")
         self.most_threads = math.prod(bound) if bound else MOST_THREADS
@@ -67,22 +66,20 @@ class Kernel:
 
     def first_instruction(self, n: int) -> Instruction:
         """The first instruction of a block, or of one that follows it."""
-        for block in self.program.blocks[n:] + self.program.blocks:
-            if block.body or block.last:
-                return block.body[0] if block.body else block.last
-        return Instruction("exit", (), (), 0)
+        following = self.program.blocks[n:] + self.program.blocks
+        return next(i for block in following for i in block.instructions)
 
     def reduced_place(self, n: int) -> int | None:
         """Where among the registers of the block after block n the result of `bar.red` is."""
         live = self.translation.live[n + 1]
-        target = self.program.blocks[n].last.operands[0]
+        target = self.program.blocks[n].ending.operands[0]
         return live.index(target) if target in live else None
 
     def opcodes(self, ran: Sequence[int]) -> Counter[str]:
         """Thread instructions by opcode, of threads that ran each block."""
         found: Counter[str] = Counter()
         for block, threads in zip(self.program.blocks, ran, strict=True):
-            for i in (*block.body, *([block.last] if block.last else [])):
+            for i in block.instructions:
                 found[i.name] += threads
         return +found
 

@@ -19,7 +19,7 @@ from tests.softgpu.threads.part import Launch
 
 Ranges = Sequence[tuple[int, int]]
 
-DEFAULT_LIMIT = 50_000_000_000  # thread instructions of a launch
+DEFAULT_LIMIT = 50_000_000_000  # thread instructions of a launch; SOFTGPU_LIMIT sets another
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,15 @@ class Block:
     last: Instruction | None = None  # the instruction that ends it
 
     @property
-    def size(self) -> int:
-        return len(self.body) + (self.last is not None)
+    def instructions(self) -> tuple[Instruction, ...]:
+        """All of them, the last one among them if it is no plain one."""
+        return (*self.body, *([] if self.last is None else [self.last]))
+
+    @property
+    def ending(self) -> Instruction:
+        """The instruction by which the block parts threads or lets them wait or end."""
+        assert self.last is not None
+        return self.last
 
     def successors(self, count: int) -> list[int]:
         """The blocks that may run next; `count` is the number of all blocks."""

@@ -7,7 +7,7 @@ which everybody is there open. Those at which somebody is missing then never wil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT
 from tests.softgpu.ptx.kinds import BOOL, I32, U32
 from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.groups import Group
+
+if TYPE_CHECKING:
+    from tests.softgpu.threads.part import Part
 
 BARRIERS = 16  # of a block, by number
 
@@ -53,11 +56,11 @@ class Barriers:
         else:
             self.parked.append(Parked(block, i, group, *brought))
 
-    def arrive(self, S: Any, G: Group, number: Any, count: Any) -> None:
+    def arrive(self, S: Part, G: Group, number: Any, count: Any) -> None:
         """`bar.arrive`: count without waiting."""
         np.add.at(self.arrived, (S.block_of(G), G.each(number)), 1)
 
-    def release(self, S: Any) -> list[Opened]:
+    def release(self, S: Part) -> list[Opened]:
         """What runs on.
 
         Raises Fault where nothing can: somebody waits for threads that never come.
@@ -72,7 +75,7 @@ class Barriers:
             raise self._stuck(S)
         return opened
 
-    def _simple(self, S: Any, only: Parked) -> bool:
+    def _simple(self, S: Part, only: Parked) -> bool:
         """Whether every thread that runs waits here, for all of its block."""
         return (
             not only.of_warp and only.count is None and only.reduced is None
@@ -80,7 +83,7 @@ class Barriers:
         )  # fmt: skip
 
     # ---- of warps ----
-    def _open_warps(self, S: Any) -> list[Opened]:
+    def _open_warps(self, S: Part) -> list[Opened]:
         waiting = [p for p in self.parked if p.of_warp]
         here = np.zeros(S.warp_count, U32)
         for p in waiting:
@@ -110,7 +113,7 @@ class Barriers:
         return [(p.block, p.group, reduced)]
 
     # ---- of blocks ----
-    def _open_blocks(self, S: Any) -> list[Opened]:
+    def _open_blocks(self, S: Part) -> list[Opened]:
         waiting = [p for p in self.parked if not p.of_warp]
         if not waiting:
             return []
@@ -133,7 +136,7 @@ class Barriers:
             complete.append(there.take(key) == wanted)
         return self._open_complete(S, waiting, keys, complete)
 
-    def _check_parted(self, S: Any, waiting: list[Parked], keys: list[Any]) -> None:
+    def _check_parted(self, S: Part, waiting: list[Parked], keys: list[Any]) -> None:
         """All threads of a block must wait at one instruction, if the barrier is for all."""
         first: dict[int, Instruction] = {}
         for p, key in zip(waiting, keys, strict=True):
@@ -149,7 +152,7 @@ class Barriers:
                     )  # fmt: skip
 
     def _open_complete(
-        self, S: Any, waiting: list[Parked], keys: list[Any], complete: list[Any]
+        self, S: Part, waiting: list[Parked], keys: list[Any], complete: list[Any]
     ) -> list[Opened]:
         both = list(zip(waiting, keys, strict=True))
         sums = [self._reduced(p, waiting, keys, key) for p, key in both]
@@ -176,7 +179,7 @@ class Barriers:
             return yes.take(key) == everybody.take(key)
         return yes.take(key) > 0
 
-    def _stuck(self, S: Any) -> Exception:
+    def _stuck(self, S: Part) -> Exception:
         p = self.parked[0]
         everybody = np.ones(p.group.n, BOOL)
         wanted = "the threads of its mask" if p.of_warp else (

@@ -7,13 +7,16 @@ and until then what they will write counts as never written: a missing wait is f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.softgpu.faults import NotSupported
 from tests.softgpu.threads.groups import Group
 from tests.softgpu.threads.memory import ALLOCATED, Access
+
+if TYPE_CHECKING:
+    from tests.softgpu.threads.part import Part
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Copies:
         self.pending: list[_Copy] = []
 
     def add(
-        self, S: Any, G: Group, target: Access, target_at: Any, source: Access, source_at: Any,
+        self, S: Part, G: Group, target: Access, target_at: Any, source: Access, source_at: Any,
         size: Any,
     ) -> None:  # fmt: skip
         """Begin a copy. The addresses are checked now."""
@@ -59,7 +62,7 @@ class Copies:
         """What a thread has begun since the last time becomes a group."""
         self.committed[G.slots] += 1
 
-    def wait(self, S: Any, G: Group, groups: int, everything: bool) -> None:
+    def wait(self, S: Part, G: Group, groups: int, everything: bool) -> None:
         """Do the copies of all groups of these threads but the latest ones."""
         here = np.zeros(len(self.committed), bool)
         here[G.slots] = True
@@ -73,7 +76,7 @@ class Copies:
             if len(rest):
                 self.pending.append(_part(copy, rest))
 
-    def _do(self, S: Any, copy: _Copy, lanes: np.ndarray) -> None:
+    def _do(self, S: Part, copy: _Copy, lanes: np.ndarray) -> None:
         if not len(lanes):
             return
         due = _part(copy, lanes)

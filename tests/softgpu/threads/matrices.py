@@ -8,15 +8,19 @@ otherwise in the last bits.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.softgpu.faults import LAUNCH_FAILED
 from tests.softgpu.ptx.kinds import F32, U16, U32
+from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.floats import widen
 from tests.softgpu.threads.groups import Group
 from tests.softgpu.threads.memory import Access
+
+if TYPE_CHECKING:
+    from tests.softgpu.threads.part import Part
 
 # Rows of A, columns of B, and what they share, by shape and type of the operands.
 Places = tuple[np.ndarray, np.ndarray]
@@ -28,15 +32,16 @@ SHAPES: dict[tuple[str, str], tuple[int, int, int]] = {
 }  # fmt: skip
 
 
-def _whole(S: Any, G: Group, i: Any) -> None:
+def _whole(S: Part, G: Group, i: Instruction) -> None:
     if not G.whole:
         missing = np.ones(G.n, bool)
         raise S.fault(LAUNCH_FAILED, i, G, missing, "not all threads of a warp are there")
 
 
 def load(
-    S: Any, G: Group, i: Any, access: Access, address: Any, count: int, transposed: bool
-) -> np.ndarray:
+    S: Part, G: Group, i: Instruction, access: Access, address: Any, count: int,
+    transposed: bool,
+) -> np.ndarray:  # fmt: skip
     """`ldmatrix`: 8 rows of 16 bytes for each of `count` matrices, a register for each matrix.
 
     The addresses of matrix m's rows are those of lanes 8 m to 8 m + 7.
@@ -93,8 +98,8 @@ def _matrix(
 
 
 def multiply(
-    S: Any, G: Group, i: Any, key: tuple[str, str], a: tuple[Any, ...], b: tuple[Any, ...],
-    c: tuple[Any, ...],
+    S: Part, G: Group, i: Instruction, key: tuple[str, str], a: tuple[Any, ...],
+    b: tuple[Any, ...], c: tuple[Any, ...],
 ) -> np.ndarray:  # fmt: skip
     """`mma.sync`: a row for each register of A @ B + C."""
     _whole(S, G, i)

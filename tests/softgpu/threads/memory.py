@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,9 @@ from tests.softgpu.faults import (
 from tests.softgpu.native import Space, address_of, library
 from tests.softgpu.ptx.kinds import BYTES, I64, NUMPY
 from tests.softgpu.threads.groups import Group
+
+if TYPE_CHECKING:
+    from tests.softgpu.threads.part import Part
 
 UNALLOCATED, ALLOCATED, WRITTEN, FREED = range(4)
 OUTSIDE, MISALIGNED, STATE, FOREIGN, RACE = range(1, 6)
@@ -142,7 +145,7 @@ class Access:
         self.nbytes = self.width * self.count
 
     # ---- what translated code calls: S is the part of the launch that runs, G its group ----
-    def load(self, S: Any, G: Group, address: Any) -> Any:
+    def load(self, S: Part, G: Group, address: Any) -> Any:
         """The value at the address, or a row for each element of a vector."""
         if self.space == "generic":
             return self._load_generic(S, G, address)
@@ -161,7 +164,7 @@ class Access:
             return values[0, 0] if self.count == 1 else values[:, 0]
         return values[0] if self.count == 1 else values
 
-    def store(self, S: Any, G: Group, address: Any, *values: Any) -> None:
+    def store(self, S: Part, G: Group, address: Any, *values: Any) -> None:
         """Write a value, or the elements of a vector."""
         if self.space == "generic":
             for part, lanes, offsets in self._windows(address):
@@ -181,7 +184,7 @@ class Access:
         if S.counter is not None:
             S.counter.access(self, S, G, address)
 
-    def atomic(self, S: Any, G: Group, operation: str, address: Any, *values: Any) -> Any:
+    def atomic(self, S: Part, G: Group, operation: str, address: Any, *values: Any) -> Any:
         """Combine with what is there, thread by thread; returns what each of them found."""
         if self.space == "generic":
             return self._joined(G, address, lambda part, lanes, offsets: part.atomic(
@@ -205,7 +208,7 @@ class Access:
             S.counter.access(self, S, G, address)
         return old
 
-    def places(self, S: Any, G: Group, address: Any, load: bool) -> np.ndarray:
+    def places(self, S: Part, G: Group, address: Any, load: bool) -> np.ndarray:
         """Where the bytes of each thread lie in the windows, after the same checks."""
         n, _ = self._aim(S, G, address, True)
         found = np.empty(n, I64)
@@ -219,7 +222,7 @@ class Access:
         return found
 
     # ---- how ----
-    def _aim(self, S: Any, G: Group, address: Any, each: bool) -> tuple[int, Any]:
+    def _aim(self, S: Part, G: Group, address: Any, each: bool) -> tuple[int, Any]:
         """Say to the C what to touch; returns how many threads do, and their displacements."""
         lanes, lane = S.lanes, S.memories[self.space].lanes(G)
         n = G.n if each or address.ndim or lane is not None else 1
@@ -243,7 +246,7 @@ class Access:
             row[:] = value
         return held
 
-    def _add_halves(self, S: Any, G: Group, half: Any, address: Any, values: Any) -> Any:
+    def _add_halves(self, S: Part, G: Group, half: Any, address: Any, values: Any) -> Any:
         """An addition of a 16-bit float, or of a pair of them, thread by thread."""
         places = self.places(S, G, address, True)
         memory = S.memories[self.space]
@@ -271,7 +274,7 @@ class Access:
             lanes = None if len(met) == 1 else np.flatnonzero(tags == tag)
             yield part, lanes, _taken(offsets, lanes)
 
-    def _load_generic(self, S: Any, G: Group, address: Any) -> Any:
+    def _load_generic(self, S: Part, G: Group, address: Any) -> Any:
         return self._joined(G, address, lambda part, lanes, offsets: part.load(
             S, G if lanes is None else G.part(lanes, ()), offsets
         ))  # fmt: skip
@@ -289,7 +292,7 @@ class Access:
         return whole
 
     # ---- faults ----
-    def fault(self, S: Any, G: Group, address: Any, bad: int) -> Fault:
+    def fault(self, S: Part, G: Group, address: Any, bad: int) -> Fault:
         """Why the access was refused, for how many threads, and where the first one aimed."""
         memory = S.memories[self.space]
         reason = memory.space.reason
@@ -303,7 +306,7 @@ class Access:
         ))  # fmt: skip
 
     def _reason(
-        self, S: Any, G: Group, memory: Memory, reason: int, at: int, bad: int
+        self, S: Part, G: Group, memory: Memory, reason: int, at: int, bad: int
     ) -> tuple[int, str]:
         if reason == OUTSIDE:
             return ILLEGAL_ADDRESS, f"outside of {memory.name} memory"
@@ -323,7 +326,7 @@ class Access:
             return ILLEGAL_ADDRESS, "outside of an allocation"
         return LAUNCH_FAILED, f"of {memory.name} memory that was never written"
 
-    def _refused(self, S: Any, G: Group, address: Any, reason: int) -> int:
+    def _refused(self, S: Part, G: Group, address: Any, reason: int) -> int:
         if reason == RACE:
             return 1  # the others were not looked at
         count = 0

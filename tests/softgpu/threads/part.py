@@ -8,27 +8,33 @@ loop waits for what they will do: then the one at the highest block goes first f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
 from tests.softgpu.native import Lanes
-from tests.softgpu.ptx.kinds import I32, I64, U32
+from tests.softgpu.ptx.kinds import I64, U32
+from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.barriers import Barriers
 from tests.softgpu.threads.copies import Copies
 from tests.softgpu.threads.groups import Group, merged
 from tests.softgpu.threads.memory import Access, Memory
+from tests.softgpu.threads.specials import SPECIAL, special
+
+if TYPE_CHECKING:
+    from tests.softgpu.counters import LaunchCounter
+    from tests.softgpu.kernels import Kernel
 
 TURNS_UNTIL_FAIR, TURNS_OF_FAIRNESS = 4096, 64
-LEAST_LANES = 64  # an instruction of fewer threads takes as long as one of these
+LEAST_LANES = 1024  # an instruction of fewer threads counts as work of so many
 
 
 @dataclass
 class Launch:
     """What is the same for all blocks of a launch."""
 
-    kernel: Any  # Kernel, of kernels.py
+    kernel: Kernel
     grid: tuple[int, int, int]
     threads: tuple[int, int, int]
     dynamic: int  # bytes of shared memory beyond what the kernel declares
@@ -37,7 +43,7 @@ class Launch:
     memory: Memory
     limit: int  # of thread instructions
     declared: dict[str, np.ndarray] | None = None  # what each parameter may touch
-    counter: Any = None
+    counter: LaunchCounter | None = None
     races: bool = True
     work: int = 0
     ran: list[int] = field(default_factory=list)  # threads that ran each block of code
@@ -76,7 +82,7 @@ class Part:
         self.running_threads = len(slots)
         self.barriers = Barriers(count)
         self.copies = Copies(count * self.padded)
-        self.lanes, self.held = Lanes(), None
+        self.lanes, self.held = Lanes(), np.empty(0)
         self.memories = self._memories(count)
         self._ranges: dict[Access, np.ndarray | None] = {}
 
@@ -126,7 +132,8 @@ class Part:
             f"({block % x}, {block // x % y}, {block // (x * y)})"
         )
 
-    def fault(self, code: int, i: Any, G: Group, lanes: np.ndarray, text: str) -> Fault:
+    def fault(self, code: int, i: Instruction, G: Group, lanes: np.ndarray, text: str) -> Fault:
+        """A fault of these threads of a group at an instruction."""
         first = int(np.argmax(lanes))
         return Fault(code, (
             f"{self.name}: line {i.line}: {i}\n  {text}\n"
@@ -135,46 +142,17 @@ class Part:
         ))  # fmt: skip
 
     # ---- running ----
-    def special(self, name: str) -> Any:
-        """The value of a special register for all threads."""
-        stem, _, axis = name.partition(".")
-        t = self.thread_ids.take(self.all.slots)
-        match stem:
-            case "%ntid":
-                return I32(self.launch.threads["xyz".index(axis)])
-            case "%nctaid":
-                return I32(self.launch.grid["xyz".index(axis)])
-            case "%tid":
-                return _axis(t, self.launch.threads, axis)
-            case "%ctaid":
-                if len(self.numbers) == 1:
-                    return _axis(self.numbers, self.launch.grid, axis).reshape(-1)[0]
-                numbers = self.numbers.take(self.block_of(self.all))
-                return _axis(numbers, self.launch.grid, axis)
-            case "%laneid":
-                return (t & 31).astype(I32)
-            case "%warpid":
-                return (t >> 5).astype(I32)
-            case "%nwarpid":
-                return I32(self.padded // 32)
-            case "%dynamic_smem_size":
-                return I32(self.launch.dynamic)
-            case "%total_smem_size":
-                return I32(self.memories["shared"].nbytes)
-        if stem.startswith("%lanemask"):
-            return _lane_mask(t & 31, stem[-2:])
-        return I32(1 if stem == "%nsmid" else 0)
-
     def run(self) -> None:
         """Run all threads to their end. Raises Fault."""
         kernel = self.kernel
         entry = tuple(
-            self.special(name) if name in kernel.special else zero
+            special(self, name) if name in SPECIAL else zero
             for name, zero in kernel.entry
         )
         ready: dict[int, list[Group]] = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps
-        turn, choose, waited = 0, min, {}
+        turn, choose = 0, min
+        waited: dict[int, Group] = {}
         while ready or self.barriers.parked:
             if not ready:
                 self._open(ready)
@@ -224,27 +202,6 @@ class Part:
             np.subtract.at(self.running, G.warps, U32(1) << (G.slots & 31).astype(U32))
 
 
-def _axis(number: Any, sizes: tuple[int, int, int], axis: str) -> Any:
-    """The coordinate of a number that counts x first, then y, then z."""
-    x, y, _ = sizes
-    match axis:
-        case "x":
-            found = number if sizes[1] == sizes[2] == 1 else number % x
-        case "y":
-            found = number // x % y if y > 1 else I64(0)
-        case _:
-            found = number // (x * y) if sizes[2] > 1 else I64(0)
-    return found.astype(I32)
-
-
-def _lane_mask(lane: np.ndarray, which: str) -> np.ndarray:
-    one = I64(1) << lane
-    found = {
-        "eq": one, "lt": one - 1, "le": 2 * one - 1, "gt": -2 * one, "ge": -one,
-    }[which]  # fmt: skip
-    return (found & 0xFFFFFFFF).astype(U32).view(I32)
-
-
 # ---- how each kind of block goes on: given what its function returned ----
 def go_next(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
     ready.setdefault(n + 1, []).append(G.moved(returned))
@@ -255,13 +212,13 @@ def go_exit(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Grou
 
 
 def go_trap(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
-    last = S.kernel.program.blocks[n].last
+    last = S.kernel.program.blocks[n].ending
     raise S.fault(LAUNCH_FAILED, last, G, np.ones(G.n, bool), "trap")
 
 
 def go_wait(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
     brought, registers = returned
-    last = S.kernel.program.blocks[n].last
+    last = S.kernel.program.blocks[n].ending
     G.moved(registers)
     if last.has("warp") and G.whole and not brought.ndim:
         ready.setdefault(n + 1, []).append(G)

@@ -7,20 +7,24 @@ the other cases values are laid out by slots, with what a lane that is not there
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.softgpu.faults import LAUNCH_FAILED, Fault
+from tests.softgpu.faults import LAUNCH_FAILED
 from tests.softgpu.ptx.kinds import BOOL, I32, I64, U32, U64
+from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.groups import Group
 from tests.softgpu.threads.integers import choose
+
+if TYPE_CHECKING:
+    from tests.softgpu.threads.part import Part
 
 FULL = 0xFFFFFFFF
 _LANES = np.arange(32)
 
 
-def _members(S: Any, G: Group, mask: Any, i: Any) -> np.ndarray | None:
+def _members(S: Part, G: Group, mask: Any, i: Instruction) -> np.ndarray | None:
     """The lanes of its mask that each thread meets, as bits; None: all 32, in whole warps.
 
     Raises Fault where a lane of the mask that still runs is not here, or a thread is not in its
@@ -70,7 +74,7 @@ def _sources(mode: str, by: int, clamp: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shuffle(
-    S: Any, G: Group, i: Any, mode: str, value: Any, by: Any, clamp: Any, mask: Any,
+    S: Part, G: Group, i: Instruction, mode: str, value: Any, by: Any, clamp: Any, mask: Any,
     tell: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """The values of other lanes, and if asked to `tell` which lanes got one: `shfl.sync`."""
@@ -110,7 +114,7 @@ def _rows(G: Group, value: Any) -> np.ndarray:
     return G.each(value).reshape(-1, 32)
 
 
-def ballot(S: Any, G: Group, i: Any, p: Any, mask: Any) -> Any:
+def ballot(S: Part, G: Group, i: Instruction, p: Any, mask: Any) -> Any:
     """A bit for each lane of the mask whose predicate holds."""
     members = _members(S, G, mask, i)
     if members is None:
@@ -121,14 +125,14 @@ def ballot(S: Any, G: Group, i: Any, p: Any, mask: Any) -> Any:
     return _bits(S, G, p) & members
 
 
-def _bits(S: Any, G: Group, p: Any) -> np.ndarray:
+def _bits(S: Part, G: Group, p: Any) -> np.ndarray:
     bits = np.zeros(S.warp_count, U32)
     lane = (G.slots & 31).astype(U32)
     np.bitwise_or.at(bits, G.warps, choose(p, U32(1) << lane, U32(0)).astype(U32))
     return bits.take(G.warps)
 
 
-def vote(S: Any, G: Group, i: Any, mode: str, p: Any, mask: Any) -> Any:
+def vote(S: Part, G: Group, i: Instruction, mode: str, p: Any, mask: Any) -> Any:
     """Whether the predicate holds for `any` or `all` lanes, or is the same for all (`uni`)."""
     members = _members(S, G, mask, i)
     if members is None and not p.ndim:
@@ -147,13 +151,13 @@ def vote(S: Any, G: Group, i: Any, mode: str, p: Any, mask: Any) -> Any:
     return (bits == members) | (bits == 0)
 
 
-def active(S: Any, G: Group) -> Any:
+def active(S: Part, G: Group) -> Any:
     """The lanes that run together with each thread: `activemask`."""
     return U32(FULL) if G.whole else _bits(S, G, BOOL(True))
 
 
 def match(
-    S: Any, G: Group, i: Any, mode: str, value: Any, mask: Any
+    S: Part, G: Group, i: Instruction, mode: str, value: Any, mask: Any
 ) -> tuple[Any, Any]:
     """The lanes with the same value (`any`); all lanes, if all have the same, or 0 (`all`)."""
     members = _members(S, G, mask, i)
@@ -176,7 +180,7 @@ _REDUCE = {
 }  # fmt: skip
 
 
-def reduce(S: Any, G: Group, i: Any, operation: str, value: Any, mask: Any) -> Any:
+def reduce(S: Part, G: Group, i: Instruction, operation: str, value: Any, mask: Any) -> Any:
     """One number of the values of all lanes of the mask: `redux.sync`."""
     members = _members(S, G, mask, i)
     combine = _REDUCE[operation]
@@ -191,7 +195,7 @@ def reduce(S: Any, G: Group, i: Any, operation: str, value: Any, mask: Any) -> A
     return found.take(which)
 
 
-def elect(S: Any, G: Group, i: Any, mask: Any) -> tuple[Any, Any]:
+def elect(S: Part, G: Group, i: Instruction, mask: Any) -> tuple[Any, Any]:
     """The lowest lane of the mask, and whether a thread is it: `elect.sync`."""
     members = _members(S, G, mask, i)
     if members is None:
@@ -200,9 +204,6 @@ def elect(S: Any, G: Group, i: Any, mask: Any) -> tuple[Any, Any]:
     return lowest, lowest == (G.slots & 31)
 
 
-def clocks(S: Any) -> Any:
+def clocks(S: Part) -> Any:
     """A count that grows with the work done: `%clock64` and `%globaltimer`."""
     return I64(S.work)
-
-
-__all__ = ["Fault", "active", "ballot", "clocks", "elect", "match", "reduce", "shuffle", "vote"]

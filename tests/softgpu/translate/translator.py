@@ -28,17 +28,11 @@ from tests.softgpu.ptx.origins import origins_of
 from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads import conversions, floats, integers, matrices, warps
 from tests.softgpu.threads.memory import Access
+from tests.softgpu.threads.specials import SPECIAL
 
 Handler = Callable[["Translator", Instruction], None]
 HANDLERS: dict[str, Handler] = {}
 
-# Registers that a launch fills in, and those that are the same for the whole launch.
-SPECIAL = frozenset(
-    "%tid.x %tid.y %tid.z %ctaid.x %ctaid.y %ctaid.z %ntid.x %ntid.y %ntid.z %nctaid.x "
-    "%nctaid.y %nctaid.z %laneid %warpid %nwarpid %smid %nsmid %gridid %lanemask_eq "
-    "%lanemask_lt %lanemask_le %lanemask_gt %lanemask_ge %dynamic_smem_size "
-    "%total_smem_size".split()
-)
 CARRY = "%carry"  # the condition code of `.cc`
 CLOCKS = ("%clock", "%clock64", "%globaltimer")
 
@@ -262,7 +256,7 @@ class Translator:
     def _draft(self, block: Block) -> tuple[list[str], set[str], set[str], str]:
         """Lines of a block, registers that it reads and writes, what it returns first."""
         self.lines, self.reads, self.writes = [], set(), set()
-        for i in (*block.body, *([block.last] if block.last else [])):
+        for i in block.instructions:
             check_form(i)
         for i in block.body:
             if i.opcode in IDLE:
@@ -276,10 +270,10 @@ class Translator:
         returned = ""
         if block.kind == "branch" and block.predicate:
             returned = ("~" if block.negated else "") + self.read(block.predicate, "BOOL")
-        elif block.kind == "switch" and block.last:
-            returned = self.read(block.last.operands[0], "I32")
-        elif block.kind == "barrier" and block.last:
-            returned = self._barrier(block.last)
+        elif block.kind == "switch":
+            returned = self.read(block.ending.operands[0], "I32")
+        elif block.kind == "barrier":
+            returned = self._barrier(block.ending)
         return self.lines, self.reads, self.writes, returned
 
     def _barrier(self, i: Instruction) -> str:
@@ -317,7 +311,7 @@ def _registers_read(program: Program) -> frozenset[str]:
     """Registers that are named more than once: the others need not be computed."""
     words: Counter[str] = Counter()
     for block in program.blocks:
-        for i in (*block.body, *([block.last] if block.last else [])):
+        for i in block.instructions:
             words[i.guard] += 1
             for operand in i.operands:
                 words.update(_REGISTER.findall(operand))
