@@ -59,6 +59,7 @@ def events_carry_a_capture_to_other_streams() -> None:
     run(one, s, 3)
     do(cu.cuEventRecord, join, other)
     refused("CAPTURED_EVENT", cu.cuEventQuery, join)
+    refused("CAPTURED_EVENT", cu.cuEventSynchronize, join)
     do(cu.cuStreamWaitEvent, s, join, 0)
     run(one, s, 4)
     graph = do(cu.cuStreamEndCapture, s)

@@ -8,6 +8,7 @@ from cuda.bindings import driver as cu
 
 from tests.softgpu_driver.harness import (
     LOADED,
+    NOTES,
     PTX,
     case,
     do,
@@ -78,6 +79,25 @@ def a_kernel_touches_the_other_devices_memory() -> None:
     told("device 0 has no access")
     do(cu.cuCtxSetCurrent, one)
     do(cu.cuMemGetInfo)  # a fault is its own context's
+
+
+@case(devices=2)
+def threads_wait_for_the_module_that_one_of_them_loads() -> None:
+    one, context = kernel("loaded"), do(cu.cuDevicePrimaryCtxRetain, 1)
+    LOADED.clear()
+
+    def work() -> None:
+        do(cu.cuCtxSetCurrent, context)
+        s = stream()
+        run(one, s, 0)
+        do(cu.cuStreamSynchronize, s)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert NOTES == [1] * 4
 
 
 @case(devices=2)

@@ -99,11 +99,16 @@ def slow(device: int, number: int) -> None:
     NOTES.append(number)
 
 
+def loaded(device: int, number: int) -> None:
+    NOTES.append(sum(where == device for _, where in LOADED))
+
+
 NOTES: list[int] = []
 KERNELS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
     "add_one": (add_one, (ctypes.c_uint64, ctypes.c_uint32)),
     "move": (move, (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32)),
     "note": (note, (ctypes.c_uint32,)),
+    "loaded": (loaded, (ctypes.c_uint32,)),
     "slow": (slow, (ctypes.c_uint32,)),
     "fail": (note, (ctypes.c_uint32,)),
 }
@@ -119,7 +124,6 @@ _LAUNCH = ctypes.CFUNCTYPE(
 
 @_LOAD
 def load(module: int, text: bytes, device: int) -> int:
-    LOADED.append((module, device))
     for name, (_, types) in KERNELS.items():
         sizes = (ctypes.c_uint32 * len(types))(*map(ctypes.sizeof, types))
         lib().softgpu_parameters(
@@ -129,6 +133,8 @@ def load(module: int, text: bytes, device: int) -> int:
     lib().softgpu_attribute(ctypes.c_uint64(module), b"note", 1, 1024)  # static shared memory
     lib().softgpu_global.restype = ctypes.c_uint64
     lib().softgpu_global(ctypes.c_uint64(module), device, b"table", ctypes.c_uint64(64))
+    time.sleep(0.01)  # others get on meanwhile
+    LOADED.append((module, device))
     return 0
 
 
