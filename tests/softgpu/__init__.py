@@ -99,7 +99,7 @@ def reports() -> list[str]:
 
 
 def reset() -> None:
-    """Forget faults, reports, and whatever the queues still hold; memory stays as it is."""
+    """Forget faults, reports, captures, and what the queues still hold; memory stays as it is."""
     _library().softgpu_reset()
 
 

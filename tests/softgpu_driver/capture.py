@@ -7,6 +7,7 @@ import threading
 import numpy as np
 from cuda.bindings import driver as cu
 
+from tests import softgpu
 from tests.softgpu_driver.harness import (
     ALLOCATED,
     NOTES,
@@ -137,6 +138,19 @@ def captures_keep_apart_from_what_is_outside() -> None:
     do(cu.cuStreamBeginCapture, s, GLOBAL)
     refused("ILLEGAL_STATE", cu.cuStreamBeginCapture, s, GLOBAL)
     do(cu.cuStreamEndCapture, s)
+
+
+@case()
+def reset_ends_captures() -> None:
+    s, one = stream(), kernel("note")
+    do(cu.cuStreamBeginCapture, s, GLOBAL)
+    run(one, s, 1)
+    softgpu.reset()
+    do(cu.cuMemAlloc, 16)
+    refused("ILLEGAL_STATE", cu.cuStreamEndCapture, s)
+    run(one, s, 2)
+    do(cu.cuStreamSynchronize, s)
+    assert NOTES == [2]
 
 
 @case()

@@ -283,6 +283,7 @@ def kernels_reach_pinned_memory() -> None:
     run(add, s, int(where), 4)
     assert host.tolist() == [1] * 4
     do(cu.cuStreamSynchronize, s)
+    told()
     assert host.tolist() == [2] * 4
     do(cu.cuMemFreeHost, host.ctypes.data)
 

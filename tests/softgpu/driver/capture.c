@@ -193,12 +193,20 @@ static void end(struct capture *capture) {
   free(capture);
 }
 
+static void give_up(struct capture *capture) {
+  if (capture->own_graph) drop_graph(capture->graph);
+  end(capture);
+}
+
+void forget_captures(void) {
+  while (captures) give_up(captures);
+}
+
 /* A stream may go when it was joined again; without the one it began on a capture is over. */
 void leave_capture(struct stream *stream) {
   if (!stream->capture) return;
   if (stream->capture->origin == stream) {
-    if (stream->capture->own_graph) drop_graph(stream->capture->graph);
-    end(stream->capture);
+    give_up(stream->capture);
     return;
   }
   stream->capture = NULL;

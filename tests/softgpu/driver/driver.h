@@ -319,6 +319,7 @@ void capture_work(struct stream *stream, struct work *work); /* (capture.c) */
 CUresult capture_wait(struct stream *stream, struct event *event);
 void capture_record(struct stream *stream, struct event *event);
 void invalidate(struct stream *stream);
+void forget_captures(void);
 void leave_capture(struct stream *stream);  /* it is being destroyed */
 void drop_program(struct program *program); /* (program.c) */
 void run_program(struct program *program);

@@ -50,6 +50,7 @@ size_t softgpu_reports(char *text, size_t room) {
 
 void softgpu_reset(void) {
   take_lock();
+  forget_captures();
   forget_tasks();
   for (struct context *context = contexts; context; context = context->next)
     context->fault = CUDA_SUCCESS;

@@ -72,7 +72,7 @@ SOFTGPU_API uint64_t softgpu_global(uint64_t module, int device, const char *nam
  * A report is a text for the user, kept until it is read, and written to stderr unless
  * SOFTGPU_QUIET=1. softgpu_reports returns the bytes of all reports, each ended by a zero; if
  * they fit into room they are copied and forgotten. softgpu_reset forgets faults of contexts
- * and reports, and empties the queues.
+ * and reports, empties the queues and ends what is being captured.
  */
 SOFTGPU_API void softgpu_report(const char *text);
 SOFTGPU_API size_t softgpu_reports(char *text, size_t room);
