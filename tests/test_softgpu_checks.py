@@ -84,6 +84,8 @@ def test_store_outside_of_an_allocation():
 def test_address_outside_of_device_memory():
     caught("mov.u64 %u1, 16; ld.global.u32 %r1, [%u1];", ILLEGAL_ADDRESS, "outside of global")
     caught("neg.s64 %u1, %in; ld.global.u32 %r1, [%u1];", ILLEGAL_ADDRESS, "outside of global")
+    wild = "mov.u64 %u1, 0x0900000000000000; add.s64 %u1, %u1, %in; ld.u32 %r1, [%u1];"
+    caught(wild, ILLEGAL_ADDRESS, "outside of global")
 
 
 def test_use_after_free():

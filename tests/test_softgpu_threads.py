@@ -494,11 +494,18 @@ def test_grids_and_blocks_of_three_dimensions():
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_unknown_instructions_are_refused_with_their_text():
-    with pytest.raises(Fault, match=r"line 12: tex\.2d\.v4") as error:
-        run(kernel("tex.2d.v4.f32.f32 {%f1, %f2, %f3, %f4}, [%u1, {%f1, %f2}];"))
+@pytest.mark.parametrize("text", [
+    "tex.2d.v4.f32.f32 {%f1, %f2, %f3, %f4}, [%u1, {%f1, %f2}]", "wgmma.fence.sync.aligned",
+    "lop3.or.b32 %r1|%p1, %r2, %r3, %r4, 0x3f, %p2", "shfl.bfly.odd.b32 %r1, %r2, 1, 31",
+    "add.rn.f32x2 %u1, %u2, %u3", "cvt.rn.satfinite.e4m3x2.f32 %h1, %f1, %f2",
+    "mul.rn.f32.f16 %f1, %h1, %f2", "call vprintf, (%u1, %u2)",
+])  # fmt: skip
+def test_what_is_not_translated_is_refused_with_its_text(text):
+    with pytest.raises(Fault) as error:
+        run(kernel(f"{text};"))
     TEXTS.pop()
     assert error.value.code == 801
+    assert f"line 12: {text}" in str(error.value)
 
 
 def test_assembler_takes_these_kernels(tmp_path: Path):

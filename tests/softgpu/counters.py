@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.softgpu.ptx.kinds import I64
+from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.groups import Group
-from tests.softgpu.threads.memory import Access
 
 if TYPE_CHECKING:
     from tests.softgpu.kernels import Kernel

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tests.softgpu.ptx.flow import Block, program_of
 from tests.softgpu.ptx.kinds import BYTES, NUMPY
 from tests.softgpu.ptx.reader import Instruction, Module, Procedure, Variable, read
 from tests.softgpu.threads.part import (
+    Go,
     Launch,
     Part,
     go_branch,
@@ -33,6 +34,7 @@ from tests.softgpu.translate.translator import Translator
 FAMILIES = (common, floats, integers, memory, moves, warps)
 
 MOST_THREADS = 1024  # of a block
+MODULES = 1024  # that are kept, read and translated
 
 # How many threads run at once; more than this fills the caches.
 LANES = int(os.environ.get("SOFTGPU_LANES", 1 << 14))
@@ -108,7 +110,7 @@ class Kernel:
                 Part(launch, numbers[first : first + step]).run()
 
 
-def _going(block: Block) -> Any:
+def _going(block: Block) -> Go:
     """The function that sends threads on from a block."""
     match block.kind:
         case "branch":
@@ -147,13 +149,13 @@ def _laid_out(variables: Any, space: str) -> tuple[dict[str, int], int]:
     return offsets, at
 
 
-@cache
+@lru_cache(maxsize=MODULES)
 def module_of(text: str) -> Module:
     """The module of a text; the same text is read once."""
     return read(text)
 
 
-@cache
+@lru_cache(maxsize=MODULES)
 def kernels_of(text: str) -> dict[str, Kernel]:
     """The kernels of a text by name; the same text is translated once."""
     module = module_of(text)

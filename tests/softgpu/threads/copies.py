@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.softgpu.faults import NotSupported
+from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.groups import Group
-from tests.softgpu.threads.memory import ALLOCATED, Access
+from tests.softgpu.threads.memory import ALLOCATED
 
 if TYPE_CHECKING:
     from tests.softgpu.threads.part import Part

@@ -15,9 +15,9 @@ import numpy as np
 from tests.softgpu.faults import LAUNCH_FAILED
 from tests.softgpu.ptx.kinds import F32, U16, U32
 from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.floats import widen
 from tests.softgpu.threads.groups import Group
-from tests.softgpu.threads.memory import Access
 
 if TYPE_CHECKING:
     from tests.softgpu.threads.part import Part

@@ -7,6 +7,7 @@ loop waits for what they will do: then the one at the highest block goes first f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
 from tests.softgpu.native import Lanes
 from tests.softgpu.ptx.kinds import I64, U32
 from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.barriers import Barriers
 from tests.softgpu.threads.copies import Copies
 from tests.softgpu.threads.groups import Group, merged
-from tests.softgpu.threads.memory import Access, Memory
+from tests.softgpu.threads.memory import Memory
 from tests.softgpu.threads.specials import SPECIAL, special
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from tests.softgpu.kernels import Kernel
 
 TURNS_UNTIL_FAIR, TURNS_OF_FAIRNESS = 4096, 64
+Ready = dict[int, list[Group]]  # by the block of the code where they are
+
 LEAST_LANES = 1024  # an instruction of fewer threads counts as work of so many
 
 
@@ -57,6 +61,25 @@ class Launch:
     def blocks(self) -> int:
         x, y, z = self.grid
         return x * y * z
+
+
+class Turns:
+    """Which block of the code is next: the lowest one, unless others have waited for long."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.choose: Callable[[Ready], int] = min
+        self.waited: dict[int, Group] = {}
+
+    def next(self, ready: Ready) -> int:
+        self.turn += 1
+        if self.turn % TURNS_UNTIL_FAIR == 0:
+            now = {n: groups[0] for n, groups in ready.items()}
+            starved = any(self.waited.get(n) is G for n, G in now.items())
+            self.choose, self.waited = max if starved else min, now
+        elif self.turn % TURNS_UNTIL_FAIR == TURNS_OF_FAIRNESS:
+            self.choose = min
+        return self.choose(ready)
 
 
 class Part:
@@ -149,21 +172,13 @@ class Part:
             special(self, name) if name in SPECIAL else zero
             for name, zero in kernel.entry
         )
-        ready: dict[int, list[Group]] = {0: [self.all.moved(entry)]}
+        ready: Ready = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps
-        turn, choose = 0, min
-        waited: dict[int, Group] = {}
+        turns = Turns()
         while ready or self.barriers.parked:
             if not ready:
                 self._open(ready)
-            turn += 1
-            if turn % TURNS_UNTIL_FAIR == 0:
-                now = {n: groups[0] for n, groups in ready.items()}
-                choose = max if any(waited.get(n) is G for n, G in now.items()) else min
-                waited = now
-            elif turn % TURNS_UNTIL_FAIR == TURNS_OF_FAIRNESS:
-                choose = min
-            n = choose(ready)
+            n = turns.next(ready)
             groups = ready.pop(n)
             G = groups[0] if len(groups) == 1 else merged(groups)
             ran[n] += G.n
@@ -178,7 +193,7 @@ class Part:
         if self.counter is not None:
             self.counter.end_part()
 
-    def _open(self, ready: dict[int, list[Group]]) -> None:
+    def _open(self, ready: Ready) -> None:
         for block, group, reduced in self.barriers.release(self):
             if reduced is not None:
                 place = self.kernel.reduced_place(block)
@@ -203,20 +218,23 @@ class Part:
 
 
 # ---- how each kind of block goes on: given what its function returned ----
-def go_next(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+Go = Callable[[Part, int, Group, Any, Ready], None]
+
+
+def go_next(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
     ready.setdefault(n + 1, []).append(G.moved(returned))
 
 
-def go_exit(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+def go_exit(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
     S.leave(G)
 
 
-def go_trap(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+def go_trap(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
     last = S.kernel.program.blocks[n].ending
     raise S.fault(LAUNCH_FAILED, last, G, np.ones(G.n, bool), "trap")
 
 
-def go_wait(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+def go_wait(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
     brought, registers = returned
     last = S.kernel.program.blocks[n].ending
     G.moved(registers)
@@ -226,17 +244,17 @@ def go_wait(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Grou
         S.barriers.park(n, last, G, brought)
 
 
-def go_jump(target: int) -> Any:
-    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+def go_jump(target: int) -> Go:
+    def go(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
         ready.setdefault(target, []).append(G.moved(returned))
 
     return go
 
 
-def go_branch(target: int) -> Any:
+def go_branch(target: int) -> Go:
     """To the target where the predicate holds, else to the block that follows."""
 
-    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    def go(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
         predicate, taken, other = returned
         if not predicate.ndim:
             if predicate:
@@ -257,10 +275,10 @@ def go_branch(target: int) -> Any:
     return go
 
 
-def go_switch(targets: tuple[int, ...]) -> Any:
+def go_switch(targets: tuple[int, ...]) -> Go:
     """To one of several blocks, by number."""
 
-    def go(S: Part, n: int, G: Group, returned: Any, ready: dict[int, list[Group]]) -> None:
+    def go(S: Part, n: int, G: Group, returned: Any, ready: Ready) -> None:
         index, registers = returned
         index = G.each(index)
         for k in np.unique(index):

@@ -7,7 +7,7 @@ import re
 from tests.softgpu.faults import InvalidPtx, NotSupported
 from tests.softgpu.ptx.kinds import BYTES, OPERANDS, held, unsigned
 from tests.softgpu.ptx.reader import Instruction
-from tests.softgpu.threads.memory import ATOMIC_KINDS
+from tests.softgpu.threads.access import ATOMIC_KINDS
 from tests.softgpu.translate.moves import elements
 from tests.softgpu.translate.translator import Translator, translates
 

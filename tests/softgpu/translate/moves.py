@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.softgpu.faults import NotSupported
 from tests.softgpu.ptx.kinds import BYTES, OPERANDS, held, is_float, signed, unsigned
 from tests.softgpu.ptx.reader import Instruction
+from tests.softgpu.threads.access import WINDOW_BITS, WINDOWS
 from tests.softgpu.threads.floats import ROUNDINGS
-from tests.softgpu.threads.memory import WINDOW_BITS, WINDOWS
 from tests.softgpu.translate.translator import Translator, translates
 
 INTEGRAL = ("rni", "rzi", "rmi", "rpi")

@@ -27,7 +27,7 @@ from tests.softgpu.ptx.kinds import BYTES, I64, NUMPY, OPERANDS, held, signed, u
 from tests.softgpu.ptx.origins import origins_of
 from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads import conversions, floats, integers, matrices, warps
-from tests.softgpu.threads.memory import Access
+from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.specials import SPECIAL
 
 Handler = Callable[["Translator", Instruction], None]
