@@ -189,6 +189,17 @@ def launches_of_graphs_and_outer_events_are_captured() -> None:
 
 
 @case()
+def a_capture_frees_no_memory_but_the_graphs() -> None:
+    s = stream()
+    data = do(cu.cuMemAllocAsync, 16, s)
+    do(cu.cuStreamBeginCapture, s, GLOBAL)
+    refused("INVALID_VALUE", cu.cuMemFreeAsync, data, s)
+    told("no memory of a graph")
+    do(cu.cuStreamEndCapture, s)
+    do(cu.cuMemFreeAsync, data, s)
+
+
+@case()
 def memory_of_a_graph_goes_with_it() -> None:
     s, free = stream(), do(cu.cuMemGetInfo)[0]
     do(cu.cuStreamBeginCapture, s, GLOBAL)

@@ -106,6 +106,11 @@ CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
     report("cuMemFreeAsync of 0x%llx, which is no allocation", (unsigned long long)address);
     return CUDA_ERROR_INVALID_VALUE;
   }
+  if (stream->capture && block->origin != OF_GRAPH) {
+    report("a captured cuMemFreeAsync of 0x%llx, which is no memory of a graph",
+           (unsigned long long)address);
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   struct work *work = new_work(FREE, stream->context, 0);
   work->memory.address = address;
   work->memory.size = block->size;

@@ -1,5 +1,4 @@
-/* Every driver function's frame: the lock, the count of calls, the log; and Python's lock
- * beside it. */
+/* The frame of every driver function: the lock, the count of calls, the log. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>

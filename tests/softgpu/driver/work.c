@@ -16,8 +16,7 @@ struct work *keep_work(struct work *work) {
   return work;
 }
 
-/* The address of a graph's memory is free when no graph has it any more, and nobody the
- * memory. */
+/* A graph's memory ends with the last graph that has it, but not while it is allocated. */
 static void end_graph_memory(const struct work *work) {
   struct block *block = block_at(work->memory.address);
   uint64_t start = work->memory.address;
