@@ -21,22 +21,19 @@ ROUNDINGS = ("rn", "rz", "rm", "rp")
 _SMALLEST = F32(2.0**-126)
 
 
-def exact(operation: int, mode: int, *operands: Any) -> Any:
+def exact(operation: int, mode: int, x: Any, y: Any = None, z: Any = None) -> Any:
     """One of OPERATIONS on float32 or float64, rounded once as one of ROUNDINGS says."""
-    held = [np.asarray(v) for v in operands]
-    n = max(v.size for v in held)
-    varies = any(v.ndim for v in held)
-    kind = held[0].dtype
-    out = np.empty(n, kind)
-    while len(held) < 3:
-        held.append(held[0])
-    run = library().softgpu_float32 if kind == F32 else library().softgpu_float64
-    a, b, c = held
+    a = np.asarray(x)
+    b = a if y is None else np.asarray(y)
+    c = a if z is None else np.asarray(z)
+    n = max(a.size, b.size, c.size)
+    out = np.empty(n, a.dtype)
+    run = library().softgpu_float32 if a.dtype == F32 else library().softgpu_float64
     run(
         operation, mode, n, address_of(a), a.ndim, address_of(b), b.ndim, address_of(c), c.ndim,
         address_of(out),
     )  # fmt: skip
-    return out if varies else out[0]
+    return out if a.ndim or b.ndim or c.ndim else out[0]
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
