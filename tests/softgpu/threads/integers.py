@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.ptx.kinds import BOOL, I8, I32, I64, U8, U32, U64
+from tests.softgpu.ptx.kinds import I8, I32, I64, U8, U32, U64
 
 
 def choose(p: Any, a: Any, b: Any) -> Any:
@@ -117,9 +117,14 @@ def multiply_add_carry(a: Any, b: Any, c: Any, carry: Any, high: bool) -> tuple[
     return add_carry(multiply_high(a, b) if high else a * b, c, carry)
 
 
+def is_zero(a: Any) -> Any:
+    """1 where the number is 0, else 0."""
+    return (a == 0).astype(a.dtype)
+
+
 def population(a: Any) -> Any:
     """How many bits are set."""
-    return np.bitwise_count(_unsigned(a)).astype(I32)
+    return np.bitwise_count(_unsigned(a)).astype(U32)
 
 
 def _smeared(u: Any) -> Any:
@@ -130,7 +135,7 @@ def _smeared(u: Any) -> Any:
 
 
 def leading_zeros(a: Any) -> Any:
-    return I32(_bits(a)) - np.bitwise_count(_smeared(_unsigned(a))).astype(I32)
+    return U32(_bits(a)) - np.bitwise_count(_smeared(_unsigned(a))).astype(U32)
 
 
 def find_bit(a: Any, amount: bool) -> Any:
@@ -247,7 +252,3 @@ def dot_bytes(a: Any, b: Any, c: Any, signs: tuple[bool, bool]) -> Any:
         result = result + x.astype(I64) * y.astype(I64)
     return result.astype(c.dtype)
 
-
-def is_true(value: Any) -> Any:
-    """All bits set where a predicate holds."""
-    return -(value.astype(I32)) if value.dtype == BOOL else value

@@ -10,7 +10,7 @@ from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.translate.floats import float_compare, float_unary, packed
 from tests.softgpu.translate.translator import CARRY, Translator, translates
 
-INFIX = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
+INFIX = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 WIDER = {"I16": "I32", "U16": "U32", "I32": "I64", "U32": "U64"}
 COMPARE = {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -23,10 +23,28 @@ def plain(kind: str) -> str:
     return kind if kind == "BOOL" else signed(kind)
 
 
-def _infix(t: Translator, i: Instruction, kind: str) -> None:
-    kind = plain(kind)
-    a, b = (t.read(o, kind) for o in i.operands[1:3])
-    t.write(i.operands[0], f"{a} {INFIX[i.opcode]} {b}", kind)
+# Instructions without modifiers: an expression, the kinds of its operands and of its result. `t`
+# is the type of the instruction, `s` the signed one, which registers hold, and `u` U32.
+ROWS = {
+    "and": ("{} & {}", "ss", "s"), "or": ("{} | {}", "ss", "s"), "xor": ("{} ^ {}", "ss", "s"),
+    "not": ("~{}", "s", "s"), "cnot": ("integers.is_zero({})", "s", "s"),
+    "rem": ("integers.remainder({}, {})", "tt", "t"),
+    "sad": ("integers.sum_absolute({}, {}, {})", "ttt", "t"),
+    "popc": ("integers.population({})", "t", "u"),
+    "clz": ("integers.leading_zeros({})", "t", "u"),
+    "brev": ("integers.reverse_bits({})", "t", "t"),
+    "bfi": ("integers.insert_bits({}, {}, {}, {})", "ttuu", "t"),
+    "bfe": ("integers.extract_bits({}, {}, {})", "tuu", "t"),
+}  # fmt: skip
+
+
+@translates(*ROWS)
+def _row(t: Translator, i: Instruction) -> None:
+    expression, operands, result = ROWS[i.opcode]
+    kind = OPERANDS[i.type]
+    kinds = {"t": kind, "s": plain(kind), "u": "U32"}
+    texts = [t.read(o, kinds[k]) for o, k in zip(i.operands[1:], operands, strict=True)]
+    t.write(i.operands[0], expression.format(*texts), kinds[result])
 
 
 def add_or_subtract(t: Translator, i: Instruction) -> None:
@@ -40,7 +58,9 @@ def add_or_subtract(t: Translator, i: Instruction) -> None:
         name = "add" if i.opcode == "add" else "subtract"
         t.write(i.operands[0], f"integers.{name}_saturated({a}, {b})", "I32")
     else:
-        _infix(t, i, kind)
+        kind = plain(kind)
+        a, b = (t.read(o, kind) for o in i.operands[1:3])
+        t.write(i.operands[0], f"{a} {INFIX[i.opcode]} {b}", kind)
 
 
 def _with_carry(t: Translator, i: Instruction) -> None:
@@ -116,37 +136,6 @@ def _multiply_with_carry(t: Translator, i: Instruction) -> None:
     _multiply_carry(t, i)
 
 
-@translates("rem")
-def _remainder(t: Translator, i: Instruction) -> None:
-    kind = OPERANDS[i.type]
-    a, b = (t.read(o, kind) for o in i.operands[1:3])
-    t.write(i.operands[0], f"integers.remainder({a}, {b})", kind)
-
-
-@translates("sad")
-def _sum_absolute(t: Translator, i: Instruction) -> None:
-    kind = OPERANDS[i.type]
-    a, b, c = (t.read(o, kind) for o in i.operands[1:4])
-    t.write(i.operands[0], f"integers.sum_absolute({a}, {b}, {c})", kind)
-
-
-@translates("and", "or", "xor")
-def _logic(t: Translator, i: Instruction) -> None:
-    _infix(t, i, OPERANDS[i.type])
-
-
-@translates("not")
-def _not(t: Translator, i: Instruction) -> None:
-    kind = plain(OPERANDS[i.type])
-    t.write(i.operands[0], f"~{t.read(i.operands[1], kind)}", kind)
-
-
-@translates("cnot")
-def _logical_not(t: Translator, i: Instruction) -> None:
-    kind = plain(OPERANDS[i.type])
-    t.write(i.operands[0], f"({t.read(i.operands[1], kind)} == {kind}(0)).astype({kind})", kind)
-
-
 @translates("neg", "abs")
 def _sign(t: Translator, i: Instruction) -> None:
     if i.type[0] != "s":
@@ -177,34 +166,10 @@ def _funnel(t: Translator, i: Instruction) -> None:
     t.write(i.operands[0], text, "U32")
 
 
-@translates("popc", "clz", "brev")
-def _bits(t: Translator, i: Instruction) -> None:
-    kind = OPERANDS[i.type]
-    name = {"popc": "population", "clz": "leading_zeros", "brev": "reverse_bits"}[i.opcode]
-    text = f"integers.{name}({t.read(i.operands[1], kind)})"
-    t.write(i.operands[0], text, kind if i.opcode == "brev" else "I32")
-
-
 @translates("bfind")
 def _find(t: Translator, i: Instruction) -> None:
     text = f"integers.find_bit({t.read(i.operands[1], OPERANDS[i.type])}, {i.has('shiftamt')})"
     t.write(i.operands[0], text, "I32")
-
-
-@translates("bfi")
-def _insert(t: Translator, i: Instruction) -> None:
-    kind = OPERANDS[i.type]
-    a, b = (t.read(o, kind) for o in i.operands[1:3])
-    position, length = (t.read(o, "U32") for o in i.operands[3:5])
-    t.write(i.operands[0], f"integers.insert_bits({a}, {b}, {position}, {length})", kind)
-
-
-@translates("bfe")
-def _extract(t: Translator, i: Instruction) -> None:
-    kind = OPERANDS[i.type]
-    position, length = (t.read(o, "U32") for o in i.operands[2:4])
-    text = f"integers.extract_bits({t.read(i.operands[1], kind)}, {position}, {length})"
-    t.write(i.operands[0], text, kind)
 
 
 @translates("bmsk")
