@@ -39,6 +39,10 @@ class GraphcError(Exception):
             self.loc = loc
         return self
 
+    def copy(self) -> GraphcError:
+        """A new error that says the same, to be raised where this one is kept."""
+        return self.__class__(self.message, values=self.values, loc=self.loc, help=self.help)
+
     def __str__(self) -> str:
         lines = [self.message]
         width = max((len(name) for name, _ in self.values), default=0)

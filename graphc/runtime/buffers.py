@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.dtypes import DType, Type, dtype_text, is_masked
 from graphc.errors import SignatureError
+
+Memory = TypeVar("Memory")
 
 ALIGNMENT = 64
 RECYCLE_FROM = 1 << 16
@@ -78,7 +81,7 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def _references_if_kept() -> int:
-    """What `sys.getrefcount` says of memory that only `Outputs` holds, as it looks at it."""
+    """What `sys.getrefcount` says of memory that only a `Recycler` holds, as it looks at it."""
     kept = (np.empty(1, np.uint8), 0)
     raw, _ = kept
     return sys.getrefcount(raw)
@@ -109,52 +112,71 @@ def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
 
-class Outputs:
-    """Fresh arrays of one type, in memory that is used again once nobody refers to it.
+COUNTED = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether reference counts say who refers to an object: not on a Python without a global lock."""
 
-    Memory is recycled only above `RECYCLE_FROM` bytes, and only where a reference count says
-    something (not on a Python without the global lock).
+
+class Recycler(Generic[Memory]):
+    """Memory that is handed out, and once more when nobody refers to it any longer.
+
+    `make()` returns fresh memory and where it begins, which are handed out as a pair.
     """
 
-    def __init__(self, type: Type) -> None:
-        self.shape = type.static_shape
-        self.dtype = type.dtype.numpy
-        self.nbytes = type.nbytes
-        counted = getattr(sys, "_is_gil_enabled", lambda: True)()
-        self.recycles = self.nbytes >= RECYCLE_FROM and counted and LAYOUT is not None
-        self._handed: list[tuple[NDArray[np.uint8], int]] = []
+    def __init__(self, make: Callable[[], tuple[Memory, int]]) -> None:
+        self._make = make
+        self._handed: list[tuple[Memory, int]] = []
 
-    def fresh(self) -> NDArray[Any]:
-        """An array that shares memory with none that anybody can reach."""
-        if not self.recycles:
-            return np.empty(self.shape, self.dtype)
-        kept = self._unreferenced()
-        if kept is None:
-            raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
-            kept = (raw, -address_of(raw) % ALIGNMENT)
-        array: NDArray[Any] = np.ndarray(self.shape, self.dtype, *kept)
+    def take(self) -> tuple[Memory, int]:
+        """Memory that nobody else can reach, and where it begins."""
+        kept = self._unreferenced() or self._make()
         self._handed.append(kept)
         if len(self._handed) > KEPT:
             # What is still held after so many calls may be held for long: it is let go.
             del self._handed[:-KEPT]
-        return array
+        return kept
 
-    def _unreferenced(self) -> tuple[NDArray[np.uint8], int] | None:
-        """Memory that was handed out and came back, with its skip; off the list by then."""
+    def _unreferenced(self) -> tuple[Memory, int] | None:
+        """Memory that was handed out and came back; off the list by then."""
         for _ in range(len(self._handed)):
             try:
                 kept = self._handed.pop(0)
             except IndexError:  # another thread was faster
                 return None
-            raw, _ = kept
-            if sys.getrefcount(raw) == REFERENCES_IF_KEPT:
+            memory, _ = kept
+            if sys.getrefcount(memory) == REFERENCES_IF_KEPT:
                 return kept
             self._handed.append(kept)
         return None
 
     def trim(self) -> None:
-        """Let go of the memory that is kept for the next call."""
+        """Let go of the memory that is kept for the next time."""
         self._handed.clear()
+
+
+class Outputs:
+    """Fresh arrays of one type; above `RECYCLE_FROM` bytes their memory is recycled."""
+
+    def __init__(self, type: Type) -> None:
+        self.shape = type.static_shape
+        self.dtype = type.dtype.numpy
+        self.nbytes = type.nbytes
+        self.recycles = self.nbytes >= RECYCLE_FROM and COUNTED and LAYOUT is not None
+        self._memory = Recycler(self._make)
+
+    def _make(self) -> tuple[NDArray[np.uint8], int]:
+        raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
+        return raw, -address_of(raw) % ALIGNMENT
+
+    def fresh(self) -> NDArray[Any]:
+        """An array that shares memory with none that anybody can reach."""
+        if not self.recycles:
+            return np.empty(self.shape, self.dtype)
+        array: NDArray[Any] = np.ndarray(self.shape, self.dtype, *self._memory.take())
+        return array
+
+    def trim(self) -> None:
+        """Let go of the memory that is kept for the next call."""
+        self._memory.trim()
 
 
 def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
@@ -165,6 +187,16 @@ def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
     SignatureError, which names the argument.
     """
     array = _as_array(value, type, name, function)
+    check_fits(array, type, name, function, value)
+    return np.require(array, type.dtype.numpy, ["C", "A", "E"])
+
+
+def check_fits(array: Any, type: Type, name: str, function: str, value: object = None) -> None:
+    """Raise SignatureError unless an array, which came as `value`, has dtype and shape of `type`.
+
+    The order of bytes is left aside.
+    """
+    value = array if value is None else value
     native = type.dtype.numpy
     if array.dtype.newbyteorder("=") != native:
         raise _misfit(
@@ -182,7 +214,6 @@ def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
             type,
             value,
         )
-    return np.require(array, native, ["C", "A", "E"])
 
 
 def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Whether the loops and branches of a plan make sense."""
+"""The loops and branches of a plan: whether they make sense, and what lies between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from graphc.codegen.plan import Step, StepKind
 
@@ -38,3 +38,33 @@ def loops_around(steps: Sequence[Step]) -> list[int]:
     if len(stack) > 1:
         raise ValueError(f"the loop at step {stack[-1]} does not end")
     return [*around, -1]
+
+
+def basic_blocks(steps: Sequence[Step], cuts: Iterable[int] = ()) -> list[tuple[int, int]]:
+    """The runs (start, stop) of KERNEL and COPY steps that are entered at their start alone.
+
+    Each is as long as can be; one begins at every step of `cuts`.
+    """
+    entered = {*cuts, *(s.target for s in steps if s.kind is StepKind.BRANCH)}
+    found: list[tuple[int, int]] = []
+    for number, step in enumerate(steps):
+        if step.kind not in (StepKind.KERNEL, StepKind.COPY):
+            continue
+        if found and found[-1][1] == number and number not in entered:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found
+
+
+def loop_ends(steps: Sequence[Step]) -> dict[int, int]:
+    """The number of the END for every LOOP, and of the LOOP for every END."""
+    found: dict[int, int] = {}
+    stack: list[int] = []
+    for number, step in enumerate(steps):
+        if step.kind is StepKind.LOOP:
+            stack.append(number)
+        elif step.kind is StepKind.END:
+            start = stack.pop()
+            found[start], found[number] = number, start
+    return found
