@@ -331,12 +331,16 @@ def device_to_compile_for(target: str) -> Device:
 
 
 def device_for(target: str) -> Device:
-    """The device record of a target; raises TargetError or ArgumentError."""
+    """The device record of a target; raises TargetError or ArgumentError.
+
+    `auto` is CUDA where there is a device and what makes code for it. Without the latter it is
+    the CPU, and a warning in the log says so.
+    """
     _known_target(target)
     if target == "cpu":
         return _lazy.load("graphc.runtime.devices").cpu()
     devices = _lazy.load("graphc.runtime.devices").cuda_devices()
-    if devices and (target == "cuda" or devices[0].cc >= CUDA_CAPABILITIES[0]):
+    if devices and (target == "cuda" or _has_compiler(devices[0])):
         return devices[0]
     if target == "cuda":
         raise TargetError(
@@ -345,3 +349,20 @@ def device_for(target: str) -> Device:
             "graphc compile --target cuda writes kernels without a device",
         )
     return _lazy.load("graphc.runtime.devices").cpu()
+
+
+def _has_compiler(device: Device) -> bool:
+    """Whether code for a CUDA device can be made here; the log says what is missing."""
+    if device.cc < CUDA_CAPABILITIES[0]:
+        LOG.warning(
+            "the target is the CPU and not %s: its compute capability is below %d.%d",
+            device.name,
+            *CUDA_CAPABILITIES[0],
+        )
+        return False
+    try:
+        _lazy.load("graphc.codegen.numba_cuda").check_tools()
+    except TargetError as error:
+        LOG.warning("the target is the CPU and not %s: %s", device.name, error)
+        return False
+    return True

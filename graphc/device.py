@@ -17,6 +17,7 @@ class Device:
     `vector_bytes` is the width of a vector register (CPU) or of the widest access (CUDA), `cores`
     the cores or multiprocessors, `cc` the compute capability of a CUDA device, `shared_bytes` the
     shared memory of a block (CUDA) or the part of the L2 cache that a chunk may fill (CPU).
+    `number` is which of a machine's CUDA devices it is.
     """
 
     target: str
@@ -26,6 +27,7 @@ class Device:
     shared_bytes: int
     cc: CC = (0, 0)
     bandwidth: float = 0.0
+    number: int = 0
 
     @property
     def is_cuda(self) -> bool:

@@ -28,7 +28,7 @@ class Entry:
 
     def exactly(self, leaves: Sequence[Any]) -> Any:
         """The result if the leaves are arrays of this signature; None otherwise."""
-        if not set(map(type, leaves)) <= {self.executable.array_type}:
+        if not set(map(type, leaves)) <= self.executable.array_types:
             return None
         try:
             results = self.executable(leaves)

@@ -173,7 +173,7 @@ class Lowered:
         if self.device.is_cuda:
             runtime = _lazy.load("graphc.runtime.cuda")
             ptx = {k.key: k.ptx(self.device.cc) for k in self.kernels}
-            return runtime.CudaExecutable(self.plan, ptx)
+            return runtime.CudaExecutable(self.plan, ptx, device=self.device.number)
         return _lazy.load("graphc.runtime.execute").Executable(self.plan, threads=threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -65,6 +67,30 @@ def has_gpu() -> bool:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers alone or among others."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def devices_of_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes the CPU in tests, whatever the machine has; but for those on `software_gpu`."""
+    if "software_gpu" not in request.fixturenames and "gpu" not in request.keywords:
+        monkeypatch.setattr("graphc.runtime.devices.cuda_devices", lambda: ())
+
+
+@pytest.fixture
+def software_gpu() -> Iterator[Any]:
+    """The package `tests.softgpu`: from here on it is the process's CUDA driver, of two devices.
+
+    The test fails for whatever goes wrong on it.
+    """
+    softgpu = importlib.import_module("tests.softgpu")
+    reason = softgpu.unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    softgpu.install(devices=2)
+    importlib.import_module("graphc.runtime.devices").cuda_devices.cache_clear()
+    softgpu.reports()
+    yield softgpu
+    assert not softgpu.reports()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,13 @@ import pytest
 
 import graphc
 from graphc import nn, optim
-from graphc.codegen.plan import Extent, Place, Plan
+from graphc.codegen.plan import Place, Plan
 from graphc.device import CPU, H100, Device
 from graphc.errors import ArgumentError, OutOfBounds
 from graphc.lowered import lower_graph
 from graphc.options import Options
-from graphc.runtime.cuda import CudaExecutable
 from graphc.runtime.execute import Executable
 from tests.codegen_harness import run_plan_checked
-from tests.test_devices import ARENA, IN, PTX, FakeCore, at, buffers, f32, i64, kernel
 
 DEVICES = pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
 
@@ -395,52 +391,3 @@ def test_as_many_threads_as_one_likes(threads):
     assert in_place(giving.plan)
     made = giving.compile(threads=threads)([a.copy() for a in args])
     assert same(made, plain.compile(threads=1)(args))
-
-
-def double(x, n):
-    at(x, n)[:] *= 2
-
-
-def test_a_device_array_is_updated_where_it_is():
-    table = buffers(x=(IN, 0, f32[8]), y=(IN, 1, f32[8]), x_new=(IN, 0, f32[8]))
-    step = replace(kernel("mix", 2, Extent(8)), reads=(2,), writes=(2,))
-    plan = Plan("f", "cuda", table, (step,), (0, 1), (2,), 0, donated=(0,))
-    run = CudaExecutable(plan, PTX, core=FakeCore({"mix": double}))
-    other = CudaExecutable(plan, PTX, core=FakeCore({"mix": double}))
-    x, y = numbers(8), numbers(8, seed=1)
-    (first,) = run([x, y])
-    (second,) = run([first, y])
-    assert second is first and np.array_equal(np.asarray(second), x * 4)
-    # Another stream's array, or one that is read as well, is copied.
-    (third,) = other([second, y])
-    assert third is not second and np.array_equal(np.asarray(third), x * 8)
-    (fourth,) = other([third, third])
-    assert fourth is not third and np.array_equal(np.asarray(fourth), x * 16)
-    assert np.array_equal(np.asarray(third), x * 8)
-    assert np.array_equal(np.asarray(second), x * 4)
-
-
-def test_on_a_device_checks_come_before_what_is_overwritten():
-    def fail(status):
-        ctypes.c_int64.from_address(status).value = 3
-
-    core = FakeCore({"fail": fail, "mix": double})
-    table = buffers(x=(IN, 0, f32[8]), x_new=(IN, 0, f32[8]), status=(ARENA, 0, i64[1]))
-    checking = kernel("fail", 2)
-    update = replace(kernel("mix", 1, Extent(8)), reads=(1,), writes=(1,))
-    plan = Plan(
-        "f",
-        "cuda",
-        table,
-        (checking, update),
-        (0,),
-        (1,),
-        64,
-        status=2,
-        faults={3: "far"},
-        donated=(0,),
-    )
-    run = CudaExecutable(plan, PTX, core=core)
-    with pytest.raises(OutOfBounds, match="far"):
-        run([numbers(8)])
-    assert [name for name, _ in core.launches] == ["fail"]

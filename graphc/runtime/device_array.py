@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.dtypes import Type
-from graphc.runtime.buffers import address_of
 
 
 class DeviceArray:
@@ -80,24 +79,15 @@ class DeviceArray:
             )
         host = np.empty(self.shape, self.dtype)
         if host.nbytes:
-            download(self._core, self.stream, self.memory, host)
+            download(self.stream, self.memory, host)
         return host if dtype is None else host.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.type}, device={self.__dlpack_device__()[1]})"
 
 
-def download(core: Any, stream: Any, memory: Any, host: NDArray[Any]) -> None:
+def download(stream: Any, memory: Any, host: NDArray[Any]) -> None:
     """Fill a contiguous host array from device memory of its size, and wait for it."""
-    target = core.Buffer.from_handle(address_of(host), host.nbytes, owner=host)
-    memory.copy_to(target, stream=stream)
-    stream.sync()
-
-
-def upload(core: Any, stream: Any, memory: Any, host: NDArray[Any]) -> None:
-    """Copy a contiguous host array to device memory of its size.
-
-    The driver has read pageable memory when the call returns, so `host` may go.
-    """
-    source = core.Buffer.from_handle(address_of(host), host.nbytes, owner=host)
-    memory.copy_from(source, stream=stream)
+    device = stream.device
+    with device.current():
+        device.download(int(memory.handle), host)

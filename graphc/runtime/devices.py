@@ -9,7 +9,7 @@ from typing import Any
 from graphc import _lazy
 from graphc.device import Device
 from graphc.runtime.cores import usable_cores
-from graphc.runtime.cuda import load_core
+from graphc.runtime.cuda_device import load_core
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _DEFAULT_L2 = 512 << 10
@@ -78,4 +78,5 @@ def cuda_record(device: Any) -> Device:
         shared_bytes=properties.max_shared_memory_per_block,
         cc=(major, minor),
         bandwidth=2 * clock * properties.global_memory_bus_width / 8,  # two transfers a clock
+        number=device.device_id,
     )

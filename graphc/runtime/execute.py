@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graphc import _lazy
 from graphc.codegen.plan import Launch, Place, Plan, StepKind
-from graphc.errors import OutOfMemory, RuntimeFault, wrong_count
+from graphc.errors import RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
     LAYOUT,
@@ -29,10 +29,9 @@ from graphc.runtime.buffers import (
     aligned_bytes,
     aligned_copy,
     as_bytes,
-    in_units,
 )
 from graphc.runtime.cores import thread_count
-from graphc.runtime.faults import fault_of
+from graphc.runtime.faults import fault_of, out_of_memory
 from graphc.runtime.library import Blas, blas
 from graphc.runtime.pool import POOL, ThreadPool
 from graphc.runtime.program import Leave, assemble, spread_outputs
@@ -108,12 +107,12 @@ class Executable:
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
     entries into native code that ran rows: one a call, and one more for each step that Python
-    does. `array_type` is what its results are, and arguments at best. A result that the plan lays
-    in a donated input is the argument itself; or a copy of it, if that cannot be written to or
-    shares memory with another argument.
+    does. `array_types` are the classes of arguments that it takes as they are, if they fit. A
+    result that the plan lays in a donated input is the argument itself; or a copy of it, if that
+    cannot be written to or shares memory with another argument.
     """
 
-    array_type = np.ndarray
+    array_types = frozenset((np.ndarray,))
 
     def __init__(
         self,
@@ -190,7 +189,8 @@ class Executable:
             if context is not None:
                 self._retire(context)
             if isinstance(error, MemoryError):
-                raise self._out_of_memory() from error
+                why = "the results and temporaries do not fit the memory"
+                raise out_of_memory(self.plan, why) from error
             raise
         self._free.append(context)
         return outputs
@@ -281,19 +281,6 @@ class Executable:
             array.flags.writeable = False
         assert leave.step.function is not None
         leave.step.function(reads, [view(*write) for write in leave.writes])
-
-    def _out_of_memory(self) -> OutOfMemory:
-        buffers = [self.plan.buffers[b] for b in self.plan.outputs]
-        return OutOfMemory(
-            f"{self.plan.name}: the results and temporaries do not fit the memory",
-            values=[
-                *(
-                    (f"result {n}", f"{b.type}, {in_units(b.type.nbytes)}")
-                    for n, b in enumerate(buffers)
-                ),
-                ("temporaries", in_units(self.plan.arena_bytes)),
-            ],
-        )
 
     def trim(self) -> None:
         """Give back the memory that is kept for later calls: arenas, tables and old outputs."""
