@@ -114,6 +114,46 @@ def test_memory_that_is_full_is_said_and_the_rest_goes_on(golden):
     golden("cuda/out_of_memory.txt", said)
 
 
+def test_memory_that_is_full_of_constants_is_said():
+    said = said_by(
+        """
+        from dataclasses import replace
+        from graphc.codegen.plan import Buffer, Place
+        from graphc.dtypes import f32
+        from graphc.runtime.cuda import CudaExecutable
+        plan = chained("mix").plan
+        constant = Buffer("c", f32[1 << 22], Place.CONSTANT, 0)
+        large = replace(
+            plan, buffers=(*plan.buffers, constant), constants=(np.ones(1 << 22),)
+        )
+        say(lambda: CudaExecutable(large, {}))
+        print(np.asarray(chained("mix")([x])[0]).sum())
+        """,
+        memory=8 << 20,
+    )
+    assert said.startswith("OutOfMemory: f: the memory of CUDA device 0 has no 16.0 MiB left\n")
+    assert said.endswith("0.0\n")
+
+
+def test_a_launch_that_is_refused_names_the_kernel_and_leaves_the_device_usable():
+    said = said_by(
+        """
+        from dataclasses import replace
+        from graphc.runtime.cuda import CudaExecutable
+        from tests.cuda_kernels import PTX
+        plan = chained("mix", name="wide").plan
+        (step,) = plan.steps
+        wide = replace(step, launch=replace(step.launch, threads=4096))
+        run = CudaExecutable(replace(plan, steps=(wide,)), PTX)
+        for _ in range(2):
+            say(lambda: run([x]))
+        print(np.asarray(chained("mix")([x])[0]).sum())
+        """
+    )
+    refused = "RuntimeFault: wide: the CUDA driver reports CUDA_ERROR_INVALID_VALUE\n"
+    assert said == 2 * (refused + "    mix   model.py:1\n") + "0.0\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 def test_a_forked_child_is_told(golden):
     said = said_by(

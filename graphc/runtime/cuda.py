@@ -62,9 +62,12 @@ class CudaExecutable:
                 )
         self.plan = plan = spread_outputs(plan)
         self.device = open_device(device)
-        with self.device.current():
-            kernels = {key: self._load(key, text) for key, text in ptx.items()}
-            self._constants = self._upload_constants()
+        try:
+            with self.device.current():
+                kernels = {key: self._load(key, text) for key, text in ptx.items()}
+                self._constants = self._upload_constants()
+        except OutOfMemory as error:
+            raise out_of_memory(plan, error.message) from error
         self._binder = ArgumentBinder(self.device, plan)
         self._suspect = suspect(plan)
         self._types = [shared_type(plan.buffers[b].type) for b in plan.inputs]
@@ -101,7 +104,7 @@ class CudaExecutable:
 
     def _source(self, type: Type) -> Callable[[], tuple[Any, int]]:
         """A function that gives memory for results of this type, and its address."""
-        make = partial(_allocate, self.device, self.plan, type.nbytes)
+        make = partial(self.device.allocate, type.nbytes)
         return Recycler(make).take if COUNTED and type.nbytes <= KEPT_BYTES else make
 
     def _upload_constants(self) -> dict[int, Any]:
@@ -109,7 +112,7 @@ class CudaExecutable:
         for buffer in self.plan.buffers:
             if buffer.place is Place.CONSTANT and buffer.index not in found:
                 host = aligned_copy(self.plan.constants[buffer.index], buffer.type.dtype)
-                found[buffer.index], start = _allocate(self.device, self.plan, host.nbytes)
+                found[buffer.index], start = self.device.allocate(host.nbytes)
                 self.device.upload(start, host)
         return found
 
@@ -125,12 +128,15 @@ class CudaExecutable:
             raise wrong_count(plan.name, [(b.name, b.type) for b in wanted], arrays)
         with self.device.current():
             arguments = self._binder.bind(arrays)
-            frame = self._frame()
+            frame = None
             try:
+                frame = self._frame()
                 results = self._run(frame, arguments)
-            except BaseException:
+            except BaseException as error:
                 # An interrupted call leaves a frame behind that is half bound.
                 _keep_until_done(self.device, frame)
+                if isinstance(error, OutOfMemory):
+                    raise out_of_memory(plan, error.message) from error
                 raise
             self._free.append(frame)
         return results
@@ -140,8 +146,7 @@ class CudaExecutable:
         try:
             return self._free.pop()
         except IndexError:
-            arena, _ = _allocate(self.device, self.plan, self.plan.arena_bytes)
-            return Frame(self._layout, arena)
+            return Frame(self._layout)
 
     def _run(self, frame: Frame, arguments: list[Any]) -> list[DeviceArray]:
         foreign = [argument for argument in arguments if argument.__class__ is Foreign]
@@ -181,7 +186,7 @@ class CudaExecutable:
         elif number in frame.staged:
             arguments[number], start = frame.staged[number]
         else:
-            arguments[number], start = _allocate(self.device, self.plan, argument.nbytes)
+            arguments[number], start = self.device.allocate(argument.nbytes)
             if argument.nbytes <= KEPT_BYTES:
                 frame.staged[number] = arguments[number], start
         self.device.upload(start, argument)
@@ -190,7 +195,7 @@ class CudaExecutable:
     def _new_array(self, number: int) -> tuple[DeviceArray, int]:
         """An array for a copy of an argument, and its address."""
         device = self.device
-        memory, start = _allocate(device, self.plan, self._sizes[number])
+        memory, start = device.allocate(self._sizes[number])
         return DeviceArray(device.core, device.stream, memory, self._types[number]), start
 
     def _settle(self, frame: Frame, arguments: list[Any], starts: list[int]) -> None:
@@ -216,15 +221,6 @@ class CudaExecutable:
         with self.device.current():
             while self._free:
                 _keep_until_done(self.device, self._free.pop())
-
-
-def _allocate(device: CudaDevice, plan: Plan, nbytes: int) -> tuple[Any, int]:
-    """Memory of the device, and its address; raises OutOfMemory, which names the plan."""
-    try:
-        memory = device.allocate(nbytes)
-    except OutOfMemory as error:
-        raise out_of_memory(plan, error.message) from error
-    return memory, int(memory.handle)
 
 
 def _keep_until_done(device: CudaDevice, *objects: Any) -> None:

@@ -179,8 +179,11 @@ class CudaDevice:
 
     # --- memory ---
 
-    def allocate(self, nbytes: int) -> Any:
-        """A `cuda.core.Buffer`, free again in the order of the stream. Raises OutOfMemory."""
+    def allocate(self, nbytes: int) -> tuple[Any, int]:
+        """A `cuda.core.Buffer`, which is freed in the order of the stream, and its address.
+
+        Raises OutOfMemory.
+        """
         try:
             memory = self._memory.allocate(nbytes or 1, stream=self.stream.core_stream)
         except Exception as error:
@@ -190,7 +193,8 @@ class CudaDevice:
                 ) from error
             self.explain(error)
             raise
-        return memory if nbytes else self.view(int(memory.handle), 0, memory)
+        address = int(memory.handle)
+        return memory if nbytes else self.view(address, 0, memory), address
 
     def view(self, address: int, nbytes: int, owner: Any) -> Any:
         """A `cuda.core.Buffer` on memory that `owner` holds."""
@@ -217,6 +221,10 @@ class CudaDevice:
             target = address_of(host)
             self.check(self.driver.cuMemcpyDtoHAsync(target, source, host.nbytes, self.handle))
             self.wait()
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Enqueue the setting of bytes to zero."""
+        self.check(self.driver.cuMemsetD8Async(target, 0, nbytes, self.handle))
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Enqueue a copy within the device."""

@@ -53,11 +53,11 @@ class Frame:
     positions; `settled` are addresses of arguments that were found to be usable as they lie.
     """
 
-    def __init__(self, layout: Layout, arena: Any) -> None:
-        self._layout, self._arena = layout, arena
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._arena, start = layout.device.allocate(layout.plan.arena_bytes)
         self.staged: dict[int, tuple[Any, int]] = {}
         self.settled: set[tuple[int, ...]] = set()
-        start = int(arena.handle)
         self._addresses = [
             start + b.index if b.place is Place.ARENA else layout.constants.get(b.index, 0)
             for b in layout.plan.buffers
@@ -173,7 +173,7 @@ class Frame:
     def _clear_status(self) -> None:
         status = self._layout.plan.status
         if status is not None:
-            self._layout.device.upload(self._addresses[status], np.zeros(1, np.int64))
+            self._layout.device.clear(self._addresses[status], np.int64().nbytes)
 
     def _raise_fault(self) -> None:
         status = self._layout.plan.status

@@ -26,8 +26,7 @@ class DeviceTable:
         self._words = np.array(numbers, np.int64)
         self._held: list[int] | None = None
         self._device = device
-        self._memory = device.allocate(self._words.nbytes)
-        self.address = int(self._memory.handle)
+        self._memory, self.address = device.allocate(self._words.nbytes)
 
     def bind(self, addresses: Sequence[int]) -> None:
         """Copy the table to the device if a buffer is elsewhere now."""
