@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import optree
 from graphc.errors import SignatureError
 from graphc.lowered import Lowered
 from graphc.tracing import Traced
+
+OrderTest = Callable[[Any], bool]
 
 
 @dataclass(eq=False)
@@ -45,18 +47,18 @@ class Entry:
 class Structure:
     """The structure of a call's positional arguments, and what was compiled for it.
 
-    `plain` says that no dict and no node of the user's is in it; `orders` are its `orders_of`.
+    `plain` says that no dict and no node of the user's is in it; `in_order` is its `order_test`.
     """
 
     spec: optree.PyTreeSpec
     entry: Entry
     plain: bool
-    orders: Any
+    in_order: OrderTest | None
 
     @staticmethod
     def of(args: Any, entry: Entry) -> Structure:
         spec = optree.tree_structure(args)
-        return Structure(spec, entry, _is_plain(spec), orders_of(args))
+        return Structure(spec, entry, _is_plain(spec), order_test(args))
 
     def leaves_of(self, args: Any) -> list[Any] | None:
         """The leaves of arguments of this structure; None for others."""
@@ -66,7 +68,8 @@ class Structure:
             except ValueError:
                 return None
         leaves, spec = optree.tree_flatten(args)
-        return leaves if spec == self.spec and orders_of(args) == self.orders else None
+        fits = spec == self.spec and (self.in_order is None or self.in_order(args))
+        return leaves if fits else None
 
 
 def _is_plain(spec: optree.PyTreeSpec) -> bool:
@@ -79,6 +82,37 @@ def _is_plain(spec: optree.PyTreeSpec) -> bool:
     kind = spec.type
     known = kind in (None, type(None), tuple, list) or optree.is_namedtuple_class(kind)
     return known and all(map(_is_plain, spec.children()))
+
+
+def order_test(tree: Any) -> OrderTest | None:
+    """Tells of trees of the same structure whether their dicts have the keys in the same order.
+
+    None if there is no dict: `orders_of` is empty.
+    """
+    keys = tuple(tree) if isinstance(tree, dict) else None
+    parts = _parts(tree)
+    places = range(len(parts)) if keys is None else keys
+    found = [(at, order_test(parts[at])) for at in places]
+    inner = [(at, test) for at, test in found if test is not None]
+
+    def in_order(other: Any) -> bool:
+        if keys is not None and tuple(other) != keys:
+            return False
+        if inner:
+            parts = _parts(other)
+            for at, test in inner:
+                if not test(parts[at]):
+                    return False
+        return True
+
+    return in_order if keys or inner else None
+
+
+def _parts(tree: Any) -> Any:
+    """What a node holds, by key or by number; nothing for a leaf."""
+    if isinstance(tree, (dict, list, tuple)):
+        return tree
+    return () if optree.tree_is_leaf(tree) else optree.tree_flatten_one_level(tree)[0]
 
 
 def orders_of(tree: Any) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from graphc.codegen.plan import Buffer, Plan
@@ -75,7 +76,7 @@ class ArgumentBinder:
                 raise self._elsewhere(buffer, value.stream.device.number)
             check_fits(value, buffer.type, buffer.name, self._function)
             return value
-        where = self._device_of(value)
+        where = None if value.__class__ is np.ndarray else self._device_of(value)
         if where is None:
             return adapt(value, buffer.type, buffer.name, self._function)
         if where != self._device.number:

@@ -83,6 +83,7 @@ class CudaDevice:
         finally:
             driver.cuCtxSetCurrent(before)
         self.handle = self.stream.handle
+        self._memory_kind = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
         self.lost: GraphcError | None = None
         self.enqueued: dict[Suspect, None] = {}
         self._events: list[Any] = []
@@ -210,8 +211,7 @@ class CudaDevice:
             return
         driver, source = self.driver, address_of(host)
         self.check(driver.cuMemcpyHtoDAsync(target, source, host.nbytes, self.handle))
-        kind = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
-        error, _ = driver.cuPointerGetAttribute(kind, source)
+        error, _ = driver.cuPointerGetAttribute(self._memory_kind, source)
         if not error:  # the driver knows the address: it is no pageable memory
             self.wait()
 
