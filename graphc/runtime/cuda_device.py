@@ -79,9 +79,10 @@ class CudaDevice:
             device.set_current()
             self.stream = DeviceStream(self, device.create_stream())
             self._memory = device.memory_resource
-            self.context = driver.CUcontext(int(device.context.handle))
+            self._context_number = int(device.context.handle)
         finally:
             driver.cuCtxSetCurrent(before)
+        self.context = driver.CUcontext(self._context_number)
         self.handle = self.stream.handle
         self._memory_kind = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
         self.lost: GraphcError | None = None
@@ -261,7 +262,7 @@ class Current:
         if device.lost is not None:
             raise device.lost.copy()
         _, now = device.driver.cuCtxGetCurrent()
-        self._pushed = int(now) != int(device.context)
+        self._pushed = int(now) != device._context_number
         if self._pushed:
             device.check(device.driver.cuCtxPushCurrent(device.context))
 

@@ -19,10 +19,13 @@ from graphc.runtime.cuda_faults import Suspect, suspect
 from graphc.runtime.device_table import DeviceTable
 
 WORD = 8  # bytes of every argument: an address or an int64
+MOST_PITCH = 2**31 - 1  # bytes of a row that a copy within a graph takes
 
 
 class KernelCall:
     """One launch of a kernel, whose arguments are found by `bind`."""
+
+    in_graph = True
 
     def __init__(
         self, device: CudaDevice, function: Any, launch: Launch, suspect: Suspect
@@ -92,13 +95,17 @@ class KernelCall:
 
 
 class CopyCall:
-    """A copy from one buffer to another; it offers what a `KernelCall` does."""
+    """A copy from one buffer to another; it offers what a `KernelCall` does.
+
+    A graph takes it as one row of bytes, whose length is limited: `in_graph` says if it can.
+    """
 
     def __init__(
         self, device: CudaDevice, source: int, target: int, nbytes: int, suspect: Suspect
     ) -> None:
         self.suspect = suspect
         self._device, self._nbytes = device, nbytes
+        self.in_graph = nbytes <= MOST_PITCH
         self._pick = _picker([target, source])
         self._held: Sequence[int] = ()
 
@@ -131,6 +138,8 @@ class CopyCall:
         params.srcMemoryType = params.dstMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
         params.dstDevice, params.srcDevice = map(driver.CUdeviceptr, self._held)
         params.WidthInBytes, params.Height, params.Depth = self._nbytes, 1, 1
+        params.srcPitch = params.dstPitch = self._nbytes
+        params.srcHeight = params.dstHeight = 1
         return params
 
 
@@ -140,7 +149,8 @@ Call = KernelCall | CopyCall
 class Graph:
     """Calls as a CUDA graph that was instantiated, each after the one before.
 
-    A launch reads the arguments that the nodes have then; later updates leave it as it is.
+    A launch reads the arguments that the nodes have then; later updates leave it as it is. Nodes
+    are those of the graph from which it was made, which therefore stays.
     """
 
     def __init__(self, device: CudaDevice, calls: Sequence[Call]) -> None:
@@ -158,12 +168,12 @@ class Graph:
 class Block:
     """Calls that follow each other whatever the data: a basic block of a plan.
 
-    It is launched as one CUDA graph if `graphed` says so and it has several calls.
+    It is launched as one CUDA graph if `graphed` says so and it has several calls which can.
     """
 
     def __init__(self, device: CudaDevice, calls: Sequence[Call], *, graphed: bool) -> None:
         self._device, self.calls = device, tuple(calls)
-        self._graphed = graphed and len(calls) > 1
+        self._graphed = graphed and len(calls) > 1 and all(call.in_graph for call in calls)
         self._graph: Graph | None = None
 
     def bind(self, addresses: Sequence[int]) -> None:
