@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.softgpu import build
+from tests.softgpu import build, native
 
 __all__ = [
     "calls", "environment", "install", "installed", "reports", "reset", "unavailable",
@@ -76,6 +76,7 @@ def install(
             return
         raise RuntimeError("this process has loaded another CUDA driver already")
     library = ctypes.CDLL(str(build.library()), ctypes.RTLD_GLOBAL)
+    native.library.cache_clear()  # kernels that ran before had an engine alone
     library.softgpu_option.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     for name, value in _variables(driver, cc, devices, memory, window, log, flags).items():
         library.softgpu_option(name.encode(), value.encode())
