@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from graphc import _checkout as _checkout
+from graphc import eager as eager
 from graphc import nn, numpy, optim
 from graphc.api import Compiled, compile
 from graphc.dtypes import DTYPES, DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8

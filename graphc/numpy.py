@@ -1,7 +1,8 @@
 """NumPy's functions under NumPy's names, with its promotion: traced, or at once on arrays.
 
-Outside a trace the functions run by the interpreter and return NumPy arrays. `ndim`, `shape`
-and `size` return Python's numbers in either case.
+Outside a trace the functions run by the interpreter and return NumPy arrays; with an array on a
+device among the arguments they are compiled, and the results are there. `ndim`, `shape` and `size`
+return Python's numbers in every case.
 """
 
 from __future__ import annotations

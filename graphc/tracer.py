@@ -215,9 +215,6 @@ class Tracer(promote.TracedArray):
         what = f"numpy.{function.__name__}"
         return self.guard(what, _found(tables.array_function, function), *args, **kwargs)
 
-    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        return tables.namespace()
-
     # --- what only a run can tell ---------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -392,4 +389,4 @@ def _refuse_write(message: str, help: str) -> NoReturn:
     raise MutationError(message, help=help).at(call_site()[0])
 
 
-tables.install_methods(Tracer)
+tables.install_in_place(Tracer)

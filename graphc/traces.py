@@ -187,7 +187,7 @@ class Trace:
                 f"a {type(value).__name__} has rules of its own, which a graph does not have",
                 help="np.asarray(...) of it is a plain array",
             )
-        if isinstance(value, (np.ndarray, np.generic)):
+        if isinstance(value, (np.ndarray, np.generic)) or promote.is_stored(value):
             return self.array_constant(value)
         if isinstance(value, (list, tuple)):
             return promote.lift(tables.function("array")(value))

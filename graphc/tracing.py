@@ -31,6 +31,7 @@ from graphc.errors import (
     OutOfMemory,
     TypeMismatch,
 )
+from graphc.functions import promote
 from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.opdef import active_trace, tracing_with
@@ -260,25 +261,37 @@ class Immediate(Trace):
 
 
 def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as users call it, `what` to them: in a trace, or at once on arrays."""
+    """`function` as users call it, `what` to them: in a trace, or at once on arrays.
+
+    With an array on a device among the arguments it runs there.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         trace = active_trace()
         if isinstance(trace, Trace):
             return trace.enter(what, function, args, kwargs)
-        now = Immediate(function_name(function))
-        with tracing_with(now):
-            result = now.enter(what, function, args, kwargs)
-        leaves, tree = optree.tree_flatten(result)
-        traced = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
-        made = iter(run_graph(now.finish(traced), now.arrays))
-        return optree.tree_unflatten(
-            tree, [next(made) if isinstance(leaf, Tracer) else leaf for leaf in leaves]
-        )
+        given: Any = args, kwargs
+        for leaf in optree.tree_leaves(given):
+            if promote.is_stored(leaf):
+                return leaf.guard(what, function, *args, **kwargs)
+        return at_once(what, function, args, kwargs)
 
     call.__name__ = call.__qualname__ = what.rpartition(".")[2]
     return call
+
+
+def at_once(what: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The results of a function of these arrays in host memory, interpreted."""
+    now = Immediate(function_name(function))
+    with tracing_with(now):
+        result = now.enter(what, function, args, kwargs)
+    leaves, tree = optree.tree_flatten(result)
+    traced = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
+    made = iter(run_graph(now.finish(traced), now.arrays))
+    return optree.tree_unflatten(
+        tree, [next(made) if isinstance(leaf, Tracer) else leaf for leaf in leaves]
+    )
 
 
 def run_graph(graph: Graph, arrays: Sequence[Any]) -> list[Any]:

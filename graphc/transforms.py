@@ -275,7 +275,8 @@ def _positions(fn: Function, chosen: tuple[int, ...], count: int) -> tuple[int, 
 def _argument_type(name: str, leaf: Any, chosen: bool) -> Type | type | None:
     """The type of a leaf that becomes an argument; None for what is passed as it is."""
     if not chosen:
-        return leaf_type(name, leaf) if isinstance(leaf, (np.ndarray, np.generic)) else None
+        array = isinstance(leaf, (np.ndarray, np.generic)) or promote.is_stored(leaf)
+        return leaf_type(name, leaf) if array else None
     found = leaf_type(name, leaf)
     if isinstance(leaf, Tracer) and leaf.weak:
         found = float if leaf.type.dtype.is_float else int
@@ -316,6 +317,8 @@ def _snapshot(value: Any) -> Any:
     """A value as it is now, whatever is written to it before a pullback is called."""
     if isinstance(value, Tracer):
         return value if value.weak else value.snapshot()
+    if promote.is_stored(value):
+        return np.asarray(value)
     return value.copy() if isinstance(value, np.ndarray) else value
 
 

@@ -30,7 +30,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (9, ("lowered",)),
-    (10, ("entries",)),
+    (10, ("eager", "entries")),
     (11, ("api", "debug", "output")),
     (12, ("__main__", "cli")),
     (13, ("",)),  # `graphc` itself

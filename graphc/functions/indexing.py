@@ -18,6 +18,7 @@ from graphc.errors import (
 )
 from graphc.functions.promote import (
     array,
+    is_stored,
     is_traced,
     label,
 )
@@ -158,8 +159,8 @@ def _without_masks(x: Any, keys: list[Any]) -> tuple[Any, list[Any]]:
 
 def _index_array(key: Any) -> Any:
     """A list or array in an index as an array of integers or a known mask; others as they are."""
-    if isinstance(key, (bool, np.bool_)):
-        return np.asarray(key)
+    if isinstance(key, (bool, np.bool_)) or is_stored(key):
+        key = np.asarray(key)
     if isinstance(key, list):
         key = stack([array(k) for k in key]) if holds_traced(key) else nested(key)
         # NumPy makes floats of no elements at all.

@@ -19,7 +19,18 @@ Number = (bool, int, float)
 """The Python numbers; they are weak: they take the dtype that they meet."""
 
 
-class TracedArray:
+class Array:
+    """Base of graphc's own arrays: NumPy's operators and methods, which `tables` gives it.
+
+    They go through `guard(what, function, *args, **kwargs)`, by which a traced value appends to
+    its graph and an array on a device computes there.
+    """
+
+    __slots__ = ()
+    weak = False
+
+
+class TracedArray(Array):
     """Base of the traced values, by which functions tell them from numbers and arrays."""
 
     __slots__ = ()
@@ -28,6 +39,11 @@ class TracedArray:
 def is_traced(value: Any) -> bool:
     """Whether `value` is known only when the graph runs."""
     return isinstance(value, TracedArray)
+
+
+def is_stored(value: Any) -> bool:
+    """Whether `value` is an array of graphc's own that has its numbers now, on a device."""
+    return isinstance(value, Array) and not isinstance(value, TracedArray)
 
 
 def known_array(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which function answers which of NumPy's hooks, and the methods of a traced array."""
+"""Which function answers which of NumPy's hooks, and the methods of graphc's arrays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 from collections.abc import Callable, Set
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from graphc.dtypes import DType
 from graphc.errors import MutationError, UnsupportedFunction
 from graphc.functions import creation, elementwise, indexing, products, reductions, shapes
 from graphc.functions.elementwise import call
-from graphc.functions.promote import Number, TracedArray
+from graphc.functions.promote import Array, Number, is_traced
 from graphc.functions.promote import array as as_array
 from graphc.ops import elementwise as ew
 
@@ -119,9 +120,9 @@ def ufunc(ufunc: np.ufunc, method: str) -> Function:
             help="build the array with graphc.numpy.where",
         )
     if method == "reduce" and name in _REDUCED:
-        return _reduce_method(FUNCTIONS[_REDUCED[name]])
+        return _reduce_method(_REDUCED[name])
     if method == "outer" and found:
-        return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
+        return _outer_method(name)
     if method == "__call__" and getattr(np, name, None) is not ufunc:
         raise UnsupportedFunction(f"the ufunc {name} is none of NumPy's", help=_ours(name))
     if method != "__call__" or not found:
@@ -138,12 +139,18 @@ def _ours(name: str) -> str | None:
     return "graphc.nn.sigmoid takes traced arrays" if name == "expit" else nearest(name)
 
 
-def _reduce_method(function: Function) -> Function:
+@cache
+def _reduce_method(name: str) -> Function:
     def reduce(a: Any, axis: Any = 0, dtype: Any = None, keepdims: bool = False) -> Any:
         more = {} if dtype is None else {"dtype": dtype}
-        return function(a, axis=axis, keepdims=keepdims, **more)
+        return FUNCTIONS[name](a, axis=axis, keepdims=keepdims, **more)
 
     return reduce
+
+
+@cache
+def _outer_method(name: str) -> Function:
+    return lambda a, b: FUNCTIONS[name](_apart(a, b), b)
 
 
 def _apart(a: Any, b: Any) -> Any:
@@ -152,13 +159,13 @@ def _apart(a: Any, b: Any) -> Any:
     return shapes.reshape(a, a.shape + (1,) * as_array(b).ndim)
 
 
-_WRITES = ("copyto", "put", "putmask", "place", "fill_diagonal", "put_along_axis")
+WRITES = ("copyto", "put", "putmask", "place", "fill_diagonal", "put_along_axis")
 
 
 def array_function(function: Function) -> Function:
     """What answers a NumPy function that is no ufunc."""
     name = function.__name__
-    if name in _WRITES:
+    if name in WRITES:
         raise MutationError(
             f"numpy.{name} would write a traced array into an array that exists while tracing",
             help="graphc.numpy.full_like does what np.full_like meant"
@@ -208,8 +215,8 @@ def instead_of(text: str) -> str:
     return "use a function of graphc.numpy; NumPy cannot hand this one over"
 
 
-def namespace() -> Any:
-    """The module `graphc.numpy`, for `__array_namespace__`."""
+def _namespace(array: Any, *, api_version: str | None = None) -> Any:
+    """The module `graphc.numpy`, as `__array_namespace__` of arrays."""
     return _lazy.load("graphc.numpy")
 
 
@@ -258,13 +265,11 @@ _METHODS = (
 )
 
 
-def install_methods(cls: Any) -> None:
-    """Give the class of traced arrays NumPy's operators, methods and transposes."""
+def _install_methods(cls: Any) -> None:
+    """Give the class of arrays NumPy's operators, methods and transposes."""
     for name, target in _OPERATORS.items():
-        forward = _operator(target)
-        setattr(cls, f"__{name}__", forward)
+        setattr(cls, f"__{name}__", _operator(target))
         setattr(cls, f"__r{name}__", _operator(target, swapped=True))
-        setattr(cls, f"__i{name}__", _in_place(forward, target))
     for name, target in _COMPARISONS.items():
         setattr(cls, f"__{name}__", _operator(target))
     for name, symbol in _SHIFTS.items():
@@ -278,6 +283,13 @@ def install_methods(cls: Any) -> None:
     cls.__getitem__ = _method("indexing", indexing.getitem)
     cls.T = property(_method("transpose", shapes.transpose))
     cls.mT = property(_method("matrix_transpose", shapes.matrix_transpose))
+    cls.__array_namespace__ = _namespace
+
+
+def install_in_place(cls: Any) -> None:
+    """Give a class of arrays that can be written NumPy's augmented assignments."""
+    for name, target in _OPERATORS.items():
+        setattr(cls, f"__i{name}__", _in_place(getattr(cls, f"__{name}__"), target))
 
 
 def _operator(name: str, swapped: bool = False) -> Function:
@@ -287,7 +299,7 @@ def _operator(name: str, swapped: bool = False) -> Function:
         if modulo is not None:
             return self.guard(name, _refuse_modulo, modulo)
         known = isinstance(other, _OPERANDS)
-        if not known and hasattr(type(other), "__array_ufunc__"):
+        if not known and (hasattr(type(other), "__array_ufunc__") or not is_traced(self)):
             return NotImplemented
         args = (other, self) if swapped else (self, other)
         # NumPy's float64 is a Python float, too, and a strong one.
@@ -305,7 +317,7 @@ def _refuse_modulo(modulo: Any) -> Any:
     raise UnsupportedFunction("pow with a modulus is not built", help="write x**n % modulus")
 
 
-_OPERANDS = (TracedArray, bool, int, float, np.ndarray, np.generic, list, tuple)
+_OPERANDS = (Array, bool, int, float, np.ndarray, np.generic, list, tuple)
 
 
 def _shift(symbol: str) -> Function:
@@ -369,3 +381,6 @@ def _method(name: str, function: Function) -> Function:
     method.__name__ = name
     method.__doc__ = function.__doc__
     return method
+
+
+_install_methods(Array)

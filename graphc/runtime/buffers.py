@@ -21,6 +21,8 @@ RECYCLE_FROM = 1 << 16
 KEPT = 2
 """A caller that rebinds a result (`x = f(x)`) still holds the last one during the call."""
 
+_DLPACK_CPU = 1  # kDLCPU
+
 
 class ArrayLayout(NamedTuple):
     """Byte offsets in an ndarray object: type, data pointer, ndim, sizes, dtype, flags."""
@@ -238,7 +240,7 @@ def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[An
     if isinstance(value, (bool, int, float)):
         return _number(value, type, name, function)
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
+        if hasattr(value, "__dlpack__") and _is_dlpack_the_way(value):
             return np.from_dlpack(value)
         if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
             return np.asarray(value)
@@ -260,6 +262,13 @@ def _as_array(value: object, type: Type, name: str, function: str) -> NDArray[An
         if isinstance(value, (list, tuple))
         else None,
     )
+
+
+def _is_dlpack_the_way(value: Any) -> bool:
+    """Whether DLPack reads an object, and not its `__array__`: that copies from a device."""
+    if hasattr(value, "__array_interface__"):
+        return False
+    return not hasattr(value, "__array__") or value.__dlpack_device__()[0] == _DLPACK_CPU
 
 
 def _number(value: bool | int | float, type: Type, name: str, function: str) -> NDArray[Any]:

@@ -153,7 +153,7 @@ def _producer_stream(value: Any) -> int:
 
 def _is_contiguous(view: Any) -> bool:
     """Whether a StridedMemoryView is C-contiguous; its strides count elements."""
-    if view.strides is None:
+    if view.strides is None or 0 in view.shape:
         return True
     step = 1
     for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):

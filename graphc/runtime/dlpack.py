@@ -1,0 +1,138 @@
+"""DLPack capsules of arrays on a device, in the order of the consumer's stream.
+
+The capsules are made by `cuda.core`, which knows no bfloat16: of that they are made as of 16-bit
+integers, and say bfloat16 afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.dtypes import Type, bf16
+from graphc.errors import ArgumentError, GraphcError
+from graphc.provenance import call_site
+from graphc.runtime.buffers import address_of
+from graphc.runtime.cuda_device import LEGACY_STREAM
+
+HOST = (1, 0)
+"""kDLCPU, as DLPack names the host's memory."""
+CUDA = 2
+"""kDLCUDA."""
+NO_ORDER = -1
+"""The stream of a consumer that sees to the order itself."""
+_BFLOAT = 4  # kDLBfloat
+_WITHOUT_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+_VERSIONED = (1, 0)
+"""The DLPack version from which on capsules begin with a version."""
+
+
+class ExportError(GraphcError, BufferError):
+    """An array cannot be handed to another library in the way that it asks for."""
+
+
+class _Header(ctypes.Structure):
+    """DLManagedTensorVersioned before its DLTensor."""
+
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _Tensor(ctypes.Structure):
+    """DLTensor as far as its dtype."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+    )
+
+
+def lend(array: Any, stream: int | None, max_version: tuple[int, int] | None) -> object:
+    """A capsule of a DeviceArray for a consumer that works on `stream`.
+
+    `stream` is as the array API standard has it for CUDA: None or 1 is the legacy default
+    stream, 2 the thread's, -1 asks for no order, others are handles. Raises ArgumentError for 0,
+    which could be several of these, and for what is no stream.
+    """
+    if stream is not None and (type(stream) is not int or stream < -1 or stream == 0):
+        raise ArgumentError(
+            f"stream={stream!r} is no CUDA stream of a consumer",
+            help="None or 1 is the default stream, 2 the thread's, -1 asks for no order",
+        ).at(call_site()[0])
+    loan = _Loan(array, LEGACY_STREAM if stream is None else stream)
+    device = array.stream.device
+    with device.current():
+        memory = device.view(array.address, array.nbytes, loan)
+        return _capsule(device.core, memory, array.type, max_version)
+
+
+def of_host(
+    core: Any, host: NDArray[Any], type: Type, max_version: tuple[int, int] | None
+) -> object:
+    """A capsule of a contiguous array in host memory."""
+    memory = core.Buffer.from_handle(address_of(host), host.nbytes, owner=host)
+    return _capsule(core, memory, type, max_version)
+
+
+def _capsule(core: Any, memory: Any, type: Type, max_version: tuple[int, int] | None) -> object:
+    """A capsule of `memory`, which lives as long."""
+    native = np.dtype(np.uint16) if type.dtype is bf16 else type.dtype.numpy
+    view = core.utils.StridedMemoryView.from_buffer(memory, type.static_shape, dtype=native)
+    capsule: object = view.__dlpack__(max_version=max_version)
+    if type.dtype is bf16:
+        versioned = max_version is not None and tuple(max_version) >= _VERSIONED
+        _tensor_of(capsule, versioned).code = _BFLOAT
+    return capsule
+
+
+def _tensor_of(capsule: object, versioned: bool) -> _Tensor:
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype = ctypes.c_void_p
+    pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    at = pointer_of(capsule, b"dltensor_versioned" if versioned else b"dltensor")
+    return _Tensor.from_address(at + (ctypes.sizeof(_Header) if versioned else 0))
+
+
+class _Loan:
+    """Device memory in the hands of a consumer; it goes back when the last reference does."""
+
+    def __init__(self, array: Any, consumer: int) -> None:
+        """Let the consumer's stream wait for the work so far of the array's, unless it is -1."""
+        self.memory, self.device = array.memory, array.stream.device
+        device, driver = self.device, self.device.driver
+        with device.current():
+            self.event = device.check(driver.cuEventCreate(_WITHOUT_TIMING))
+            if consumer not in (NO_ORDER, int(device.handle)):
+                device.check(driver.cuEventRecord(self.event, device.handle))
+                device.check(driver.cuStreamWaitEvent(consumer, self.event, 0))
+
+    def __del__(self) -> None:
+        """Let our stream, in whose order the memory is freed, wait for the consumer's work.
+
+        Its streams may be gone by now, so that is all work of the device. Drivers before 12.5
+        cannot record that; there the host waits.
+        """
+        if sys.is_finalizing() or self.device.lost is not None:
+            return
+        device, driver = self.device, self.device.driver
+        with device.current():
+            (error,) = driver.cuCtxRecordEvent(device.context, self.event)
+            if error:
+                device.check(driver.cuCtxSynchronize())
+            else:
+                device.check(driver.cuStreamWaitEvent(device.handle, self.event, 0))
+            device.check(driver.cuEventDestroy(self.event))
