@@ -87,6 +87,7 @@ def software_gpu() -> Iterator[Any]:
     if reason is not None:
         pytest.skip(reason)
     softgpu.install(devices=2)
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     importlib.import_module("graphc.runtime.devices").cuda_devices.cache_clear()
     softgpu.reports()
     yield softgpu

@@ -92,6 +92,35 @@ def test_calls_from_threads_do_not_meet():
     assert not wrong
 
 
+def test_a_call_that_waits_holds_up_no_other():
+    entered, go_on = threading.Event(), threading.Event()
+
+    def double(reads, writes):
+        if reads[0][0] == 1:
+            entered.set()
+            assert go_on.wait(60)
+        writes[0][...] = reads[0] * 2
+
+    table = buffers(x=(IN, 0, f32[4]), t=(ARENA, 0, f32[4]), y=(OUT, 0, f32[4]))
+    steps = (
+        kernel("mix", 0, 0, 1, Extent(4)),
+        Step(StepKind.CALLBACK, "double", (0,), (2,), function=double),
+        kernel("mix", 2, 1, 2, Extent(4)),
+    )
+    run = CudaExecutable(Plan("f", "cuda", table, steps, (0,), (2,), 64), PTX)
+    got = []
+    first = threading.Thread(
+        target=lambda: got.append(np.asarray(run([np.ones(4, np.float32)])[0]))
+    )
+    first.start()
+    assert entered.wait(60)
+    second = elsewhere(lambda: np.asarray(run([np.full(4, 3, np.float32)])[0]))
+    assert np.array_equal(second, np.full(4, 3 * 2.75))
+    go_on.set()
+    first.join(60)
+    assert np.array_equal(got[0], np.full(4, 2.75))
+
+
 def test_an_interrupt_leaves_the_executable_usable():
     def interrupt(reads, writes):
         if reads[0][0] < 0:
@@ -129,8 +158,10 @@ def test_foreign_arrays_are_ordered_by_their_streams(face):
     if face is not Interface:
         assert producer.asked == [int(open_device(0).handle)] * 2
     else:
-        # What its stream does afterwards comes after our reading.
+        # What its stream does afterwards comes after our reading, whoever is waited for.
         producer.fill(numbers(6, seed=1))
+        with open_device(0).current():
+            producer.stream.sync()
     assert np.array_equal(np.asarray(result), numbers(6) * 2)
     assert np.array_equal(np.asarray(add(array, array)), 2 * numbers(6, seed=face is Interface))
 
@@ -152,7 +183,9 @@ def test_a_foreign_array_that_is_not_aligned_is_copied():
     whole = producer.memory
     producer.memory = open_device(0).view(int(whole.handle) + 4, 32, whole)
     producer.shape = (8,)
-    assert np.array_equal(np.asarray(add(producer, numbers(8))), numbers(9)[1:] + numbers(8))
+    result, counts = counted(lambda: add(producer, numbers(8)), "cuMemcpyDtoDAsync")
+    assert counts == [1]
+    assert np.array_equal(np.asarray(result), numbers(9)[1:] + numbers(8))
 
 
 def test_page_locked_arguments_may_change_after_the_call():
