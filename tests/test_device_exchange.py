@@ -177,12 +177,13 @@ def test_the_consumers_stream_waits_for_ours_and_the_host_does_not(software_gpu)
     del capsule
 
 
-def test_memory_lives_until_the_consumer_is_done_with_it():
-    """The consumer's copy is still to run when its capsule and our array have gone."""
+@pytest.mark.parametrize("protocol", ["dlpack", "interface"])
+def test_memory_lives_until_the_consumer_is_done_with_it(protocol):
+    """The consumer's copy is still to run when its view and our array have gone."""
     x = np.arange(1000, dtype=np.float32)
     array = on_device(x)
     consumer = new_stream(array)
-    view = view_of(array, int(consumer.handle))
+    view = view_of(Consumer(array, protocol), int(consumer.handle))
     del array
     gc.collect()
     driver = _lazy.load("cuda.bindings.driver")

@@ -50,6 +50,7 @@ class DeviceArray(HostNumbers):
     """
 
     __hash__ = None  # type: ignore[assignment]
+    _loan: Any = None
 
     def __init__(self, core: Any, stream: Any, memory: Any, type: Type) -> None:
         self._core, self.stream, self.memory = core, stream, memory
@@ -203,9 +204,15 @@ class DeviceArray(HostNumbers):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3; the consumer orders its work after the given stream's. Not of bf16."""
+        """Version 3; the consumer orders its work after the given stream's. Not of bf16.
+
+        A consumer keeps the array, with which its memory goes: not before what the consumer has
+        enqueued by then.
+        """
         if self.type.dtype is bf16:
             raise AttributeError  # __getattr__ says why
+        if self._loan is None:
+            self._loan = dlpack.Loan(self, dlpack.NO_ORDER)
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,

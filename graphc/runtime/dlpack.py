@@ -73,7 +73,7 @@ def lend(array: Any, stream: int | None, max_version: tuple[int, int] | None) ->
             f"stream={stream!r} is no CUDA stream of a consumer",
             help="None or 1 is the default stream, 2 the thread's, -1 asks for no order",
         ).at(call_site()[0])
-    loan = _Loan(array, LEGACY_STREAM if stream is None else stream)
+    loan = Loan(array, LEGACY_STREAM if stream is None else stream)
     device = array.stream.device
     with device.current():
         memory = device.view(array.address, array.nbytes, loan)
@@ -107,7 +107,7 @@ def _tensor_of(capsule: object, versioned: bool) -> _Tensor:
     return _Tensor.from_address(at + (ctypes.sizeof(_Header) if versioned else 0))
 
 
-class _Loan:
+class Loan:
     """Device memory in the hands of a consumer; it goes back when the last reference does."""
 
     def __init__(self, array: Any, consumer: int) -> None:
