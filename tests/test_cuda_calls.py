@@ -207,6 +207,18 @@ def test_pageable_arguments_may_change_after_the_call():
     assert np.array_equal(np.asarray(result), numbers(6) * 2)
 
 
+def test_the_stream_is_one_to_other_libraries():
+    device = open_device(0)
+    core_device = device.core.Device(0)
+    with device.current():
+        core_device.set_current()
+        stream = core_device.create_stream(device.stream)
+    assert int(stream.handle) == int(device.stream.handle) == int(device.handle)
+    result = add(numbers(5), numbers(5))
+    device.stream.sync()
+    assert np.array_equal(np.asarray(result), numbers(5) * 2)
+
+
 def test_calls_overlap_in_one_arena():
     chain = compiled(lambda x: np.tanh(np.tanh(x).sum() + x))
     xs = [add(numbers(300, seed=n), numbers(300)) for n in range(4)]
