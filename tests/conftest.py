@@ -80,7 +80,7 @@ def devices_of_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 def software_gpu() -> Iterator[Any]:
     """The package `tests.softgpu`: from here on it is the process's CUDA driver, of two devices.
 
-    The test fails for whatever goes wrong on it.
+    A test begins with no context, as a program does, and fails for whatever goes wrong on it.
     """
     softgpu = importlib.import_module("tests.softgpu")
     reason = softgpu.unavailable()
@@ -89,6 +89,7 @@ def software_gpu() -> Iterator[Any]:
     softgpu.install(devices=2)
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     importlib.import_module("graphc.runtime.devices").cuda_devices.cache_clear()
+    importlib.import_module("cuda.bindings.driver").cuCtxSetCurrent(0)
     softgpu.reports()
     yield softgpu
     assert not softgpu.reports()

@@ -248,7 +248,9 @@ class DeviceArray(HostNumbers):
             raise dlpack.ExportError(
                 "an array on a device is exported to the host by a copy"
             ).at(call_site()[0])
-        return dlpack.of_host(self._core, self.cpu(), self.type, max_version)
+        host = self.cpu()
+        with self.stream.device.current():
+            return dlpack.of_host(self._core, host, self.type, max_version)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CUDA, self.stream.device.number
