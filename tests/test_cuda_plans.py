@@ -156,6 +156,27 @@ def test_a_table_is_copied_only_where_an_address_changed():
         assert np.array_equal(np.asarray(result), x + 1.5)
 
 
+def test_kept_memory_is_given_back():
+    table = buffers(x=(IN, 0, f32[64]), t=(ARENA, 0, f32[64]), y=(OUT, 0, f32[64]))
+    steps = (kernel("mix", 0, 0, 1, Extent(64)), kernel("mix", 1, 1, 2, Extent(64)))
+    run = CudaExecutable(Plan("f", "cuda", table, steps, (0,), (2,), 256), PTX)
+
+    def used():
+        device = run.device
+        with device.current():
+            device.wait()
+            _, free, total = device.driver.cuMemGetInfo()
+        return total - free
+
+    before = used()
+    run([numbers(64)])
+    assert used() >= before + 3 * 256  # the arena, the argument and the result
+    run.trim()
+    assert used() == before
+    (y,) = run([numbers(64)])
+    np.testing.assert_allclose(np.asarray(y), numbers(64) * 2.25, rtol=1e-6)
+
+
 def test_library_steps_get_device_arrays():
     got = []
     table = buffers(x=(IN, 0, f32[2, 2]), y=(OUT, 0, f32[2, 2]))

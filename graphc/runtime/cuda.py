@@ -74,6 +74,7 @@ class CudaExecutable:
         self._sizes = [type.nbytes for type in self._types]
         results = [plan.buffers[b] for b in plan.outputs]
         self._given = frozenset(b.index for b in results if b.place is Place.INPUT)
+        self._recyclers: list[Recycler[Any]] = []
         self._results = [
             (
                 b.index if b.place is Place.INPUT else -1,
@@ -105,7 +106,10 @@ class CudaExecutable:
     def _source(self, type: Type) -> Callable[[], tuple[Any, int]]:
         """A function that gives memory for results of this type, and its address."""
         make = partial(self.device.allocate, type.nbytes)
-        return Recycler(make).take if COUNTED and type.nbytes <= KEPT_BYTES else make
+        if not COUNTED or type.nbytes > KEPT_BYTES:
+            return make
+        self._recyclers.append(Recycler(make))
+        return self._recyclers[-1].take
 
     def _upload_constants(self) -> dict[int, Any]:
         found = {}
@@ -217,7 +221,9 @@ class CudaExecutable:
             starts[number] = start
 
     def trim(self) -> None:
-        """Give back the memory that is kept for later calls: arenas, tables, arguments."""
+        """Give back the memory that is kept for later calls: arenas, tables, old results."""
+        for recycler in self._recyclers:
+            recycler.trim()
         with self.device.current():
             while self._free:
                 _keep_until_done(self.device, self._free.pop())
