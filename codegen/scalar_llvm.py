@@ -340,8 +340,15 @@ class CudaArith(Arith):
         return self._device("fmod", a, b)
 
     def truncate(self, a: Value, kind: str) -> Value:
-        """`cvt.rzi` saturates; NVVM's own conversion is that instruction."""
-        return Value(self, self.builder.fptosi(a.ir, KINDS[kind]), kind)
+        """`cvt.rzi` saturates; NVVM's own conversion is that instruction.
+
+        Of NaN it makes 0, but where either side has 64 bits the least integer (PTX ISA, cvt).
+        """
+        whole = self.builder.fptosi(a.ir, KINDS[kind])
+        if "64" in a.kind + kind:
+            nan = self.builder.fcmp_unordered("uno", a.ir, a.ir)
+            whole = self.builder.select(nan, whole.type(0), whole)
+        return Value(self, whole, kind)
 
     def accumulate_add(self, total: Value, a: Value) -> Value:
         return total + a
