@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from graphc.codegen.access import accesses
 from graphc.codegen.kernel import (
     TURNS_OF_ONE,
+    WARP,
     Const,
     Let,
     Load,
@@ -45,27 +47,35 @@ FIRST_AXIS = -16
 Target = Var | Load
 
 
-def block_turns(role: str, device: Device, threads: int) -> int:
-    """The turns of a block of a loop of this role."""
+def block_turns(role: str, device: Device, threads: int, width: int = 1) -> int:
+    """The elements of a block of a loop of this role, which takes `width` of them a turn."""
     if role == "serial":
         return ROW_BLOCK
-    return TURNS * threads if device.is_cuda else LANE_BLOCK
+    if role == "warp":
+        return ROW_BLOCK * (threads // WARP)
+    return TURNS * threads * width if device.is_cuda else LANE_BLOCK
 
 
 def in_blocks(body: Sequence[Statement], device: Device, threads: int) -> tuple[Statement, ...]:
     """The statements with their long loops that add floats cut into blocks."""
-    scratch = {s.name: s.type for s in walk(body) if isinstance(s, Scratch)}
-    return _Blocks(device, threads, scratch).body(body)
+    found = [s for s in walk(body) if isinstance(s, Scratch)]
+    rows = frozenset(s.name for s in found if s.registers)
+    return _Blocks(device, threads, rows, {s.name: s.type for s in found}).body(body)
 
 
 @dataclass
 class _Blocks:
-    """Cuts the loops of one kernel; `scratch` are the arrays of a worker."""
+    """Cuts the loops of one kernel; `scratch` are the arrays of a worker.
+
+    Loops over `rows` in registers are short, and stay whole.
+    """
 
     device: Device
     threads: int
+    rows: frozenset[str]
     scratch: dict[str, Type]
     axes: int = 0
+    width: int = 1  # of the loops around
 
     def body(self, statements: Sequence[Statement]) -> tuple[Statement, ...]:
         return tuple(made for s in statements for made in self._statement(s))
@@ -75,11 +85,13 @@ class _Blocks:
             return (replace(s, body=self.body(s.body)),)
         if not isinstance(s, Loop):
             return (s,)
-        sums = self._sums(s) if s.role in TURNS_OF_ONE else []
+        held = not self.rows.isdisjoint(b for b, _ in accesses(s.body))
+        sums = self._sums(s) if s.role in (*TURNS_OF_ONE, "warp") and not held else []
         spans = self._spans(s) if sums else []
-        if not spans:
-            return (replace(s, body=self.body(s.body)),)
-        return self._cut(s, sums, spans)
+        outer, self.width = self.width, max(self.width, s.width)
+        made = self._cut(s, sums, spans) if spans else [replace(s, body=self.body(s.body))]
+        self.width = outer
+        return made
 
     def _sums(self, loop: Loop) -> list[_Sum]:
         """The floats that a loop adds to and that were there before it."""
@@ -91,7 +103,8 @@ class _Blocks:
             target = step.target
             if isinstance(target, Var):
                 if target.name not in own:
-                    found[target] = _Sum(target)
+                    width = max(self.width, *(s.width for s in (loop, *around)))
+                    found[target] = _Sum(target, width=width)
                 continue
             if target.buffer in own or any(loop.axis in i.axes() for i in target.index):
                 continue
@@ -103,7 +116,7 @@ class _Blocks:
     def _spans(self, loop: Loop) -> list[int]:
         """How many turns a block has, a block of blocks, and so on; none for a short loop."""
         size = _turns(loop)
-        unit = block_turns(loop.role, self.device, self.threads)
+        unit = block_turns(loop.role, self.device, self.threads, loop.width)
         if size is None or size <= 2 * unit:
             return []
         spans = [unit]
@@ -161,16 +174,18 @@ class _Blocks:
 class _Sum:
     """What a loop adds to: one sum, or the elements that the loops of `over` run through.
 
-    Of such elements those of a block are `storage`, indexed by `at`.
+    Of such elements those of a block are `storage`, indexed by `at`. One sum may be a vector of
+    `width`.
     """
 
     target: Target
     over: tuple[Loop, ...] = ()
     storage: Type | None = None
     at: tuple[Index, ...] = ()
+    width: int = 1
 
     def clear(self, part: Target) -> Statement:
-        zero = Const(0.0, part.dtype)
+        zero = Const(0.0, part.dtype, self.width)
         if isinstance(part, Var):
             return Let(part.name, zero)
         return self._each(Store(part.buffer, part.index, zero))

@@ -67,14 +67,14 @@ def lane_segments(
     Outer variables that cross from one loop to another become scratch arrays over the lanes,
     which are added to `buffers`.
     """
-    segments = _segments(body)
-    private = _crossing(segments)
+    runs = segments(body)
+    private = crossing(runs)
     at = (as_index(lane) - start,)
     result: list[Statement] = []
     for name, dtype in private.items():
         buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, lane.size),))
         result.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
-    for segment in segments:
+    for segment in runs:
         made = tuple(_privatize(s, private, at) for s in segment)
         (loop,) = made if len(made) == 1 else (None,)
         if isinstance(loop, Loop) and loop.role == "inner":
@@ -85,7 +85,7 @@ def lane_segments(
     return result
 
 
-def _segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
+def segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
     """Runs of outer statements, and the loops between them each by itself."""
     result: list[list[Statement]] = []
     for statement in body:
@@ -96,7 +96,7 @@ def _segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
     return [tuple(s) for s in result]
 
 
-def _crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, DType]:
+def crossing(segments: Sequence[tuple[Statement, ...]]) -> dict[str, DType]:
     """Outer variables that are used beyond the segment that defines them, with their dtypes."""
     home: dict[str, int] = {}
     found: dict[str, DType] = {}

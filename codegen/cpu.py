@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from graphc.codegen.device_lib import LESSER
-from graphc.codegen.kernel import Combine, Kernel, Loop, Once
-from graphc.codegen.printing import Frame, Printer, element, emitted_file, literal_dtype, spec
+from graphc.codegen.kernel import Combine, Kernel, Loop, Once, Scratch
+from graphc.codegen.printing import (
+    Frame,
+    Printer,
+    element,
+    emitted_file,
+    literal_dtype,
+    print_scratch,
+    spec,
+)
 from graphc.codegen.reference import input_roles
+from graphc.index import Index
 
 
 class _Cpu:
@@ -30,6 +39,12 @@ class _Cpu:
         printer.used.add(LESSER)
         start, stop = printer.index(loop.start), printer.index(loop.stop)
         return f"{start}, {LESSER}({stop}, {size})"
+
+    def scratch(self, printer: Printer, statement: Scratch) -> None:
+        print_scratch(printer, statement)
+
+    def stop(self, printer: Printer, start: Index, width: int) -> str:
+        raise ValueError("a CPU kernel has no vectors: LLVM makes them")
 
     def combine(self, printer: Printer, statement: Combine) -> None:
         """One lane holds everything already."""

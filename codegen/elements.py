@@ -7,6 +7,8 @@ lives, the outer one or that of the phase under way, and is known there from the
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +22,22 @@ from graphc.codegen.kernel import (
     Load,
     Masked,
     Statement,
+    Store,
     Var,
     origin_of,
 )
 from graphc.codegen.names import Names
+from graphc.codegen.scalar import SCALARS
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
-from graphc.partition import Partition
+from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access, op_of
+
+Keep = typing.Literal["nothing", "scratch", "registers"]
+"""What a nest keeps for later phases: nothing, expensive values in scratch, or all of them, each
+lane its own, in registers."""
 
 
 @dataclass
@@ -40,10 +48,19 @@ class Scope:
     known: dict[Any, Expr] = field(default_factory=dict)
 
 
+@dataclass
+class Held:
+    """A row of registers: the value that it holds, and the phases that make and last read it."""
+
+    value: Var
+    first: int
+    last: int
+
+
 class Elements:
     """Expressions for the values of one region under one partition of its axes."""
 
-    def __init__(self, region: Graph, chosen: Partition, *, keep: bool) -> None:
+    def __init__(self, region: Graph, chosen: Partition, *, keep: Keep) -> None:
         self.region = region
         self.chosen = chosen
         self.space = chosen.space
@@ -57,6 +74,8 @@ class Elements:
         self.phase: dict[Value, int] = {}
         self.faults: dict[int, Node] = {}
         self.outer_scope = Scope()
+        self.phases: list[Scope] = []
+        self.held: dict[str, Held] = {}
         self.scratch: dict[str, Type] = {}
         self.stored_in: dict[Value, str] = {}
 
@@ -65,6 +84,14 @@ class Elements:
     def axis(self, number: int) -> Axis:
         """The loop axis of a class of axes."""
         return Axis(number, self.space.extent[number])
+
+    def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
+        """Outer and inner axes, each from the outermost loop in."""
+        order = self.space.loop_order()
+        return (
+            [self.axis(a) for a in order if a in self.chosen.outer],
+            [self.axis(a) for a in order if a in self.chosen.inner],
+        )
 
     def axis_index(self, axis: int | None) -> Index:
         """The index along an axis; None stands for a dimension of size 1."""
@@ -111,6 +138,8 @@ class Elements:
         inner |= bool(self.chosen.inner) and 0 in value.type.shape
         home = scope if inner else self.outer_scope
         key = (name, tuple(i.key() for i in at))
+        if home is scope and self._read_back(key, scope):
+            return home.known[key]
         if key not in home.known:
             local = self.names.fresh(f"{name}_" if value.name else None)
             home.body.append(Let(local, load, origin_of(value.node)))
@@ -132,7 +161,7 @@ class Elements:
     def value(self, value: Value, scope: Scope, phase: int) -> Expr:
         """A computed value: known, read back, or computed here."""
         home = scope if self.is_inner(value) else self.outer_scope
-        if value in home.known:
+        if value in home.known or (home is scope and self._read_back(value, scope)):
             return home.known[value]
         if self._is_kept(value, phase):
             name = self.stored_in[value]
@@ -144,6 +173,49 @@ class Elements:
         self._prepare(value, scope, phase)
         self._compute(value.node, home, phase)
         return home.known[value]
+
+    def _read_back(self, key: Any, scope: Scope) -> bool:
+        """Whether an earlier phase has made it, and the lane still holds it: it is known then."""
+        if self.keep != "registers" or key in scope.known:
+            return False
+        number, found = self._made_before(key)
+        if found is None:
+            return False
+        _, inner = self.ordered_axes()
+        at = tuple(map(axis_index, inner))
+        row = next((n for n, h in self.held.items() if h.value == found), "")
+        if not row:
+            named = key.name if isinstance(key, Value) else key[0]
+            row = self.names.fresh(f"{named or 'kept'}_row")
+            self.buffers[row] = Type(found.dtype, tuple(a.extent for a in inner))
+            self.held[row] = Held(found, number, number)
+            self.phases[number].body.append(Store(row, at, found))
+        self.held[row].last = len(self.phases)
+        local = self.names.fresh(key.name if isinstance(key, Value) else f"{key[0]}_")
+        scope.body.append(Let(local, Load(row, at, found.dtype)))
+        scope.known[key] = Var(local, found.dtype)
+        return True
+
+    def _made_before(self, key: Any) -> tuple[int, Var | None]:
+        """The phase that has made it and its name there, if it is worth a register."""
+        for number, before in enumerate(self.phases):
+            found = before.known.get(key)
+            if isinstance(found, Var):
+                exprs = {s.name: s.expr for s in before.body if isinstance(s, Let)}
+                return number, None if self._is_free(found, exprs) else found
+        return 0, None
+
+    def _is_free(self, expr: Expr, exprs: Mapping[str, Expr]) -> bool:
+        """Whether an expression of a phase reads nothing along the row, and computes little."""
+        match expr:
+            case Var(name=name):
+                return name not in exprs or self._is_free(exprs[name], exprs)
+            case Load(index=at):
+                return not any(a.number in self.chosen.inner for i in at for a in i.axes())
+            case Apply(function=function, args=args):
+                dear = function in SCALARS and SCALARS[function].flops >= EXPENSIVE
+                return not dear and all(self._is_free(a, exprs) for a in args)
+        return not isinstance(expr, Masked)
 
     def _prepare(self, value: Value, scope: Scope, phase: int) -> None:
         """Compute what a value depends on, the deepest first: chains may be long."""
@@ -165,6 +237,8 @@ class Elements:
             self.value(found, scope, phase)
 
     def _is_known(self, value: Value, scope: Scope) -> bool:
+        if self.keep == "registers" and self._made_before(value)[1] is not None:
+            return True
         return value in (scope if self.is_inner(value) else self.outer_scope).known
 
     def _is_kept(self, value: Value, phase: int) -> bool:

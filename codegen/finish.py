@@ -31,7 +31,8 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.nest import Nest
-from graphc.codegen.roles import BLOCK, CHUNK, Draft
+from graphc.codegen.roles import BLOCK, CHUNK, TILE, Draft
+from graphc.codegen.vectorize import vectorized
 from graphc.codegen.walks import (
     accumulated,
     map_body,
@@ -49,11 +50,15 @@ from graphc.naming import distinct
 def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
     """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
     inputs = {b for b, r in params.items() if r == "input"}
-    body = in_blocks(draft.body, device, draft.threads)
+    body = draft.body
+    if device.is_cuda:
+        body = vectorized(body, draft.buffers, draft.widest)
+    body = in_blocks(body, device, draft.threads)
     # A loop of no turns reads nothing; before it, an empty buffer has nothing to be read.
     full = {b for b in inputs if 0 not in draft.buffers[b].shape}
     # What a loop does not change is taken out of it before that depends on where it is used.
-    body = inline(hoist_invariants(_hoist_scratch(body), full), inputs)
+    held = {s.name for s in walk(body) if isinstance(s, Scratch) and s.registers}
+    body = inline(hoist_invariants(_hoist_scratch(body), full), inputs | held)
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
     if nest.faults:
         buffers += (Param("status", Type(i64, (1,)), "status"),)
@@ -73,6 +78,7 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
         threads=draft.threads,
         form=draft.form,
         any_threads=True,
+        team=draft.team,
         sizes=sizes,
         extents=extents,
     )
@@ -108,12 +114,15 @@ def _axis_names(
     return names, sizes
 
 
-_BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k"}
+_BY_ROLE = {"chunk": "row", "flat": "i", "lane": "col", "serial": "k", "warp": "k"}
 
 
 def _base_name(loop: Loop, chunked: bool, place: dict[int, str]) -> str:
-    if loop.role == "chunk" and (chunked or loop.axis.number == CHUNK):
+    dealt = chunked and loop.axis.number not in (BLOCK, TILE)
+    if loop.role == "chunk" and (dealt or loop.axis.number == CHUNK):
         return "chunk"
+    if loop.axis.number == TILE:
+        return "tile"
     if loop.axis.number <= BLOCK:
         return "block"
     if loop.role == "serial" and (loop.start is None or not chunked):
@@ -209,7 +218,7 @@ def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
 def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
     """Put values that are used once where they are used: unnamed ones, and what is only stored.
 
-    Loads move only from buffers that the kernel does not write.
+    Loads move only from buffers in `constant`, which nothing writes to on the way.
     """
     depths = _read_at(body)
     updated = {

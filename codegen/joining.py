@@ -181,7 +181,7 @@ class Steps:
         for equal in sorted(by_key.values(), key=len):
             kernel = self._kernel_of[equal[0]]
             if len(equal) > 1:
-                table = (_table(equal, threads),)
+                table = (_table(equal, replace(kernel, threads=threads)),)
                 sizes = tuple(
                     row[1].value for row in table[0].rows if isinstance(row[1], Extent)
                 )
@@ -194,14 +194,13 @@ class Steps:
         return make(whole, (*args, *table))
 
 
-def _table(launches: Sequence[Launch], threads: int) -> Table:
-    """A row for each launch of a flat kernel: its first block, its elements, its buffers."""
+def _table(launches: Sequence[Launch], kernel: Kernel) -> Table:
+    """A row for each launch of a kernel: its first block, its workers or elements, its buffers."""
     rows: list[tuple[int | Extent, ...]] = []
     first = 0
     for launch in launches:
-        *_, extent = launch.args
-        buffers = launch.buffers
-        assert isinstance(extent, Extent) and len(buffers) == len(launch.args) - 1
-        rows.append((Extent(first), extent, *buffers))
-        first += -(-extent.value // threads)
+        extents = [a for a in launch.args if isinstance(a, Extent)]
+        (extent,) = extents or [Extent(launch.extent * kernel.of_block)]
+        rows.append((Extent(first), extent, *launch.buffers))
+        first += -(-extent.value // kernel.of_block)
     return Table(tuple(rows))

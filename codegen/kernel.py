@@ -20,10 +20,11 @@ from graphc.naming import kernel_name
 
 @dataclass(frozen=True)
 class Const:
-    """A number."""
+    """A number, or a vector of `width` elements that are this number."""
 
     value: bool | int | float
     dtype: DType
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,14 +138,18 @@ class Update:
 
 @dataclass(frozen=True)
 class Combine:
-    """Every lane's `name` becomes the combination over all lanes; nothing where there is one."""
+    """Every lane's `name` becomes the combination over all lanes; nothing where there is one.
+
+    Across warps, it becomes that over the warps of the block, for each lane by itself.
+    """
 
     name: str
     function: str
     dtype: DType
+    across: Literal["lanes", "warps"] = "lanes"
 
 
-LoopRole = Literal["chunk", "flat", "lane", "thread", "serial", "inner"]
+LoopRole = Literal["chunk", "flat", "lane", "thread", "warp", "serial", "inner"]
 DEALT = ("chunk", "flat")
 """Roles of loops whose turns are dealt out to workers."""
 TURNS_OF_ONE = ("lane", "serial")
@@ -156,10 +161,11 @@ class Loop:
     """A loop over `axis`.
 
     roles: `chunk` is dealt out to workers, `flat` to workers and their lanes at once, `lane` runs
-    over the lanes of a worker, `thread` is the lane itself (its axis is named `lane`), `serial`
-    runs in order; `inner` stands for the inner axes of a nest until those have roles, and no
-    finished kernel has it. `start` and `stop` bound a loop over a part of the axis. `comment` is
-    printed above it.
+    over the lanes of a worker, `thread` is the lane itself (its axis is named `lane`), `warp` over
+    the warps of a block that share its turns, `serial` runs in order; `inner` stands for the inner
+    axes of a nest until those have roles, and no finished kernel has it. `start` and `stop` bound a
+    loop over a part of the axis. `comment` is printed above it. A turn takes `width` neighboring
+    elements (CUDA): what depends on the axis is a vector then.
     """
 
     axis: Axis
@@ -168,21 +174,28 @@ class Loop:
     start: Index | None = None
     stop: Index | None = None
     comment: str = ""
+    width: int = 1
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Storage of one worker, shared by its lanes."""
+    """Storage of one worker, shared by its lanes.
+
+    In `registers` (CUDA) each lane has the elements of its own turns of the loops over lanes, and
+    no others.
+    """
 
     name: str
     type: Type
+    registers: bool = False
 
 
 @dataclass(frozen=True)
 class Once:
-    """Done by one lane of the worker."""
+    """Done by one lane of the worker, or by one of the warps that share its work."""
 
     body: tuple[Statement, ...]
+    by: Literal["lane", "warp"] = "lane"
 
 
 @dataclass(frozen=True)
@@ -240,17 +253,25 @@ class Meaning:
     before: Mapping[str, Value] = field(default_factory=dict)
 
 
+Team = Literal["block", "warp", "warps"]
+"""Who is a worker on CUDA, and which are its lanes: a block and its threads, a warp and its
+threads, or a block whose warps have the same lanes and share loops of role `warp`."""
+WARP = 32
+"""The threads of a warp on CUDA."""
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A loop nest over buffers, and how it is launched.
 
     `extent` workers (chunks of rows, or elements of a flat nest) are dealt out, on the CPU in
-    pieces of at least `grain`; on CUDA a worker is a block of `threads`. `sizes` names the
+    pieces of at least `grain`; on CUDA a block has `threads`, and `team` says which are a worker.
+    `sizes` names the
     parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
     assignment of roles; `name` says what is computed, and a plan makes an identifier of it.
     `any_threads` says that on CUDA the body is right for another number of `threads`, too.
-    `table` makes one launch of several of a flat kernel: it holds the extent
+    `table` makes one launch of several of a kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
     readers: it is no part of what the kernel does.
@@ -269,6 +290,7 @@ class Kernel:
     alias: tuple[tuple[str, str], ...] = ()
     in_place: tuple[tuple[str, str], ...] = ()
     any_threads: bool = False
+    team: Team = "block"
     table: tuple[int, ...] = ()
     parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None
@@ -297,13 +319,43 @@ class Kernel:
 
     @property
     def blocks(self) -> int:
-        """The blocks of a launch on CUDA: workers, or as many as it takes for all elements."""
+        """The blocks of a launch on CUDA: what it takes for all workers, or for all elements."""
         if self.parts:
             return sum(part.blocks for part in self.parts)
-        if self.table:
-            return sum(-(-extent // self.threads) for extent in self.table)
-        flat = any(isinstance(s, Loop) and s.role == "flat" for s in walk(self.body))
-        return -(-self.extent // self.threads) if flat else self.extent
+        return sum(-(-extent // self.of_block) for extent in self.table or (self.extent,))
+
+    @property
+    def table_rows(self) -> tuple[tuple[int, int], ...]:
+        """The first block and the extent of each launch that the table makes one of."""
+        blocks = [-(-extent // self.of_block) for extent in self.table]
+        return tuple((sum(blocks[:n]), extent) for n, extent in enumerate(self.table))
+
+    @property
+    def of_block(self) -> int:
+        """What a block on CUDA has of the extent: workers, or elements of a flat nest."""
+        for s in walk(self.body):
+            if isinstance(s, Loop) and s.role == "flat":
+                return self.threads * s.width
+        return self.threads // WARP if self.team == "warp" else 1
+
+    @property
+    def width(self) -> int:
+        """The most elements that a turn of a loop takes."""
+        loops = (s for part in self.whole for s in walk(part.body) if isinstance(s, Loop))
+        return max((s.width for s in loops), default=1)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether a thread of a flat nest may find fewer elements than a turn takes."""
+        for s in walk(self.body):
+            if isinstance(s, Loop) and s.role == "flat":
+                return any(n % s.width for n in self.table or (self.extent,))
+        return False
+
+    @property
+    def lanes(self) -> int:
+        """The lanes of a worker on CUDA."""
+        return self.threads if self.team == "block" else WARP
 
     def computing(
         self,
@@ -322,10 +374,10 @@ class Kernel:
 
     @property
     def fits_table(self) -> bool:
-        """Whether several launches on CUDA can be one: each block looks for its own elements."""
-        loops = [s for s in self.body if not isinstance(s, Let)]
-        flat = [isinstance(s, Loop) and s.role == "flat" for s in loops]
-        return flat == [True] and all(p.role != "status" for p in self.params)
+        """Whether several launches on CUDA can be one: each block looks for its own work."""
+        loops = [s for s in self.body if not isinstance(s, Let | Scratch)]
+        dealt = [isinstance(s, Loop) and s.role in DEALT for s in loops]
+        return dealt == [True] and all(p.role != "status" for p in self.params)
 
 
 def between(

@@ -60,7 +60,7 @@ class _Canonical:
         alias = [self.name(name) for pair in made.alias for name in pair]
         body = self.body(made.body)
         rows = f" | {len(made.table)} rows" if made.table else ""
-        return f"{head} | {made.threads} {alias} | {body}{rows}"
+        return f"{head} | {made.threads} {made.team} {alias} | {body}{rows}"
 
     def name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
@@ -81,12 +81,12 @@ class _Canonical:
                 return f"{self.name(buffer)}[{self.at(index)}] := {self.expr(expr)}"
             case Update(target=target, function=function, expr=expr):
                 return f"{self.expr(target)} {function}= {self.expr(expr)}"
-            case Combine(name=name, function=function):
-                return f"combine {self.name(name)} {function}"
-            case Scratch(name=name, type=type):
-                return f"scratch {self.name(name)} {type}"
-            case Once(body=body):
-                return f"once [{self.body(body)}]"
+            case Combine(name=name, function=function, across=across):
+                return f"combine {self.name(name)} {function} over {across}"
+            case Scratch(name=name, type=type, registers=registers):
+                return f"{'registers' if registers else 'scratch'} {self.name(name)} {type}"
+            case Once(body=body, by=by):
+                return f"once by a {by} [{self.body(body)}]"
             case When(conditions=conditions, body=body):
                 return f"when {self.mask(conditions)} [{self.body(body)}]"
             case Check(conditions=conditions, code=code):
@@ -99,7 +99,8 @@ class _Canonical:
         axis = loop.axis
         given = axis.number in self._kernel.sizes or loop.role in DEALT
         extent = "n" if given else axis.extent
-        head = f"{loop.role} {self.axis(axis.number)}:{extent}"
+        wide = f" by {loop.width}" if loop.width > 1 else ""
+        head = f"{loop.role} {self.axis(axis.number)}:{extent}{wide}"
         inside = self.body(loop.body)
         bounds = ":".join(self.at((i,)) for i in (loop.start, loop.stop) if i is not None)
         return f"{head} {bounds} [{inside}]"
@@ -117,8 +118,8 @@ class _Canonical:
                 return f"masked({mask}, {self.expr(value)}, {self.expr(other)})"
             case IndexValue(index=index, dtype=dtype):
                 return f"{dtype}({self.at((index,))})"
-            case Const(value=value, dtype=dtype):
-                return f"{dtype}({value!r})"
+            case Const(value=value, dtype=dtype, width=width):
+                return f"{dtype}({value!r})" if width == 1 else f"{dtype}x{width}({value!r})"
 
     def at(self, index: tuple[Index, ...]) -> str:
         return ", ".join(index_text(i, self.axis, self.name) for i in index)

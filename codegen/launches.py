@@ -26,8 +26,8 @@ class Launches:
     device: Device
     spell: Spell
     salt: str
-    _sources: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _kernels: dict[str, Kernel] = field(default_factory=dict)
+    _sources: dict[tuple[str, bool], tuple[str, str]] = field(default_factory=dict)
+    _kernels: dict[tuple[str, bool], Kernel] = field(default_factory=dict)
     _fitted: dict[Hashable, Kernel] = field(default_factory=dict)
     _keys: dict[Kernel, str] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Launches:
         salt = f"{self.device.target} {self.salt}"
         key = self._keys.get(kernel) or kernel_key(kernel, salt)
         self._keys[kernel] = key
-        self._kernels.setdefault(key, kernel)
+        self._kernels.setdefault((key, kernel.is_ragged), kernel)
         return Launch(
             entry="",
             source="",
@@ -56,19 +56,22 @@ class Launches:
             threads=kernel.threads,
             block=block,
             form=kernel.form,
+            ragged=kernel.is_ragged,
         )
 
     def spelled(self, step: Step) -> Step:
         """The step with its kernels as emitted, each under a name that no other has."""
 
         def of(launch: Launch) -> Launch:
-            if launch.key not in self._sources:
-                kernel = self._kernels[launch.key]
+            own = launch.key, launch.ragged
+            if own not in self._sources:
+                kernel = self._kernels[own]
                 taken = {entry for entry, _ in self._sources.values()}
                 entry = distinct(entry_name(kernel.name), taken)
-                self._sources[launch.key] = entry, self.spell(replace(kernel, name=entry))
-            entry, source = self._sources[launch.key]
-            return replace(launch, entry=entry, source=source)
+                self._sources[own] = entry, self.spell(replace(kernel, name=entry))
+            entry, source = self._sources[own]
+            key = f"{launch.key}-ragged" if launch.ragged else launch.key
+            return replace(launch, entry=entry, source=source, key=key)
 
         first = None if step.launch is None else of(step.launch)
         return replace(step, launch=first, others=tuple(map(of, step.others)))

@@ -3,17 +3,17 @@
 The nest has two levels. The *outer* level runs over the outer axes; within it, each *phase* is a
 loop over the inner axes that feeds reductions, and what they yield is there for the next phase.
 Values of an earlier phase that a later one needs again are read back if they are outputs, kept in
-scratch if they are expensive and the builder is to `keep` such, and computed again otherwise. Roles
-of axes are not decided here.
+scratch if they are expensive and the builder is to `keep` such, and computed again otherwise; where
+it is to keep all in registers, a lane has what it has made. Roles of axes are not decided here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.codegen.elements import Elements, Scope
+from graphc.codegen.elements import Elements, Held, Keep, Scope
 from graphc.codegen.kernel import (
     Apply,
     Const,
@@ -62,7 +62,7 @@ class Nest:
 
     `local` accumulators start anew at the outer level, before the phase of their number; `split`
     ones live as long as a chunk, and are elements of a buffer of their name. `kept` names
-    the scratch arrays over the inner axes.
+    the scratch arrays over the inner axes, `held` those in registers.
     """
 
     outer: tuple[Axis, ...]
@@ -72,6 +72,7 @@ class Nest:
     local: tuple[tuple[int, Accumulator], ...]
     split: tuple[Accumulator, ...]
     kept: tuple[tuple[str, Type], ...]
+    held: Mapping[str, Held]
     buffers: dict[str, Type]
     inputs: tuple[str, ...]
     outputs: tuple[tuple[Value, str], ...]
@@ -81,19 +82,11 @@ class Nest:
 class NestBuilder(Elements):
     """Builds the nest of one region under one partition."""
 
-    def __init__(self, region: Graph, chosen: Partition, *, keep: bool) -> None:
+    def __init__(self, region: Graph, chosen: Partition, *, keep: Keep) -> None:
         super().__init__(region, chosen, keep=keep)
         self.split: dict[Node, Accumulator] = {}
 
-    # --- axes and phases ------------------------------------------------------------------
-
-    def ordered_axes(self) -> tuple[list[Axis], list[Axis]]:
-        """Outer and inner axes, each from the outermost loop in."""
-        order = self.space.loop_order()
-        return (
-            [self.axis(a) for a in order if a in self.chosen.outer],
-            [self.axis(a) for a in order if a in self.chosen.inner],
-        )
+    # --- phases ---------------------------------------------------------------------------
 
     def _find_phases(self) -> int:
         """Number every value's phase; returns the last one."""
@@ -139,20 +132,23 @@ class NestBuilder(Elements):
         self._name_buffers()
         self._choose_storage()
         outer, inner = self.ordered_axes()
-        phases = []
+        before: list[tuple[Statement, ...]] = []
         local: list[tuple[int, Accumulator]] = []
         for number in range(last + 1):
-            phases.append(self._phase(number, local))
+            self.phases.append(self._phase(number, local))
+            before.append(tuple(self.outer_scope.body))
+            self.outer_scope.body = []
         self._outer_targets(last)
         after, self.outer_scope.body = tuple(self.outer_scope.body), []
         return Nest(
             tuple(outer),
             tuple(inner),
-            tuple(phases),
+            tuple(Phase(b, tuple(s.body)) for b, s in zip(before, self.phases, strict=True)),
             after,
             tuple(local),
             tuple(self.split.values()),
             tuple(self.scratch.items()),
+            self.held,
             self.buffers,
             tuple(self.buffer_of[v] for v in self.region.inputs),
             tuple((v, self.buffer_of[v]) for v in self.outputs if v.node not in self.split),
@@ -170,12 +166,14 @@ class NestBuilder(Elements):
 
     def _choose_storage(self) -> None:
         """Where values of an earlier phase are read back from: outputs, or scratch."""
+        if self.keep == "registers":
+            return
         self.stored_in = {
             v: self.buffer_of[v]
             for v in self.outputs
             if v in self.buffer_of and self.is_inner(v)
         }
-        if not self.keep:
+        if self.keep == "nothing":
             return
         for value in self._kept_values():
             name = self.names.fresh(f"{value.name or 'kept'}_row")
@@ -185,7 +183,7 @@ class NestBuilder(Elements):
             self.buffers[name] = self.scratch[name]
             self.stored_in[value] = name
 
-    def _phase(self, number: int, local: list[tuple[int, Accumulator]]) -> Phase:
+    def _phase(self, number: int, local: list[tuple[int, Accumulator]]) -> Scope:
         scope = Scope()
         for node in self.nodes:
             if node in self.space.reduced and self._operand_phase(node) == number:
@@ -198,8 +196,7 @@ class NestBuilder(Elements):
             if name in self.scratch and self.phase[value] == number:
                 expr = self.value(value, scope, number)
                 scope.body.append(Store(name, self._stored_index(value, name), expr))
-        before, self.outer_scope.body = tuple(self.outer_scope.body), []
-        return Phase(before, tuple(scope.body))
+        return scope
 
     def _outer_targets(self, last: int) -> None:
         for value in self.outputs:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from graphc.codegen import roles
 from graphc.codegen.access import accesses
+from graphc.codegen.column_tiles import column_tiles
 from graphc.codegen.columns import columns, is_short
+from graphc.codegen.elements import Keep
+from graphc.codegen.kernel import WARP
 from graphc.codegen.nest import Nest, NestBuilder
-from graphc.codegen.tasks import Schedule, Schedules, fits, kernel_task, late_tasks, split_task
+from graphc.codegen.register_rows import register_rows
+from graphc.codegen.tasks import Schedule, Schedules, kept, kernel_task, late_tasks, split_task
 from graphc.device import Device
 from graphc.index import Axis
 from graphc.ir import Graph
@@ -18,8 +22,12 @@ from graphc.space import Illegal, products
 
 SPLIT_WORK, LONG_COLUMN = 32768, 4096
 """Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
+BLOCK_WORK = 16384
+"""Elements of a block on CUDA, from which they had better be dealt out to several."""
 WORKERS = 8
 """Workers that keep one core (or multiprocessor) busy."""
+BUSY = 2048
+"""Threads that keep one multiprocessor busy."""
 
 
 def nest_schedules(
@@ -48,6 +56,9 @@ def _repartitions(first: Partition, region: Graph, device: Device) -> Iterator[P
     # Few rows starve workers; very many in one column are summed one after another.
     few = outer < WORKERS * device.cores or inner >= LONG_COLUMN
     starved = few and outer * inner >= SPLIT_WORK
+    if starved and device.is_cuda:
+        by_rows = _contiguous_axis(region, first) in first.inner
+        starved = outer * inner > BLOCK_WORK * max(outer if by_rows else outer // WARP, 1)
     yield from (swapped, first) if starved else (first, swapped)
 
 
@@ -56,7 +67,7 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
     space = first.space
     if first.split or not first.inner:
         return None
-    order = NestBuilder(region, first, keep=False).ordered_axes()[1]
+    order = NestBuilder(region, first, keep="nothing").ordered_axes()[1]
     reductions = [n for n in space.nodes if n in space.reduced]
     sets = {space.reduced_set(n) for n in reductions}
     if len(sets) != 1 or not order or products(reductions):
@@ -78,9 +89,9 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
 
 @dataclass(frozen=True)
 class _Form:
-    """A way to assign roles to a nest's axes, and whether values are kept in scratch for it."""
+    """A way to assign roles to a nest's axes, and what the nest keeps for it."""
 
-    keep: bool
+    keep: Keep
     assign: Callable[[Nest, roles.Body], roles.Draft | None]
 
 
@@ -96,20 +107,26 @@ def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedul
 def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[_Form]:
     """Assignments of roles, the likeliest first."""
     if not chosen.inner:
-        return [_Form(False, lambda n, b: roles.flat(b, device))]
+        return [_Form("nothing", lambda n, b: roles.flat(b, device))]
     lane = _contiguous_axis(region, chosen)
     width = chosen.space.size(chosen.inner)
-    as_rows = _Form(fits(chosen, device), lambda n, b: roles.rows(n, b, device))
+    as_rows = _Form(kept(chosen, device), lambda n, b: roles.rows(n, b, device))
     if device.is_cuda:
-        as_threads = _Form(False, lambda n, b: roles.threads_of(b))
-        wide = lane in chosen.inner and width > 32
-        return [as_rows, as_threads] if wide else [as_threads, as_rows]
+        in_registers = _Form("registers", lambda n, b: register_rows(n, b, device))
+        as_threads = _Form("nothing", lambda n, b: roles.threads_of(b, device))
+        by_rows = [in_registers, as_rows]
+        if lane in chosen.inner and width > 32:
+            return [*by_rows, as_threads]
+        as_tiles = _Form("nothing", lambda n, b: column_tiles(n, b, device))
+        threads = chosen.space.size(chosen.outer)
+        starved = threads < BUSY * device.cores and width >= WARP
+        return [*([as_tiles] if starved else []), as_threads, *by_rows]
     if is_short(chosen.space.size(chosen.outer), width):
-        short = _Form(False, lambda n, b: columns(b, b.outer[-1]))
+        short = _Form("nothing", lambda n, b: columns(b, b.outer[-1]))
         return [short, as_rows]
     if lane is None or lane in chosen.inner or not chosen.outer:
         return [as_rows]
-    as_columns = _Form(False, lambda n, b: _columns(b, lane))
+    as_columns = _Form("nothing", lambda n, b: _columns(b, lane))
     return [as_columns, as_rows]
 
 
@@ -120,7 +137,7 @@ def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
 
 def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:
     """The axis along which most bytes of inputs and outputs lie contiguous."""
-    body = roles.assemble(NestBuilder(region, chosen, keep=False).build())
+    body = roles.assemble(NestBuilder(region, chosen, keep="nothing").build())
     weight: dict[int, int] = {}
     for buffer, at in accesses(body.statements):
         type = body.buffers[buffer]

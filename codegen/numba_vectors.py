@@ -120,7 +120,11 @@ class Words:
             return self.make(Vector(DTYPES["i64"], self.number(width)), types.int64, width)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            first = args[0]
+            # Where LLVM knew two of them to be equal, it would keep what is compared with every
+            # element of a row in registers, from one loop over the row to the next.
+            word = ir.IntType(64)
+            kind = ir.FunctionType(word, [word])
+            first = builder.asm(kind, "mov.b64 $0, $1;", "=l,l", [args[0]], True)
             steps = range(sig.return_type.width)
             return joined(builder, [builder.add(first, first.type(k)) for k in steps])
 

@@ -61,9 +61,10 @@ class Launch:
     As the epilogue of a product, each of its chunks takes `block` rows of the result.
     `source` is the emitted file and `entry` the kernel's name in it. `args` follow the
     kernel's parameters: a buffer's number in the plan, `Extent(n)` for an integer, or a
-    `Table` (CUDA). On the CPU the kernel is called on pieces of `range(extent)`, none
-    smaller than `grain`; on CUDA `extent` blocks of `threads` threads run it. `key` is the
-    content hash of the canonical kernel, `form` names its assignment of roles.
+    `Table` (CUDA). On the CPU the kernel is called on pieces of `range(extent)`, none smaller than
+    `grain`; on CUDA `extent` blocks of `threads` threads run it, and a `ragged` launch has threads
+    that find fewer elements than others. `key` is the content hash of the canonical kernel, `form`
+    names its assignment of roles.
     """
 
     entry: str
@@ -75,6 +76,7 @@ class Launch:
     threads: int = 0
     block: int = 1
     form: str = ""
+    ragged: bool = False
 
     @property
     def buffers(self) -> tuple[int, ...]:

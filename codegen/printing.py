@@ -51,19 +51,28 @@ class Target(Protocol):
 
     def loop(self, printer: Printer, loop: Loop) -> None: ...
     def combine(self, printer: Printer, statement: Combine) -> None: ...
+    def scratch(self, printer: Printer, statement: Scratch) -> None: ...
+    def stop(self, printer: Printer, start: Index, width: int) -> str: ...
     def once(self, printer: Printer, statement: Once) -> None: ...
     def barrier(self, printer: Printer) -> None: ...
 
 
 @dataclass
 class Printer:
-    """Writes the body of one kernel."""
+    """Writes the body of one kernel.
+
+    `widths` are the elements a turn of loops that take several, by axis; `registers` are the rows
+    in registers, of which a lane's turn number `turn` is under way.
+    """
 
     kernel: Kernel
     target: Target
     literals: DType
     root: str = ""
     depth: int = 1
+    widths: Mapping[int, int] = field(default_factory=dict)
+    registers: frozenset[str] = frozenset()
+    turn: str = "0"
     lines: list[tuple[str, Origin | None]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
@@ -75,8 +84,26 @@ class Printer:
     def index(self, index: Index) -> str:
         return index_text(index, self.axis)
 
+    def number(self, index: Index) -> str:
+        """An index as a number: a vector of them where it runs along several elements."""
+
+        def axis(number: int) -> str:
+            if number not in self.widths:
+                return self.axis(number)
+            self.used.add("iota")
+            return f"iota({self.axis(number)}, {self.widths[number]})"
+
+        return index_text(index, axis)
+
     def element(self, buffer: str, at: Sequence[Index]) -> str:
-        return f"{buffer}[{', '.join(map(self.index, at)) or '()'}]"
+        """An element of a buffer, or the slice of those that a turn takes at once."""
+        if buffer in self.registers:
+            return f"{buffer}[{self.turn}]"
+        texts = [self.index(i) for i in at]
+        axes = [a.number for a in at[-1].axes()] if at else []
+        for width in (self.widths[a] for a in axes if a in self.widths):
+            texts[-1] = f"{texts[-1]}:{self.target.stop(self, at[-1], width)}"
+        return f"{buffer}[{', '.join(texts) or '()'}]"
 
     def conditions(self, found: Sequence[Condition]) -> str:
         """All of them, the two bounds of an index in one comparison."""
@@ -91,14 +118,15 @@ class Printer:
             texts[index, c.relation] = text
         return " and ".join(texts.values())
 
-    def constant(self, value: bool | int | float, dtype: DType) -> str:
+    def constant(self, value: bool | int | float, dtype: DType, width: int = 1) -> str:
         text = _number(value, dtype)
         if text.lstrip("-") in ("inf", "nan"):
             self.used.add(text.lstrip("-"))
-        if dtype.kind == "b" or dtype is self.literals:
+        if width == 1 and (dtype.kind == "b" or dtype is self.literals):
             return text
-        self.used.add(dtype.name)
-        return f"{dtype.name}({text})"
+        name = dtype.name if width == 1 else f"{dtype.name}x{width}"
+        self.used.add(name)
+        return f"{name}({text})"
 
     def expr(self, expr: Expr, outer: int = _CHOICE) -> str:
         """An expression, in parentheses where the operator around it binds tighter."""
@@ -107,8 +135,8 @@ class Printer:
 
     def _expr(self, expr: Expr) -> tuple[str, int]:
         match expr:
-            case Const(value=value, dtype=dtype):
-                text = self.constant(value, dtype)
+            case Const(value=value, dtype=dtype, width=width):
+                text = self.constant(value, dtype, width)
                 return text, _UNARY if text.startswith("-") else _ATOM
             case Var(name=name):
                 return name, _ATOM
@@ -116,10 +144,10 @@ class Printer:
                 return self.element(buffer, index), _ATOM
             case IndexValue(index=index, dtype=dtype) if dtype is i64:
                 plain = index.axis is not None
-                return self.index(index), _ATOM if plain else _PRECEDENCE["+"]
+                return self.number(index), _ATOM if plain else _PRECEDENCE["+"]
             case IndexValue(index=index, dtype=dtype):
                 self.used.add(dtype.name)
-                return f"{dtype.name}({self.index(index)})", _ATOM
+                return f"{dtype.name}({self.number(index)})", _ATOM
             case Masked(conditions=conditions, value=value, other=other):
                 chosen, rest = (self.expr(e, _COMPARISON + 1) for e in (value, other))
                 return f"{chosen} if {self.conditions(conditions)} else {rest}", _CHOICE
@@ -177,9 +205,8 @@ class Printer:
                 if comment:
                     self.line(f"# {comment}")
                 self.target.loop(self, statement)
-            case Scratch(name=name, type=type):
-                self.used |= {"scratch", element(type)}
-                self.line(f"{name} = scratch({spec(type)})")
+            case Scratch():
+                self.target.scratch(self, statement)
             case Once():
                 self.target.once(self, statement)
             case When(conditions=conditions, body=body):
@@ -263,6 +290,12 @@ def relative(file: str, root: str) -> str:
     if root and file.startswith(root.rstrip("/") + "/"):
         return file[len(root.rstrip("/")) + 1 :]
     return file.rsplit("/", 1)[-1]
+
+
+def print_scratch(printer: Printer, statement: Scratch) -> None:
+    """Storage of a worker that its lanes share."""
+    printer.used |= {"scratch", element(statement.type)}
+    printer.line(f"{statement.name} = scratch({spec(statement.type)})")
 
 
 def spec(type: Type, symbol: str = "None") -> str:

@@ -15,7 +15,7 @@ from graphc.codegen.tasks import (
     Schedule,
     Schedules,
     Task,
-    fits,
+    kept,
     kernel_task,
     late_tasks,
     split_task,
@@ -164,7 +164,7 @@ class _Products:
             chosen = _by_rows(space, rest.outputs, self.result, form.n)
         except Illegal:
             return []
-        outer = [a.number for a in NestBuilder(rest, chosen, keep=False).ordered_axes()[0]]
+        outer = [a.number for a in NestBuilder(rest, chosen, keep="nothing").ordered_axes()[0]]
         own = [chosen.space.find(a) for a in _read_axes(space, self.result) if a is not None]
         rows = form.batch * form.m
         if outer != [a for a in own if a in chosen.outer] or space.size(chosen.outer) != rows:
@@ -199,7 +199,7 @@ def _by_rows(space: Space, outputs: Iterable[Value], result: Value, width: int) 
 
 
 def _row_task(rest: Graph, chosen: Partition, device: Device) -> Task:
-    nest = NestBuilder(rest, chosen, keep=fits(chosen, device)).build()
+    nest = NestBuilder(rest, chosen, keep=kept(chosen, device)).build()
     body = roles.assemble(nest)
     draft = roles.rows(nest, body, device) if chosen.inner else roles.elements(body)
     return kernel_task(rest, nest, draft, device)

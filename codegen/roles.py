@@ -24,6 +24,7 @@ from graphc.codegen.access import (
     substitute,
 )
 from graphc.codegen.kernel import (
+    WARP,
     Combine,
     Let,
     Loop,
@@ -32,20 +33,27 @@ from graphc.codegen.kernel import (
     Scratch,
     Statement,
     Store,
+    Team,
     Update,
     walk,
 )
 from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.vectorize import WIDEST, vector_width
 from graphc.device import Device
 from graphc.dtypes import Dim, Type
 from graphc.index import Axis, Index, axis_index, unravel
 
-INNER, WORKER, CHUNK, BLOCK = range(-1, -5, -1)
-"""Numbers of axes: the stand-in for the inner ones, those over workers and over chunks of rows.
+INNER, WORKER, CHUNK, TILE, BLOCK = range(-1, -6, -1)
+"""Numbers of axes: the stand-in for the inner ones, those over workers, over chunks of rows, and
+over tiles of columns.
 
 From BLOCK downward they are axes over blocks.
 """
 THREADS = 256
+SHORT_TURNS = 4
+"""The most turns of a warp that has a row of a nest that keeps nothing."""
+BLOCKS = 2
+"""Blocks that a multiprocessor should have at least."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,10 @@ def expand_inner(
 
 @dataclass(frozen=True)
 class Draft:
-    """A kernel in the making: everything but its name and its parameters' order."""
+    """A kernel in the making: everything but its name and its parameters' order.
+
+    A turn of a loop on CUDA takes at most `widest` elements at once.
+    """
 
     body: tuple[Statement, ...]
     buffers: dict[str, Type]
@@ -139,6 +150,8 @@ class Draft:
     form: str
     work: int
     block: int = 1
+    team: Team = "block"
+    widest: int = WIDEST
 
 
 def flat(body: Body, device: Device) -> Draft:
@@ -156,8 +169,12 @@ def flat(body: Body, device: Device) -> Draft:
     whole, new = flatten(rest)
     inside = substitute(body.statements, new)
     loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
-    total = whole.size * last.size
-    return Draft((loop,), body.buffers, whole.size, threads_for(last.size), "plane", total)
+    total, threads = whole.size * last.size, threads_for(last.size)
+    team: Team = "block"
+    if device.is_cuda:
+        step = vector_width(loop.body, last, body.buffers)
+        team, threads = warps_or_block(last.size, step, whole.size, device)
+    return Draft((loop,), body.buffers, whole.size, threads, "plane", total, team=team)
 
 
 def elements(body: Body) -> Draft:
@@ -208,6 +225,30 @@ def _sizeless(body: Body, axis: Axis) -> dict[str, Type]:
     }
 
 
+def warps_or_block(width: int, step: int, rows: int, device: Device) -> tuple[Team, int]:
+    """Who takes a row of `width` elements, `step` at a time, and how many threads a block has.
+
+    A short row is a warp's.
+    """
+    if width > WARP * step * SHORT_TURNS:
+        return "block", threads_for(-(-width // step))
+    return "warp", warps_of(rows, device) * WARP
+
+
+def warps_of(rows: int, device: Device) -> int:
+    """The warps of a block that have a row each: as many as leave each multiprocessor blocks."""
+    warps = THREADS // WARP
+    while warps > 1 and rows < BLOCKS * warps * device.cores:
+        warps //= 2
+    return warps
+
+
+def chunk_size(rows: int, least: int, of: int = 1) -> int:
+    """The rows of a chunk: `least`, or more if all chunks then have equally many, times `of`."""
+    equal = (n for n in range(-(-least // of) * of, 2 * least, of) if rows % n == 0)
+    return next(equal, least)
+
+
 def threads_for(width: int) -> int:
     """Threads of a block for a row of this width: a power of two of whole warps."""
     return min(THREADS, max(32, 1 << (max(width, 1) - 1).bit_length()))
@@ -233,13 +274,22 @@ def once_at_outer(statement: Statement, device: Device) -> Statement:
     return Once((statement,)) if isinstance(statement, Store) and device.is_cuda else statement
 
 
-def threads_of(body: Body) -> Draft:
+def threads_of(body: Body, device: Device) -> Draft:
     """A thread for each outer element, inner axes serial (CUDA)."""
     whole, new = flatten(body.outer)
     statements = substitute(body.statements, new)
     inside = expand_inner(statements, body.inner, "serial")
     extent = whole.size
     work = extent * math.prod(a.size for a in body.inner)
+    widest = WIDEST
+    while widest > 1 and extent < widest * THREADS * device.cores:
+        widest //= 2  # many threads hide more than wide accesses bring
     return Draft(
-        (Loop(whole, "flat", tuple(inside)),), body.buffers, extent, THREADS, "columns", work
+        (Loop(whole, "flat", tuple(inside)),),
+        body.buffers,
+        extent,
+        THREADS,
+        "columns",
+        work,
+        widest=widest,
     )

@@ -208,9 +208,9 @@ def sanitize_file(path: str | Path, small: bool = True) -> list[Report]:
     `LAUNCHES` is `((kernel name, grid, {parameter: role}), ...)`. A role is "input" (given,
     only read), "output" (blank), "inout" (given and written), "temp" (blank where the kernel
     writes it, else given), or an int, the value of an integer parameter; `range(n)` is an input of
-    integers in that range, and a tuple, for a table, has the elements of each of its rows. `small`
-    runs at most 8 blocks of a grid: the first, the last and some between. Raises ArgumentError for
-    a file that does not say it all.
+    integers in that range, and a tuple, for a table, has the first block and the extent of each of
+    its rows. `small` runs at most 8 blocks of a grid: the first, the last and some between. Raises
+    ArgumentError for a file that does not say it all.
     """
     space = load_file(path)
     if "LAUNCHES" not in space:

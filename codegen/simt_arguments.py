@@ -211,7 +211,7 @@ class MadeUp:
     tables: tuple[str, ...] = ()
 
 
-Role = str | int | range | tuple[int, ...]
+Role = str | int | range | tuple[tuple[int, int], ...]
 
 
 def make_up(
@@ -233,8 +233,8 @@ def make_up(
     args = maker.row({n: t for n, t in params if n not in tables}, size)
     if not tables:
         return MadeUp(args, {})
-    (sizes,) = tables.values()
-    table, buffers = maker.over_table(sizes)
+    (rows,) = tables.values()
+    table, buffers = maker.over_table(rows)
     # The table is the last parameter.
     return MadeUp([*args, table], buffers, tuple(tables))
 
@@ -262,15 +262,15 @@ class _Maker:
         return list(made.values())
 
     def over_table(
-        self, sizes: tuple[int, ...]
+        self, firsts_and_sizes: tuple[tuple[int, int], ...]
     ) -> tuple[Any, dict[str, list[np.ndarray[Any, Any]]]]:
         """The table of a launch that does the work of several, and the arrays that it locates."""
         kinds = layout_of(self.kernel).located
-        rows = [self.row(kinds, size) for size in sizes]
-        words, first = [], 0
-        for size, arrays in zip(sizes, rows, strict=True):
-            words.append([first, size, *(a.__array_interface__["data"][0] for a in arrays)])
-            first += -(-size // self.kernel.threads)
+        rows = [self.row(kinds, size) for _, size in firsts_and_sizes]
+        words = [
+            [*begin, *(a.__array_interface__["data"][0] for a in arrays)]
+            for begin, arrays in zip(firsts_and_sizes, rows, strict=True)
+        ]
         table = np.array(words, np.int64)
         table.flags.writeable = False
         columns = zip(*rows, strict=True)

@@ -23,26 +23,55 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.register_rows import block_for, most_live
 from graphc.codegen.roles import (
     BLOCK,
+    BLOCKS,
     CHUNK,
     Body,
     Draft,
+    chunk_size,
     expand_inner,
     flatten,
     inner_loops,
     once_at_outer,
     threads_for,
 )
+from graphc.codegen.vectorize import vector_width
 from graphc.codegen.walks import feeds, map_body
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis, axis_index
 
+CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
+"""Elements that are worth a chunk with partials of its own, and the most chunks.
 
-def split_rows(
-    nest: Nest, body: Body, device: Device, chunks: int, parts: dict[str, str]
-) -> Draft:
+Where a chunk's partials are few there may be more, up to so many partials: fewer than what is
+dealt out in chunks, so that their combination is not split in its turn.
+"""
+BLOCK_WORK, PARTIAL_WORK, BUSY_ROWS = 4096, 28, 7
+"""On CUDA: the elements that are worth a block, those for each of its partials, and the rows that
+are worth a block where that keeps every multiprocessor busy: its partials stay in the cache."""
+MOST_BLOCKS, BUSY_BLOCKS = 8, 4
+"""The most blocks of a multiprocessor where partials are few, and where they are many."""
+
+
+def chunk_count(nest: Nest, rows: int, width: int, device: Device) -> int:
+    """Into how many chunks rows are split."""
+    held = max((a.type.size for a in nest.split), default=1)
+    work = rows * width
+    if device.is_cuda:
+        most = device.cores * (MOST_BLOCKS if held == 1 else BUSY_BLOCKS)
+        wanted = min(most, work // max(BLOCK_WORK, PARTIAL_WORK * held))
+        busy = min(most, rows // BUSY_ROWS)
+        if busy >= BLOCKS * device.cores:
+            wanted = max(wanted, busy)
+    else:
+        wanted = min(max(MAX_CHUNKS, PARTIALS // max(held, 1)), work // CHUNK_WORK)
+    return max(1, min(wanted, rows))
+
+
+def split_rows(nest: Nest, body: Body, device: Device, parts: dict[str, str]) -> Draft:
     """Chunks of rows, each leaving a partial of every split reduction.
 
     `parts` names the partial buffer of each split accumulator. On the CPU lanes run over rows
@@ -51,6 +80,7 @@ def split_rows(
     whole, new = flatten(body.outer)
     total = whole.size
     width = math.prod(a.size for a in body.inner)
+    chunks = chunk_count(nest, total, width, device)
     short = not device.is_cuda and bool(nest.local) and is_short(total, width)
     unit = LANES if short else 1
     size = max(-(-total // (chunks * unit)), 1) * unit
@@ -80,8 +110,52 @@ def split_rows(
     return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
 
 
+def split_register_rows(
+    nest: Nest, body: Body, device: Device, parts: dict[str, str]
+) -> Draft | None:
+    """Chunks of rows, one row after another, whose partials the lanes hold in registers (CUDA).
+
+    None where the inner axes are not one or a row with its partials does not fit.
+    """
+    if len(body.inner) != 1:
+        return None
+    (lane,) = body.inner
+    whole, new = flatten(body.outer)
+    chunks = chunk_count(nest, whole.size, lane.size, device)
+    size = chunk_size(whole.size, max(whole.size // chunks, 1))
+    chunk = Axis(CHUNK, -(-whole.size // size))
+    statements = substitute(body.statements, new)
+    plan = _Partials(nest, body, chunk, parts, statements, registers=True)
+    if any(a.type.size != lane.size for a in nest.split if a.type.size > 1):
+        return None
+    local = [a for _, a in nest.local]
+    inside = expand_inner(plan.statements, body.inner, "lane", local)
+    inside = [once_at_outer(s, device) for s in inside]
+    step = vector_width(inside, lane, plan.buffers)
+    threads = block_for(lane.size, step, most_live(nest.held) + len(plan.rows))
+    if threads is None:
+        return None
+    start = axis_index(chunk) * size
+    rows_loop = Loop(whole, "serial", tuple(inside), start, start + size)
+    held = (Scratch(n, body.buffers[n], registers=True) for n in nest.held)
+    loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
+    return Draft(
+        (*held, *plan.rows, loop),
+        plan.buffers,
+        chunk.size,
+        threads,
+        "split",
+        whole.size * lane.size,
+        size,
+    )
+
+
 class _Partials:
-    """Where the split accumulators of a nest live: chunk variables, or rows of buffers."""
+    """Where the split accumulators of a nest live.
+
+    They are chunk variables, or elements of buffers: of the partials, or of rows in registers that
+    become partials at the end.
+    """
 
     def __init__(
         self,
@@ -90,10 +164,13 @@ class _Partials:
         chunk: Axis,
         parts: dict[str, str],
         statements: tuple[Statement, ...],
+        *,
+        registers: bool = False,
     ) -> None:
         self.buffers = dict(body.buffers)
         self.before: list[Statement] = []
         self.behind: list[Statement] = []
+        self.rows: list[Scratch] = []
         index = {
             s.target.buffer: s.target.index
             for s in walk(statements)
@@ -107,11 +184,19 @@ class _Partials:
             part, dtype = parts[acc.name], acc.type.dtype
             self.buffers[part] = Type(dtype, (chunk.size, *shape))
             at = (axis_index(chunk), *(index[acc.name] if kept else ()))
+            if kept and registers:
+                row = f"{part.removesuffix('_parts')}_row"
+                self.rows.append(Scratch(row, Type(dtype, shape), registers=True))
+                self.buffers[row] = Type(dtype, shape)
+                own = Load(row, index[acc.name], dtype)
+                self.targets[acc.name] = own
+                self.before.append(_over_lanes(kept, Store(row, own.index, acc.start)))
+                self.behind.append(_over_lanes(kept, Store(part, at, own)))
+                continue
             if kept:
                 self.of[part] = acc
                 self.targets[acc.name] = Load(part, at, dtype)
-                store = Store(part, at, acc.start)
-                self.before.append(inner_loops(kept, (store,), "lane"))
+                self.before.append(_over_lanes(kept, Store(part, at, acc.start)))
                 continue
             variable = Var(acc.name, dtype)
             self.targets[acc.name] = variable
@@ -161,6 +246,10 @@ class _Partials:
         if not isinstance(target, Load) or target.buffer not in self.of:
             return False
         return not any(loop.axis in i.axes() for i in target.index)
+
+
+def _over_lanes(axes: Sequence[Axis], store: Store) -> Loop:
+    return inner_loops(axes, (store,), "lane")
 
 
 def _fed_inside(body: Sequence[Statement], name: str) -> bool:

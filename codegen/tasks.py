@@ -6,26 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import accesses, in_place
+from graphc.codegen.column_tiles import split_column_tiles
 from graphc.codegen.columns import is_short
+from graphc.codegen.elements import Keep
 from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel, ParamRole
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import MatrixProduct
 from graphc.codegen.region import late_regions, temporary
-from graphc.codegen.roles import Draft, assemble
-from graphc.codegen.split import split_rows
+from graphc.codegen.roles import Body, Draft, assemble
+from graphc.codegen.split import split_register_rows, split_rows
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.ir import Graph, Loc, Node, Value
 from graphc.partition import Partition
-
-CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
-"""Elements that are worth a chunk with partials of its own, and the most chunks.
-
-Where a chunk's partials are few there may be more, up to so many partials: fewer than what is
-dealt out in chunks, so that their combination is not split in its turn.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +102,10 @@ def kernel_task(
     return Task(kernel, binding, block=draft.block, faults=nest.faults)
 
 
-def fits(chosen: Partition, device: Device) -> bool:
-    """Whether a few rows of the inner axes fit a worker's scratch."""
-    return 3 * 8 * chosen.space.size(chosen.inner) <= device.shared_bytes
+def kept(chosen: Partition, device: Device) -> Keep:
+    """What a nest keeps in scratch: nothing where a few rows of its inner axes do not fit."""
+    fits = 3 * 8 * chosen.space.size(chosen.inner) <= device.shared_bytes
+    return "scratch" if fits else "nothing"
 
 
 # --- split reductions ---------------------------------------------------------------------
@@ -119,15 +115,7 @@ def split_task(
     region: Graph, chosen: Partition, device: Device
 ) -> tuple[Task, dict[Node, Value], str]:
     """Chunks that leave partials: their kernel, the partials by reduction, and the form."""
-    total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
-    short = not device.is_cuda and is_short(total, width)
-    builder = NestBuilder(region, chosen, keep=not short and fits(chosen, device))
-    nest = builder.build()
-    held = max((a.type.size for a in nest.split), default=1)
-    most = max(MAX_CHUNKS, PARTIALS // max(held, 1))
-    chunks = max(1, min(most, total * width // CHUNK_WORK, total))
-    parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
-    draft = split_rows(nest, assemble(nest), device, chunks, parts)
+    nest, draft, parts = _split_draft(region, chosen, device)
     partials = {}
     for a in nest.split:
         count = draft.buffers[parts[a.name]].shape[0]
@@ -136,6 +124,29 @@ def split_task(
     totals = {parts[a.name]: Value(a.node) for a in nest.split}
     task = kernel_task(region, nest, draft, device, temps, totals)
     return task, partials, draft.form
+
+
+SplitForm = Callable[[Nest, Body, Device, dict[str, str]], Draft | None]
+
+
+def _split_draft(
+    region: Graph, chosen: Partition, device: Device
+) -> tuple[Nest, Draft, dict[str, str]]:
+    """The nest, split in the first form that it fits, and its buffers of partials."""
+    total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
+    short = not device.is_cuda and is_short(total, width)
+    forms: list[tuple[Keep, SplitForm]] = []
+    if device.is_cuda:
+        forms += [("nothing", split_column_tiles), ("registers", split_register_rows)]
+    forms.append(("nothing" if short else kept(chosen, device), split_rows))
+    for keep, form in forms:
+        builder = NestBuilder(region, chosen, keep=keep)
+        nest = builder.build()
+        parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
+        draft = form(nest, assemble(nest), device, parts)
+        if draft is not None:
+            return nest, draft, parts
+    raise AssertionError("rows can always be split")
 
 
 def late_tasks(

@@ -60,7 +60,7 @@ class Epilogue:
     def __post_init__(self) -> None:
         self.result = Value(self.product)
         self.chosen = self._partition()
-        self.builder = NestBuilder(self.rest, self.chosen, keep=False)
+        self.builder = NestBuilder(self.rest, self.chosen, keep="nothing")
         self.nest = self.builder.build()
         self.own = self._tile("result_tile", self.compute)
         self.by_rows = self._has_row_work()

@@ -50,14 +50,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def has_gpu() -> bool:
-    """Whether the CUDA driver is there and sees a device."""
+    """Whether NVIDIA's driver is there and sees a device; the software GPU is none."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return False
     count = ctypes.c_int(0)
     return (
-        driver.cuInit(0) == 0
+        not hasattr(driver, "softgpu_window")
+        and driver.cuInit(0) == 0
         and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
         and count.value > 0
     )

@@ -99,6 +99,6 @@ def test_emitted_files_agree_with_their_reference(name: str, tmp_path: Any) -> N
 def test_a_table_and_others_share_a_launch() -> None:
     made, _ = lowered("narrow rows and a table")
     (step,) = made.plan.steps
-    assert step.launch is not None and step.launch.threads == 64
+    assert step.launch is not None and step.launch.threads == 32
     (table,) = (a for a in step.launch.args if isinstance(a, Table))
-    assert [row[0].value for row in table.rows] == [0, 5, 7]  # type: ignore[union-attr]
+    assert [row[0].value for row in table.rows] == [0, 3, 4]  # type: ignore[union-attr]

@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-softgpu = pytest.importorskip("tests.softgpu")
-if softgpu.unavailable():
-    pytest.skip(softgpu.unavailable(), allow_module_level=True)
-softgpu.install(quiet=True)
+from graphc.codegen.device_lib import load_kernels
+from graphc.codegen.scalar import SCALARS
+from graphc.codegen.scalar_numpy import evaluate
+from graphc.dtypes import DTYPES
+from tests import softgpu
+from tests.softgpu.standalone import Device
+from tests.test_vectors import compiled, drawn, everything, spelled
+from tests.vector_kernels import EXAMPLES, HEADER
 
-from graphc.codegen.device_lib import load_kernels  # noqa: E402
-from graphc.codegen.scalar import SCALARS  # noqa: E402
-from graphc.codegen.scalar_numpy import evaluate  # noqa: E402
-from graphc.dtypes import DTYPES  # noqa: E402
-from tests.softgpu.standalone import Device  # noqa: E402
-from tests.test_vectors import compiled, drawn, everything, spelled  # noqa: E402
-from tests.vector_kernels import EXAMPLES, HEADER  # noqa: E402
+pytestmark = pytest.mark.skipif(bool(softgpu.unavailable()), reason=f"{softgpu.unavailable()}")
 
 CCS = ((7, 5), (9, 0), (10, 0))
 

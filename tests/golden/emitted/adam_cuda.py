@@ -5,7 +5,7 @@ Computes
 Reads    state_mean_b f32[n], grads_b f32[n], state_square_b f32[n], state_step f32[()],
          params_b f32[n]
 Writes   state_mean_b_2 f32[n], state_square_b_2 f32[n], params_b_2 f32[n]
-Launch   adam[3, 256] over 2 rows of the table: first block, n, addresses of state_mean_b,
+Launch   adam[2, 256] over 2 rows of the table: first block, n, addresses of state_mean_b,
          grads_b, state_square_b, state_step, params_b, state_mean_b_2, state_square_b_2,
          params_b_2
 """
@@ -13,11 +13,11 @@ import numpy as np
 from numba import cuda
 
 from graphc.codegen.device_lib import (
-    buffer_at, expm1, f32, find_row, i64, kernel, run_alone, sqrt,
+    buffer_at, expm1, f32, find_row, i64, kernel, minimum, run_alone, sqrt,
 )
 
 
-@kernel("cuda", literals=f32, threads=256)
+@kernel("cuda", literals=f32, threads=256, width=4)
 def adam(table: i64[2, 10]):
     row = find_row(table, 2, cuda.blockIdx.x)
     state_mean_b = buffer_at(table[row, 2], f32[None])
@@ -32,19 +32,20 @@ def adam(table: i64[2, 10]):
     state_step_2 = state_step[()] + 1.0
     t0 = -0.001 / expm1(state_step_2 * -0.105360515)
     t1 = 1.0 / sqrt(-expm1(state_step_2 * -0.0010005003))
-    i = (cuda.blockIdx.x - table[row, 0]) * 256 + cuda.threadIdx.x
+    i = ((cuda.blockIdx.x - table[row, 0]) * 256 + cuda.threadIdx.x) * 4
     if i < table[row, 1]:
-        grads_b_ = grads_b[i]
-        state_mean_b_3 = 0.9 * state_mean_b[i] + 0.1 * grads_b_
-        state_mean_b_2[i] = state_mean_b_3
-        state_square_b_3 = 0.999 * state_square_b[i] + 0.001 * (grads_b_ * grads_b_)
-        state_square_b_2[i] = state_square_b_3
+        end = minimum(i + 4, table[row, 1])
+        grads_b_ = grads_b[i:end]
+        state_mean_b_3 = 0.9 * state_mean_b[i:end] + 0.1 * grads_b_
+        state_mean_b_2[i:end] = state_mean_b_3
+        state_square_b_3 = 0.999 * state_square_b[i:end] + 0.001 * (grads_b_ * grads_b_)
+        state_square_b_2[i:end] = state_square_b_3
         t2 = t0 * state_mean_b_3 / (sqrt(state_square_b_3) * t1 + 1e-08)
-        params_b_2[i] = params_b[i] - t2
+        params_b_2[i:end] = params_b[i:end] - t2
 
 
-LAUNCHES = (("adam", 3, {
-    "table": (10, 300),
+LAUNCHES = (("adam", 2, {
+    "table": ((0, 10), (1, 300)),
     "state_mean_b": "input",
     "grads_b": "input",
     "state_square_b": "input",

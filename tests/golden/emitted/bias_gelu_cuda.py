@@ -5,7 +5,7 @@ Computes
     model.py:25: return nn.gelu(h)
 Reads    b f32[96], x f32[32, 96]
 Writes   out0 f32[32, 96]
-Launch   add_gelu[32, 128]
+Launch   add_gelu[32, 32], a warp for a row
 """
 import numpy as np
 from numba import cuda
@@ -13,14 +13,15 @@ from numba import cuda
 from graphc.codegen.device_lib import erf, f32, kernel, run_alone
 
 
-@kernel("cuda", literals=f32, threads=128)
+@kernel("cuda", literals=f32, threads=32, width=4)
 def add_gelu(b: f32[96], x: f32[32, 96], out0: f32[32, 96]):
-    lane = cuda.threadIdx.x
+    lane = cuda.threadIdx.x & 31
     row = cuda.blockIdx.x
-    for col in range(lane, 96, 128):
-        h = x[row, col] + b[col]                    # model.py:24: h = x + b
+    col = lane * 4
+    if col < 96:
+        h = x[row, col:col + 4] + b[col:col + 4]    # model.py:24: h = x + b
         t0 = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
-        out0[row, col] = t0
+        out0[row, col:col + 4] = t0
 
 
 LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out0": "output"}),)

@@ -7,7 +7,7 @@ Computes
     model.py:59 (grad): return nn.softmax_cross_entropy(logits, labels).mean()
 Reads    params_b f32[16], labels i64[96], x f32[96, 40], params_w f32[40, 16]
 Writes   dlogits f32[96, 16], acc3_parts f32[3], dparams_b_parts f32[3, 16]
-Launch   contract_sum_softmax_cross_entropy_grad[3, 256]
+Launch   contract_sum_softmax_cross_entropy_grad[3, 256], a block for a tile
 """
 import numpy as np
 from numba import cuda
@@ -38,18 +38,18 @@ def contract_sum_softmax_cross_entropy_grad(
     acc10 = 0.0
     for step in range(3):
         # bring a tile of either operand
-        for e in range(lane, 512, 256):
+        for turn in range(2):
+            e = turn * 256 + lane
             e_row = e // 16
             e_col = e % 16
             left_tile[e_row, e_col] = (
                 x[tile * 32 + e_row, step * 16 + e_col] if step * 16 + e_col < 40 else 0.0
             )
-        for f in range(lane, 256, 256):
-            f_row = f // 16
-            f_col = f % 16
-            right_tile[f_row, f_col] = (
-                params_w[step * 16 + f_row, f_col] if step * 16 + f_row < 40 else 0.0
-            )
+        f_row = lane // 16
+        f_col = lane % 16
+        right_tile[f_row, f_col] = (
+            params_w[step * 16 + f_row, f_col] if step * 16 + f_row < 40 else 0.0
+        )
         cuda.syncthreads()
         # multiply them
         for k in range(16):
@@ -65,20 +65,20 @@ def contract_sum_softmax_cross_entropy_grad(
     cuda.syncthreads()
     acc3 = 0.0
     # the tile, by rows
-    for row in range(lane, 32, 256):
+    if lane < 32:
         acc0 = -inf
         for col in range(16):
-            t0 = result_tile[row, col]
+            t0 = result_tile[lane, col]
             logits = t0 + params_b[col]
             # model.py:59: return nn.softmax_cross_entropy(logits, labels).mean()
             acc0 = maximum(acc0, logits)
-        labels_ = labels[tile * 32 + row]
+        labels_ = labels[tile * 32 + lane]
         acc1 = 0.0
         acc2 = 0.0
         for col in range(16):
-            t1 = result_tile[row, col]                 # model.py:58
+            t1 = result_tile[lane, col]                 # model.py:58
             logits_2 = t1 + params_b[col]
-            t2 = logits_2 - acc0                       # model.py:59
+            t2 = logits_2 - acc0                        # model.py:59
             acc1 += exp(t2)
             acc2 += where(col == labels_, t2, 0.0)
         t3 = (labels_ >= 0) & (labels_ < 16)
@@ -88,23 +88,23 @@ def contract_sum_softmax_cross_entropy_grad(
         t5 = -t4
         t6 = t4 / acc1
         for col in range(16):
-            t7 = result_tile[row, col]                 # model.py:58
+            t7 = result_tile[lane, col]                 # model.py:58
             logits_3 = t7 + params_b[col]
             # model.py:59 (grad)
             dlogits_2 = t6 * exp(logits_3 - acc0) + where(col == labels_, t5, 0.0)
             # model.py:58 (grad): logits = x @ params["w"] + params["b"]
-            result_tile[row, col] = dlogits_2
-            dlogits[tile * 32 + row, col] = dlogits_2  # model.py:59 (grad)
+            result_tile[lane, col] = dlogits_2
+            dlogits[tile * 32 + lane, col] = dlogits_2  # model.py:59 (grad)
     acc3 = block_sum(acc3)
     if lane == 0:
         acc3_parts[tile] = acc3
     cuda.syncthreads()
     # by columns
-    for col in range(lane, 16, 256):
+    if lane < 16:
         dparams_b = 0.0
         for row in range(32):
-            dparams_b += result_tile[row, col]         # model.py:58 (grad)
-        dparams_b_parts[tile, col] = dparams_b
+            dparams_b += result_tile[row, lane]         # model.py:58 (grad)
+        dparams_b_parts[tile, lane] = dparams_b
 
 
 LAUNCHES = (("contract_sum_softmax_cross_entropy_grad", 3, {

@@ -6,7 +6,7 @@ Computes
 Reads    state_mean_w f32[40, 16], state_square_w f32[40, 16], state_step f32[()],
          params_w f32[40, 16], x f32[96, 40], dlogits f32[96, 16]
 Writes   out0 f32[40, 16], out1 f32[40, 16], out2 f32[40, 16]
-Launch   contract_adam_grad[2, 256]
+Launch   contract_adam_grad[2, 256], a block for a tile
 """
 import numpy as np
 from numba import cuda
@@ -37,16 +37,16 @@ def contract_adam_grad(
     acc10 = 0.0
     for step in range(6):
         # bring a tile of either operand
-        for e in range(lane, 512, 256):
+        for turn in range(2):
+            e = turn * 256 + lane
             row = e % 32
             col = e // 32
             left_tile[row, col] = (
                 x[step * 16 + col, tile * 32 + row] if tile * 32 + row < 40 else 0.0
             )
-        for f in range(lane, 256, 256):
-            row = f // 16
-            col = f % 16
-            right_tile[row, col] = dlogits[step * 16 + row, col]
+        row = lane // 16
+        col = lane % 16
+        right_tile[row, col] = dlogits[step * 16 + row, col]
         cuda.syncthreads()
         # multiply them
         for k in range(16):
@@ -61,7 +61,8 @@ def contract_adam_grad(
     result_tile[lane_row + 16, lane_col] = acc10
     cuda.syncthreads()
     # the finished tile, by elements
-    for at in range(lane, 512, 256):
+    for turn in range(2):
+        at = turn * 256 + lane
         row = at // 16
         col = at % 16
         if tile * 32 + row < 40:

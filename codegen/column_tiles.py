@@ -1,0 +1,238 @@
+"""Columns on CUDA: lanes run over neighboring columns, and the warps of a block share the rows.
+
+A reduction down the columns reads whole lines of memory only if neighboring lanes have neighboring
+columns. A block has the columns of a warp's lanes; each of its warps takes every so-manieth row,
+and at the end they combine, column by column, what they have found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphc.codegen.access import substitute
+from graphc.codegen.columns import crossing, segments
+from graphc.codegen.kernel import (
+    WARP,
+    Combine,
+    Const,
+    IndexValue,
+    Let,
+    Load,
+    Loop,
+    Once,
+    Statement,
+    Store,
+    Update,
+    Var,
+    walk,
+)
+from graphc.codegen.nest import Accumulator, Nest
+from graphc.codegen.roles import (
+    BLOCK,
+    BLOCKS,
+    THREADS,
+    TILE,
+    Body,
+    Draft,
+    chunk_size,
+    flatten,
+)
+from graphc.codegen.vectorize import vector_width
+from graphc.codegen.walks import map_body
+from graphc.device import Device
+from graphc.dtypes import Type, i64
+from graphc.index import Axis, Index, Loaded, as_index, axis_index, unravel
+
+MOST_WARPS, LEAST_ROWS = 32, 4
+"""The most warps of a block, and the rows that a warp should have at least."""
+MOST_BLOCKS = 8
+"""The most blocks of a multiprocessor."""
+PARTIAL_ROWS = 50
+"""Rows that are worth a partial of each column, which is written and read once more."""
+
+
+def column_tiles(nest: Nest, body: Body, device: Device) -> Draft | None:
+    """Lanes run over the last outer axis, warps over the inner ones; None where that is not legal.
+
+    It is not where lanes without a column would have to keep values for the others' barriers.
+    """
+    if not body.outer or not nest.local:
+        return None
+    *others, lane = body.outer
+    rows = math.prod(a.size for a in body.inner)
+    count = math.prod(a.size for a in others)
+    accumulators = [a for _, a in nest.local]
+    for step in _steps(body, lane):
+        span = WARP * step
+        tiles = Axis(TILE, -(-lane.size // span))
+        if step > 1 and tiles.size * count < BLOCKS * device.cores:
+            continue  # narrower tiles are more of them
+        whole, new = flatten([*others, tiles])
+        tile = new.pop(tiles, axis_index(whole))
+        inside = _tile(
+            substitute(body.statements, new),
+            lane,
+            tile * span,
+            span,
+            body.inner,
+            accumulators,
+        )
+        if inside is None:
+            continue
+        warps = 1 << max(0, min(MOST_WARPS, rows // LEAST_ROWS)).bit_length() - 1
+        loop = Loop(whole, "chunk", inside)
+        threads = max(warps, 1) * WARP
+        work = count * lane.size * rows
+        return Draft(
+            (loop,),
+            body.buffers,
+            whole.size,
+            threads,
+            "columns",
+            work,
+            team="warps",
+            widest=step,
+        )
+    return None
+
+
+def split_column_tiles(
+    nest: Nest, body: Body, device: Device, parts: dict[str, str]
+) -> Draft | None:
+    """Chunks of the rows of a tile of columns, which leave a partial of each column.
+
+    None for a nest that reduces along its rows, too, or adds up anything but columns.
+    """
+    if nest.local or len(body.inner) != 1:
+        return None
+    (lane,) = body.inner
+    rows, new = flatten(body.outer)
+    statements = _without_inner(substitute(body.statements, new))
+    if not _goes_down_columns(statements, lane):
+        return None
+    variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
+    step = next(iter(_steps(body, lane)))
+    span, tiles = WARP * step, -(-lane.size // (WARP * step))
+    size = _chunk_size(rows.size, tiles, device)
+    chunks = -(-rows.size // size)
+    whole = Axis(BLOCK, chunks * tiles)
+    places = unravel(axis_index(whole), (chunks, tiles))
+    lets = [Let(n, IndexValue(i, i64)) for n, i in zip(("chunk", "tile"), places) if i.terms]
+    chunk, tile = (
+        Index(((Loaded(n, (), size), 1),)) if i.terms else i
+        for n, i, size in zip(("chunk", "tile"), places, (chunks, tiles))
+    )
+    inside = map_body(statements, lambda s: _into_variable(s, variables))
+    down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)
+    columns = Loop(lane, "lane", (down,), tile * span, tile * span + span)
+    buffers = {b: t for b, t in body.buffers.items() if b not in variables}
+    stores: list[Statement] = []
+    for acc in nest.split:
+        part = parts[acc.name]
+        buffers[part] = Type(acc.type.dtype, (chunks, lane.size))
+        stores.append(Store(part, (chunk, as_index(lane)), variables[acc.name]))
+    made: tuple[Statement, ...] = (
+        *lets,
+        *(Let(a.name, a.start) for a in nest.split),
+        columns,
+        *(Combine(a.name, a.function, a.type.dtype, "warps") for a in nest.split),
+        replace(columns, body=(Once(tuple(stores), "warp"),)),
+    )
+    return Draft(
+        (Loop(whole, "chunk", made),),
+        buffers,
+        whole.size,
+        THREADS,
+        "split",
+        rows.size * lane.size,
+        team="warps",
+        widest=step,
+    )
+
+
+def _chunk_size(rows: int, tiles: int, device: Device) -> int:
+    """The rows of a chunk, so that a device is busy and partials are few.
+
+    Warps with equally many rows have the loads of all under way at once.
+    """
+    warps = THREADS // WARP
+    busy = -(-MOST_BLOCKS * device.cores // tiles)
+    most = max(rows // PARTIAL_ROWS, -(-BLOCKS * device.cores // tiles))
+    chunks = max(1, min(busy, most, rows // (warps * LEAST_ROWS)))
+    return chunk_size(rows, max(rows // chunks, 1), warps)
+
+
+def _without_inner(body: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The statements of both levels as one list."""
+    made: list[Statement] = []
+    for s in body:
+        made += s.body if isinstance(s, Loop) and s.role == "inner" else (s,)
+    return tuple(made)
+
+
+def _goes_down_columns(body: Sequence[Statement], lane: Axis) -> bool:
+    """Whether everything that is stored or accumulated belongs to a column, or to its element."""
+    at = [s.index for s in body if isinstance(s, Store)]
+    at += [s.target.index for s in body if isinstance(s, Update) and isinstance(s.target, Load)]
+    return all(any(lane in i.axes() for i in index) for index in at)
+
+
+def _into_variable(s: Statement, variables: Mapping[str, Var]) -> Statement:
+    if not isinstance(s, Update) or s.buffer is None:
+        return s
+    return replace(s, target=variables.get(s.buffer, s.target))
+
+
+def _steps(body: Body, lane: Axis) -> Sequence[int]:
+    """Elements that a lane may take at once, the most first; all lanes have something to do."""
+    most = min(vector_width(body.statements, lane, body.buffers), max(lane.size // WARP, 1))
+    return [n for n in (8, 4, 2, 1) if n <= most and lane.size % n == 0]
+
+
+def _tile(
+    body: Sequence[Statement],
+    lane: Axis,
+    start: Index,
+    span: int,
+    inner: Sequence[Axis],
+    accumulators: Sequence[Accumulator],
+) -> tuple[Statement, ...] | None:
+    """What a block does for the columns from `start` on; None where its lanes would part."""
+    by_name = {a.name: a for a in accumulators}
+    parts = segments(body)
+    whole = lane.size % span == 0
+    starts = {s.name for s in walk(body) if isinstance(s, Let) and isinstance(s.expr, Const)}
+    if not whole and crossing(parts).keys() - starts - by_name.keys():
+        return None
+    result: list[Statement] = []
+
+    def over_lanes(made: Sequence[Statement]) -> None:
+        if made:
+            result.append(Loop(lane, "lane", tuple(made), start, start + span))
+
+    for part in parts:
+        (first, *_) = part
+        if isinstance(first, Loop):
+            over_lanes([_over_warps(inner, first.body)])
+            fed = {s.variable for s in walk(first.body) if isinstance(s, Update)}
+            result += [
+                Combine(a.name, a.function, a.type.dtype, "warps")
+                for a in accumulators
+                if a.name in fed
+            ]
+            continue
+        plain = [s for s in part if isinstance(s, Let) and isinstance(s.expr, Const)]
+        rest = [s for s in part if s not in plain]
+        result += plain
+        over_lanes([Once((s,), "warp") if isinstance(s, Store) else s for s in rest])
+    return tuple(result)
+
+
+def _over_warps(inner: Sequence[Axis], body: tuple[Statement, ...]) -> Loop:
+    """Loops over the inner axes, the turns of the outermost shared by the warps."""
+    first, *rest = inner
+    for axis in reversed(rest):
+        body = (Loop(axis, "serial", body),)
+    return Loop(first, "warp", body)
