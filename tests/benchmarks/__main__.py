@@ -1,5 +1,7 @@
 """graphc beside NumPy, torch, torch.compile and JAX: the same work, in turns, checked.
 
+With --target cuda beside torch and torch.compile on a CUDA device.
+
 Each peer has its own process and, by --python, its own interpreter (JAX's newest release may
 need another than torch). Nothing is installed; a peer that is missing is left out. The table
 gives medians; the last column is the best peer's time over graphc's.
@@ -18,10 +20,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import cuda_table, on_cuda
 from tests.benchmarks.oracle import Oracle
-from tests.benchmarks.peers import PEERS, Peer
+from tests.benchmarks.peers import CUDA_PEERS, PEERS, Peer
 from tests.benchmarks.table import OURS, markdown
-from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.benchmarks.workloads import ROWS, Workload
 
 COMPILERS = ("graphc", "inductor", "jax")
 
@@ -29,7 +32,7 @@ COMPILERS = ("graphc", "inductor", "jax")
 def main(argv: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 if graphc failed or was wrong somewhere."""
     args = arguments().parse_args(argv)
-    chosen = [w for w in WORKLOADS if not args.only or any(o in w.name for o in args.only)]
+    chosen = [w for w in ROWS[args.target] if _chosen(w.name, args.only)]
     if args.list:
         print(*(f"{w.name:16} {w.title}" for w in chosen), sep="\n")
         return 0
@@ -37,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     if not chosen or interpreters is None:
         say("--only names no workload" if not chosen else "--python takes PEER=PATH")
         return 2
+    if args.target == "cuda":
+        return main_on_cuda(chosen, interpreters, args)
     report = run(chosen, interpreters, args.quick)
     print(markdown(report))
     if args.json:
@@ -44,18 +49,37 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(OURS in row["failed"] for row in report["rows"]))
 
 
+def main_on_cuda(
+    chosen: list[Workload], interpreters: dict[str, str], args: argparse.Namespace
+) -> int:
+    """The same for a CUDA device; 3 where there is none."""
+    file = Path(args.json) if args.json else None
+    try:
+        report = on_cuda.run(chosen, interpreters, quick=args.quick, file=file, say=say)
+    except RuntimeError as missing:
+        say(f"graphc: {missing}")
+        return 3
+    print(cuda_table.markdown(report))
+    return int(any(on_cuda.OURS in row["failed"] for row in report["rows"]))
+
+
+def _chosen(name: str, parts: list[str] | None) -> bool:
+    return not parts or any(part in name for part in parts)
+
+
 def interpreters_of(choices: list[str]) -> dict[str, str] | None:
     """Interpreters by peer, or None if a choice is not PEER=PATH of a peer that exists."""
     pairs = [choice.partition("=") for choice in choices]
-    if not all(name in PEERS and path for name, _, path in pairs):
+    if not all(name in {*PEERS, *CUDA_PEERS} and path for name, _, path in pairs):
         return None
     return {name: path for name, _, path in pairs}
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tests.benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--target", choices=ROWS, default="cpu")
     parser.add_argument("--list", action="store_true", help="say which workloads there are")
-    parser.add_argument("--quick", action="store_true", help="small inputs, few rounds")
+    parser.add_argument("--quick", action="store_true", help="few rounds, and small inputs (cpu)")
     parser.add_argument("--only", action="append", metavar="NAME", help="(part of) a name")
     parser.add_argument(
         "--python",
@@ -64,7 +88,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="PEER=PATH",
         help="the interpreter of a peer: jax=/path/to/python",
     )
-    parser.add_argument("--json", metavar="FILE", help="write every round's times there, too")
+    parser.add_argument("--json", metavar="FILE", help="every round's times, row by row (cuda)")
     return parser
 
 

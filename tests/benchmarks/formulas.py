@@ -52,6 +52,14 @@ def layer_norm_grad(x: Array, w: Array, b: Array, dout: Array) -> tuple[Array, .
     return h * w + b, dx * scale, (dout * h).sum(0), dout.sum(0)
 
 
+def layer_norm_backward(x: Array, w: Array, b: Array, dout: Array) -> tuple[Array, ...]:
+    return layer_norm_grad(x, w, b, dout)[1:]
+
+
+def rms_norm(x: Array, w: Array) -> Array:
+    return x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-6) * w
+
+
 def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, ...]:
     rows = np.arange(len(labels))
     shifted = logits - logits.max(1, keepdims=True)
@@ -63,7 +71,25 @@ def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, ...]:
     return loss, grad / len(labels)
 
 
-xent_10 = xent_32000 = _cross_entropy
+xent_10 = xent_32000 = xent_grad = _cross_entropy
+
+
+def xent(logits: Array, labels: Array) -> Array:
+    shifted = logits - logits.max(1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(1))
+    return (total - shifted[np.arange(len(labels)), labels]).mean()
+
+
+def column_sum(x: Array) -> Array:
+    return x.sum(0)
+
+
+def negate(x: Array) -> Array:
+    return -x
+
+
+def small(x: Array) -> Array:
+    return np.tanh(x)
 
 RATE = 0.02
 

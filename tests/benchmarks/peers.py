@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,14 @@ PEERS = {
     "inductor": "torch.compile",
     "jax": "JAX",
 }
-"""Every peer, by the name of its module `with_NAME`, as the table calls it."""
+"""Every peer on the CPU, by the name of its module `with_NAME`, as the table calls it."""
 
-SAME_AS = {"inductor": "torch"}
+CUDA_PEERS = {
+    "graphc_cuda": "graphc", "torch_cuda": "torch", "inductor_cuda": "torch.compile",
+}  # fmt: skip
+"""The same on CUDA."""
+
+SAME_AS = {"inductor": "torch", "torch_cuda": "torch", "inductor_cuda": "torch"}
 """Whose interpreter a peer has if none is given for itself."""
 
 CACHES = ("GRAPHC_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
@@ -29,14 +36,19 @@ CACHES = ("GRAPHC_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_
 class Peer:
     """A process that builds workloads and times them on request.
 
-    `cache` is an empty folder if nothing compiled before may be found. Raises RuntimeError if
-    the interpreter or the library is missing.
+    `cache` is an empty folder if nothing compiled before may be found. A process that does not
+    answer for `patience` seconds is ended. Raises RuntimeError if the interpreter or the library
+    is missing.
     """
 
     def __init__(
-        self, name: str, interpreters: dict[str, str], cache: Path | None = None
+        self,
+        name: str,
+        interpreters: dict[str, str],
+        cache: Path | None = None,
+        patience: float | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.patience = name, patience
         fallback = interpreters.get(SAME_AS.get(name, ""), sys.executable)
         python = interpreters.get(name, fallback)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -54,24 +66,34 @@ class Peer:
             )
         except OSError as error:
             raise RuntimeError(str(error)) from None
-        greeting = self._read()
+        greeting = self.answer()
         if "version" not in greeting:
             self.close()
             raise RuntimeError(greeting.get("missing") or greeting["error"])
         self.version: str = greeting["version"]
+        self.device: dict[str, Any] | None = greeting["device"]
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request; one with `error` if it failed or the process died."""
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request: Any) -> None:
+        """Make a request; `answer` waits for the answer."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # a process that has ended gives no answer
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        except OSError:
-            return {"error": f"the process ended with code {self.process.wait()}"}
-        return self._read()
 
-    def _read(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """The next line of the process; one with `error` if it has ended, or does not answer."""
         assert self.process.stdout is not None
+        answered = self.patience is None or any(
+            select.select([self.process.stdout], [], [], self.patience)
+        )
+        if not answered:
+            self.process.kill()
+            return {"error": f"no answer for {self.patience:g} s"}
         line = self.process.stdout.readline()
         if not line:
             return {"error": f"the process ended with code {self.process.wait()}"}

@@ -36,8 +36,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         f"{report['when']}, {report['machine']}{load}; {versions}.{size}",
         "",
-        _row("", *(PEERS[p] for p in peers), "best peer / graphc"),
-        _row("---", *("---:" for _ in peers), "---:"),
+        table_row("", *(PEERS[p] for p in peers), "best peer / graphc"),
+        table_row("---", *("---:" for _ in peers), "---:"),
     ]
     for row in report["rows"]:
         lines.append(_timed(row["title"], row["seconds"], peers))
@@ -48,10 +48,11 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _timed(title: str, seconds: dict[str, float], peers: list[str]) -> str:
-    return _row(title, *(duration(seconds.get(p)) for p in peers), ratio(seconds))
+    return table_row(title, *(duration(seconds.get(p)) for p in peers), ratio(seconds))
 
 
-def _row(*cells: str) -> str:
+def table_row(*cells: str) -> str:
+    """A line of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -3,6 +3,8 @@
     {"do": "build", "workload": ..., "quick": ..., "results": PATH}   compile, run once, save
     {"do": "time", "seconds": ...}      call for about so long; the answer has seconds a call
 
+and what else is a method of the peer's session.
+
 The first line that it writes says its version, or what is missing.
 """
 
@@ -115,8 +117,9 @@ def main(name: str) -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=pipe)
         return
-    print(json.dumps({"version": peer.VERSION}), file=pipe)
-    session = Session(peer)
+    greeting = {"version": peer.VERSION, "device": getattr(peer, "DEVICE", None)}
+    print(json.dumps(greeting), file=pipe)
+    session = getattr(peer, "SESSION", Session)(peer)
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:
             print(json.dumps(answer(session, line)), file=pipe)

@@ -43,6 +43,11 @@ def normal(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Any:
     return (scale * rng.standard_normal(shape)).astype(np.float32)
 
 
+def repeated(rng: np.random.Generator, times: int, *shape: int) -> Any:
+    """Normal numbers, the same `times` times along the first axis: a large array at once."""
+    return np.tile(normal(rng, shape[0] // times, *shape[1:]), (times, *[1] * (len(shape) - 1)))
+
+
 def _rows(quick: bool, rows: int) -> int:
     return rows // 32 if quick else rows
 
@@ -64,6 +69,20 @@ def _labels(rows: int, classes: int) -> Callable[[np.random.Generator, bool], Ar
         return {"logits": normal(rng, n, classes), "labels": labels}
 
     return inputs
+
+
+def _many_classes(rng: np.random.Generator, quick: bool) -> Arrays:
+    n, classes = _rows(quick, 8192), 32000
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    return {"logits": repeated(rng, 32, n, classes), "labels": labels}
+
+
+def _large(rng: np.random.Generator, quick: bool) -> Arrays:
+    return {"x": repeated(rng, 64, _rows(quick, 65536), 1024)}
+
+
+def _tall(rng: np.random.Generator, quick: bool) -> Arrays:
+    return {"x": normal(rng, _rows(quick, 8192), 1024)}
 
 
 def _options(rng: np.random.Generator, quick: bool) -> Arrays:
@@ -126,6 +145,25 @@ WORKLOADS = (
     Workload("ten_kernels", "ten tanh of 256 values, a kernel each", _values),
     Workload("twenty_kernels", "twenty tanh of 256 values, a kernel each", _values),
 )
-"""The rows, in order."""
+"""The rows on the CPU, in order."""
 
-BY_NAME: Mapping[str, Workload] = {w.name: w for w in WORKLOADS}
+CUDA_WORKLOADS = (
+    Workload("negate", "-x: a copy by a kernel, 65536x1024", _large),
+    *(w for w in WORKLOADS if w.name in ("softmax", "layer_norm")),
+    Workload(
+        "layer_norm_backward", "layer norm's gradient, 4096x1024",
+        _matrix("x", "w", "b", "dout"),
+    ),
+    Workload("rms_norm", "RMS norm, 4096x1024", _matrix("x", "w")),
+    *(w for w in WORKLOADS if w.name == "bias_gelu"),
+    Workload("xent", "cross-entropy, 8192x32000", _many_classes),
+    Workload("xent_grad", "cross-entropy and its gradient, 8192x32000", _many_classes),
+    Workload("column_sum", "column sum, 8192x1024", _tall),
+    *(w for w in WORKLOADS if w.name in ("adam", "greeks", "mlp_step")),
+    Workload("small", "tanh of 256 values: the host's part of a call", _values),
+)  # fmt: skip
+"""The rows on CUDA, in order; the first is what the others are held against."""
+
+ROWS = {"cpu": WORKLOADS, "cuda": CUDA_WORKLOADS}
+
+BY_NAME: Mapping[str, Workload] = {w.name: w for rows in ROWS.values() for w in rows}
