@@ -202,10 +202,48 @@ def test_shuffle_that_the_whole_warp_does_not_meet():
     shfl.sync.bfly.b32 %r1, %t, 1, 31, {}; OUT: st.global.u32 [%at], %r1;"""
     caught(
         body.format(16, -1), LAUNCH_FAILED, "not all threads of its mask are there",
-        "mask 0xffffffff, missing 0xffff0000", "16 of 16 threads",
+        "mask 0xffffffff, missing 0xffff0000, which end instead", "16 of 16 threads",
     )  # fmt: skip
     clean(body.format(16, "0xffff"))
     clean(body.format(32, -1))
+
+
+TURNS = """mov.u32 %r1, 0; mov.u32 %r2, 0; setp.eq.u32 %p2, %lane, 0;
+LOOP: shfl.sync.bfly.b32 %r3, %t, 1, 31, -1; add.u32 %r2, %r2, %r3; add.u32 %r1, %r1, 1;
+@%p2 bra LATE;
+NEXT: setp.lt.u32 %p3, %r1, 4; @%p3 bra LOOP; bra DONE;
+LATE: st.global.u32 [%at], %r2; {}
+DONE: st.global.u32 [%at], %r2;"""
+
+
+def test_lane_that_leaves_a_loop_of_shuffles():
+    caught(
+        TURNS.format("bra DONE;"), LAUNCH_FAILED, "shfl.sync.bfly.b32", "31 of 31 threads",
+        "mask 0xffffffff, missing 0x1, which end instead",
+    )  # fmt: skip
+    clean(TURNS.format("bra NEXT;"))
+
+
+@pytest.mark.parametrize("other", [
+    "shfl.sync.bfly.b32 %r5, %t, 1, 31, -1;", "vote.sync.any.pred %p4, %p2, -1;",
+    "bar.warp.sync -1;", "bar.sync 0;", "bar.sync 1, 32;",
+])  # fmt: skip
+def test_lane_that_waits_elsewhere_than_the_others(other):
+    """It would wait forever for the lanes that wait for it at the shuffle of the loop."""
+    text = caught(
+        TURNS.format(other + " bra NEXT;"), LAUNCH_FAILED, "shfl.sync.bfly.b32 %r3",
+        "mask 0xffffffff, missing 0x1, which wait at line 17", "31 of 31 threads",
+    )  # fmt: skip
+    assert "thread (1, 0, 0)" in text
+
+
+def test_halves_of_a_warp_at_different_shuffles():
+    body = """setp.lt.u32 %p1, %t, 16; @%p1 bra LOW; shfl.sync.bfly.b32 %r1, %t, 1, 31, {};
+    bra DONE;
+    LOW: shfl.sync.bfly.b32 %r1, %t, 1, 31, {};
+    DONE: st.global.u32 [%at], %r1;"""
+    caught(body.format(-1, -1), LAUNCH_FAILED, "missing 0xffff, which wait at line 15")
+    clean(body.format("0xffff0000", "0xffff"))
 
 
 def test_shuffle_from_a_lane_that_is_not_there():

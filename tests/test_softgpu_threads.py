@@ -12,6 +12,7 @@ import pytest
 
 from tests.softgpu import native
 from tests.softgpu.faults import Fault
+from tests.softgpu.kernels import kernels_of
 from tests.softgpu.standalone import HEADER, Device, kernel
 
 if native.unavailable():
@@ -125,6 +126,71 @@ def test_threads_part_and_meet_again():
     t = np.arange(64)
     sums = t * (t + 1) // 2
     np.testing.assert_array_equal(run(kernel(body), count=64, threads=64), sums[t ^ 1])
+
+
+MEET = """mov.u32 %r1, 0; mov.u32 %r2, 0; or.b32 %r9, %t, -1;
+setp.lt.u32 %p1, %t, 4; and.b32 %r0, %t, 1;
+LOOP: {} add.u32 %r2, %r2, %r3; add.u32 %r1, %r1, 1;
+setp.eq.u32 %p2, %lane, {}; @%p2 bra LATE;
+NEXT: setp.lt.u32 %p3, %r1, 4; @%p3 bra LOOP; bra DONE;
+LATE: {} bra NEXT;
+DONE: st.global.u32 [%at], %r2;"""
+
+
+@pytest.mark.parametrize("threads", [64, 56])
+@pytest.mark.parametrize("together, wanted", [
+    ("shfl.sync.bfly.b32 %r3, %t, 1, 31, -1;", lambda t: t ^ 1),
+    ("shfl.sync.bfly.b32 %r3, %t, 1, 31, %r9;", lambda t: t ^ 1),
+    ("vote.sync.ballot.b32 %r3, %p1, -1;", lambda t: 15 * (t < 32)),
+    ("vote.sync.any.pred %p4, %p1, %r9; selp.u32 %r3, 1, 0, %p4;", lambda t: t < 32),
+    ("match.any.sync.b32 %r3, %r0, 0xffffffff; popc.b32 %r3, %r3;",
+     lambda t: np.bincount(t >> 5)[t >> 5] // 2),
+    ("redux.sync.add.u32 %r3, %t, -1;", lambda t: np.bincount(t >> 5, t)[t >> 5]),
+    ("elect.sync %r3|%p4, -1; selp.u32 %r3, 7, %r3, %p4;", lambda t: 7 * (t % 32 == 0)),
+    ("bar.warp.sync -1; mov.u32 %r3, 5;", lambda t: np.full(len(t), 5)),
+])  # fmt: skip
+def test_lanes_wait_for_one_that_is_late(together, wanted, threads):
+    """The block of the late lane lies behind the loop in which the others run on."""
+    text = kernel(MEET.format(together, 9, "st.global.u32 [%at], %r2;"))
+    found = run(text, threads=threads, count=threads)
+    np.testing.assert_array_equal(found, 4 * wanted(np.arange(threads)))
+
+
+def test_matrices_wait_for_a_lane_that_is_late():
+    together = """mov.u32 %r10, 0; mov.f32 %f0, 0f3F800000;
+    mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1, %f2, %f3, %f4},
+    {%r10, %r10, %r10, %r10}, {%r10, %r10}, {%f0, %f0, %f0, %f0}; cvt.rzi.u32.f32 %r3, %f1;"""
+    text = kernel(MEET.format(together, 9, "st.global.u32 [%at], %r2;"))
+    np.testing.assert_array_equal(run(text), np.full(32, 4))
+
+
+@pytest.mark.parametrize("mask, waits", [("-1", 1), ("%r9", 1), ("%r10", 3)])
+def test_shuffles_one_after_the_other_wait_once(mask, waits):
+    """If it is plain that their mask is the same one, they are in one block of code."""
+    turns = "".join(
+        f"shfl.sync.bfly.b32 %r2, %r1, {k}, 31, {mask}; add.u32 %r1, %r1, %r2;"
+        for k in (1, 2, 4)
+    )
+    text = kernel(f"""mov.u32 %r1, %t; mov.b32 %r9, -1; sub.s32 %r10, 0, 1; {turns}
+    st.global.u32 [%at], %r1;""")
+    np.testing.assert_array_equal(run(text), LANES // 8 * 64 + 28)
+    assert len(kernels_of(text)["f"].meetings) == waits
+
+
+def test_halves_of_a_warp_meet_apart():
+    body = """setp.lt.u32 %p1, %t, 16; @%p1 bra LOW;
+    redux.sync.add.u32 %r1, %t, 0xffff0000; bra DONE;
+    LOW: redux.sync.add.u32 %r1, %t, 0xffff; redux.sync.max.u32 %r2, %t, 0xffff;
+    add.u32 %r1, %r1, %r2;
+    DONE: shfl.sync.bfly.b32 %r1, %r1, 16, 31, -1; st.global.u32 [%at], %r1;"""
+    wanted = np.where(LANES < 16, 376, 120 + 15)
+    np.testing.assert_array_equal(run(kernel(body)), wanted)
+
+
+def test_nobody_waits_for_threads_that_only_end():
+    body = """setp.ge.u32 %p1, %t, 20; @%p1 bra END; setp.ne.u32 %p2, %t, 0;
+    vote.sync.ballot.b32 %r1, %p2, -1; st.global.u32 [%at], %r1; END:"""
+    np.testing.assert_array_equal(run(kernel(body), count=20), np.full(20, 0xFFFFE))
 
 
 def test_guarded_instructions():

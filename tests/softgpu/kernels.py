@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.faults import OUT_OF_RESOURCES, Fault
-from tests.softgpu.ptx.flow import Block, program_of
-from tests.softgpu.ptx.kinds import BYTES, NUMPY
+from tests.softgpu.ptx.flow import Block, lanes_of, program_of
+from tests.softgpu.ptx.forms import mask_of
+from tests.softgpu.ptx.kinds import BYTES, NUMPY, U32
 from tests.softgpu.ptx.reader import Instruction, Module, Procedure, Variable, read
+from tests.softgpu.threads.meetings import Meeting
 from tests.softgpu.threads.part import (
     Go,
     Launch,
@@ -56,6 +58,8 @@ class Kernel:
         self.functions = translation.functions()
         self.entry = tuple((r, NUMPY[kind](0)) for r, kind in translation.entry)
         self.steps = [(len(b.instructions), _going(b)) for b in self.program.blocks]
+        self.meetings = self._meetings()
+        self.ends = [b.number for b in self.program.blocks if b.kind == "exit" and not b.body]
         self.shared_unit = self._shared_unit()
         bound = procedure.bounds.get("maxntid") or procedure.bounds.get("reqntid")
         self.most_threads = math.prod(bound) if bound else MOST_THREADS
@@ -65,6 +69,18 @@ class Kernel:
         accesses = self.translation.accesses
         widths = [a.width for a in accesses if a.space in ("shared", "generic")]
         return min(widths).bit_length() - 1 if widths else -1
+
+    def _meetings(self) -> dict[int, Meeting]:
+        """The blocks before which lanes of a warp wait for each other."""
+        found = {}
+        for block, live in zip(self.program.blocks, self.translation.live, strict=True):
+            mask = mask_of(block.body[0]) if block.body else None
+            if mask is None:
+                continue
+            lanes = lanes_of(mask)
+            known, place = (U32(lanes), -1) if lanes is not None else (None, live.index(mask))
+            found[block.number] = Meeting(block.body[0], known, place)
+        return found
 
     def first_instruction(self, n: int) -> Instruction:
         """The first instruction of a block, or of one that follows it."""

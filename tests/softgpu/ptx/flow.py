@@ -1,21 +1,29 @@
 """A kernel as basic blocks: calls are inlined, guarded instructions branched around.
 
 A basic block runs from its first instruction to its last: it is entered at its head only, and
-whatever may part threads or make them wait stands at its end.
+whatever may part threads stands at its end. So do barriers. What lanes of a warp do together,
+a shuffle say, stands at the head of a block, where they wait for each other; more of the kind
+may follow in the block if the same lanes are together already.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.softgpu.faults import InvalidPtx, NotSupported
+from tests.softgpu.ptx.forms import mask_of
 from tests.softgpu.ptx.reader import Instruction, Label, Module, Procedure, Variable
 
 MOST_CALLS = 64  # one inside of the other; PTX of recursive functions cannot be inlined
 
+WARP = 0xFFFFFFFF  # all lanes of a warp, as bits
+
 _WORD = re.compile(r"%?[A-Za-z_$][\w$.]*")
+_REGISTER = re.compile(r"%[\w$.@]+")
+_NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]+|\d+)U?$")
 
 
 @dataclass
@@ -176,8 +184,11 @@ class _Cutter:
         self.places: dict[str, int] = {}
         self.pending: list[tuple[Block, tuple[str, ...]]] = []
         self.skips = 0
+        self.together = 0  # lanes of which it is certain that they are in one group, as bits
+        self.constants: dict[str, str] = {}
 
     def cut(self, statements: list[Instruction | Label]) -> list[Block]:
+        self.constants = _constants(statements)
         for statement in statements:
             if isinstance(statement, Label):
                 self.places[statement.name] = self._head()
@@ -202,6 +213,7 @@ class _Cutter:
         return self.blocks[-1].number
 
     def _open(self) -> Block:
+        self.together = 0
         self.blocks.append(Block(len(self.blocks)))
         return self.blocks[-1]
 
@@ -214,6 +226,9 @@ class _Cutter:
         self.places[f"skip{self.skips}"] = self._head()
 
     def _add(self, i: Instruction) -> None:
+        mask = mask_of(i)
+        if mask is not None:
+            self._meet(mask)
         now = self.blocks[-1]
         kind = _ENDINGS.get(i.opcode, "next")
         if i.opcode in ("bar", "barrier") and not i.has("arrive"):
@@ -228,6 +243,31 @@ class _Cutter:
         elif kind == "switch":
             self.pending.append((now, self.lists[i.operands[1]]))
         self._open()
+
+    def _meet(self, mask: str) -> None:
+        """Begin a block where lanes may have to wait for others of a mask."""
+        lanes = lanes_of(self.constants.get(mask, mask))
+        needed = WARP if lanes is None else lanes
+        if needed & ~self.together:
+            self._head()
+            self.together = lanes or 0
+
+
+def _constants(statements: list[Instruction | Label]) -> dict[str, str]:
+    """The registers that one instruction alone writes, by moving a number there."""
+    writes: Counter[str] = Counter()
+    moved: dict[str, str] = {}
+    for i in statements:
+        if isinstance(i, Instruction) and i.operands:
+            writes.update(_REGISTER.findall(i.operands[0]))
+            if i.opcode == "mov" and not i.guard and _NUMBER.match(i.operands[1]):
+                moved[i.operands[0]] = i.operands[1]
+    return {register: number for register, number in moved.items() if writes[register] == 1}
+
+
+def lanes_of(mask: str) -> int | None:
+    """The lanes of a mask as bits; None for one in a register."""
+    return None if mask[0] == "%" else int(mask.rstrip("U"), 0) & WARP
 
 
 def live_registers(

@@ -65,6 +65,22 @@ IDLE = frozenset(
 )
 
 
+# What the lanes of a warp do together, by the place of the operand that names them: the mask.
+# Without one it is for all lanes. Barriers of a warp are not among them: these end a block.
+_MASKS: Mapping[str, int | None] = {
+    "shfl": 4, "vote": 2, "match": 2, "redux": 2, "elect": 1, "ldmatrix": None, "mma": None,
+}  # fmt: skip
+ALL_LANES = "0xffffffff"
+
+
+def mask_of(i: Instruction) -> str | None:
+    """The operand that says which lanes execute an instruction together; None: each its own."""
+    if i.opcode not in _MASKS:
+        return None
+    at = _MASKS[i.opcode]
+    return i.operands[at] if at is not None and at < len(i.operands) else ALL_LANES
+
+
 def check_form(i: Instruction) -> None:
     """Raises NotSupported for an instruction of a form that is not translated."""
     if i.opcode in IDLE:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT
+from tests.softgpu.faults import LAUNCH_FAILED, LAUNCH_TIMEOUT, Fault
 from tests.softgpu.ptx.kinds import BOOL, I32, U32
 from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.groups import Group
@@ -61,19 +61,13 @@ class Barriers:
         np.add.at(self.arrived, (S.block_of(G), G.each(number)), 1)
 
     def release(self, S: Part) -> list[Opened]:
-        """What runs on.
-
-        Raises Fault where nothing can: somebody waits for threads that never come.
-        """
+        """What runs on: nothing, if everybody waits for threads that never come."""
         if len(self.parked) == 1 and self._simple(S, self.parked[0]):
             (only,) = self.parked
             self.parked = []
             self.epochs += 1
             return [(only.block, only.group, None)]
-        opened = self._open_warps(S) + self._open_blocks(S)
-        if not opened:
-            raise self._stuck(S)
-        return opened
+        return self._open_warps(S) + self._open_blocks(S)
 
     def _simple(self, S: Part, only: Parked) -> bool:
         """Whether every thread that runs waits here, for all of its block."""
@@ -179,7 +173,8 @@ class Barriers:
             return yes.take(key) == everybody.take(key)
         return yes.take(key) > 0
 
-    def _stuck(self, S: Part) -> Exception:
+    def stuck(self, S: Part) -> Fault:
+        """The fault of threads that wait forever."""
         p = self.parked[0]
         everybody = np.ones(p.group.n, BOOL)
         wanted = "the threads of its mask" if p.of_warp else (

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.softgpu.ptx.kinds import U32
+
 Registers = tuple[Any, ...]
 
 
@@ -39,6 +41,14 @@ class Group:
     def warps(self) -> np.ndarray:
         """The warp of each thread."""
         return self.slots >> 5
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """For each thread the lanes of its warp that are in the group, as bits."""
+        bits = U32(1) << (self.slots & 31).astype(U32)
+        first = np.flatnonzero(np.diff(self.warps, prepend=-1))
+        counts = np.diff(first, append=self.n)
+        return np.repeat(np.bitwise_or.reduceat(bits, first), counts)
 
     @cached_property
     def warp_count(self) -> int:

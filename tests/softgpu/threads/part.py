@@ -3,6 +3,7 @@
 Groups of threads are at blocks of the code. The one at the lowest block runs first, so threads
 that parted meet again where their paths do. If others have not run for long, it may be that a
 loop waits for what they will do: then the one at the highest block goes first for a while.
+Groups that wait for other threads, at barriers and where lanes of a warp meet, are parked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.softgpu.threads.access import Access
 from tests.softgpu.threads.barriers import Barriers
 from tests.softgpu.threads.copies import Copies
 from tests.softgpu.threads.groups import Group, merged
+from tests.softgpu.threads.meetings import Meetings
 from tests.softgpu.threads.memory import Memory
 from tests.softgpu.threads.specials import SPECIAL, special
 
@@ -103,7 +105,7 @@ class Part:
         bits[slots] = True
         self.running = np.packbits(bits, bitorder="little").view(U32)
         self.running_threads = len(slots)
-        self.barriers = Barriers(count)
+        self.barriers, self.meetings = Barriers(count), Meetings()
         self.copies = Copies(count * self.padded)
         self.lanes, self.held = Lanes(), np.empty(0)
         self.memories = self._memories(count)
@@ -174,13 +176,17 @@ class Part:
         )
         ready: Ready = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps
-        turns = Turns()
-        while ready or self.barriers.parked:
+        turns, meetings = Turns(), kernel.meetings
+        while ready or self.barriers.parked or self.meetings.parked:
             if not ready:
                 self._open(ready)
             n = turns.next(ready)
             groups = ready.pop(n)
             G = groups[0] if len(groups) == 1 else merged(groups)
+            if n in meetings and not G.whole:
+                n, G = self._meet(n, G, ready)
+                if G is None:
+                    continue
             ran[n] += G.n
             size, go = steps[n]
             self.work += size * (G.n if G.n > LEAST_LANES else LEAST_LANES)
@@ -193,8 +199,24 @@ class Part:
         if self.counter is not None:
             self.counter.end_part()
 
+    def _meet(self, n: int, G: Group, ready: Ready) -> tuple[int, Group | None]:
+        """The block that runs, and who runs it, where a group comes to one with a meeting.
+
+        Threads that have nothing left to do but to end do so first: as on hardware, who comes
+        now does not wait for them.
+        """
+        for end in self.kernel.ends:
+            if end in ready:
+                ready[n] = [G]
+                return end, merged(ready.pop(end))
+        return n, self.meetings.arrive(self, n, G)
+
     def _open(self, ready: Ready) -> None:
-        for block, group, reduced in self.barriers.release(self):
+        opened = self.barriers.release(self)
+        if not opened:
+            where = self.meetings if self.meetings.parked else self.barriers
+            raise where.stuck(self)
+        for block, group, reduced in opened:
             if reduced is not None:
                 place = self.kernel.reduced_place(block)
                 if place is not None:
@@ -209,7 +231,9 @@ class Part:
         return self.fault(LAUNCH_TIMEOUT, i, G, np.ones(G.n, bool), text)
 
     def leave(self, G: Group) -> None:
-        """Threads end."""
+        """Threads end. Raises Fault where others of their warp wait for them."""
+        if self.meetings.parked:
+            self.meetings.check_end(self, G)
         self.running_threads -= G.n
         if G.whole:
             self.running[G.slots[::32] >> 5] = 0

@@ -27,15 +27,13 @@ _LANES = np.arange(32)
 def _members(S: Part, G: Group, mask: Any, i: Instruction) -> np.ndarray | None:
     """The lanes of its mask that each thread meets, as bits; None: all 32, in whole warps.
 
-    Raises Fault where a lane of the mask that still runs is not here, or a thread is not in its
-    own mask: the hardware would wait for it, or do something undefined.
+    Lanes have waited for each other (meetings.py). Raises Fault where one of the mask is not
+    here all the same, because it named other lanes than this thread, or where a thread is not
+    in its own mask: hardware would wait forever, or do something undefined.
     """
     if not mask.ndim and int(mask) & FULL == FULL and G.whole:
         return None
-    bits = np.zeros(S.warp_count, U32)
-    lane = (G.slots & 31).astype(U32)
-    np.bitwise_or.at(bits, G.warps, U32(1) << lane)
-    here = bits.take(G.warps)
+    lane, here = (G.slots & 31).astype(U32), G.present
     wanted = G.each(mask).view(U32)
     missing = wanted & S.running.take(G.warps) & ~here
     if missing.any():
@@ -153,7 +151,7 @@ def vote(S: Part, G: Group, i: Instruction, mode: str, p: Any, mask: Any) -> Any
 
 def active(S: Part, G: Group) -> Any:
     """The lanes that run together with each thread: `activemask`."""
-    return U32(FULL) if G.whole else _bits(S, G, BOOL(True))
+    return U32(FULL) if G.whole else G.present
 
 
 def match(

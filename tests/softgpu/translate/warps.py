@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.softgpu.faults import NotSupported
+from tests.softgpu.ptx.forms import ALL_LANES, mask_of
 from tests.softgpu.ptx.kinds import OPERANDS, held
 from tests.softgpu.ptx.reader import Instruction
 from tests.softgpu.threads.matrices import SHAPES
@@ -10,11 +11,9 @@ from tests.softgpu.translate.memory import space_of
 from tests.softgpu.translate.moves import elements
 from tests.softgpu.translate.translator import Translator, translates
 
-FULL = "0xffffffff"
 
-
-def _mask(t: Translator, i: Instruction, at: int) -> str:
-    return t.read(i.operands[at] if at < len(i.operands) else FULL, "U32")
+def _mask(t: Translator, i: Instruction) -> str:
+    return t.read(mask_of(i) or ALL_LANES, "U32")
 
 
 @translates("shfl")
@@ -24,7 +23,7 @@ def _shuffle(t: Translator, i: Instruction) -> None:
     value, by, clamp = (t.read(o, "I32") for o in i.operands[1:4])
     t.line(
         f"moved, inside = warps.shuffle(S, G, {t.constant(i)}, {mode!r}, {value}, {by}, "
-        f"{clamp}, {_mask(t, i, 4)}, {inside in t.used})"
+        f"{clamp}, {_mask(t, i)}, {inside in t.used})"
     )
     t.write(target, "moved", "I32")
     if inside in t.used:
@@ -33,7 +32,7 @@ def _shuffle(t: Translator, i: Instruction) -> None:
 
 @translates("vote")
 def _vote(t: Translator, i: Instruction) -> None:
-    p, mask = t.read(i.operands[1], "BOOL"), _mask(t, i, 2)
+    p, mask = t.read(i.operands[1], "BOOL"), _mask(t, i)
     if i.has("ballot"):
         t.write(i.operands[0], f"warps.ballot(S, G, {t.constant(i)}, {p}, {mask})", "U32")
         return
@@ -51,7 +50,7 @@ def _active(t: Translator, i: Instruction) -> None:
 def _match(t: Translator, i: Instruction) -> None:
     target, _, alike = i.operands[0].partition("|")
     kind, mode = held(OPERANDS[i.type]), i.one_of("any", "all")
-    value, mask = t.read(i.operands[1], kind), _mask(t, i, 2)
+    value, mask = t.read(i.operands[1], kind), _mask(t, i)
     t.line(f"met = warps.match(S, G, {t.constant(i)}, {mode!r}, {value}, {mask})")
     t.write(target, "met[0]", "U32")
     if alike:
@@ -63,7 +62,7 @@ def _reduce(t: Translator, i: Instruction) -> None:
     kind, operation = OPERANDS[i.type], i.one_of("add", "min", "max", "and", "or", "xor")
     if kind == "F32":
         raise NotSupported(i.name)
-    value, mask = t.read(i.operands[1], kind), _mask(t, i, 2)
+    value, mask = t.read(i.operands[1], kind), _mask(t, i)
     text = f"warps.reduce(S, G, {t.constant(i)}, {operation!r}, {value}, {mask})"
     t.write(i.operands[0], text, kind)
 
@@ -71,7 +70,7 @@ def _reduce(t: Translator, i: Instruction) -> None:
 @translates("elect")
 def _elect(t: Translator, i: Instruction) -> None:
     target, _, chosen = i.operands[0].partition("|")
-    t.line(f"met = warps.elect(S, G, {t.constant(i)}, {_mask(t, i, 1)})")
+    t.line(f"met = warps.elect(S, G, {t.constant(i)}, {_mask(t, i)})")
     t.write(target, "met[0]", "U32")
     t.write(chosen, "met[1]", "BOOL")
 
