@@ -184,9 +184,10 @@ class Part:
             groups = ready.pop(n)
             G = groups[0] if len(groups) == 1 else merged(groups)
             if n in meetings and not G.whole:
-                n, G = self._meet(n, G, ready)
-                if G is None:
+                n, met = self._meet(n, G, ready)
+                if met is None:
                     continue
+                G = met
             ran[n] += G.n
             size, go = steps[n]
             self.work += size * (G.n if G.n > LEAST_LANES else LEAST_LANES)
