@@ -201,6 +201,28 @@ def test_memory_lives_until_the_consumer_is_done_with_it(protocol):
     assert_like_numpys(copy, x)
 
 
+@pytest.mark.parametrize("protocol", ["dlpack", "interface"])
+def test_an_array_is_not_given_away_before_its_consumer_is_done_with_it(protocol):
+    """The consumer's copy is still to run when the array is overwritten in place."""
+    x = np.arange(1000, dtype=np.float32)
+    step = graphc.compile(lambda a: a * 2 + 1, target="cuda", donate=("a",))
+    state, copy = on_device(x), on_device(np.zeros_like(x))
+    copy.stream.sync()
+    consumer = new_stream(state)
+    view = view_of(Consumer(state, protocol), int(consumer.handle))
+    driver = _lazy.load("cuda.bindings.driver")
+    (error,) = driver.cuMemcpyDtoDAsync(copy.address, view.ptr, x.nbytes, consumer.handle)
+    assert not error
+    where = state.address
+    del view
+    gc.collect()
+    state = step(state)
+    assert state.address == where
+    assert_like_numpys(state, x * 2 + 1)
+    consumer.sync()
+    assert_like_numpys(copy, x)
+
+
 def test_where_the_driver_cannot_record_a_context_the_host_waits(software_gpu, monkeypatch):
     array = on_device(np.ones(3, np.float32))
     capsule = array.__dlpack__()

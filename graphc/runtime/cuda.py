@@ -169,6 +169,7 @@ class CudaExecutable:
                 results.append(DeviceArray(device.core, device.stream, memory, type))
             else:
                 start = starts[at]
+                arguments[at].call_in()
                 results.append(arguments[at])
             starts.append(start)
         device.enqueued[self._suspect] = None

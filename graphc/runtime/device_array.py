@@ -56,6 +56,10 @@ class DeviceArray(HostNumbers):
         self._core, self.stream, self.memory = core, stream, memory
         self.type = type
 
+    def call_in(self) -> None:
+        """Let the stream wait for consumers of the interface: the array is written to next."""
+        self._loan = None
+
     def guard(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A function of graphc's of this array and others; `what` is its name to the user."""
         return DeviceArray.compute(what, function, args, kwargs)

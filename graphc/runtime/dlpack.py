@@ -113,6 +113,7 @@ class Loan:
     def __init__(self, array: Any, consumer: int) -> None:
         """Let the consumer's stream wait for the work so far of the array's, unless it is -1."""
         self.memory, self.device = array.memory, array.stream.device
+        self.event: Any = None
         device, driver = self.device, self.device.driver
         with device.current():
             self.event = device.check(driver.cuEventCreate(_WITHOUT_TIMING))
@@ -126,7 +127,7 @@ class Loan:
         Its streams may be gone by now, so that is all work of the device. Drivers before 12.5
         cannot record that; there the host waits.
         """
-        if sys.is_finalizing() or self.device.lost is not None:
+        if sys.is_finalizing() or self.event is None or self.device.lost is not None:
             return
         device, driver = self.device, self.device.driver
         with device.current():
