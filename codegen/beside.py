@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from graphc.codegen.kernel import Kernel, Param
 from graphc.codegen.names import Names
 from graphc.codegen.renaming import own_names, renamed
-from graphc.codegen.vectorize import narrowed
 
 
 def fits_beside(kernel: Kernel) -> bool:
@@ -31,12 +30,10 @@ def beside(
     """One kernel of several with blocks of `threads`, and which buffer each parameter is.
 
     `buffers` says so of the parameters of each kernel; one that two kernels read is one parameter.
-    `size_of` gives a buffer's number of elements. All take equally many elements a turn.
+    `size_of` gives a buffer's number of elements. All take equally many elements a turn, or one.
     At most one of the kernels runs over a table, and it is the last.
     """
     whole = _Beside(threads)
-    width = min((k.width for k in kernels if k.width > 1), default=1)
-    kernels = [replace(k, body=narrowed(k.body, width)) for k in kernels]
     for kernel, numbers in zip(kernels, buffers, strict=True):
         if not kernel.table:
             kernel = _of_one_size(kernel, {p: size_of(n) for p, n in numbers.items()})

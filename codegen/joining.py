@@ -14,6 +14,7 @@ from itertools import islice
 from graphc.codegen.beside import beside, fits_beside
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.plan import Extent, Launch, Step, StepKind, Table
+from graphc.codegen.vectorize import narrowed
 from graphc.device import Device
 
 WINDOW = 256
@@ -170,8 +171,11 @@ class Steps:
         return replace(step, launch=launch, others=())
 
     def _as_one(self, launches: Sequence[Launch], make: MakeLaunch) -> Launch:
-        # The largest launch keeps its block size, and the others take it.
+        # The largest launch keeps its block size, and the others take it; but no thread holds more.
         threads = max(launches, key=lambda x: x.extent * x.threads).threads
+        of = [self._kernel_of[x] for x in launches]
+        threads = max(threads, *(k.threads for k in of if k.holds_rows), 0)
+        width = min((k.width for k in of if k.width > 1), default=1)
         by_key: dict[str, list[Launch]] = {}
         for launch in launches:
             by_key.setdefault(launch.key, []).append(launch)
@@ -180,8 +184,9 @@ class Steps:
         buffers: list[dict[str, int]] = []
         for equal in sorted(by_key.values(), key=len):
             kernel = self._kernel_of[equal[0]]
+            kernel = replace(kernel, threads=threads, body=narrowed(kernel.body, width))
             if len(equal) > 1:
-                table = (_table(equal, replace(kernel, threads=threads)),)
+                table = (self._table(equal, kernel),)
                 sizes = tuple(
                     row[1].value for row in table[0].rows if isinstance(row[1], Extent)
                 )
@@ -194,13 +199,12 @@ class Steps:
         return make(whole, (*args, *table))
 
 
-def _table(launches: Sequence[Launch], kernel: Kernel) -> Table:
-    """A row for each launch of a kernel: its first block, its workers or elements, its buffers."""
-    rows: list[tuple[int | Extent, ...]] = []
-    first = 0
-    for launch in launches:
-        extents = [a for a in launch.args if isinstance(a, Extent)]
-        (extent,) = extents or [Extent(launch.extent * kernel.of_block)]
-        rows.append((Extent(first), extent, *launch.buffers))
-        first += -(-extent.value // kernel.of_block)
-    return Table(tuple(rows))
+    def _table(self, launches: Sequence[Launch], kernel: Kernel) -> Table:
+        """A row for each launch of a kernel: its first block, what it has, and its buffers."""
+        rows: list[tuple[int | Extent, ...]] = []
+        first = 0
+        for launch in launches:
+            extent = self._kernel_of[launch].extent
+            rows.append((Extent(first), Extent(extent), *launch.buffers))
+            first += -(-extent // kernel.of_block)
+        return Table(tuple(rows))

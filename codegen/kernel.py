@@ -353,6 +353,12 @@ class Kernel:
         return False
 
     @property
+    def holds_rows(self) -> bool:
+        """Whether the threads of a block hold rows in registers: the fewer, the more each."""
+        rows = (s for s in walk(self.body) if isinstance(s, Scratch) and s.registers)
+        return self.team == "block" and any(rows)
+
+    @property
     def lanes(self) -> int:
         """The lanes of a worker on CUDA."""
         return self.threads if self.team == "block" else WARP

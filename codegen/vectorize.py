@@ -153,7 +153,7 @@ class _Vectors:
                     return True
                 case Load(index=at) if self._moves(at):
                     return True
-                case IndexValue(index=index) if self._moves((index,)):
+                case IndexValue(index=index) if self._varies(index):
                     return True
         return False
 
@@ -195,7 +195,9 @@ class _Vectors:
         return any(a.value in self.names for a in loaded)
 
     def _varies(self, index: Index) -> bool:
-        return self._moves((index,))
+        """Whether an index differs along the axes, itself or by what was loaded."""
+        loaded = (a.value for a in index.atoms() if isinstance(a, Loaded))
+        return self._moves((index,)) or any(value in self.names for value in loaded)
 
     def _is_choice(self, expr: Masked) -> bool:
         """Whether a choice is one for the whole vector, between vectors or numbers."""

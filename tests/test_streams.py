@@ -273,3 +273,49 @@ def test_many_rows(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(300, 200), (130, 1024), (700, 96), (257, 100)])
 def test_a_gradient_along_rows_and_columns(shape: tuple[int, int]) -> None:
     agree(layer_norm_gradient, f32[shape], f32[shape[1:]], f32[shape[1:]], f32[shape])
+
+
+# --- several in one launch ------------------------------------------------------------------
+
+
+def two_and_one(*functions: Function) -> Function:
+    return lambda a, b, c: (functions[0](a), functions[0](b), functions[1](c))
+
+
+@pytest.mark.parametrize(
+    ("functions", "specs"),
+    [
+        ((lambda x: x.max(axis=-1), np.tanh), (f32[3, 128], f32[3, 128], f32[4096])),
+        ((nn.softmax, np.sqrt), (f32[3, 512], f32[3, 512], f32[4099])),
+        ((np.tanh, np.cos), (f16[8224], f16[8224], f64[168])),
+        ((lambda x: x / np.sqrt((x * x).sum() + 1), np.tanh), (f32[2], f32[24929], f32[99716])),
+        ((lambda x: x[::2] * 2, np.tanh), (f32[386, 40], f32[386, 40], f32[4096])),
+    ],
+    ids=["rows of warps", "softmax", "other widths", "a row of a block", "planes"],
+)
+def test_kernels_that_share_a_launch(functions: Any, specs: Any) -> None:
+    """Each has its own workers and turns, whatever the blocks of the others are."""
+    fn = two_and_one(*functions)
+    lowered = lower_graph(trace(fn, *specs), H100, Options(), verify=True)
+    arrays = [np.abs(a) for a in arrays_for(lowered)]
+    check(run_plan(lowered.plan, arrays), reference(lowered.graph, arrays))
+
+
+def test_an_index_that_is_a_vector_is_not_compared_as_one() -> None:
+    def picked(x: Any, index: Any) -> Any:
+        return np.take(np.broadcast_to(x, (7,)), index)
+
+    lowered = lower_graph(trace(picked, f32[()], i64[8]), H100, Options())
+    arrays = [np.float32(3), np.arange(8) % 7]
+    check(run_plan(lowered.plan, arrays), reference(lowered.graph, arrays))
+
+
+def test_nan_becomes_0_in_every_integer_type() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 2.5, -2.5], np.float32)
+    for dtype in (np.int64, np.int32, np.uint8):
+        for wide in (np.float32, np.float64):
+            given = x.astype(wide)
+            lowered = lower_graph(trace(lambda a, d=dtype: a.astype(d), given), H100, Options())
+            (made,) = run_plan(lowered.plan, [given])
+            (wanted,) = lowered.graph.run(given)
+            assert np.array_equal(made, wanted), (dtype, wide)
