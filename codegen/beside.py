@@ -27,7 +27,7 @@ def beside(
     threads: int,
     size_of: Callable[[int], int],
 ) -> tuple[Kernel, list[int]]:
-    """One kernel of several with blocks of `threads`, and which buffer each parameter is.
+    """One kernel of several, all for blocks of `threads`, and which buffer each parameter is.
 
     `buffers` says so of the parameters of each kernel; one that two kernels read is one parameter.
     `size_of` gives a buffer's number of elements. All take equally many elements a turn, or one.
@@ -37,7 +37,7 @@ def beside(
     for kernel, numbers in zip(kernels, buffers, strict=True):
         if not kernel.table:
             kernel = _of_one_size(kernel, {p: size_of(n) for p, n in numbers.items()})
-        whole.add(replace(kernel, threads=threads), numbers)
+        whole.add(kernel, numbers)
     return whole.kernel(), [number for _, number in whole.params.values()]
 
 

@@ -26,6 +26,7 @@ from graphc.codegen.kernel import (
     Store,
     Update,
     Var,
+    rows_in_registers,
     walk,
 )
 from graphc.codegen.walks import map_body
@@ -58,9 +59,8 @@ def block_turns(role: str, device: Device, threads: int, width: int = 1) -> int:
 
 def in_blocks(body: Sequence[Statement], device: Device, threads: int) -> tuple[Statement, ...]:
     """The statements with their long loops that add floats cut into blocks."""
-    found = [s for s in walk(body) if isinstance(s, Scratch)]
-    rows = frozenset(s.name for s in found if s.registers)
-    return _Blocks(device, threads, rows, {s.name: s.type for s in found}).body(body)
+    scratch = {s.name: s.type for s in walk(body) if isinstance(s, Scratch)}
+    return _Blocks(device, threads, rows_in_registers(body), scratch).body(body)
 
 
 @dataclass
@@ -126,7 +126,7 @@ class _Blocks:
             return spans
         # A loop over a part has whole blocks.
         ends = (loop.start, loop.stop)
-        return list(takewhile(lambda n: all(_is_multiple(e, n) for e in ends), spans))
+        return list(takewhile(lambda n: all(e.is_multiple(n) for e in ends), spans))
 
     def _cut(self, loop: Loop, sums: Sequence[_Sum], spans: list[int]) -> Sequence[Statement]:
         extent = loop.axis.size
@@ -240,10 +240,6 @@ def _within(loop: Loop, block: Axis, turns: int) -> Loop:
     """The turns of a loop that belong to a block."""
     start = axis_index(block) * turns
     return replace(loop, start=start, stop=start + turns)
-
-
-def _is_multiple(index: Index, of: int) -> bool:
-    return all(n % of == 0 for n in (index.constant, *(factor for _, factor in index.terms)))
 
 
 def _retargeted(loop: Loop, new: dict[Target, Target]) -> Loop:

@@ -8,7 +8,7 @@ and at the end they combine, column by column, what they have found.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.access import substitute
@@ -38,9 +38,10 @@ from graphc.codegen.roles import (
     Draft,
     chunk_size,
     flatten,
+    inner_loops,
 )
 from graphc.codegen.vectorize import vector_width
-from graphc.codegen.walks import map_body
+from graphc.codegen.walks import retargeted
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Index, Loaded, as_index, axis_index, unravel
@@ -124,7 +125,7 @@ def split_column_tiles(
         Index(((Loaded(n, (), size), 1),)) if i.terms else i
         for n, i, size in zip(("chunk", "tile"), places, (chunks, tiles))
     )
-    inside = map_body(statements, lambda s: _into_variable(s, variables))
+    inside = retargeted(statements, variables)
     down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)
     columns = Loop(lane, "lane", (down,), tile * span, tile * span + span)
     buffers = {b: t for b, t in body.buffers.items() if b not in variables}
@@ -179,12 +180,6 @@ def _goes_down_columns(body: Sequence[Statement], lane: Axis) -> bool:
     return all(any(lane in i.axes() for i in index) for index in at)
 
 
-def _into_variable(s: Statement, variables: Mapping[str, Var]) -> Statement:
-    if not isinstance(s, Update) or s.buffer is None:
-        return s
-    return replace(s, target=variables.get(s.buffer, s.target))
-
-
 def _steps(body: Body, lane: Axis) -> Sequence[int]:
     """Elements that a lane may take at once, the most first; all lanes have something to do."""
     most = min(vector_width(body.statements, lane, body.buffers), max(lane.size // WARP, 1))
@@ -200,11 +195,10 @@ def _tile(
     accumulators: Sequence[Accumulator],
 ) -> tuple[Statement, ...] | None:
     """What a block does for the columns from `start` on; None where its lanes would part."""
-    by_name = {a.name: a for a in accumulators}
     parts = segments(body)
     whole = lane.size % span == 0
     starts = {s.name for s in walk(body) if isinstance(s, Let) and isinstance(s.expr, Const)}
-    if not whole and crossing(parts).keys() - starts - by_name.keys():
+    if not whole and crossing(parts).keys() - starts - {a.name for a in accumulators}:
         return None
     result: list[Statement] = []
 
@@ -215,7 +209,7 @@ def _tile(
     for part in parts:
         (first, *_) = part
         if isinstance(first, Loop):
-            over_lanes([_over_warps(inner, first.body)])
+            over_lanes([replace(inner_loops(inner, first.body, "serial"), role="warp")])
             fed = {s.variable for s in walk(first.body) if isinstance(s, Update)}
             result += [
                 Combine(a.name, a.function, a.type.dtype, "warps")
@@ -228,11 +222,3 @@ def _tile(
         result += plain
         over_lanes([Once((s,), "warp") if isinstance(s, Store) else s for s in rest])
     return tuple(result)
-
-
-def _over_warps(inner: Sequence[Axis], body: tuple[Statement, ...]) -> Loop:
-    """Loops over the inner axes, the turns of the outermost shared by the warps."""
-    first, *rest = inner
-    for axis in reversed(rest):
-        body = (Loop(axis, "serial", body),)
-    return Loop(first, "warp", body)

@@ -21,6 +21,7 @@ from graphc.codegen.kernel import (
     Once,
     Scratch,
     Statement,
+    rows_in_registers,
     walk,
 )
 from graphc.codegen.printing import (
@@ -257,7 +258,7 @@ def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
     }
     by_lanes = any(map(_uses_lane, walk(kernel.body)))
     kernel = straightened(kernel)
-    rows = frozenset(s.name for s in walk(kernel.body) if isinstance(s, Scratch) and s.registers)
+    rows = rows_in_registers(kernel.body)
     part = replace(printer, kernel=kernel, target=target, widths=widths, registers=rows)
     if by_lanes:
         part.line("lane = cuda.threadIdx.x" + ("" if kernel.team == "block" else " & 31"))

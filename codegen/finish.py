@@ -28,6 +28,7 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
+    rows_in_registers,
     walk,
 )
 from graphc.codegen.nest import Nest
@@ -57,7 +58,7 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
     # A loop of no turns reads nothing; before it, an empty buffer has nothing to be read.
     full = {b for b in inputs if 0 not in draft.buffers[b].shape}
     # What a loop does not change is taken out of it before that depends on where it is used.
-    held = {s.name for s in walk(body) if isinstance(s, Scratch) and s.registers}
+    held = rows_in_registers(body)
     body = inline(hoist_invariants(_hoist_scratch(body), full), inputs | held)
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
     if nest.faults:

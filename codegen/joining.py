@@ -174,7 +174,7 @@ class Steps:
         # The largest launch keeps its block size, and the others take it; but no thread holds more.
         threads = max(launches, key=lambda x: x.extent * x.threads).threads
         of = [self._kernel_of[x] for x in launches]
-        threads = max(threads, *(k.threads for k in of if k.holds_rows), 0)
+        threads = max([threads, *(k.threads for k in of if k.holds_rows)])
         width = min((k.width for k in of if k.width > 1), default=1)
         by_key: dict[str, list[Launch]] = {}
         for launch in launches:

@@ -355,8 +355,7 @@ class Kernel:
     @property
     def holds_rows(self) -> bool:
         """Whether the threads of a block hold rows in registers: the fewer, the more each."""
-        rows = (s for s in walk(self.body) if isinstance(s, Scratch) and s.registers)
-        return self.team == "block" and any(rows)
+        return self.team == "block" and bool(rows_in_registers(self.body))
 
     @property
     def lanes(self) -> int:
@@ -403,3 +402,8 @@ def walk(body: Sequence[Statement]) -> Iterator[Statement]:
         yield statement
         if isinstance(statement, Loop | Once | When):
             yield from walk(statement.body)
+
+
+def rows_in_registers(body: Sequence[Statement]) -> frozenset[str]:
+    """The names of the scratch of which each lane has its own elements, in registers."""
+    return frozenset(s.name for s in walk(body) if isinstance(s, Scratch) and s.registers)

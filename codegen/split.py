@@ -38,7 +38,7 @@ from graphc.codegen.roles import (
     threads_for,
 )
 from graphc.codegen.vectorize import vector_width
-from graphc.codegen.walks import feeds, map_body
+from graphc.codegen.walks import feeds, map_body, retargeted
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis, axis_index
@@ -204,12 +204,7 @@ class _Partials:
             if not body.inner or _fed_inside(statements, acc.name):
                 self.behind.append(Combine(acc.name, acc.function, dtype))
             self.behind.append(Once((Store(part, at, variable),)))
-        self.statements = map_body(statements, self._retarget)
-
-    def _retarget(self, s: Statement) -> Statement:
-        if isinstance(s, Update) and s.buffer in self.targets:
-            return replace(s, target=self.targets[s.buffer])
-        return s
+        self.statements = retargeted(statements, self.targets)
 
     def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
         """The statements where no two lanes accumulate into one element.

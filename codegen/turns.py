@@ -23,6 +23,7 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
+    rows_in_registers,
     walk,
 )
 from graphc.codegen.walks import map_expr, map_exprs
@@ -81,7 +82,7 @@ def is_lane(loop: Loop, lanes: int) -> bool:
 def row_turns(kernel: Kernel) -> dict[str, tuple[int, int]]:
     """For each row in registers how many turns' elements a lane holds, and the width of a turn."""
     found: dict[str, tuple[int, int]] = {}
-    rows = {s.name for s in walk(kernel.body) if isinstance(s, Scratch) and s.registers}
+    rows = rows_in_registers(kernel.body)
     for loop in walk(kernel.body):
         if isinstance(loop, Loop) and loop.role == "lane":
             turns = turns_of(loop, kernel.lanes)
@@ -118,7 +119,7 @@ def straightened(kernel: Kernel) -> Kernel:
         for s in walk(loop.body)
         if isinstance(s, Store)
     }
-    rows &= {s.name for s in walk(kernel.body) if isinstance(s, Scratch) and s.registers}
+    rows &= rows_in_registers(kernel.body)
     summed = {s.buffer for s in walk(kernel.body) if isinstance(s, Update)}
     work = _Straight(frozenset(straight), frozenset(rows), rows & summed, names, {})
     return replace(kernel, body=work.level(kernel.body, frozenset()), axis_names=names)

@@ -29,6 +29,7 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
+    rows_in_registers,
     walk,
 )
 from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
@@ -78,7 +79,7 @@ def _fits(body: Sequence[Statement], axis: Axis, width: int, buffers: dict[str, 
     bounds = [i for s in loops for i in (s.start, s.stop) if i is not None]
     whole = not isinstance(axis.extent, int) or axis.extent % width == 0
     ragged = all(s.role == "flat" for s in loops) and not bounds
-    if not (whole or ragged) or not all(_is_multiple(i, width) for i in bounds):
+    if not (whole or ragged) or not all(i.is_multiple(width) for i in bounds):
         return False
     for buffer, at in accesses(body):
         if not _is_aligned(at, axis, width, buffers[buffer]):
@@ -94,16 +95,12 @@ def _is_aligned(at: Sequence[Index], axis: Axis, width: int, type: Type) -> bool
         return True
     *outer, last = at
     rest = last - Index(((axis, 1),))
-    if any(axis in i.axes() for i in (*outer, rest)) or not _is_multiple(rest, width):
+    if any(axis in i.axes() for i in (*outer, rest)) or not rest.is_multiple(width):
         return False
     if len(at) == 1:
         return True
     size = type.shape[-1]
     return isinstance(size, int) and size % width == 0
-
-
-def _is_multiple(index: Index, of: int) -> bool:
-    return all(n % of == 0 for n in (index.constant, *(factor for _, factor in index.terms)))
 
 
 def narrowed(body: Sequence[Statement], most: int) -> tuple[Statement, ...]:
@@ -210,7 +207,7 @@ class _Vectors:
     def widened(self) -> tuple[Statement, ...]:
         """The statements with wide loops, and vectors where they begin as numbers."""
         fed = {s.variable for s in walk(self.body) if isinstance(s, Update)} & self.names
-        rows = {s.name for s in walk(self.body) if isinstance(s, Scratch) and s.registers}
+        rows = rows_in_registers(self.body)
 
         def expression(expr: Expr) -> Expr:
             if not isinstance(expr, Masked):

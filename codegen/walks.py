@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.codegen.kernel import (
     Apply,
     Expr,
     Let,
+    Load,
     Loop,
     Masked,
     Once,
     Statement,
     Store,
     Update,
+    Var,
     When,
     walk,
 )
@@ -56,6 +58,19 @@ def parts(statement: Statement) -> Iterator[Expr]:
     """The expressions of a statement itself, and everything in them."""
     for expr in expressions(statement):
         yield from subexpressions(expr)
+
+
+def retargeted(
+    body: Sequence[Statement], targets: Mapping[str, Var | Load]
+) -> tuple[Statement, ...]:
+    """Statements that accumulate into `targets` instead of elements of the buffers so named."""
+
+    def change(s: Statement) -> Statement:
+        if isinstance(s, Update) and s.buffer is not None:
+            return replace(s, target=targets.get(s.buffer, s.target))
+        return s
+
+    return map_body(body, change)
 
 
 def feeds(body: Sequence[Statement], buffer: str) -> bool:

@@ -183,6 +183,10 @@ class Index:
         """Equal for equal expressions, whatever the order of terms."""
         return frozenset(self.terms), self.constant
 
+    def is_multiple(self, of: int) -> bool:
+        """Whether it is a multiple of a number wherever the axes are."""
+        return all(n % of == 0 for n in (self.constant, *(factor for _, factor in self.terms)))
+
     @property
     def axis(self) -> Axis | None:
         """The axis that this index is, and nothing more; None otherwise."""
