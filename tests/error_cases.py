@@ -470,7 +470,27 @@ trace(f, f32[3])
 
 # reduction_initial
 def f(x):
-    return np.max(x, initial=0.0)
+    return np.max(x, initial=x)
+trace(f, f32[3])
+
+# reduction_out
+def f(x):
+    return np.max(x, out=np.zeros(()))
+trace(f, f32[3])
+
+# max_where_without_initial
+def f(x):
+    return np.max(x, where=x > 0)
+trace(f, f32[3])
+
+# sum_where_of_another_shape
+def f(x):
+    return x.sum(where=np.ones((2, 3)) > 0)
+trace(f, f32[3])
+
+# ddof_and_correction
+def f(x):
+    return np.var(x, ddof=1, correction=1)
 trace(f, f32[3])
 
 # argument_of_ours_misspelled
@@ -1142,9 +1162,9 @@ def f(x):
     return np.ma.array([1.0, 2.0], mask=[0, 1]) + x
 trace(f, f32[2])
 
-# mean_where
+# concatenate_dtype
 def f(x):
-    return np.mean(x, where=x > 0)
+    return np.concatenate([x, x], dtype=np.float64)
 trace(f, f32[3])
 
 # lower_keyword

@@ -7,9 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, dtype, f64, i64
+from graphc.dtypes import DType, bool_, dtype, f64, i64
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
-from graphc.functions.promote import array, astype, broadcast_to, elementwise, label
+from graphc.functions.promote import (
+    array,
+    astype,
+    broadcast_to,
+    common_dtype,
+    elementwise,
+    label,
+    lift,
+)
 from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
@@ -27,9 +35,50 @@ def _reduce(op: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
     return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(a.shape)))
 
 
-def _plain(where: Any, initial: Any, out: Any) -> None:
-    if where is not None or initial is not None or out is not None:
-        raise UnsupportedFunction("where=, initial= and out= of a reduction are not built yet")
+def _no_out(out: Any) -> None:
+    if out is not None:
+        raise UnsupportedFunction("out= of a reduction is not built yet")
+
+
+def _reduce_from(first: Any, op: Op, join: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
+    """Reduced, and joined with `first`, which is what no elements give; None for none."""
+    if first is None:
+        return _reduce(op, a, axis, keepdims)
+    if _has_none(a, axis):
+        return _empty(a, axis, keepdims, first)
+    return elementwise(join, _reduce(op, a, axis, keepdims), first)
+
+
+def _first(initial: Any, a: Any) -> Any:
+    """The number `initial` in the dtype of `a`; None for none."""
+    if initial is None:
+        return None
+    first = array(initial, a.type.dtype)
+    if first.ndim:
+        raise ArgumentError(
+            "initial= of a reduction is one number", values=[("initial", first.type)]
+        )
+    return astype(first, a.type.dtype)
+
+
+def _chosen(a: Any, where: Any, other: Any) -> Any:
+    """The elements where `where` holds, and `other` elsewhere; all if it is None or True."""
+    if where is None or where is True:
+        return a
+    mask = broadcast_to(_truth(where), a.shape)
+    return astype(elementwise(ew.where, mask, a, other), a.type.dtype)
+
+
+def _extreme(
+    op: Op, join: Op, a: Any, axis: Axes, keepdims: bool, initial: Any, where: Any
+) -> Any:
+    a = array(a)
+    if initial is None and where is not None and where is not True:
+        raise ArgumentError(
+            "max and min of no elements do not exist: where= asks for initial= as well"
+        )
+    first = _first(initial, a)
+    return _reduce_from(first, op, join, _chosen(a, where, first), axis, keepdims)
 
 
 def _accumulated(a: Any, to: Any) -> Any:
@@ -55,9 +104,11 @@ def sum(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Sum along axes."""
-    _plain(where, initial, out)
-    return _reduce(reductions.reduce_sum, _accumulated(a, dtype), axis, keepdims)
+    """Sum along axes of the elements where `where` holds, and of `initial`."""
+    _no_out(out)
+    a = _accumulated(a, dtype)
+    chosen, first = _chosen(a, where, 0), _first(initial, a)
+    return _reduce_from(first, reductions.reduce_sum, ew.add, chosen, axis, keepdims)
 
 
 def prod(
@@ -69,9 +120,11 @@ def prod(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Product along axes."""
-    _plain(where, initial, out)
-    return _reduce(factors.reduce_prod, _accumulated(a, dtype), axis, keepdims)
+    """Product along axes of the elements where `where` holds, and of `initial`."""
+    _no_out(out)
+    a = _accumulated(a, dtype)
+    chosen, first = _chosen(a, where, 1), _first(initial, a)
+    return _reduce_from(first, factors.reduce_prod, ew.mul, chosen, axis, keepdims)
 
 
 def max(
@@ -82,9 +135,12 @@ def max(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Largest element along axes; nan if there is one."""
-    _plain(where, initial, out)
-    return _reduce(reductions.reduce_max, array(a), axis, keepdims)
+    """Largest element along axes where `where` holds, or `initial`; nan if there is one.
+
+    Raises ArgumentError for `where` without `initial`.
+    """
+    _no_out(out)
+    return _extreme(reductions.reduce_max, ew.maximum, a, axis, keepdims, initial, where)
 
 
 def min(
@@ -95,9 +151,12 @@ def min(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Smallest element along axes; nan if there is one."""
-    _plain(where, initial, out)
-    return _reduce(reductions.reduce_min, array(a), axis, keepdims)
+    """Smallest element along axes where `where` holds, or `initial`; nan if there is one.
+
+    Raises ArgumentError for `where` without `initial`.
+    """
+    _no_out(out)
+    return _extreme(reductions.reduce_min, ew.minimum, a, axis, keepdims, initial, where)
 
 
 def _count(a: Any, axis: Axes) -> int:
@@ -117,16 +176,34 @@ def _floating(a: Any, to: Any) -> Any:
     return a if a.type.dtype.is_float else astype(a, f64)
 
 
+def _number_of(a: Any, axis: Axes, keepdims: bool, where: Any) -> Any:
+    """How many elements along axes `where` chooses: a Python number if that is all."""
+    if where is None or where is True:
+        return float(_count(a, axis))
+    chosen = _chosen(broadcast_to(array(1.0, a.type.dtype), a.shape), where, 0.0)
+    return _reduce(reductions.reduce_sum, chosen, axis, keepdims)
+
+
 def mean(
-    a: Any, axis: Axes = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    a: Any,
+    axis: Axes = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
 ) -> Any:
-    """Arithmetic mean along axes; integers give float64."""
-    _plain(None, None, out)
+    """Arithmetic mean along axes of the elements where `where` holds; integers give float64."""
+    _no_out(out)
     a = _floating(a, dtype)
     # The sum of a half type may overflow where the mean does not.
     wide = astype(a, a.type.dtype.compute)
-    total = _reduce(reductions.reduce_sum, wide, axis, keepdims)
-    return astype(elementwise(ew.div, total, float(_count(a, axis))), a.type.dtype)
+    total = _reduce(reductions.reduce_sum, _chosen(wide, where, 0.0), axis, keepdims)
+    number = _number_of(wide, axis, keepdims, where)
+    return astype(elementwise(ew.div, total, number), a.type.dtype)
+
+
+_mean = mean
 
 
 def var(
@@ -134,21 +211,41 @@ def var(
     axis: Axes = None,
     dtype: Any = None,
     out: Any = None,
-    ddof: int = 0,
+    ddof: Any = 0,
     keepdims: bool = False,
     *,
+    where: Any = None,
+    mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    """Variance along axes: the mean square distance from the mean."""
-    _plain(None, None, out)
+    """Variance along axes: the mean square distance from the mean, of elements where `where` holds.
+
+    `mean` is that of the elements, with axes of one element in the place of those reduced.
+    """
+    _no_out(out)
+    if correction is not None and ddof != 0:
+        raise ArgumentError("ddof= and correction= are the same: pass one of them")
+    freed = ddof if correction is None else correction
     a = _floating(a, dtype)
+    kind = _spread_dtype(a, dtype, mean)
     # Of a half type the sum of the squares may overflow where the variance does not.
     wide = astype(a, a.type.dtype.compute)
-    away = elementwise(ew.sub, wide, mean(wide, axis, keepdims=True))
-    total = _reduce(reductions.reduce_sum, elementwise(ew.mul, away, away), axis, keepdims)
-    freedom = _count(a, axis) - (ddof if correction is None else correction)
-    spread = elementwise(ew.div, total, float(freedom if freedom > 0 else 0))
-    return astype(spread, a.type.dtype)
+    center = _mean(wide, axis, keepdims=True, where=where) if mean is None else mean
+    away = elementwise(ew.sub, wide, center)
+    squares = _chosen(elementwise(ew.mul, away, away), where, 0.0)
+    total = _reduce(reductions.reduce_sum, squares, axis, keepdims)
+    number = _number_of(away, axis, keepdims, where)
+    if isinstance(number, float):
+        freedom: Any = number - freed if number > freed else 0.0
+    else:
+        freedom = elementwise(ew.maximum, elementwise(ew.sub, number, float(freed)), 0.0)
+    return astype(elementwise(ew.div, total, freedom), kind)
+
+
+def _spread_dtype(a: Any, to: Any, mean: Any) -> DType:
+    """The dtype of a variance of `a`, of floats, around a mean that may be known."""
+    given = mean is not None and to is None
+    return common_dtype((a, lift(mean))) if given else a.type.dtype
 
 
 def std(
@@ -156,16 +253,19 @@ def std(
     axis: Axes = None,
     dtype: Any = None,
     out: Any = None,
-    ddof: int = 0,
+    ddof: Any = 0,
     keepdims: bool = False,
     *,
+    where: Any = None,
+    mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    """Standard deviation along axes."""
+    """Standard deviation along axes; the arguments are those of `var`."""
     a = _floating(a, dtype)
     wide = astype(a, a.type.dtype.compute)
-    spread = var(wide, axis, None, out, ddof, keepdims, correction=correction)
-    return astype(elementwise(ew.sqrt, spread), a.type.dtype)
+    more = {"where": where, "mean": mean, "correction": correction}
+    spread = var(wide, axis, None, out, ddof, keepdims, **more)
+    return astype(elementwise(ew.sqrt, spread), _spread_dtype(a, dtype, mean))
 
 
 def _truth(a: Any) -> Any:
@@ -173,32 +273,38 @@ def _truth(a: Any) -> Any:
     return a if a.type.dtype is bool_ else elementwise(ew.ne, a, 0)
 
 
-def any(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> Any:
-    """Whether any element along axes is true."""
-    _plain(None, None, out)
-    a = _truth(a)
-    return (
-        _reduce(reductions.reduce_max, a, axis, keepdims)
-        if _count(a, axis)
-        else _empty(a, axis, keepdims, False)
-    )
+def any(
+    a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False, *, where: Any = None
+) -> Any:
+    """Whether any element along axes where `where` holds is true."""
+    _no_out(out)
+    a = _chosen(_truth(a), where, False)
+    if _has_none(a, axis):
+        return _empty(a, axis, keepdims, array(False))
+    return _reduce(reductions.reduce_max, a, axis, keepdims)
 
 
-def all(a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False) -> Any:
-    """Whether all elements along axes are true."""
-    _plain(None, None, out)
-    a = _truth(a)
-    return (
-        _reduce(reductions.reduce_min, a, axis, keepdims)
-        if _count(a, axis)
-        else _empty(a, axis, keepdims, True)
-    )
+def all(
+    a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False, *, where: Any = None
+) -> Any:
+    """Whether all elements along axes where `where` holds are true."""
+    _no_out(out)
+    a = _chosen(_truth(a), where, True)
+    if _has_none(a, axis):
+        return _empty(a, axis, keepdims, array(True))
+    return _reduce(reductions.reduce_min, a, axis, keepdims)
 
 
-def _empty(a: Any, axis: Axes, keepdims: bool, value: bool) -> Any:
+def _has_none(a: Any, axis: Axes) -> bool:
+    """Whether there are no elements along axes."""
+    return _count(a, axis) == 0
+
+
+def _empty(a: Any, axis: Axes, keepdims: bool, value: Any) -> Any:
+    """What a reduction of no elements gives: one value everywhere."""
     axes = as_axes(axis, a.ndim)
     shape = [1 if i in axes else n for i, n in enumerate(a.shape) if keepdims or i not in axes]
-    return broadcast_to(array(value), tuple(shape))
+    return broadcast_to(value, tuple(shape))
 
 
 def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
@@ -227,11 +333,11 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
 
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
     """The first index of the largest element (or of the first nan), as int64."""
-    _plain(None, None, out)
+    _no_out(out)
     return _arg(reductions.reduce_max, a, axis, keepdims)
 
 
 def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
     """The first index of the smallest element (or of the first nan), as int64."""
-    _plain(None, None, out)
+    _no_out(out)
     return _arg(reductions.reduce_min, a, axis, keepdims)

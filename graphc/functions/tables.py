@@ -141,8 +141,17 @@ def _ours(name: str) -> str | None:
 
 @cache
 def _reduce_method(name: str) -> Function:
-    def reduce(a: Any, axis: Any = 0, dtype: Any = None, keepdims: bool = False) -> Any:
-        more = {} if dtype is None else {"dtype": dtype}
+    def reduce(
+        a: Any,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = None,
+    ) -> Any:
+        given = {"dtype": dtype, "out": out, "initial": initial, "where": where}
+        more = {word: value for word, value in given.items() if value is not None}
         return FUNCTIONS[name](a, axis=axis, keepdims=keepdims, **more)
 
     return reduce
