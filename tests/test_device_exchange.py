@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import threading
 
@@ -12,9 +13,10 @@ import pytest
 import graphc
 from graphc import _lazy
 from graphc.dtypes import DTYPES
-from graphc.errors import SignatureError
+from graphc.errors import GraphcError, SignatureError
 from graphc.runtime import devices
 from graphc.runtime.device_array import DeviceArray
+from tests.cuda_arrays import counted
 from tests.device_arrays import Consumer, assert_like_numpys, assert_on_device, on_device
 
 pytestmark = pytest.mark.usefixtures("software_gpu")
@@ -100,6 +102,98 @@ def test_arrays_of_other_libraries_are_taken(protocol):
                     f(foreign)
             else:
                 assert_like_numpys(f(foreign), x + x)
+
+
+class Claiming:
+    """An array of another library that says of its memory whatever it was given."""
+
+    shape, dtype = (2, 3), np.dtype(np.float32)
+
+    def __init__(self, data, **more):
+        self.said = {"shape": (2, 3), "typestr": "<f4", "data": data, "version": 3} | more
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.said
+
+
+class Exporting:
+    """An array of another library that says of its device whatever it was given."""
+
+    shape, dtype = (2, 3), np.dtype(np.float32)
+
+    def __init__(self, array, device=(2, 0)):
+        self.array, self.device = array, device
+
+    def __dlpack_device__(self):
+        if isinstance(self.device, Exception):
+            raise self.device
+        return self.device
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__()
+
+
+def test_memory_that_the_driver_does_not_know_is_refused(golden):
+    """The device is not lost by it: a host pointer, none, and what ends behind an allocation."""
+    host, f = np.ones((2, 3), np.float32), graphc.compile(twice, target="cuda")
+    array = on_device(host)
+    liars = [Claiming((address, False)) for address in (0, 8, 12345, host.ctypes.data)]
+    liars += [Claiming((array.address + 8, False)), Exporting(host)]
+    texts = set()
+    for liar in liars:
+        with pytest.raises(SignatureError) as caught:
+            f(liar)
+        texts.add(str(caught.value).replace("Exporting", "Claiming"))
+    (text,) = texts
+    golden("device_foreign_memory.txt", text + "\n")
+    assert_like_numpys(f(Claiming((array.address, False))), host + host)
+    empty = Claiming((0, False), shape=(0, 3))
+    empty.shape = (0, 3)
+    assert f(empty).shape == (0, 3)
+
+
+def test_the_driver_is_asked_about_foreign_memory_alone(software_gpu):
+    f = graphc.compile(twice, target="cuda")
+    array = on_device(np.ones((2, 3), np.float32))
+    foreign = Consumer(array)
+    f(array), f(foreign)
+    for argument, asked in ((array, 0), (foreign, 2)):
+        _, calls = counted(lambda a=argument: f(a), "cuPointerGetAttribute")
+        assert calls == [asked]
+
+
+NO_DEVICES = (None, RuntimeError("lost"), "ab", 2, (2,), (2, None), (2, 0, 1), ("cuda", 0))
+
+
+@pytest.mark.parametrize("device", NO_DEVICES, ids=repr)
+def test_what_says_no_device_is_refused(device):
+    liar = Exporting(np.ones((2, 3), np.float32), device)
+    with pytest.raises(SignatureError, match="argument x cannot be read as an array"):
+        graphc.compile(twice, target="cuda")(liar)
+
+
+class Raising:
+    shape, dtype = (2, 3), np.dtype(np.float32)
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("it needs a gradient")
+
+
+@pytest.mark.parametrize(
+    ("liar", "why"),
+    [
+        (Raising(), "RuntimeError: it needs a gradient"),
+        (Claiming(None), "TypeError"),
+        (Claiming((-5, False)), "OverflowError"),
+        (Claiming((0, False), shape=(0, 3), stream="x"), "TypeError"),
+        (Claiming((8, False), typestr="zz"), "TypeError"),
+    ],
+)
+def test_interfaces_that_cannot_be_read_are_refused(liar, why):
+    with pytest.raises(SignatureError, match=f"argument x cannot be read.*{why}"):
+        graphc.compile(twice, target="cuda")(liar)
 
 
 def test_donated_arrays_are_overwritten_and_their_copies_are_not():
@@ -246,6 +340,39 @@ def test_copies_for_the_host_and_for_whoever_asks():
     assert_like_numpys(copied(twin, consumer), x)
     half = view_of(_Copying(on_device(x.astype(ml_dtypes.bfloat16)), dl_device=(1, 0)))
     assert half.dtype == ml_dtypes.bfloat16 and half.device_id == -1
+
+
+REQUESTS = """
+max_version=(0,) | max_version=() | max_version=(1, 0, 0) | max_version=(-1, 0) | max_version=3
+max_version="10" | max_version=[1, 0] | max_version=(1, "a") | max_version=(1.0, 0)
+stream=0 | stream=-2 | stream=2**70 | stream="a" | stream=1.0 | stream=True | copy="yes" | copy=1
+dl_device=3 | dl_device=(1,) | dl_device=("cpu", 0) | dl_device=np.array([1, 0]) | dl_device=(9, 9)
+dl_device=(2, 7) | dl_device=(1, 0), copy=False
+"""
+REQUESTS = [r.strip() for line in REQUESTS.strip().splitlines() for r in line.split(" | ")]
+
+
+def test_requests_that_the_standard_does_not_have_are_refused(golden):
+    """The text of each, and the built-in that it is."""
+    texts = []
+    for request in REQUESTS:
+        code = f"array.__dlpack__({request})"
+        with pytest.raises(GraphcError) as caught:
+            eval(code, {"array": on_device(np.ones(3, np.float32)), "np": np})
+        error = caught.value
+        builtin = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+        texts.append(f">>> {code}\n{builtin.__name__}: {error.message}\n")
+    golden("device_dlpack_errors.txt", "\n".join(texts))
+
+
+def test_requests_in_other_words_are_granted():
+    class Kind(enum.IntEnum):
+        CPU = 1
+
+    array = on_device(np.ones(3, np.float32))
+    assert '"dltensor"' in repr(array.__dlpack__(stream=np.int64(1), copy=np.True_))
+    versioned = array.__dlpack__(dl_device=(Kind.CPU, 0), max_version=(np.int32(9), 0))
+    assert '"dltensor_versioned"' in repr(versioned)
 
 
 class _Copying:

@@ -7,6 +7,7 @@ exported, and their stream is ours. Arrays of others come by DLPack or
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ from graphc.runtime.device_array import DeviceArray
 
 ALIGNMENT = 16  # bytes: that of the widest loads and stores in kernels
 _DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+_UNKNOWN_MEMORY = "the driver knows no such memory at its address"
 
 
 @dataclass(frozen=True)
@@ -76,51 +78,83 @@ class ArgumentBinder:
                 raise self._elsewhere(buffer, value.stream.device.number)
             check_fits(value, buffer.type, buffer.name, self._function)
             return value
-        where = None if value.__class__ is np.ndarray else self._device_of(value)
+        is_numpys = value.__class__ is np.ndarray
+        where = None if is_numpys else self._claimed_device(value, buffer)
         if where is None:
             return adapt(value, buffer.type, buffer.name, self._function)
         if where != self._device.number:
             raise self._elsewhere(buffer, where)
         return self._foreign(value, buffer)
 
-    def _device_of(self, value: Any) -> int | None:
-        """The number of the CUDA device on which another library's array lies; None for others.
+    def _claimed_device(self, value: Any, buffer: Buffer) -> int | None:
+        """The number of the CUDA device on which an array says that it lies; None for others.
 
-        Of an interface that cannot be read this device is said, and then why.
+        `__cuda_array_interface__` does not say it, so the driver is asked; of memory that it does
+        not know, this device is said. Raises SignatureError for an object that does not answer.
         """
-        asked = getattr(value, "__dlpack_device__", None)
-        if asked is not None:
-            kind, number = asked()
-            return number if kind in _DLPACK_CUDA else None
-        if not hasattr(value, "__cuda_array_interface__"):
-            return None
-        driver = self._device.driver
         try:
-            address = value.__cuda_array_interface__["data"][0]
-        except Exception:
-            return self._device.number
+            asked = getattr(value, "__dlpack_device__", None)
+            if asked is not None:
+                kind, number = map(operator.index, asked())
+                return number if kind in _DLPACK_CUDA else None
+            face = getattr(value, "__cuda_array_interface__", None)
+            if face is None:
+                return None
+            at = self._device_at(face["data"][0])
+        except Exception as error:  # it is another library's object, and may raise anything
+            raise self._unreadable(value, buffer, error) from error
+        return self._device.number if at is None else at
+
+    def _device_at(self, address: int) -> int | None:
+        """The number of the device to which the driver gave an address; None for other memory."""
+        driver = self._device.driver
         ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
         error, number = driver.cuPointerGetAttribute(ordinal, address)
-        return self._device.number if error else number
+        return None if error or number < 0 else number
 
     def _foreign(self, value: Any, buffer: Buffer) -> Foreign:
         make = self._device.core.utils.StridedMemoryView.from_any_interface
         try:
             view = make(value, stream_ptr=int(self._device.handle))
             dtype, shape = view.dtype, view.shape
-        except Exception as error:  # it is another library's object, and may raise anything
-            raise SignatureError(
-                f"{self._function}: argument {buffer.name} cannot be read as an array on a "
-                f"CUDA device: {error.__class__.__name__}: {error}",
-                values=[("expected", buffer.type), ("got", describe(value))],
-            ) from error
+        except Exception as error:
+            raise self._unreadable(value, buffer, error) from error
         fits = dtype == buffer.type.dtype.numpy and shape == buffer.type.shape
         if not fits or not _is_contiguous(view):
             raise SignatureError(
                 f"{self._function}: argument {buffer.name} is not a contiguous {buffer.type}",
                 values=[("expected", buffer.type), ("got", describe(value))],
             )
+        if buffer.type.nbytes:
+            self._check_memory(view.ptr, value, buffer)
         return Foreign(view, view.ptr, _producer_stream(value))
+
+    def _check_memory(self, address: int, value: Any, buffer: Buffer) -> None:
+        """Raise SignatureError unless the driver knows the memory as that of this device.
+
+        A kernel that used other memory would lose the device. Both ends are asked for: what lies
+        between may be of several allocations, which are mapped one behind another.
+        """
+        for end in (address, address + buffer.type.nbytes - 1):
+            number = self._device_at(end)
+            if number is None:
+                raise self._unreadable(value, buffer, _UNKNOWN_MEMORY)
+            if number != self._device.number:
+                raise self._elsewhere(buffer, number)
+
+    def _unreadable(
+        self, value: Any, buffer: Buffer, reason: Exception | str
+    ) -> SignatureError:
+        if isinstance(reason, Exception):
+            # For an interface, `cuda.core` asks the driver about the address, too.
+            unknown = "CUDA_ERROR_INVALID_VALUE" in str(reason)
+            named = f"{reason.__class__.__name__}: {reason}"
+            reason = _UNKNOWN_MEMORY if unknown else named
+        return SignatureError(
+            f"{self._function}: argument {buffer.name} cannot be read as an array on a CUDA "
+            f"device: {reason}",
+            values=[("expected", buffer.type), ("got", describe(value))],
+        )
 
     def _elsewhere(self, buffer: Buffer, number: int) -> SignatureError:
         return SignatureError(
@@ -148,7 +182,7 @@ def _producer_stream(value: Any) -> int:
         stream = value.__cuda_array_interface__.get("stream")
     except Exception:  # a library raises what it likes for what the interface cannot say
         stream = None
-    return stream or LEGACY_STREAM
+    return stream if isinstance(stream, int) and stream > 0 else LEGACY_STREAM
 
 
 def _is_contiguous(view: Any) -> bool:

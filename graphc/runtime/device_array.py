@@ -239,7 +239,11 @@ class DeviceArray(HostNumbers):
         Work that the consumer enqueues on `stream` afterwards comes after all that makes the
         array; nothing waits on the host. The memory lives until the consumer lets go of it, and
         whatever the consumer has enqueued by then comes before it is used again.
+
+        Raises BufferError for another device and for what needs a copy that `copy=False` forbids,
+        TypeError and ValueError for arguments that the array API standard does not have.
         """
+        dlpack.check_request(stream, max_version, dl_device, copy)
         own = self.__dlpack_device__()
         if dl_device in (None, own):
             array = self.__copy__() if copy else self

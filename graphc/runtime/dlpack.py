@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.dtypes import Type, bf16
-from graphc.errors import ArgumentError, GraphcError
+from graphc.errors import ArgumentError, GraphcError, TypeMismatch
 from graphc.provenance import call_site
 from graphc.runtime.buffers import address_of
 from graphc.runtime.cuda_device import LEGACY_STREAM
@@ -61,19 +61,51 @@ class _Tensor(ctypes.Structure):
     )
 
 
-def lend(array: Any, stream: int | None, max_version: tuple[int, int] | None) -> object:
-    """A capsule of a DeviceArray for a consumer that works on `stream`.
+def check_request(stream: Any, max_version: Any, dl_device: Any, copy: Any) -> None:
+    """Raise unless these are arguments of `__dlpack__` as the array API standard has them.
 
-    `stream` is as the array API standard has it for CUDA: None or 1 is the legacy default
-    stream, 2 the thread's, -1 asks for no order, others are handles. Raises ArgumentError for 0,
-    which could be several of these, and for what is no stream.
+    TypeMismatch for other types, ArgumentError for other values: of `stream` 0, which could be
+    several streams, and what is no handle.
     """
-    if stream is not None and (type(stream) is not int or stream < -1 or stream == 0):
+    if copy is not None and not isinstance(copy, (bool, np.bool_)):
+        raise _wrong_type("copy", copy, "True, False or None")
+    _check_pair("dl_device", dl_device, "a kind of device and its number")
+    _check_pair("max_version", max_version, "the major and the minor version of DLPack")
+    if stream is None:
+        return
+    if not _is_int(stream):
+        raise _wrong_type("stream", stream, "the number of a CUDA stream, or None")
+    if stream == 0 or not NO_ORDER <= stream < 1 << 64:
         raise ArgumentError(
             f"stream={stream!r} is no CUDA stream of a consumer",
             help="None or 1 is the default stream, 2 the thread's, -1 asks for no order",
         ).at(call_site()[0])
-    loan = Loan(array, LEGACY_STREAM if stream is None else stream)
+
+
+def _check_pair(name: str, pair: Any, what: str) -> None:
+    if pair is None:
+        return
+    if not isinstance(pair, tuple) or not all(map(_is_int, pair)):
+        raise _wrong_type(name, pair, f"a tuple of two integers: {what}")
+    if len(pair) != 2 or min(pair) < 0:
+        raise ArgumentError(f"{name}={pair!r} is not {what}").at(call_site()[0])
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _wrong_type(name: str, value: Any, wanted: str) -> GraphcError:
+    return TypeMismatch(f"{name}={value!r} is not {wanted}").at(call_site()[0])
+
+
+def lend(array: Any, stream: int | None, max_version: tuple[int, int] | None) -> object:
+    """A capsule of a DeviceArray for a consumer that works on `stream`.
+
+    `stream` is as the array API standard has it for CUDA: None or 1 is the legacy default
+    stream, 2 the thread's, -1 asks for no order, others are handles.
+    """
+    loan = Loan(array, LEGACY_STREAM if stream is None else int(stream))
     device = array.stream.device
     with device.current():
         memory = device.view(array.address, array.nbytes, loan)
@@ -94,7 +126,7 @@ def _capsule(core: Any, memory: Any, type: Type, max_version: tuple[int, int] | 
     view = core.utils.StridedMemoryView.from_buffer(memory, type.static_shape, dtype=native)
     capsule: object = view.__dlpack__(max_version=max_version)
     if type.dtype is bf16:
-        versioned = max_version is not None and tuple(max_version) >= _VERSIONED
+        versioned = max_version is not None and max_version >= _VERSIONED
         _tensor_of(capsule, versioned).code = _BFLOAT
     return capsule
 

@@ -38,6 +38,7 @@ SOFTWARE = {
     "tests.test_device_exchange": (
         "test_the_consumers_stream_waits_for_ours_and_the_host_does_not",
         "test_where_the_driver_cannot_record_a_context_the_host_waits",
+        "test_the_driver_is_asked_about_foreign_memory_alone",
     ),
 }
 """What only the software GPU can show, by module."""
