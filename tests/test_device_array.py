@@ -133,7 +133,6 @@ def test_augmented_assignment_makes_a_new_array():
 
 def test_unknown_operands_are_left_to_python():
     a = on_device(X)
-    assert (a == None) is False and (a != "x") is True  # noqa: E711
     for other in (None, "x", 1j, object()):
         with pytest.raises(TypeError, match="unsupported operand"):
             a + other

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.dtypes import Type, bf16
+from graphc.dtypes import Type, bf16, dtype
 from graphc.errors import (
     ArgumentError,
     InvalidIndex,
     MutationError,
+    ShapeError,
     TypeMismatch,
     UnsupportedFunction,
 )
@@ -126,6 +127,29 @@ class DeviceArray(HostNumbers):
     def __reduce__(self) -> tuple[Any, ...]:
         return np.asarray, (self.cpu(),)
 
+    # --- comparison with anything -------------------------------------------------------
+
+    def __eq__(self, other: object) -> Any:
+        return self._compared("__eq__", other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._compared("__ne__", other)
+
+    def _compared(self, name: str, other: Any) -> Any:
+        """`==` or `!=`: of what graphc does not store as the operand says, or else NumPy."""
+        if not numpy_hooks.is_of_no_dtype(other):
+            answer = getattr(super(), name)(other)
+            if answer is NotImplemented and not hasattr(type(other), "__array_ufunc__"):
+                answer = getattr(type(other), name)(other, self)
+                if answer is NotImplemented:
+                    answer = self._compared(name, np.asarray(other, object))
+            return answer
+        try:
+            found = np.asarray(getattr(self.cpu(), name)(other))
+        except ValueError as error:
+            raise ShapeError(f"{name}: {error}").at(call_site()[0]) from None
+        return self._sent(found) if found.dtype == bool else found
+
     # --- elements -----------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -159,10 +183,14 @@ class DeviceArray(HostNumbers):
             chosen = self.cpu()[host]
         except IndexError as error:
             raise InvalidIndex(f"indexing: {error}").at(call_site()[0]) from None
+        return self._sent(chosen)
+
+    def _sent(self, host: NDArray[Any]) -> DeviceArray:
+        """A NumPy array copied to the device of this one."""
         device = self.stream.device
         with device.current():
-            made = self._beside(self.type.with_shape(chosen.shape))
-            device.upload(made.address, np.ascontiguousarray(chosen))
+            made = self._beside(Type(dtype(host.dtype), host.shape))
+            device.upload(made.address, np.ascontiguousarray(host))
         return made
 
     def _piece(self, start: int, type: Type) -> DeviceArray:

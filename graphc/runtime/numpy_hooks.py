@@ -21,6 +21,9 @@ def ufunc(
 
     Raises MutationError for what would write to an array on a device.
     """
+    if ufunc in (np.equal, np.not_equal) and any(map(is_of_no_dtype, args)):
+        name = "__eq__" if ufunc is np.equal else "__ne__"
+        return getattr(array, name)(args[1] if args[0] is array else args[0])
     what = f"numpy.{ufunc.__name__}" + (f".{method}" if method != "__call__" else "")
     out = kwargs.get("out")
     written = out if out is not None else args[:1] if method == "at" else ()
@@ -36,14 +39,31 @@ def function(
 ) -> Any:
     """What answers `__array_function__` of `array`."""
     what = f"numpy.{function.__name__}"
+    if function in (np.shares_memory, np.may_share_memory):
+        return _share_memory(*args[:2])
     out = kwargs.get("out")
     writes = function.__name__ in tables.WRITES
     _check_unwritten(what, (out, *(args[:1] if writes else ())))
-    elsewhere = writes or out is not None
+    # `where` of a condition alone is `nonzero`, whose shape depends on the numbers.
+    is_nonzero = function is np.where and len(args) == 1 and not kwargs
+    elsewhere = writes or out is not None or is_nonzero
     found = None if elsewhere else _found(tables.array_function, (args, kwargs), function)
     if found is None:
         return function(*on_host(args), **on_host(kwargs))
     return array.guard(what, found, *args, **kwargs)
+
+
+def is_of_no_dtype(value: Any) -> bool:
+    """Whether a value is an array of NumPy's whose elements are no real numbers."""
+    return isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "biufV"
+
+
+def _share_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays, one of them on a device, have bytes in common."""
+    if not (is_stored(a) and is_stored(b)) or a.device != b.device:
+        return False
+    begin = max(a.address, b.address)
+    return bool(begin < min(a.address + a.nbytes, b.address + b.nbytes))
 
 
 def _found(find: Callable[..., Any], given: Any, *what: Any) -> Callable[..., Any] | None:
