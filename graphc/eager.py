@@ -37,9 +37,10 @@ Function = Callable[..., Any]
 
 _EXPONENTS = ("power", "pow")
 """Functions that take some numbers for others: a square is a product."""
-_SHAPED = frozenset(
-    "broadcast_to empty expand_dims full full_like moveaxis ones pad permute_dims reshape "
-    "transpose zeros".split()
+_SIZED = frozenset("empty full ones zeros".split())
+"""Functions whose first argument is a shape."""
+_SHAPED = _SIZED | frozenset(
+    "broadcast_to expand_dims full_like moveaxis pad permute_dims reshape transpose".split()
 )
 """Functions whose NumPy arrays are sizes and axes."""
 
@@ -110,7 +111,8 @@ def _kinds(name: str, is_ufunc: bool, leaves: Sequence[Any]) -> tuple[Kind, ...]
     arrays = (np.ndarray, np.generic) if is_ufunc else (np.ndarray,)
     kinds = [_kind(name, leaf, arrays) for leaf in leaves]
     if name in _SHAPED:
-        return tuple(_constant(k, leaf, n) for n, (k, leaf) in enumerate(zip(kinds, leaves)))
+        is_array = [not n and name not in _SIZED for n in range(len(leaves))]
+        return tuple(map(_constant, kinds, leaves, is_array))
     if not is_ufunc:
         return tuple(kinds)
     whole = [
@@ -131,9 +133,9 @@ def _kind(name: str, leaf: Any, arrays: tuple[type, ...]) -> Kind:
     return Known(_key(leaf), leaf)
 
 
-def _constant(kind: Kind, leaf: Any, place: int) -> Kind:
-    """An argument of a function of shapes: the first one may be an array, others are read."""
-    if isinstance(kind, Known) or (place == 0 and isinstance(leaf, DeviceArray)):
+def _constant(kind: Kind, leaf: Any, is_array: bool) -> Kind:
+    """An argument of a function of shapes: what is no array of it is read."""
+    if isinstance(kind, Known) or (is_array and isinstance(leaf, DeviceArray)):
         return kind
     host = np.asarray(leaf)
     return Known(_key(host), host)

@@ -228,9 +228,19 @@ def test_the_array_namespace_serves_them():
     assert xp is gnp
     assert_on_device(xp.exp(a))
     assert (a.ndim, a.size, a.itemsize, a.nbytes, len(a)) == (3, 24, 4, 96, 2)
+    assert a.__array_namespace__(api_version=xp.__array_api_version__) is xp
     assert (xp.ndim(a), xp.shape(a), xp.size(a)) == (3, (2, 3, 4), 24)
     assert a.device == "cuda:0" and a.to_device("cuda:0") is a
     assert np.array_equal(a.to_device("cpu"), X) and type(a.cpu()) is np.ndarray
+
+
+def test_sizes_and_numbers_may_lie_on_the_device():
+    def make(m, n, v):
+        return m.full((n, 3), v), m.zeros(n), m.ones((n,), np.int32)
+
+    made = make(gnp, on_device(np.array(2)), on_device(np.float32(1.5)))
+    assert_on_device(made)
+    assert_like_numpys(made, make(np, 2, np.float32(1.5)))
 
 
 # --- elements -----------------------------------------------------------------------------
@@ -367,7 +377,9 @@ a + np.ones(4, np.int16) | np.add(a, a, out=a) | np.copyto(a, 1) | a << 1 | a.re
 f"{a:.3f}" | len(a[0, 0, 0]) | a.sum(axis=4) | a.astype(complex) | np.asarray(a, copy=False)
 range(a) | a.to_device("tpu") | a.astype(np.uint8) + 300 | u.sum() | iter(a[0, 0, 0])
 a.__dlpack__(stream=0) | a.__dlpack__(dl_device=(1, 0), copy=False) | a.__dlpack__(dl_device=(2, 7))
-a.astype(gnp.bfloat16).__cuda_array_interface__ | a[np.array([7])]
+a.astype(gnp.bfloat16).__cuda_array_interface__ | a[np.array([7])] | pow(a, 2, 3) | del a[0]
+a.shape = 24 | a.dtype = np.int32 | a.__array_namespace__(api_version="9") | class B(type(a)): pass
+gnp.zeros(a[0, 0, :1])
 """
 WRONG = [c.strip() for line in WRONG.strip().splitlines() for c in line.split(" | ")]
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.dtypes import DType
-from graphc.errors import MutationError, UnsupportedFunction
+from graphc.errors import ArgumentError, MutationError, UnsupportedFunction
 from graphc.functions import creation, elementwise, indexing, products, reductions, shapes
 from graphc.functions.elementwise import call
 from graphc.functions.promote import Array, Number, is_traced
 from graphc.functions.promote import array as as_array
 from graphc.ops import elementwise as ew
+from graphc.provenance import call_site
 
 Function = Callable[..., Any]
 
@@ -225,8 +226,17 @@ def instead_of(text: str) -> str:
 
 
 def _namespace(array: Any, *, api_version: str | None = None) -> Any:
-    """The module `graphc.numpy`, as `__array_namespace__` of arrays."""
-    return _lazy.load("graphc.numpy")
+    """The module `graphc.numpy`, as `__array_namespace__` of arrays.
+
+    Raises ArgumentError for a version of the array API standard that it does not follow.
+    """
+    module: Any = _lazy.load("graphc.numpy")
+    if api_version not in (None, module.__array_api_version__):
+        raise ArgumentError(
+            f"graphc.numpy follows the array API standard of {module.__array_api_version__}, "
+            f"not of {api_version!r}"
+        ).at(call_site()[0])
+    return module
 
 
 _OPERATORS: dict[str, str] = {
@@ -306,7 +316,7 @@ def _operator(name: str, swapped: bool = False) -> Function:
 
     def operator(self: Any, other: Any, modulo: Any = None) -> Any:
         if modulo is not None:
-            return self.guard(name, _refuse_modulo, modulo)
+            return self.guard(name, _refuse_modulo, self, modulo)
         known = isinstance(other, _OPERANDS)
         if not known and (hasattr(type(other), "__array_ufunc__") or not is_traced(self)):
             return NotImplemented
@@ -322,7 +332,7 @@ def _operator(name: str, swapped: bool = False) -> Function:
     return operator
 
 
-def _refuse_modulo(modulo: Any) -> Any:
+def _refuse_modulo(base: Any, modulo: Any) -> Any:
     raise UnsupportedFunction("pow with a modulus is not built", help="write x**n % modulus")
 
 

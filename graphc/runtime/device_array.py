@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class MissingAttribute(UnsupportedFunction, AttributeError):
     """An attribute or method that arrays on a device do not have."""
 
 
+@final
 class DeviceArray(HostNumbers):
     """A contiguous array in device memory, ordered after the work of its stream.
 
@@ -52,6 +53,11 @@ class DeviceArray(HostNumbers):
 
     __hash__ = None  # type: ignore[assignment]
     _loan: Any = None
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeMismatch("the class of arrays on a device has no subclasses").at(
+            call_site()[0]
+        )
 
     def __init__(self, core: Any, stream: Any, memory: Any, type: Type) -> None:
         self._core, self.stream, self.memory = core, stream, memory
@@ -215,6 +221,9 @@ class DeviceArray(HostNumbers):
             "elements of an array on a device cannot be assigned: it does not change",
             help="graphc.numpy.where makes an array of both; x.cpu() is a copy to write to",
         ).at(call_site()[0])
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        raise MutationError("elements of an array cannot be deleted").at(call_site()[0])
 
     def __copy__(self) -> Any:
         return self._piece(0, self.type)

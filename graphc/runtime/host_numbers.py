@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.dtypes import Type
-from graphc.errors import ArgumentError, InvalidIndex, TypeMismatch
+from graphc.errors import ArgumentError, InvalidIndex, MutationError, TypeMismatch
 from graphc.functions.promote import Array
 from graphc.provenance import call_site
 
@@ -39,9 +39,17 @@ class HostNumbers(Array):
     def shape(self) -> tuple[int, ...]:
         return self.type.static_shape
 
+    @shape.setter
+    def shape(self, shape: Any) -> NoReturn:
+        _refuse_to_set("shape", "write x = x.reshape(shape)")
+
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.type.dtype.numpy
+
+    @dtype.setter
+    def dtype(self, dtype: Any) -> NoReturn:
+        _refuse_to_set("dtype", "x.astype(dtype) is an array of the numbers in another dtype")
 
     @property
     def ndim(self) -> int:
@@ -141,6 +149,12 @@ class HostNumbers(Array):
         text = np.array2string(self.cpu(), separator=", ", prefix=name)
         empty = "" if self.size or self.shape == (0,) else f"shape={self.shape}, "
         return f"{name}{text}, {empty}dtype={self.dtype}, device='{self.device}')"
+
+
+def _refuse_to_set(what: str, help: str) -> NoReturn:
+    raise MutationError(f"the {what} of an array on a device cannot be set", help=help).at(
+        call_site()[0]
+    )
 
 
 def _number(host: NDArray[Any]) -> bool | int | float:
