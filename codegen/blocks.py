@@ -160,7 +160,7 @@ class _Blocks:
         ending = f"_block{level + 1 if level else ''}"
         target = s.target
         if isinstance(target, Var):
-            return replace(target, name=target.name + ending)
+            return replace(target, name=target.name.rstrip("_") + ending)
         if s.storage is None:
             return Var(target.buffer + ending, target.dtype)
         name = f"{target.buffer.removesuffix('_lanes')}{ending}_lanes"

@@ -72,8 +72,8 @@ def lane_segments(
     at = (as_index(lane) - start,)
     result: list[Statement] = []
     for name, dtype in private.items():
-        buffers[f"{name}_lanes"] = Type(dtype, (min(LANES, lane.size),))
-        result.append(Scratch(f"{name}_lanes", buffers[f"{name}_lanes"]))
+        buffers[_lanes(name)] = Type(dtype, (min(LANES, lane.size),))
+        result.append(Scratch(_lanes(name), buffers[_lanes(name)]))
     for segment in runs:
         made = tuple(_privatize(s, private, at) for s in segment)
         (loop,) = made if len(made) == 1 else (None,)
@@ -83,6 +83,11 @@ def lane_segments(
         else:
             result.append(Loop(lane, "lane", made, start, start + LANES))
     return result
+
+
+def _lanes(name: str) -> str:
+    """The array of a variable's values over the lanes."""
+    return f"{name.rstrip('_')}_lanes"
 
 
 def segments(body: Sequence[Statement]) -> list[tuple[Statement, ...]]:
@@ -120,7 +125,7 @@ def _privatize(
 
     def expression(expr: Expr) -> Expr:
         if isinstance(expr, Var) and expr.name in private:
-            return Load(f"{expr.name}_lanes", at, expr.dtype)
+            return Load(_lanes(expr.name), at, expr.dtype)
         return expr
 
     if isinstance(statement, Loop):
@@ -129,7 +134,7 @@ def _privatize(
         )
     statement = map_exprs(statement, lambda e: map_expr(e, expression))
     if isinstance(statement, Let) and statement.name in private:
-        return Store(f"{statement.name}_lanes", at, statement.expr, statement.origin)
+        return Store(_lanes(statement.name), at, statement.expr, statement.origin)
     if isinstance(statement, Update) and isinstance(statement.target, Var):
         target = expression(statement.target)
         return replace(statement, target=target)  # type: ignore[arg-type]

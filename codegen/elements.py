@@ -32,6 +32,7 @@ from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
+from graphc.naming import value_name
 from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access, op_of
 
@@ -141,7 +142,7 @@ class Elements:
         if home is scope and self._read_back(key, scope):
             return home.known[key]
         if key not in home.known:
-            local = self.names.fresh(f"{name}_" if value.name else None)
+            local = self.names.fresh(f"{name}_")
             home.body.append(Let(local, load, origin_of(value.node)))
             home.known[key] = Var(local, load.dtype)
         return home.known[key]
@@ -166,7 +167,7 @@ class Elements:
         if self._is_kept(value, phase):
             name = self.stored_in[value]
             at = self._stored_index(value, name)
-            local = self.names.fresh(value.name or "kept")
+            local = self.names.fresh(self.local_name(value))
             home.body.append(Let(local, Load(name, at, value.type.dtype.compute)))
             home.known[value] = Var(local, value.type.dtype.compute)
             return home.known[value]
@@ -185,13 +186,14 @@ class Elements:
         at = tuple(map(axis_index, inner))
         row = next((n for n, h in self.held.items() if h.value == found), "")
         if not row:
-            named = key.name if isinstance(key, Value) else key[0]
+            named = value_name(key) if isinstance(key, Value) else key[0]
             row = self.names.fresh(f"{named or 'kept'}_row")
             self.buffers[row] = Type(found.dtype, tuple(a.extent for a in inner))
             self.held[row] = Held(found, number, number)
             self.phases[number].body.append(Store(row, at, found))
         self.held[row].last = len(self.phases)
-        local = self.names.fresh(key.name if isinstance(key, Value) else f"{key[0]}_")
+        own = self.local_name(key) if isinstance(key, Value) else f"{key[0]}_"
+        local = self.names.fresh(own)
         scope.body.append(Let(local, Load(row, at, found.dtype)))
         scope.known[key] = Var(local, found.dtype)
         return True
@@ -279,9 +281,13 @@ class Elements:
         if isinstance(expr, Var | Const):
             home.known[value] = expr
             return
-        name = self.names.fresh(value.name)
+        name = self.names.fresh(self.local_name(value))
         home.body.append(Let(name, expr, origin_of(value.node), user=value.name is not None))
         home.known[value] = Var(name, expr.dtype)
+
+    def local_name(self, value: Value) -> str | None:
+        """What a value is called in the kernel: an element of `x` is `x_`."""
+        return f"{self.buffer_of[value]}_" if value in self.buffer_of else value_name(value)
 
     def _gather(self, node: Node, home: Scope, phase: int) -> None:
         """Load an index, wrap it if negative, check it, and load by it."""

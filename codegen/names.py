@@ -9,8 +9,8 @@ import re
 from graphc.codegen import device_lib
 
 # Axes, the parameters that hold their extents, and what else kernels say of their own.
-_RESERVED = re.compile(
-    r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|n|lo|hi|cuda|kernel|scratch|status"
+RESERVED = re.compile(
+    r"(row|col|k|i|chunk|block|place)\d*s?|batch|head|lane|thread|warp|n|lo|hi|cuda|kernel|scratch|status"
     r"|\w+_lanes|\w+_block\d*"
 )
 LONGEST = 100
@@ -34,14 +34,14 @@ class Names:
             base = f"{fallback}{number}"
         unique, number = base, 2
         stem = base if base.endswith("_") else f"{base}_"
-        while unique in self.taken or _is_builtin(unique) or _RESERVED.fullmatch(unique):
+        while unique in self.taken or _is_builtin(unique) or RESERVED.fullmatch(unique):
             unique, number = f"{stem}{number}", number + 1
         self.taken.add(unique)
         return unique
 
     def axis(self, name: str) -> str:
         """The name of an axis: one that is kept for them as it is, another one if it is free."""
-        return name if _RESERVED.fullmatch(name) else self.fresh(name)
+        return name if RESERVED.fullmatch(name) else self.fresh(name)
 
 
 def _is_builtin(name: str) -> bool:

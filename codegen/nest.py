@@ -32,6 +32,7 @@ from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
 from graphc.index import Axis, Index
 from graphc.ir import Graph, Node, Value
+from graphc.naming import value_name
 from graphc.ops.products import letter_sizes, split_spec
 from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access, op_of
@@ -156,11 +157,12 @@ class NestBuilder(Elements):
         )
 
     def _name_buffers(self) -> None:
-        for value in (*self.region.inputs, *self.outputs):
-            fallback = "x" if value in self.inputs else "out"
-            if value.node in self.chosen.split:
-                continue
-            name = self.names.fresh(value.name, fallback)
+        made = [v for v in self.outputs if v.node not in self.chosen.split]
+        unnamed = [v for v in made if not v.name]
+        for value in (*self.region.inputs, *made):
+            only = "out" if unnamed == [value] else None
+            name = value_name(value) if value in self.inputs else value.name or only
+            name = self.names.fresh(name, "x" if value in self.inputs else "out")
             self.buffer_of[value] = name
             self.buffers[name] = value.type
 
@@ -176,7 +178,7 @@ class NestBuilder(Elements):
         if self.keep == "nothing":
             return
         for value in self._kept_values():
-            name = self.names.fresh(f"{value.name or 'kept'}_row")
+            name = self.names.fresh(f"{value_name(value) or 'kept'}_row")
             inner = [a for a in self.space.of(value) if a in self.chosen.inner]
             shape = tuple(self.space.extent[a] for a in inner if a is not None)
             self.scratch[name] = Type(value.type.dtype.compute, shape)
@@ -225,7 +227,7 @@ class NestBuilder(Elements):
             self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
             return
         start = _start(op, node, expr)
-        name = self.names.fresh(value.name, "acc")
+        name = self.names.fresh(self.local_name(value), "acc")
         type = Type(expr.dtype, value.type.shape)
         made = Accumulator(name, function, type, start, node)
         wide = self._reads_inner(node)

@@ -19,6 +19,7 @@ from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import TOTALS
 from graphc.dtypes import DType, Type, f32
 from graphc.ir import Literal, Node, Value
+from graphc.naming import value_name
 from graphc.space import op_of
 
 WIDTH = 64
@@ -187,7 +188,7 @@ class _Writer:
             self._name(value, expr)
 
     def _name(self, value: Value, expr: ast.expr) -> None:
-        name = self.names.fresh(value.name)
+        name = self.names.fresh(value_name(value))
         self.lines.append(f"{name} = {ast.unparse(expr)}")
         self.known[value] = ast.Name(name)
 

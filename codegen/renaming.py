@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 
 from graphc.codegen.access import map_every_index
 from graphc.codegen.kernel import (
     Combine,
     Expr,
+    IndexValue,
     Kernel,
     Let,
     Load,
@@ -22,10 +22,13 @@ from graphc.codegen.kernel import (
     Var,
     walk,
 )
+from graphc.codegen.names import RESERVED, Names
 from graphc.codegen.walks import map_body, map_expr, map_exprs
+from graphc.dtypes import i64
 from graphc.index import Atom, Index, Loaded, Quotient, Remainder
 
 _UNNAMED = re.compile(r"t[0-9]+")
+_NUMBER = re.compile(r"(?<=.)_[0-9]+$")
 
 
 def own_names(kernel: Kernel) -> dict[str, bool]:
@@ -39,15 +42,29 @@ def own_names(kernel: Kernel) -> dict[str, bool]:
 
 
 def renumbered(kernel: Kernel) -> Kernel:
-    """The kernel with the values that have no name numbered in the order in which they stand."""
-    own = own_names(kernel)
-    new = {p.name: p.name for p in kernel.params} | {n: n for n, tells in own.items() if tells}
-    numbers = _unused(set(new))
-    return renamed(kernel, new | {n: next(numbers) for n, tells in own.items() if not tells})
+    """The kernel with the names that are not the user's numbered in the order in which they stand.
+
+    Some of those that had the numbers between have gone.
+    """
+    given = {s.name for s in walk(kernel.body) if isinstance(s, Let) and _is_given(s)}
+    new = {name: name for name in (*(p.name for p in kernel.params), *sorted(given))}
+    names = Names()
+    names.taken |= set(new)
+    for name, tells in own_names(kernel).items():
+        if name not in new:
+            kept = RESERVED.fullmatch(name)
+            new[name] = name if kept else names.fresh(_stem(name) if tells else None)
+    return renamed(kernel, new)
 
 
-def _unused(taken: set[str]) -> Iterator[str]:
-    return (f"t{number}" for number in count() if f"t{number}" not in taken)
+def _is_given(s: Let) -> bool:
+    """Whether a name is the user's, or that of an index."""
+    return s.user or (isinstance(s.expr, IndexValue) and s.expr.dtype is i64)
+
+
+def _stem(name: str) -> str:
+    """A name without its number."""
+    return _NUMBER.sub("", name)
 
 
 def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:

@@ -35,6 +35,7 @@ from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, Loaded, axis_index
 from graphc.ir import Node, Value
+from graphc.naming import value_name
 from graphc.space import op_of
 
 T = TypeVar("T")
@@ -74,12 +75,14 @@ class _Scatter:
         indices, updates = self.node.operands
         assert isinstance(indices, Value) and isinstance(updates, Value)
         count, fresh = indices.type.size, self.names.fresh
-        yield fresh(indices.name, "at"), indices.type.with_shape((count,)), "input", indices
+        name = fresh(value_name(indices) or "indices")
+        yield name, indices.type.with_shape((count,)), "input", indices
         shape = self._wide((self.outer.size, count, self.lane.size))
-        yield fresh(updates.name, "x"), updates.type.with_shape(shape), "input", updates
+        name = fresh(value_name(updates) or "updates")
+        yield name, updates.type.with_shape(shape), "input", updates
         shape = self._wide((self.outer.size, self.place.size, self.lane.size))
         result = Value(self.node)
-        out, dtype = fresh(result.name, "out"), result.type.dtype
+        out, dtype = fresh(result.name or "out"), result.type.dtype
         yield out, Type(dtype, shape), "output", result
         if dtype is not dtype.compute:
             wide, name = dtype.compute, fresh(f"{out}_sums")

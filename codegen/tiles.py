@@ -56,7 +56,9 @@ LEAST_SIDE, LEAST_DEPTH, LEAST_WORK = 8, 4, 32768
 """Rows and columns, inner elements, and multiplications from which a product is worth tiles."""
 
 TILE, THREAD, STEP, FIRST, SECOND, INNER = range(1000, 1006)
-_NAMES = {TILE: "tile", THREAD: "lane", STEP: "step", FIRST: "e", SECOND: "f", INNER: "k"}
+_NAMES = {
+    TILE: "tile", THREAD: "lane", STEP: "step", FIRST: "element", SECOND: "element2", INNER: "k",
+}  # fmt: skip
 
 
 def worth_tiling(node: Node) -> bool:
@@ -251,7 +253,7 @@ class _Tiling:
         """The buffer of the product itself, if that is an output of the region."""
         if self.result not in self.region.outputs:
             return None
-        out = self.builder.names.fresh(self.result.name, "out")
+        out = self.builder.names.fresh(self.result.name or "product")
         self.builder.buffers[out] = self.result.type
         return out
 

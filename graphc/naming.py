@@ -1,15 +1,15 @@
-"""Names: of kernels by arithmetic, in the words of the user's own source, and of leaves."""
+"""Names: of kernels and values, in the words of the user's own source, and of leaves."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import optree
 
-from graphc.ir import Loc, Node
+from graphc.ir import PARAMETER, Literal, Loc, Node, Operand, Value
 from graphc.space import is_access, op_of
 
 
@@ -76,3 +76,182 @@ def _called(loc: Loc | None) -> str | None:
         case ast.Call(func=ast.Attribute(attr=name)) | ast.Call(func=ast.Name(id=name)):
             return name.strip("_") or None
     return None
+
+
+# --- values -------------------------------------------------------------------------------
+
+PARTS = "_parts"
+"""How the name of a buffer of partials ends; before that it is what they are parts of."""
+_LONGEST = 32
+"""Characters of a name that says what is computed from what."""
+_BETWEEN: Mapping[type[ast.operator], str] = {
+    ast.Add: "plus",
+    ast.Sub: "less",
+    ast.Mult: "times",
+    ast.Div: "over",
+}
+_BY_KIND = {"contraction": "dot", "gather": "taken", "scatter": "sums", "iota": "places"}
+_NOUNS: Mapping[type[ast.operator], str] = {
+    ast.Add: "total",
+    ast.Sub: "difference",
+    ast.Mult: "product",
+    ast.Div: "quotient",
+    ast.FloorDiv: "quotient",
+    ast.Mod: "remainder",
+}
+
+
+def value_name(value: Value) -> str | None:
+    """The user's name of a value, or what it is: `x_max`, `exp_x`, `x_less_mean`.
+
+    None for one of which there is nothing short to say. It looks no further than to the operands,
+    and to the name or reduction from which the first of them comes.
+    """
+    known = _known(value)
+    if known is not None or value.node.op is PARAMETER:
+        return known
+    node = _computing(value).node
+    kind = op_of(node).kind
+    if kind == "elementwise":
+        return _computed(node, value.index)
+    return _BY_KIND.get(kind)
+
+
+def _known(operand: Operand) -> str | None:
+    """The name of what the user named, of an input, or of a reduction, seen through views."""
+    if isinstance(operand, Literal):
+        return None
+    value = _computing(operand)
+    name = operand.name or value.name
+    if name is not None or value.node.op is PARAMETER:
+        return name
+    node = value.node
+    if op_of(node).kind == "reduction":
+        return _reduced(node)
+    reduction = _averaged(node)
+    return None if reduction is None else f"{_term(reduction)}_mean"
+
+
+def _computing(value: Value) -> Value:
+    """What a value is a view or a conversion of, up to what has a name."""
+    while not value.name and value.node.op is not PARAMETER:
+        op, operand = op_of(value.node), next(value.node.values, None)
+        if operand is None or not (op.kind == "view" or op.is_cast):
+            break
+        value = operand
+    return value
+
+
+def _reduced(node: Node) -> str | None:
+    """`x_sum`, `exp_sum`; partials are reduced to what they are parts of."""
+    term = _term(node)
+    whole = (term or "").removesuffix(PARTS)
+    return term and (whole if whole != term else f"{term}_{op_of(node).name}")
+
+
+def _term(node: Node) -> str | None:
+    """What a reduction combines, in a word."""
+    operand = node.operands[0]
+    name = _known(operand)
+    if name is not None or isinstance(operand, Literal):
+        return name
+    made = _computing(operand).node
+    if made.loc != node.loc and not made.order and (called := _called(made.loc)):
+        return called
+    return _noun(made)
+
+
+def _averaged(node: Node) -> Node | None:
+    """The sum of which a node is the mean, if it is one."""
+    op = op_of(node)
+    whole = next((_computing(v).node for v in node.values), None)
+    numbers = [o.value for o in node.operands if isinstance(o, Literal)]
+    if whole is None or whole.op is PARAMETER or len(numbers) != 1 or len(op.code) != 1:
+        return None
+    summed = op_of(whole).kind == "reduction" and op_of(whole).step == "acc + x"
+    match _parsed(op.code[0]):
+        case ast.BinOp(op=ast.Mult()) if summed:
+            share = numbers[0]
+        case ast.BinOp(op=ast.Div()) if summed and isinstance(node.operands[1], Literal):
+            share = 1 / numbers[0] if numbers[0] else 0
+        case _:
+            return None
+    (operand,), (type,) = whole.operands, whole.types
+    if not operand.type.is_static or not type.size:
+        return None
+    count = operand.type.size // type.size
+    return whole if abs(share * count - 1) < 1e-6 else None
+
+
+def _computed(node: Node, index: int) -> str | None:
+    """`spot_over_strike`, `sqrt_years`, or a noun."""
+    op = op_of(node)
+    args = dict(zip(op.operands, node.operands, strict=True))
+    match _parsed(op.code[index]):
+        case ast.BinOp(left=ast.Name(id=x), op=ast.Div(), right=ast.Name(id=y)) if _is_one(
+            args[x]
+        ):
+            name = _joined("inverse", _known(args[y]))
+        case ast.BinOp(left=ast.Name(id=x), op=between, right=ast.Name(id=y)) if (
+            type(between) in _BETWEEN
+        ):
+            left, right = _known(args[x]), _known(args[y])
+            squared = args[x] == args[y] and isinstance(between, ast.Mult)
+            right = right and right.removeprefix(f"{left}_")
+            rest = ("squared",) if squared else (_BETWEEN[type(between)], right)
+            name = _joined(left, *rest)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id=x)):
+            name = _joined("minus", _known(args[x]))
+        case ast.Call(func=ast.Name(id=function), args=[ast.Name()]):
+            name = _joined(function, _source(node))
+        case _:
+            name = _joined(op.name, _source(node)) if len(args) == 1 else None
+    return name if name and len(name) <= _LONGEST else _noun(node, index)
+
+
+def _is_one(operand: Operand) -> bool:
+    return isinstance(operand, Literal) and operand.value == 1
+
+
+def _joined(*words: str | None) -> str | None:
+    """The words as one name, if all are there and none has several parts of its own."""
+    return "_".join(map(str, words)) if all(words) else None
+
+
+def _noun(node: Node, index: int = 0) -> str | None:
+    """What the operation of a node makes, in a word."""
+    op = op_of(node)
+    if op.kind != "elementwise" or op.is_cast:
+        return None
+    match _parsed(op.code[index]):
+        case _ if node.types[index].dtype.kind == "b":
+            return "mask"
+        case ast.BinOp(op=ast.Mult()) if node.operands[0] == node.operands[1]:
+            return "square"
+        case ast.BinOp(op=ast.Div()) if _is_one(node.operands[0]):
+            return "inverse"
+        case ast.BinOp(left=ast.Name(), op=operator, right=ast.Name()):
+            return _NOUNS.get(type(operator), op.name)
+        case ast.UnaryOp(op=ast.USub()):
+            return "negative"
+        case ast.Call(args=[ast.Name(), ast.Name(), ast.Name()]):
+            return "choice"
+    return op.name
+
+
+def _source(node: Node) -> str | None:
+    """The first name, or reduction, from which a node is computed by elementwise operations."""
+    while True:
+        same = [v for v in node.values if v.type.dtype.kind == node.types[0].dtype.kind]
+        if not same:
+            return None
+        value, known = _computing(same[0]), _known(same[0])
+        elementwise = value.node.op is not PARAMETER and op_of(value.node).kind == "elementwise"
+        if known is not None or not elementwise:
+            return known
+        node = value.node
+
+
+@lru_cache(maxsize=1024)
+def _parsed(code: str) -> ast.expr:
+    return ast.parse(code, mode="eval").body

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir import Builder, Graph, Node, Value
-from graphc.naming import kernel_name
+from graphc.naming import kernel_name, value_name
 from graphc.ops.group import group as group_op
 from graphc.passes.cse import cse
 from graphc.passes.groups import Group, Groups
@@ -118,7 +118,7 @@ def _emit(
     region = Builder(names.unique(kernel_name(list(group.nodes))))
     local: dict[Value, Value] = {}
     for value in captures:
-        local[value] = region.parameter(value.type, value.name, value.node.loc)
+        local[value] = region.parameter(value.type, value_name(value), value.node.loc)
     region.replay(group.nodes, local)
     results = groups.visible(group.units)
     # Every unit has brought its own copies of what it shares with others.

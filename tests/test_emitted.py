@@ -30,8 +30,11 @@ from graphc.index import Axis, as_index
 from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.lowered import EmittedKernel, lower_graph
+from graphc.naming import value_name
 from graphc.options import Options
 from graphc.passes import grad
+from graphc.passes.expand import expand
+from graphc.passes.simplify import simplify
 from graphc.runtime.standalone import in_checker, run_launch
 from graphc.tracing import trace
 from tests.conftest import has_gpu
@@ -312,8 +315,61 @@ def test_what_does_not_change_in_a_loop_stands_before_it() -> None:
 
 
 def test_an_axis_of_one_element_that_all_would_write_has_that_size() -> None:
-    total = [k for k in emitted("step", "cuda") if re.search(r"out0\[\(\)\] = acc", k.source)]
+    total = [k for k in emitted("step", "cuda") if re.search(r"out\[\(\)\] = \w+_sum", k.source)]
     assert total and all("f32[None]" not in k.source for k in total)
+
+
+@pytest.mark.parametrize(("name", "target"), EVERY)
+def test_no_name_is_only_a_number(name: str, target: str) -> None:
+    for kernel in emitted(name, target):
+        text = kernel.source.split("LAUNCHES", 1)[0]
+        assert not re.search(r"\b(?:acc|kept\w*|t\d+|x\d+)\b", text), text
+
+
+NAMED: tuple[tuple[Callable[..., Any], str], ...] = (
+    (lambda x, y: np.max(x, axis=1), "x_max"),
+    (lambda x, y: np.sum(np.exp(x), axis=1), "exp_sum"),
+    (lambda x, y: np.sum(nn.gelu(x), axis=1), "gelu_sum"),
+    (lambda x, y: np.mean(x * x, axis=1), "square_mean"),
+    (lambda x, y: np.mean(x, axis=1), "x_mean"),
+    (lambda x, y: x / y, "x_over_y"),
+    (lambda x, y: x - np.mean(x, axis=1, keepdims=True), "x_less_mean"),
+    (lambda x, y: np.exp(x - np.max(x, axis=1, keepdims=True)), "exp_x"),
+    (lambda x, y: np.sqrt(np.mean(x * x, axis=1)), "sqrt_square_mean"),
+    (lambda x, y: 1 / np.sum(x, axis=0), "inverse_x_sum"),
+    (lambda x, y: -x, "minus_x"),
+    (lambda x, y: (x + y) * (x - y), "product"),
+    (lambda x, y: x > y, "mask"),
+    (lambda x, y: np.where(x > y, x, y), "choice"),
+)
+
+
+@pytest.mark.parametrize(("function", "name"), NAMED, ids=[name for _, name in NAMED])
+def test_a_value_is_named_by_what_it_is(function: Callable[..., Any], name: str) -> None:
+    graph = trace(function, f32[4, 7], f32[4, 7])
+    for one in (expand(graph), simplify(expand(graph))):
+        (output,) = one.outputs
+        assert value_name(output) == name
+
+
+def test_the_targets_name_values_alike() -> None:
+    names = []
+    for target in DEVICES:
+        (kernel,) = emitted("layer_norm", target)
+        tree = ast.parse(kernel.source)
+        found = (n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+        names.append({n for n in found if re.search(r"^(?!warp).*_(sum|mean)$", n)})
+    means = {"x_mean", "x_less_mean", "rsqrt_square_mean"}
+    assert names[0] == names[1] == {"x_sum", "square_sum"} | means
+
+
+def test_an_argument_may_be_called_warp(tmp_path: Path) -> None:
+    graph = trace(lambda warp: np.sum(warp, axis=0), f32[4096, 64])
+    kernel, *_ = lower_graph(graph, H100, Options()).kernels
+    path = tmp_path / "kernel.py"
+    path.write_text(kernel.source, "utf-8")
+    assert "cuda.threadIdx.x >> 5" in kernel.source
+    assert all(one.holds for one in in_process(path, "cuda"))
 
 
 @pytest.mark.parametrize("rows", [256, 4096])
@@ -355,7 +411,7 @@ def test_a_cpu_file_runs_alone(file: Callable[[str, str], Path]) -> None:
     done = run(file("bias_gelu", "cpu"))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        r"\w+: out0 f32\[32, 96\] agrees with NumPy: largest difference \S+, allowed 0.0002\n",
+        r"\w+: out f32\[32, 96\] agrees with NumPy: largest difference \S+, allowed 0.0002\n",
         done.stdout,
     )
 
