@@ -138,7 +138,8 @@ class _Cuda:
     def _turns(self, printer: Printer, loop: Loop, turns: Turns) -> None:
         """The turns of a lane, constant in number."""
         axis, words, lanes = printer.axis(loop.axis.number), self.words, printer.kernel.lanes
-        turn = f"{words.turn} * {lanes} + lane" if turns.count > 1 else "lane"
+        own = _own_number(printer.kernel)
+        turn = f"{words.turn} * {lanes} + {own}" if turns.count > 1 else own
         if loop.width > 1:
             turn = f"({turn}) * {loop.width}" if turns.count > 1 else f"{turn} * {loop.width}"
         if loop.start is not None and loop.start != Index():
@@ -150,8 +151,8 @@ class _Cuda:
             printer.depth += 1
         kernel = printer.kernel
         if is_lane(loop, lanes):
-            axis, own = "lane", {loop.axis.number: "lane"}
-            printer.kernel = replace(kernel, axis_names={**kernel.axis_names, **own})
+            axis, names = own, {**kernel.axis_names, loop.axis.number: own}
+            printer.kernel = replace(kernel, axis_names=names)
         elif not turns.exact or _mentions(printer, loop):
             printer.line(f"{axis} = {turn}")
         if turns.exact:
@@ -207,7 +208,8 @@ class _Cuda:
     def _range(self, printer: Printer, loop: Loop) -> str:
         first, last = self._bounds(printer, loop)
         if loop.role == "lane":
-            lane = f"lane * {loop.width}" if loop.width > 1 else "lane"
+            own = _own_number(printer.kernel)
+            lane = f"{own} * {loop.width}" if loop.width > 1 else own
             first = lane if first == "0" else f"{first} + {lane}"
             return f"{first}, {last}, {printer.kernel.lanes * loop.width}"
         return last if first == "0" else f"{first}, {last}"
@@ -220,10 +222,16 @@ class _Cuda:
         printer.line(f"{statement.name} = {helper}({statement.name})")
 
     def once(self, printer: Printer, statement: Once) -> None:
-        printer.block(f"if {statement.by} == 0:", statement.body)
+        one = _own_number(printer.kernel) if statement.by == "lane" else "warp"
+        printer.block(f"if {one} == 0:", statement.body)
 
     def barrier(self, printer: Printer) -> None:
         printer.line("cuda.syncthreads()")
+
+
+def _own_number(kernel: Kernel) -> str:
+    """What a lane's number is called: that of a thread of the block, or of a lane of the warp."""
+    return "thread" if kernel.team == "block" else "lane"
 
 
 def _mentions(printer: Printer, loop: Loop) -> bool:
@@ -258,10 +266,13 @@ def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
     }
     by_lanes = any(map(_uses_lane, walk(kernel.body)))
     kernel = straightened(kernel)
+    own = _own_number(kernel)
+    names = {n: own if name == "lane" else name for n, name in kernel.axis_names.items()}
+    kernel = replace(kernel, axis_names=names)
     rows = rows_in_registers(kernel.body)
     part = replace(printer, kernel=kernel, target=target, widths=widths, registers=rows)
     if by_lanes:
-        part.line("lane = cuda.threadIdx.x" + ("" if kernel.team == "block" else " & 31"))
+        part.line(f"{own} = cuda.threadIdx.x" + ("" if kernel.team == "block" else " & 31"))
     if kernel.team == "warps":
         part.line("warp = cuda.threadIdx.x >> 5")
     if kernel.table:

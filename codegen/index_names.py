@@ -113,7 +113,7 @@ class _Namer:
         rest = all(isinstance(atom, Remainder) for atom, _ in use.part.terms)
         place = use.places[0] if use.places else "col" if rest else "row"
         names = {self.axis_names[a.number] for a in use.part.axes()}
-        alone = use.whole and names != {"lane"} and place not in taken
+        alone = use.whole and names != {"thread"} and place not in taken
         long = place if len(names) != 1 or alone else f"{names.pop()}_{place}"
         return distinct(long, taken)
 

@@ -57,7 +57,7 @@ LEAST_SIDE, LEAST_DEPTH, LEAST_WORK = 8, 4, 32768
 
 TILE, THREAD, STEP, FIRST, SECOND, INNER = range(1000, 1006)
 _NAMES = {
-    TILE: "tile", THREAD: "lane", STEP: "step", FIRST: "element", SECOND: "element2", INNER: "k",
+    TILE: "tile", THREAD: "thread", STEP: "step", FIRST: "element", SECOND: "element2", INNER: "k",
 }  # fmt: skip
 
 

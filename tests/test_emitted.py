@@ -196,7 +196,7 @@ def test_the_targets_differ_where_the_machines_do() -> None:
         }
         for pattern, text in alike.items():
             lines = [re.sub(pattern, text, line) for line in lines]
-        places = r"$|(lane|row|col) = |for |if col|\w+_row = |(\w+) = warp_\w+\(\2\)|(\w) = \3$"
+        places = r"$|(lane|thread|row|col) = |for |if col|\w+_row = |(\w+) = warp_\w+\(\2\)|(\w) = \3$"
         return [line for line in lines if not re.match(places, line)]
 
     assert arithmetic(cpu.source) == arithmetic(cuda.source)
@@ -246,8 +246,8 @@ def test_a_loop_that_no_schedule_finished_is_not_printed(target: str) -> None:
 def test_every_line_does_something(name: str, target: str) -> None:
     for kernel in emitted(name, target):
         text = "\n".join(line.split("  #")[0] for line in body(kernel.source))
-        assert not re.search(r"\brange\(1\)|minimum\((\d+), \1\)|\bi64\(\d|= lane$", text, re.M)
-        assert not re.search(r"^( *)if lane == 0:\n(\1 .*\n)+\1if lane == 0:", text, re.M), text
+        assert not re.search(r"\brange\(1\)|minimum\((\d+), \1\)|\bi64\(\d|= (?:lane|thread)$", text, re.M)
+        assert not re.search(r"^( *)(if \w+ == 0:\n)(\1 .*\n)+\1\2", text, re.M), text
 
 
 @pytest.mark.parametrize("head", ["t0 = ", "out0[row, col] = ", "acc0 += ", "return ", "if "])
@@ -294,7 +294,7 @@ def test_indices_are_divided_once_where_their_axes_are_known() -> None:
     assert loops and not any("//" in line or "%" in line for line in deep)
     divided = [line.strip() for line in lines if "//" in line]
     assert len(divided) == len(set(divided))
-    assert "tile_row = (tile // 4) * 32" in divided and "lane_row = lane // 16" in divided
+    assert "tile_row = (tile // 4) * 32" in divided and "thread_row = thread // 16" in divided
     assert any(re.search(r"if .*tile_col \+ col < 100:$", line) for line in lines)
 
 
@@ -317,6 +317,14 @@ def test_what_does_not_change_in_a_loop_stands_before_it() -> None:
 def test_an_axis_of_one_element_that_all_would_write_has_that_size() -> None:
     total = [k for k in emitted("step", "cuda") if re.search(r"out\[\(\)\] = \w+_sum", k.source)]
     assert total and all("f32[None]" not in k.source for k in total)
+
+
+@pytest.mark.parametrize("name", [p.values[0] for p in EVERY[::2]])
+def test_a_lane_is_one_of_32(name: str) -> None:
+    """A thread of a block is called so."""
+    for kernel in emitted(name, "cuda"):
+        begins = re.findall(r"^ *(lane|thread) = (.*)$", kernel.source, re.M)
+        assert {*begins} <= {("lane", "cuda.threadIdx.x & 31"), ("thread", "cuda.threadIdx.x")}
 
 
 @pytest.mark.parametrize(("name", "target"), EVERY)
