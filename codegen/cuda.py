@@ -34,6 +34,7 @@ from graphc.codegen.printing import (
     spec,
 )
 from graphc.codegen.reference import input_roles
+from graphc.codegen.tidy import begun_with_first
 from graphc.codegen.turns import (
     Turns,
     is_lane,
@@ -266,6 +267,7 @@ def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
     }
     by_lanes = any(map(_uses_lane, walk(kernel.body)))
     kernel = straightened(kernel)
+    kernel = replace(kernel, body=begun_with_first(kernel.body))
     own = _own_number(kernel)
     names = {n: own if name == "lane" else name for n, name in kernel.axis_names.items()}
     kernel = replace(kernel, axis_names=names)

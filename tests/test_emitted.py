@@ -37,6 +37,7 @@ from graphc.passes.expand import expand
 from graphc.passes.simplify import simplify
 from graphc.runtime.standalone import in_checker, run_launch
 from graphc.tracing import trace
+from tests.codegen_harness import run_plan_checked
 from tests.conftest import has_gpu
 from tests.op_cases import CASES, Case
 from tests.random_graphs import random_graph
@@ -196,7 +197,8 @@ def test_the_targets_differ_where_the_machines_do() -> None:
         }
         for pattern, text in alike.items():
             lines = [re.sub(pattern, text, line) for line in lines]
-        places = r"$|(lane|thread|row|col) = |for |if col|\w+_row = |(\w+) = warp_\w+\(\2\)|(\w) = \3$"
+        places = r"$|(lane|thread|row|col) = |for |if col|\w+_row = "
+        places += r"|(\w+) = warp_\w+\(\2\)|(\w) = \3$"
         return [line for line in lines if not re.match(places, line)]
 
     assert arithmetic(cpu.source) == arithmetic(cuda.source)
@@ -246,7 +248,8 @@ def test_a_loop_that_no_schedule_finished_is_not_printed(target: str) -> None:
 def test_every_line_does_something(name: str, target: str) -> None:
     for kernel in emitted(name, target):
         text = "\n".join(line.split("  #")[0] for line in body(kernel.source))
-        assert not re.search(r"\brange\(1\)|minimum\((\d+), \1\)|\bi64\(\d|= (?:lane|thread)$", text, re.M)
+        idle = r"\brange\(1\)|minimum\((\d+), \1\)|\bi64\(\d|= (?:lane|thread)$"
+        assert not re.search(idle, text, re.M)
         assert not re.search(r"^( *)(if \w+ == 0:\n)(\1 .*\n)+\1\2", text, re.M), text
 
 
@@ -317,6 +320,28 @@ def test_what_does_not_change_in_a_loop_stands_before_it() -> None:
 def test_an_axis_of_one_element_that_all_would_write_has_that_size() -> None:
     total = [k for k in emitted("step", "cuda") if re.search(r"out\[\(\)\] = \w+_sum", k.source)]
     assert total and all("f32[None]" not in k.source for k in total)
+
+
+@pytest.mark.parametrize(("name", "target"), EVERY)
+def test_what_is_accumulated_once_is_assigned(name: str, target: str) -> None:
+    for kernel in emitted(name, target):
+        lines = [line.split("  #")[0] for line in body(kernel.source)]
+        for line in lines:
+            begun = re.match(r"( *)(\w+) = (?:f32(?:x\d)?\()?-?(?:0\.0|inf)\)?$", line)
+            if begun:
+                indent, name = begun.groups()
+                assert not any(re.match(rf"{indent}{name} (\+=|= m\w+\({name},)", x) for x in lines)
+
+
+def test_an_assigned_sum_of_negative_zeros_is_zero() -> None:
+    """As NumPy's is, which begins at 0.0."""
+    graph = trace(lambda x: (np.sum(x, axis=1), np.max(x, axis=1)), f32[2, 128])
+    made = lower_graph(graph, H100, Options())
+    (kernel,) = made.kernels
+    assert "out0_ = 0.0 + x_\n" in kernel.source and "out1_ = x_\n" in kernel.source
+    x = np.full((2, 128), -0.0, np.float32)
+    for got, want in zip(run_plan_checked(made.plan, [x]), interpret(graph, [x]), strict=True):
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
 
 
 @pytest.mark.parametrize("name", [p.values[0] for p in EVERY[::2]])
