@@ -31,7 +31,7 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.kernel_text import index_text
 from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
-from graphc.codegen.reference import Reference, print_reference, shortest
+from graphc.codegen.reference import Reference, float_text, print_reference
 from graphc.codegen.spelling import COMPARISONS, UNARY
 from graphc.codegen.walks import parts
 from graphc.dtypes import DType, Type, f32, f64, i64
@@ -137,7 +137,8 @@ class Printer:
         match expr:
             case Const(value=value, dtype=dtype, width=width):
                 text = self.constant(value, dtype, width)
-                return text, _UNARY if text.startswith("-") else _ATOM
+                weak = _UNARY if text.startswith("-") else _ATOM
+                return text, _PRECEDENCE["/"] if text.startswith("1.0 / ") else weak
             case Var(name=name):
                 return name, _ATOM
             case Load(buffer=buffer, index=index):
@@ -269,7 +270,7 @@ def _number(value: bool | int | float, dtype: DType) -> str:
         return str(bool(value))
     if not dtype.is_float:
         return str(int(value))
-    return shortest(value, dtype)
+    return float_text(value, dtype)
 
 
 def _place(origin: Origin | None, root: str) -> str:

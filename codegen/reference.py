@@ -24,6 +24,8 @@ from graphc.space import op_of
 
 WIDTH = 64
 """Characters up to which an unnamed value is written where it is used."""
+FEW, LARGEST_COUNT = 7, 1 << 16
+"""Characters that a number may always have, and the largest whole number that is divided by."""
 LINE = 80
 """Characters of an expression from which its operands get names."""
 
@@ -275,12 +277,22 @@ def _number(literal: Literal) -> ast.expr:
         return ast.Name("np.nan")
     if value in (float("inf"), float("-inf")):
         return _parsed("np.inf" if value > 0 else "-np.inf")
-    return _parsed(shortest(value, literal.dtype) if literal.dtype.is_float else repr(value))
+    return _parsed(float_text(value, literal.dtype) if literal.dtype.is_float else repr(value))
 
 
-def shortest(value: float, dtype: DType) -> str:
-    """The shortest decimal that reads back as the same number of this dtype."""
-    return str(dtype.numpy.type(value)) if dtype is f32 else repr(float(value))
+def float_text(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype.
+
+    Where that is long, and it is the reciprocal of a whole number, it is `1.0 / 1024`.
+    """
+    kind = dtype.compute.numpy.type
+    text = str(kind(value)) if dtype is f32 else repr(float(value))
+    if len(text) < FEW or not 0 < value < 1:
+        return text
+    below = round(1 / value)
+    # A larger one may be so by chance, but for powers of two.
+    plain = below <= LARGEST_COUNT or value.hex().startswith("0x1.0000000000000p")
+    return f"1.0 / {below}" if plain and kind(1.0 / below) == kind(value) else text
 
 
 def numpy_name(dtype: DType) -> str:

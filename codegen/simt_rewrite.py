@@ -9,7 +9,7 @@ from types import FunctionType, MappingProxyType
 from typing import Any
 
 from graphc.codegen.scalar import SCALARS
-from graphc.codegen.vectors import VectorType, read_slice
+from graphc.codegen.vectors import VectorType, literal_quotient, read_slice
 from graphc.dtypes import DType
 from graphc.errors import ParseError, UnsupportedFunction
 
@@ -198,6 +198,9 @@ class Rewriter(ast.NodeTransformer):
         return ast.copy_location(ast.Name(name, ast.Load()), node)
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
+        number = literal_quotient(node)
+        if number is not None:
+            return self.visit(ast.copy_location(ast.Constant(number), node))
         self.generic_visit(node)
         if isinstance(node.op, ast.Pow):
             return self._wait(SCALAR, node, [ast.Constant("pow"), node.left, node.right])
@@ -259,7 +262,7 @@ class Rewriter(ast.NodeTransformer):
         value = node.value if isinstance(node, ast.Constant) else None
         if isinstance(node, ast.Name):
             value = self.names.get(node.id)
-        return value if isinstance(value, (bool, int, float)) else None
+        return value if isinstance(value, (bool, int, float)) else literal_quotient(node)
 
     def _wait(self, operation: str, node: ast.expr, arguments: list[ast.expr]) -> ast.expr:
         """`yield (operation, place, arguments)`."""

@@ -21,7 +21,7 @@ from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, function_tree
 from graphc.codegen.scalar import ELEMENTS, SCALARS
-from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, read_slice
+from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, literal_quotient, read_slice
 from graphc.dtypes import DTYPES, DType, Type, f32, i32
 from graphc.errors import ParseError
 
@@ -127,7 +127,7 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.Name) and node.id not in self.locals:
             value = self.environment.get(node.id)
             return value if isinstance(value, (bool, int, float)) else None
-        return None
+        return literal_quotient(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         if isinstance(node.value, float):
@@ -150,6 +150,9 @@ class _Rewriter(ast.NodeTransformer):
     # --- operators --------------------------------------------------------------------
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        number = literal_quotient(node)
+        if number is not None:
+            return self.visit(ast.Constant(number))
         left, right = self.visit(node.left), self.visit(node.right)
         if self.in_index and isinstance(node.op, _PLAIN_INDEX):
             return ast.BinOp(left, node.op, right)

@@ -91,6 +91,18 @@ class Slice:
     stop: ast.expr | None
 
 
+def literal_quotient(node: ast.AST) -> float | None:
+    """The number `1.0 / 1024`; a quotient of anything but such literals is none."""
+    match node:
+        case ast.BinOp(
+            left=ast.Constant(value=float() as above),
+            op=ast.Div(),
+            right=ast.Constant(value=int() as below),
+        ) if below:
+            return above / below
+    return None
+
+
 def read_slice(node: ast.Subscript, width: int) -> Slice | None:
     """The slice that a subscript of a kernel ends in, None where it names one element.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import nn
 from graphc.cli import main
 from graphc.cli_load import choose_functions, load_model, trace_chosen
@@ -25,7 +26,7 @@ from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Const, Kernel, Loop, Param, Store
 from graphc.codegen.lines import folded
 from graphc.device import CPU, H100
-from graphc.dtypes import f32, f64
+from graphc.dtypes import DType, f32, f64
 from graphc.index import Axis, as_index
 from graphc.interpret import interpret
 from graphc.ir import Graph
@@ -331,6 +332,26 @@ def test_what_is_accumulated_once_is_assigned(name: str, target: str) -> None:
             if begun:
                 indent, name = begun.groups()
                 assert not any(re.match(rf"{indent}{name} (\+=|= m\w+\({name},)", x) for x in lines)
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_long_reciprocals_are_spelled_as_such(target: str, dtype: DType) -> None:
+    """To the bit; what is short, or of no whole number, stays as it is."""
+    values = [1 / 1024, 1 / 96, 1 / 48000, 2.0**-40, 0.001, 0.25, 0.70710677, 1e-5, -1 / 1024]
+    exact = [float(dtype.numpy.type(v)) for v in values]
+
+    def scaled(x: Any) -> Any:
+        return tuple(x * v for v in exact)
+
+    made = lower_graph(trace(scaled, dtype[5]), DEVICES[target], Options())
+    (kernel,) = made.kernels
+    found = re.findall(r"1\.0 / (\d+)", kernel.source.split("LAUNCHES")[0])
+    assert [*map(int, found)] == [1024, 96, 48000, 2**40]
+    ones = np.ones(5, dtype.numpy)
+    compiled = graphc.compile(scaled, device=CPU)
+    got = run_plan_checked(made.plan, [ones]) if target == "cuda" else compiled(ones)
+    assert [float(g[0]) for g in got] == exact
 
 
 def test_an_assigned_sum_of_negative_zeros_is_zero() -> None:
