@@ -86,6 +86,15 @@ class Origin:
     loc: Loc
     order: int = 0
 
+    @property
+    def line(self) -> Line:
+        """The user's line in which the expression begins."""
+        return self.loc.file, self.loc.line, self.order
+
+
+Line = tuple[str, int, int]
+"""A line of the user's: its file, its number, and the derivative order of what it is for."""
+
 
 def origin_of(node: Node) -> Origin | None:
     """Where a node comes from; None for one of no source."""
@@ -274,7 +283,8 @@ class Kernel:
     `table` makes one launch of several of a kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
-    readers: it is no part of what the kernel does.
+    readers, as is `shared`, the lines of which other kernels compute something else: they are no
+    part of what the kernel does.
     """
 
     params: tuple[Param, ...]
@@ -294,6 +304,7 @@ class Kernel:
     table: tuple[int, ...] = ()
     parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None
+    shared: frozenset[Line] = frozenset()
 
     @property
     def whole(self) -> tuple[Kernel, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from graphc.codegen.kernel import (
     DEALT,
@@ -16,6 +16,7 @@ from graphc.codegen.kernel import (
     IndexValue,
     Kernel,
     Let,
+    Line,
     Load,
     Loop,
     Masked,
@@ -26,8 +27,12 @@ from graphc.codegen.kernel import (
     Update,
     Var,
     When,
+    origin_of,
 )
+from graphc.codegen.region import is_temporary
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
+from graphc.ir import Value
+from graphc.space import is_access, op_of
 
 
 def kernel_key(kernel: Kernel, salt: str = "") -> str:
@@ -43,6 +48,30 @@ def kernel_key(kernel: Kernel, salt: str = "") -> str:
 def canonical(kernel: Kernel) -> str:
     """A text that is equal for kernels that compute the same in the same way."""
     return _Canonical(kernel).kernel()
+
+
+def operations(kernel: Kernel) -> dict[Line, tuple[str, ...]]:
+    """What a kernel without parts computes of each of the user's lines, by the names of ops."""
+    found: dict[Line, dict[str, None]] = {}
+    meaning = kernel.meaning
+    for node in meaning.nodes if meaning is not None else ():
+        origin = origin_of(node)
+        if origin is None or is_access(node):
+            continue
+        in_parts = meaning is not None and Value(node) in meaning.totals.values()
+        of_parts = any(map(is_temporary, node.operands))
+        word = op_of(node).name + " in parts" * in_parts + " of the parts" * of_parts
+        found.setdefault(origin.line, {})[word] = None
+    return {line: tuple(words) for line, words in found.items()}
+
+
+def shared_lines(kernels: Iterable[Kernel]) -> frozenset[Line]:
+    """The lines of which these kernels do not all compute the same."""
+    found: dict[Line, set[tuple[str, ...]]] = {}
+    for part in (part for kernel in kernels for part in kernel.whole):
+        for line, words in operations(part).items():
+            found.setdefault(line, set()).add(words)
+    return frozenset(line for line, ways in found.items() if len(ways) > 1)
 
 
 class _Canonical:

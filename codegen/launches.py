@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
+from graphc._lazy import once
 from graphc.codegen.access import share_buffer
-from graphc.codegen.kernel import Kernel
-from graphc.codegen.kernel_text import kernel_key
+from graphc.codegen.kernel import Kernel, Line
+from graphc.codegen.kernel_text import kernel_key, shared_lines
 from graphc.codegen.names import entry_name
 from graphc.codegen.plan import Extent, Launch, Step, Table
 from graphc.device import Device
@@ -59,6 +60,11 @@ class Launches:
             ragged=kernel.is_ragged,
         )
 
+    @once
+    def _shared(self) -> frozenset[Line]:
+        """Known when the first kernel is spelled: there is a launch of each by then."""
+        return shared_lines(self._kernels.values())
+
     def spelled(self, step: Step) -> Step:
         """The step with its kernels as emitted, each under a name that no other has."""
 
@@ -68,7 +74,8 @@ class Launches:
                 kernel = self._kernels[own]
                 taken = {entry for entry, _ in self._sources.values()}
                 entry = distinct(entry_name(kernel.name), taken)
-                self._sources[own] = entry, self.spell(replace(kernel, name=entry))
+                kernel = replace(kernel, name=entry, shared=self._shared)
+                self._sources[own] = entry, self.spell(kernel)
             entry, source = self._sources[own]
             key = f"{launch.key}-ragged" if launch.ragged else launch.key
             return replace(launch, entry=entry, source=source, key=key)

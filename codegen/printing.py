@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from graphc.codegen.kernel import (
@@ -29,7 +29,7 @@ from graphc.codegen.kernel import (
     When,
     walk,
 )
-from graphc.codegen.kernel_text import index_text
+from graphc.codegen.kernel_text import index_text, operations
 from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
 from graphc.codegen.reference import Reference, float_text, print_reference
 from graphc.codegen.spelling import COMPARISONS, UNARY
@@ -331,7 +331,7 @@ def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
             last = first + part.blocks - 1
             lines += [f"{part.name}, blocks {first} to {last}"]
             first = last + 1
-        lines += _effects(part, root)
+        lines += _effects(replace(part, shared=kernel.shared), root)
     return docstring([kernel.name, "", *lines, *listed("Launch   ", launch)])
 
 
@@ -343,14 +343,24 @@ def _effects(kernel: Kernel, root: str) -> list[str]:
     checks = [
         "Checks   that indices are in bounds; status[0] is the code of a check that fails"
     ]
-    lines = dict.fromkeys(user_line(o, root) for o in kernel.origins if o.loc.source)
     return [
         "Computes",
-        *([f"    {line}" for line in lines] or ["    (no source lines)"]),
+        *(_computed(kernel, root) or ["    (no source lines)"]),
         *listed("Reads    ", reads or ["nothing"]),
         *listed("Writes   ", writes),
         *(checks if any(p.role == "status" for p in kernel.params) else []),
     ]
+
+
+def _computed(kernel: Kernel, root: str) -> list[str]:
+    """The user's lines, and of one that other kernels share the operations of this one."""
+    by_line = {o.line: user_line(o, root) for o in kernel.origins if o.loc.source}
+    mine, lines = operations(kernel), []
+    for line, text in by_line.items():
+        lines.append(f"    {text}")
+        if line in kernel.shared and line in mine:
+            lines += listed("        here: ", mine[line])
+    return lines
 
 
 def docstring(lines: Sequence[str]) -> str:

@@ -234,6 +234,16 @@ def test_a_kernel_is_named_by_what_it_computes_itself(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", DEVICES)
+def test_kernels_that_share_a_line_say_what_each_does_of_it(target: str) -> None:
+    first, second = emitted("layer_norm_grad", target)
+    heads = [ast.get_docstring(ast.parse(k.source)) or "" for k in (first, second)]
+    here = [re.findall(r"^(    .*\n)        here: (.*)$", head, re.M) for head in heads]
+    assert [len(found) for found in here] == [1, 1] and here[0][0][0] == here[1][0][0]
+    assert here[1][0][1] == "sum of the parts" and "sum in parts" in here[0][0][1]
+    assert all("here:" not in k.source for k in emitted("layer_norm", target))
+
+
+@pytest.mark.parametrize("target", DEVICES)
 def test_a_loop_that_no_schedule_finished_is_not_printed(target: str) -> None:
     """A role that a target does not know would otherwise be a loop that every lane runs."""
     loop = Loop(Axis(0, 8), "inner", (Store("y", (as_index(Axis(0, 8)),), Const(0.0, f32)),))
