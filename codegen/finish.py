@@ -41,6 +41,7 @@ from graphc.codegen.walks import (
     map_exprs,
     parts,
     subexpressions,
+    written,
 )
 from graphc.device import Device
 from graphc.dtypes import Type, i64
@@ -219,8 +220,10 @@ def _hoist_scratch(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
 def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, ...]:
     """Put values that are used once where they are used: unnamed ones, and what is only stored.
 
-    Loads move only from buffers in `constant`, which nothing writes to on the way.
+    Loads move only from buffers in `constant`, which nothing writes to on the way, and from scratch
+    within a loop that does not write to it.
     """
+    scratch = {s.name for s in walk(body) if isinstance(s, Scratch)}
     depths = _read_at(body)
     updated = {
         s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
@@ -234,12 +237,17 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
     def expression(expr: Expr) -> Expr:
         return moved.get(expr.name, expr) if isinstance(expr, Var) else expr
 
-    def visit(statements: Sequence[Statement], level: int) -> tuple[Statement, ...]:
+    def visit(
+        statements: Sequence[Statement], level: int, constant: set[str]
+    ) -> tuple[Statement, ...]:
         result: list[Statement] = []
         for s in statements:
             s = map_exprs(s, lambda e: map_expr(e, expression))
-            if isinstance(s, Loop | Once | When):
-                s = replace(s, body=visit(s.body, level + isinstance(s, Loop)))
+            if isinstance(s, Loop):
+                still = scratch - written(s.body)
+                s = replace(s, body=visit(s.body, level + 1, constant | still))
+            elif isinstance(s, Once | When):
+                s = replace(s, body=visit(s.body, level, constant))
             if isinstance(s, Let) and s.name not in updated | combined:
                 once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
@@ -249,7 +257,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
             result.append(s)
         return tuple(result)
 
-    return visit(body, 0)
+    return visit(body, 0, constant)
 
 
 def _read_at(body: Sequence[Statement]) -> dict[str, list[int]]:

@@ -84,6 +84,11 @@ def accumulated(body: Sequence[Statement]) -> set[str]:
     return {name for name in made if name is not None}
 
 
+def written(body: Sequence[Statement]) -> set[str]:
+    """The buffers that are stored or accumulated to."""
+    return {s.buffer for s in walk(body) if isinstance(s, Store | Update) and s.buffer}
+
+
 def map_expr(expr: Expr, change: ExprChange) -> Expr:
     """Rebuild an expression from the inside out."""
     if isinstance(expr, Apply):
