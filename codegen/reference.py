@@ -169,7 +169,7 @@ class _Writer:
         made = self._spellings(node, self._operands(node))
         nested = [v for v in node.values if not isinstance(self.known[v], ast.Name)]
         while nested and any(len(ast.unparse(e)) > LINE for e in made):
-            longest = max(nested, key=lambda v: len(ast.unparse(self.known[v])))
+            longest = max(nested, key=lambda v: len(ast.unparse(_repeated(self.known[v]))))
             nested.remove(longest)
             self._name(longest, self.known[longest])
             made = self._spellings(node, self._operands(node))
@@ -178,21 +178,36 @@ class _Writer:
                 self._bind(value, expr)
 
     def _operands(self, node: Node) -> list[ast.expr]:
-        return [_number(o) if isinstance(o, Literal) else self.known[o] for o in node.operands]
+        """The operands; NumPy repeats those of elementwise ops beside one that is whole."""
+        given = [_number(o) if isinstance(o, Literal) else self.known[o] for o in node.operands]
+        if op_of(node).kind != "elementwise":
+            return given
+        values = [at for at, o in enumerate(node.operands) if isinstance(o, Value)]
+        whole = (at for at in values if _repeated(given[at]) is given[at])
+        first = next(whole, values[0] if values else 0)
+        return [e if at == first else _repeated(e) for at, e in enumerate(given)]
 
     def _bind(self, value: Value, expr: ast.expr) -> None:
         """Name the value, or keep it as an expression to be written where it is used."""
         width = LINE if value in self.returned else WIDTH
         short = len(ast.unparse(expr)) <= width and self.uses.get(value, 0) <= 1
-        if isinstance(expr, ast.Name | ast.Constant) or (short and not value.name):
+        simple = isinstance(expr, ast.Name | ast.Constant) or _is_simple(_repeated(expr))
+        if simple or (short and not value.name):
             self.known[value] = expr
         else:
             self._name(value, expr)
 
     def _name(self, value: Value, expr: ast.expr) -> None:
+        """Give the value a name; of one that is repeated, to what is."""
+        inner = _repeated(expr)
+        if inner is not expr and _is_simple(inner):
+            self.known[value] = expr
+            return
         name = self.names.fresh(value_name(value))
-        self.lines.append(f"{name} = {ast.unparse(expr)}")
+        self.lines.append(f"{name} = {ast.unparse(inner)}")
         self.known[value] = ast.Name(name)
+        if isinstance(expr, ast.Call) and inner is not expr:
+            self.known[value] = ast.Call(expr.func, [ast.Name(name), *expr.args[1:]], [])
 
     def _spellings(self, node: Node, operands: list[ast.expr]) -> list[ast.expr]:
         """An expression for each result."""
@@ -235,6 +250,22 @@ class _Writer:
         self.lines.append(f"{name} = np.zeros({shape}, {dtype})")
         self.lines.append(f"np.add.at({name}, ({at},), {updates})")
         self.known[Value(node)] = ast.Name(name)
+
+
+def _repeated(expr: ast.expr) -> ast.expr:
+    """What is broadcast by an expression; any other expression itself."""
+    match expr:
+        case ast.Call(func=function, args=[inner, _]) if (
+            ast.unparse(function) == "np.broadcast_to"
+        ):
+            return inner
+    return expr
+
+
+def _is_simple(expr: ast.expr) -> bool:
+    """Whether an expression is a name or a number, perhaps with more axes."""
+    inner = expr.value if isinstance(expr, ast.Subscript) else expr
+    return isinstance(inner, ast.Name | ast.Constant)
 
 
 class _Substitute(ast.NodeTransformer):

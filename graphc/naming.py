@@ -90,7 +90,7 @@ _BETWEEN: Mapping[type[ast.operator], str] = {
     ast.Mult: "times",
     ast.Div: "over",
 }
-_BY_KIND = {"contraction": "dot", "gather": "taken", "scatter": "sums", "iota": "places"}
+_BY_KIND = {"contraction": "dot", "gather": "taken", "scatter": "sums", "iota": "positions"}
 _NOUNS: Mapping[type[ast.operator], str] = {
     ast.Add: "total",
     ast.Sub: "difference",
