@@ -24,6 +24,7 @@ from graphc.codegen.kernel import (
     rows_in_registers,
     walk,
 )
+from graphc.codegen.lines import wrapped_rows
 from graphc.codegen.printing import (
     Frame,
     Printer,
@@ -286,6 +287,7 @@ def _find_buffers(printer: Printer, target: _Cuda) -> None:
     """The first lines of a kernel over a table, which look up its buffers."""
     kernel, table, row = printer.kernel, target.words.table, target.words.row
     printer.used |= {"buffer_at", "find_row", "i64"}
+    printer.line("# The row of this block: its first block, n, and the addresses of its buffers.")
     printer.line(f"{row} = find_row({table}, {len(kernel.table)}, {target.block})")
     for column, param in enumerate(kernel.params, FIRST_BUFFER):
         printer.line(f"{param.name} = buffer_at({table}[{row}, {column}], {spec(param.type)})")
@@ -370,4 +372,5 @@ def _signature(kernel: Kernel, table: str) -> tuple[dict[str, str], dict[str, st
     first, *others = [p.name for p in tabled.params]
     launch[0] += f" over {rows} rows of the table: first block"
     launch += ["n", f"addresses of {first}", *others]
-    return params, {table: str(tabled.table_rows)} | input_roles(kernel), launch
+    given = {table: wrapped_rows(tabled.table_rows)}
+    return params, given | input_roles(kernel), launch

@@ -12,6 +12,8 @@ _STATEMENT = re.compile(
     r"(?P<indent> *)(?P<head>.*? (?:[+*]?= )|if |return )(?P<rest>.*?)(?P<end>:?)"
 )
 
+_OPERATOR = re.compile(r" ([-+*/%&|^<>=!]+|and|or|if|else) ")
+
 
 def folded(code: str) -> list[str]:
     """A statement, in parentheses over several lines where it is long."""
@@ -20,11 +22,25 @@ def folded(code: str) -> list[str]:
         return [code]
     indent, head, rest, end = match.group("indent", "head", "rest", "end")
     inner = f"{indent}    "
-    lines = textwrap.wrap(
-        rest, WIDTH, initial_indent=inner, subsequent_indent=inner, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    lines = [f"{inner}{line}" for line in _broken(rest, WIDTH - len(inner))]
     return [f"{indent}{head}(", *lines, f"{indent}){end}"]
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """An expression on lines, broken before operators and where it is least nested."""
+    lines = []
+    while len(text) > width:
+        depth, breaks = 0, list[tuple[int, bool, int]]()
+        for at, c in enumerate(text[: width + 1]):
+            depth += (c in "([") - (c in ")]")
+            if c == " " and (text[at - 1] == "," or _OPERATOR.match(text, at)):
+                breaks.append((depth, text[at + 1] in "*/%", -at))
+        if not breaks:
+            break
+        at = -min(breaks)[-1]
+        lines.append(text[:at])
+        text = text[at + 1 :]
+    return [*lines, text]
 
 
 def listed(head: str, items: Sequence[str]) -> list[str]:
@@ -37,6 +53,16 @@ def listed(head: str, items: Sequence[str]) -> list[str]:
             lines[-1] += ","
             lines.append(" " * len(head) + item)
     return lines
+
+
+def wrapped_rows(rows: Sequence[tuple[int, ...]]) -> str:
+    """A tuple of tuples, as an item of a dict: on one line, or on as many as it takes."""
+    one = str(tuple(rows))
+    if len(one) <= WIDTH - 20:
+        return one
+    inner = " " * 8
+    text = textwrap.wrap(", ".join(str(row).replace(" ", "~") for row in rows) + ",", WIDTH - 8)
+    return "\n".join(["(", *(inner + line.replace("~", " ") for line in text), "    )"])
 
 
 def import_lines(names: Sequence[str]) -> list[str]:

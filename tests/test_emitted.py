@@ -24,7 +24,7 @@ from graphc.codegen import simt
 from graphc.codegen.cpu import print_cpu
 from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Const, Kernel, Loop, Param, Store
-from graphc.codegen.lines import folded
+from graphc.codegen.lines import folded, wrapped_rows
 from graphc.device import CPU, H100
 from graphc.dtypes import DType, f32, f64
 from graphc.index import Axis, as_index
@@ -274,6 +274,32 @@ def test_long_statements_are_folded_as_python_allows(head: str) -> None:
     trees = [ast.parse(around.format(text, tail)) for text in (f"    {line}", "\n".join(lines))]
     assert ast.dump(trees[0]) == ast.dump(trees[1])
     assert folded("    t0 = x0[row]") == ["    t0 = x0[row]"]
+
+
+def test_a_folded_line_breaks_where_it_is_least_nested() -> None:
+    first, second = f"exp({'x' * 40}, y)", f"where(col == {'z' * 40}, a * b, 0.0)"
+    lines = ["out = (", f"    {first}", f"    + {second}", ")"]
+    assert folded(f"out = {first} + {second}") == lines
+
+
+def test_references_broadcast_only_where_numpy_would_not() -> None:
+    (kernel,) = emitted("layer_norm", "cuda")
+    reference = kernel.source.split("def reference")[1]
+    assert "broadcast_to" not in reference and "[:, None]" in reference
+    graph = trace(lambda x, y: x[:, None] * y[None, :], f32[5], f32[7])
+    for device in DEVICES.values():
+        (kernel,) = lower_graph(graph, device, Options()).kernels
+        results = loaded(kernel)["reference"](np.ones(5), np.ones(7))
+        assert results.shape == (5, 7)
+
+
+def test_a_long_table_is_on_several_lines() -> None:
+    """And the rows of it, and its buffers, are explained once."""
+    rows = tuple((1000 * n, 100) for n in range(30))
+    text = wrapped_rows(rows)
+    assert ast.literal_eval(text) == rows and max(map(len, text.splitlines())) <= 96
+    (kernel,) = (k for k in emitted("adam", "cuda") if "find_row" in k.source)
+    assert len(re.findall("# The row of this block", kernel.source)) == 1
 
 
 @pytest.mark.parametrize("target", DEVICES)
