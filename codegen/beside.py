@@ -56,8 +56,8 @@ class _Beside:
         for param in kernel.params:
             shared = None if kernel.table else self._same_input(param, numbers[param.name])
             new[param.name] = shared or self.names.fresh(param.name)
-        for name, tells in own_names(kernel).items():
-            new[name] = self.names.fresh(name if tells else None)
+        for name, own in own_names(kernel).items():
+            new[name] = self.names.fresh(own)
         part = renamed(kernel, new)
         for before, param in zip(kernel.params, part.params, strict=True):
             if not kernel.table:

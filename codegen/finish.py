@@ -248,7 +248,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
                 s = replace(s, body=visit(s.body, level + 1, constant | still))
             elif isinstance(s, Once | When):
                 s = replace(s, body=visit(s.body, level, constant))
-            if isinstance(s, Let) and s.name not in updated | combined:
+            if isinstance(s, Let) and not s.stays and s.name not in updated | combined:
                 once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
                 if once and free and _movable(s.expr, constant) and _small(s.expr):

@@ -103,12 +103,13 @@ def origin_of(node: Node) -> Origin | None:
 
 @dataclass(frozen=True)
 class Let:
-    """`name = expr`; `user` if the user named it so."""
+    """`name = expr`; `user` if the user named it so, `stays` if it is a statement anyway."""
 
     name: str
     expr: Expr
     origin: Origin | None = None
     user: bool = False
+    stays: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,17 +30,26 @@ def _broken(text: str, width: int) -> list[str]:
     """An expression on lines, broken before operators and where it is least nested."""
     lines = []
     while len(text) > width:
-        depth, breaks = 0, list[tuple[int, bool, int]]()
+        depth, breaks = 0, list[tuple[int, int, int]]()
         for at, c in enumerate(text[: width + 1]):
             depth += (c in "([") - (c in ")]")
-            if c == " " and (text[at - 1] == "," or _OPERATOR.match(text, at)):
-                breaks.append((depth, text[at + 1] in "*/%", -at))
+            operator = _OPERATOR.match(text, at)
+            if text[at - 1 : at + 1] == ", ":
+                breaks.append((depth, 0, -at))
+            elif operator:
+                breaks.append((depth, 1 + _binding(operator[1]), -at))
         if not breaks:
             break
         at = -min(breaks)[-1]
         lines.append(text[:at])
         text = text[at + 1 :]
     return [*lines, text]
+
+
+def _binding(word: str) -> int:
+    """How tightly an operator binds; a line breaks where that is loosest."""
+    loosest = (("if", "else"), ("and", "or"), ("<", "<=", ">", ">=", "==", "!="), ("+", "-"))
+    return next((n for n, words in enumerate(loosest) if word in words), len(loosest))
 
 
 def listed(head: str, items: Sequence[str]) -> list[str]:

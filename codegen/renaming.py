@@ -10,7 +10,6 @@ from graphc.codegen.access import map_every_index
 from graphc.codegen.kernel import (
     Combine,
     Expr,
-    IndexValue,
     Kernel,
     Let,
     Load,
@@ -24,47 +23,44 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.names import RESERVED, Names
 from graphc.codegen.walks import map_body, map_expr, map_exprs
-from graphc.dtypes import i64
 from graphc.index import Atom, Index, Loaded, Quotient, Remainder
+from graphc.naming import NOUNS
 
-_UNNAMED = re.compile(r"t[0-9]+")
-_NUMBER = re.compile(r"(?<=.)_[0-9]+$")
+_NUMBERED = re.compile(r"t[0-9]+|(?P<noun>.+)_[0-9]+")
 
 
-def own_names(kernel: Kernel) -> dict[str, bool]:
-    """The names of a kernel's values and scratch, and whether each says something."""
-    found: dict[str, bool] = {}
+def own_names(kernel: Kernel) -> dict[str, str | None]:
+    """The names of a kernel's values and scratch, and what each of them is to be called.
+
+    That is without the number behind a mere noun, and None for what has only a number.
+    """
+    found: dict[str, str | None] = {}
     for s in walk(kernel.body):
         if isinstance(s, Let | Scratch):
-            telling = (isinstance(s, Let) and s.user) or not _UNNAMED.fullmatch(s.name)
-            found.setdefault(s.name, telling)
+            given = isinstance(s, Let) and s.user
+            found.setdefault(s.name, s.name if given else _without_number(s.name))
     return found
 
 
+def _without_number(name: str) -> str | None:
+    match = _NUMBERED.fullmatch(name)
+    if match is None or match["noun"] not in (None, *NOUNS):
+        return name
+    noun: str | None = match["noun"]
+    return noun
+
+
 def renumbered(kernel: Kernel) -> Kernel:
-    """The kernel with the names that are not the user's numbered in the order in which they stand.
+    """The kernel with its numbered names numbered in the order in which they stand.
 
     Some of those that had the numbers between have gone.
     """
-    given = {s.name for s in walk(kernel.body) if isinstance(s, Let) and _is_given(s)}
-    new = {name: name for name in (*(p.name for p in kernel.params), *sorted(given))}
+    own = own_names(kernel)
+    kept = {n for n, name in own.items() if name == n or RESERVED.fullmatch(n)}
+    new = {n: n for n in (*(p.name for p in kernel.params), *own) if n not in own or n in kept}
     names = Names()
     names.taken |= set(new)
-    for name, tells in own_names(kernel).items():
-        if name not in new:
-            kept = RESERVED.fullmatch(name)
-            new[name] = name if kept else names.fresh(_stem(name) if tells else None)
-    return renamed(kernel, new)
-
-
-def _is_given(s: Let) -> bool:
-    """Whether a name is the user's, or that of an index."""
-    return s.user or (isinstance(s.expr, IndexValue) and s.expr.dtype is i64)
-
-
-def _stem(name: str) -> str:
-    """A name without its number."""
-    return _NUMBER.sub("", name)
+    return renamed(kernel, new | {n: names.fresh(own[n]) for n in own if n not in kept})
 
 
 def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:

@@ -178,7 +178,8 @@ class _Tiling:
 
         def part(letter: str, which: int, place: tuple[Index, Index]) -> Var:
             name = self.builder.names.fresh(letter)
-            body.append(Let(name, Load(self.operands[which], place, self.compute)))
+            element = Load(self.operands[which], place, self.compute)
+            body.append(Let(name, element, stays=True))
             return Var(name, self.compute)
 
         left = [part(f"a{i}", 0, (row + i * SIDE, k)) for i in range(self.micro[0])]

@@ -91,7 +91,7 @@ _BETWEEN: Mapping[type[ast.operator], str] = {
     ast.Div: "over",
 }
 _BY_KIND = {"contraction": "dot", "gather": "taken", "scatter": "sums", "iota": "positions"}
-_NOUNS: Mapping[type[ast.operator], str] = {
+_OF_OPERATOR: Mapping[type[ast.operator], str] = {
     ast.Add: "total",
     ast.Sub: "difference",
     ast.Mult: "product",
@@ -99,6 +99,11 @@ _NOUNS: Mapping[type[ast.operator], str] = {
     ast.FloorDiv: "quotient",
     ast.Mod: "remainder",
 }
+NOUNS = frozenset(
+    {*_BY_KIND.values(), *_OF_OPERATOR.values()}
+    | {"choice", "inverse", "mask", "negative", "square"}
+)
+"""Names that say no more than what kind of operation has made a value."""
 
 
 def value_name(value: Value) -> str | None:
@@ -231,7 +236,7 @@ def _noun(node: Node, index: int = 0) -> str | None:
         case ast.BinOp(op=ast.Div()) if _is_one(node.operands[0]):
             return "inverse"
         case ast.BinOp(left=ast.Name(), op=operator, right=ast.Name()):
-            return _NOUNS.get(type(operator), op.name)
+            return _OF_OPERATOR.get(type(operator), op.name)
         case ast.UnaryOp(op=ast.USub()):
             return "negative"
         case ast.Call(args=[ast.Name(), ast.Name(), ast.Name()]):
