@@ -4,7 +4,7 @@ Computes
     model.py:24: h = x + b
     model.py:25: return nn.gelu(h)
 Reads    b f32[96], x f32[32, 96]
-Writes   out0 f32[32, 96]
+Writes   out f32[32, 96]
 Launch   add_gelu(..., lo, hi), lo:hi pieces of range(32), cols = 96
 """
 import numpy as np
@@ -13,20 +13,20 @@ from graphc.codegen.device_lib import erf, f32, i64, kernel, run_alone
 
 
 @kernel("cpu", literals=f32)
-def add_gelu(b: f32[96], x: f32[32, 96], out0: f32[32, 96], cols: i64, lo: i64, hi: i64):
+def add_gelu(b: f32[96], x: f32[32, 96], out: f32[32, 96], cols: i64, lo: i64, hi: i64):
     for row in range(lo, hi):
         for col in range(cols):
-            h = x[row, col] + b[col]                    # model.py:24: h = x + b
-            t0 = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
-            out0[row, col] = t0
+            h = x[row, col] + b[col]                      # model.py:24: h = x + b
+            out_ = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
+            out[row, col] = out_
 
 
-LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out0": "output", "cols": 96}),)
+LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out": "output", "cols": 96}),)
 
 
 def reference(b, x):
     """What the kernel computes, by NumPy; floats are float64."""
-    h = x + np.broadcast_to(b, (32, 96))
+    h = x + b
     return 0.5 * h * (1.0 + erf(0.70710677 * h))
 
 

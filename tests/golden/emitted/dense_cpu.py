@@ -2,8 +2,8 @@
 
 Computes
     model.py:35: return np.maximum(x @ w + b, 0)
-Reads    b f32[10], out0 f32[32, 10]
-Writes   out0 f32[32, 10]
+Reads    b f32[10], out f32[32, 10]
+Writes   out f32[32, 10]
 Launch   add_maximum(..., lo, hi), lo:hi pieces of range(32), cols = 10
 """
 import numpy as np
@@ -12,19 +12,19 @@ from graphc.codegen.device_lib import f32, i64, kernel, maximum, run_alone
 
 
 @kernel("cpu", literals=f32)
-def add_maximum(b: f32[10], out0: f32[32, 10], cols: i64, lo: i64, hi: i64):
+def add_maximum(b: f32[10], out: f32[32, 10], cols: i64, lo: i64, hi: i64):
     for row in range(lo, hi):
         for col in range(cols):
             # model.py:35: return np.maximum(x @ w + b, 0)
-            out0[row, col] = maximum(out0[row, col] + b[col], 0.0)
+            out[row, col] = maximum(out[row, col] + b[col], 0.0)
 
 
-LAUNCHES = (("add_maximum", 32, {"b": "input", "out0": "inout", "cols": 10}),)
+LAUNCHES = (("add_maximum", 32, {"b": "input", "out": "inout", "cols": 10}),)
 
 
-def reference(b, out0):
+def reference(b, out):
     """What the kernel computes, by NumPy; floats are float64."""
-    return np.maximum(out0 + np.broadcast_to(b, (32, 10)), 0.0)
+    return np.maximum(out + b, 0.0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Computes
     model.py:30: return np.take(table, words, axis=0) * 2
 Reads    table f32[50, 16], words i64[8]
-Writes   out0 f32[8, 16]
+Writes   out f32[8, 16]
 Checks   that indices are in bounds; status[0] is the code of a check that fails
 Launch   take_mul(..., lo, hi), lo:hi pieces of range(8), cols = 16
 """
@@ -16,7 +16,7 @@ from graphc.codegen.device_lib import check, f32, i64, kernel, run_alone
 def take_mul(
     table: f32[50, 16],
     words: i64[8],
-    out0: f32[8, 16],
+    out: f32[8, 16],
     status: i64[1],
     cols: i64,
     lo: i64,
@@ -28,13 +28,13 @@ def take_mul(
         check(0 <= at_wrapped < 50, 1)
         for col in range(cols):
             # model.py:30: return np.take(table, words, axis=0) * 2
-            out0[row, col] = (table[at_wrapped, col] if 0 <= at_wrapped < 50 else 0.0) * 2.0
+            out[row, col] = (table[at_wrapped, col] if 0 <= at_wrapped < 50 else 0.0) * 2.0
 
 
 LAUNCHES = (("take_mul", 8, {
     "table": "input",
     "words": range(50),
-    "out0": "output",
+    "out": "output",
     "status": "output",
     "cols": 16,
 }),)

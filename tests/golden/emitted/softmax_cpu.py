@@ -5,7 +5,7 @@ Computes
     model.py:13: e = np.exp(x - top)
     model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
 Reads    x f32[64, 1000]
-Writes   out0 f32[64, 1000]
+Writes   out f32[64, 1000]
 Launch   max_exp_sum(..., lo, hi), lo:hi pieces of range(64), cols = 1000
 """
 import numpy as np
@@ -14,31 +14,30 @@ from graphc.codegen.device_lib import exp, f32, i64, inf, kernel, maximum, run_a
 
 
 @kernel("cpu", literals=f32)
-def max_exp_sum(x: f32[64, 1000], out0: f32[64, 1000], cols: i64, lo: i64, hi: i64):
+def max_exp_sum(x: f32[64, 1000], out: f32[64, 1000], cols: i64, lo: i64, hi: i64):
     e_row = scratch(f32[1000])
     for row in range(lo, hi):
-        acc0 = -inf
+        x_max = -inf
         for col in range(cols):
             # model.py:12: top = np.max(x, axis=-1, keepdims=True)
-            acc0 = maximum(acc0, x[row, col])
-        acc1 = 0.0
+            x_max = maximum(x_max, x[row, col])
+        e_sum = 0.0
         for col in range(cols):
-            e = exp(x[row, col] - acc0)  # model.py:13: e = np.exp(x - top)
+            e = exp(x[row, col] - x_max)  # model.py:13: e = np.exp(x - top)
             # model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
-            acc1 += e
+            e_sum += e
             e_row[col] = e
         for col in range(cols):
-            e_2 = e_row[col]
-            out0[row, col] = e_2 / acc1
+            out[row, col] = e_row[col] / e_sum
 
 
-LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out0": "output", "cols": 1000}),)
+LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out": "output", "cols": 1000}),)
 
 
 def reference(x):
     """What the kernel computes, by NumPy; floats are float64."""
-    e = np.exp(x - np.broadcast_to(np.max(x, axis=1)[:, None], (64, 1000)))
-    return e / np.broadcast_to(np.sum(e, axis=1)[:, None], (64, 1000))
+    e = np.exp(x - np.max(x, axis=1)[:, None])
+    return e / np.sum(e, axis=1)[:, None]
 
 
 if __name__ == "__main__":
