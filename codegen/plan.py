@@ -137,7 +137,8 @@ class Step:
     pairs whose addresses advance each turn. BRANCH goes on at step `target` if the
     boolean `reads[0]` is false, or always if it reads nothing; the target lies in the
     same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read, arrays
-    written)`, two sequences in the order of `reads` and `writes`.
+    written)`, two sequences in the order of `reads` and `writes`. `moved` are the bytes between
+    memory and the caches that the planner expects (`graphc.codegen.traffic`).
     """
 
     kind: StepKind
@@ -151,6 +152,7 @@ class Step:
     bumps: tuple[tuple[int, int], ...] = ()
     target: int = 0
     function: Callable[..., Any] | None = None
+    moved: int = 0
     locs: tuple[str, ...] = ()
 
     @property
@@ -183,8 +185,9 @@ class Plan:
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes that the steps read and write, each buffer once a step."""
-        return sum(map(self._moved, self.steps))
+        """Bytes that the steps move between memory and the caches, as `graphc.codegen.traffic`
+        counts them: what is read again beyond the caches counts again."""
+        return sum(step.moved for step in self.steps)
 
     @property
     def least_bytes(self) -> int:
@@ -192,12 +195,8 @@ class Plan:
         ends = (*dict.fromkeys(self.inputs), *dict.fromkeys(self.outputs))
         return sum(self.buffers[b].type.nbytes for b in ends)
 
-    def _moved(self, step: Step) -> int:
-        touched = (*dict.fromkeys(step.reads), *dict.fromkeys(step.writes))
-        return sum(self.buffers[b].type.nbytes for b in touched)
-
     def __str__(self) -> str:
-        """The steps as a table; bytes are those that a step reads and writes."""
+        """The steps as a table; bytes are those that a step moves."""
         head = f"plan {self.name} for {self.target}"
         if self.donated:
             head += f"; may overwrite {self._names(self.donated)}"
@@ -221,7 +220,7 @@ class Plan:
             " ".join(sizes),
             self._names(step.reads),
             self._names(step.writes),
-            str(self._moved(step)),
+            str(step.moved),
         )
 
     def _names(self, numbers: Sequence[int]) -> str:

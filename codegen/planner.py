@@ -25,6 +25,7 @@ from graphc.codegen.product import linear
 from graphc.codegen.repeat import repeated
 from graphc.codegen.schedule import schedules
 from graphc.codegen.tasks import Schedule, Task
+from graphc.codegen.traffic import bytes_moved
 from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64
@@ -269,10 +270,7 @@ class _Planner:
             self.graph.name,
             self.device.target,
             buffers,
-            tuple(
-                self.launches.spelled(self.steps.as_launched(s, self.launches.launch_of))
-                for s in steps
-            ),
+            tuple(map(self._finished, steps)),
             inputs,
             outputs,
             arena_bytes,
@@ -281,6 +279,12 @@ class _Planner:
             self.faults,
             donated,
         )
+
+    def _finished(self, step: Step) -> Step:
+        """The step as it is launched, with its sources and its bytes."""
+        moved = bytes_moved(step, self.steps.kernel_of, self.memory.type_of, self.device)
+        launched = self.steps.as_launched(step, self.launches.launch_of)
+        return self.launches.spelled(replace(launched, moved=moved))
 
 
 def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:

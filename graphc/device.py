@@ -16,8 +16,9 @@ class Device:
 
     `vector_bytes` is the width of a vector register (CPU) or of the widest access (CUDA), `cores`
     the cores or multiprocessors, `cc` the compute capability of a CUDA device, `shared_bytes` the
-    shared memory of a block (CUDA) or the part of the L2 cache that a chunk may fill (CPU).
-    `number` is which of a machine's CUDA devices it is.
+    shared memory of a block (CUDA) or the part of the L2 cache that a chunk may fill (CPU),
+    `cache_bytes` the L2 cache (CUDA) or what a core has of L2 and L3 (CPU). `number` is which of a
+    machine's CUDA devices it is.
     """
 
     target: str
@@ -25,6 +26,7 @@ class Device:
     cores: int
     vector_bytes: int
     shared_bytes: int
+    cache_bytes: int
     cc: CC = (0, 0)
     bandwidth: float = 0.0
     number: int = 0
@@ -34,9 +36,9 @@ class Device:
         return self.target == "cuda"
 
 
-CPU = Device("cpu", "generic-cpu", cores=2, vector_bytes=64, shared_bytes=1 << 18)
-H100 = Device("cuda", "H100", 132, 16, 48 << 10, cc=(9, 0), bandwidth=3.35e12)
-T4 = Device("cuda", "T4", 40, 16, 48 << 10, cc=(7, 5), bandwidth=3.2e11)
+CPU = Device("cpu", "generic-cpu", 2, 64, 1 << 18, 1 << 20)
+H100 = Device("cuda", "H100", 132, 16, 48 << 10, 50 << 20, cc=(9, 0), bandwidth=3.35e12)
+T4 = Device("cuda", "T4", 40, 16, 48 << 10, 4 << 20, cc=(7, 5), bandwidth=3.2e11)
 CUDA_CAPABILITIES: tuple[CC, ...] = (
     (7, 5),
     (8, 0),

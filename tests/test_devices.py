@@ -71,13 +71,14 @@ def test_a_cuda_device_becomes_a_record():
         global_memory_bus_width=5120,
         multiprocessor_count=132,
         max_shared_memory_per_block=49152,
+        l2_cache_size=50 << 20,
     )
     device = SimpleNamespace(
         name="H100", device_id=3, compute_capability=(9, 0), properties=properties
     )
     record = devices.cuda_record(device)
     assert (record.target, record.cores, record.cc) == ("cuda", 132, (9, 0))
-    assert record.number == 3
+    assert (record.number, record.cache_bytes) == (3, 50 << 20)
     assert record.bandwidth == pytest.approx(3.35e12, rel=0.01)
 
 

@@ -257,7 +257,7 @@ def test_products_of_a_matrix_with_itself() -> None:
 
 def test_two_devices_in_one_process() -> None:
     """Plans depend on the record alone, in whatever order they are made."""
-    small = Device("cpu", "small", cores=1, vector_bytes=16, shared_bytes=1 << 14)
+    small = Device("cpu", "small", 1, 16, shared_bytes=1 << 14, cache_bytes=1 << 16)
     graph = graphc.trace(softmax, zeros(64, 4096))
     texts = {}
     for device in (CPU, H100, small, T4, CPU, H100):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from graphc.codegen.numba_cuda import PtxasInfo
 from graphc.codegen.plan import Buffer, Extent, Launch, Place, Table
 from graphc.device import H100
 from graphc.errors import TargetError
+from graphc.lowered import Lowered
 from tests.benchmarks import h100, streaming
 from tests.benchmarks.h100 import Prediction
 from tests.benchmarks.launched import Launched, Tensors, run_counted
@@ -53,6 +54,49 @@ def test_the_table_is_what_was_counted(golden: Callable[[str, str], None]) -> No
         if f"{tool} {version}" not in " ".join(made_by.split()):
             pytest.skip(f"the table was made with another {tool} than {version}")
     golden("../benchmarks/streaming.md", text)
+
+
+# --- planned bytes ------------------------------------------------------------------------
+
+
+def kept_or_moved(prediction: Prediction) -> int:
+    """What a plan counts: it does not say what stays in the cache from one step to the next."""
+    return prediction.moved + prediction.kept
+
+
+def check_planned(lowered: Lowered, launches: Sequence[Prediction]) -> None:
+    """The planned bytes of every step are those of the sectors that its launch touches."""
+    planned = [step.moved for step in lowered.plan.steps]
+    assert planned == pytest.approx([kept_or_moved(p) for p in launches], rel=0.05)
+
+
+def test_planned_bytes_are_those_counted() -> None:
+    for row in rows():
+        check_planned(row.program.lower(), row.launches)
+
+
+FAR = np.random.default_rng(0).permutation(1 << 16) << 6
+"""Indices no two of which lie in one sector."""
+
+STEPS = {
+    "transpose": (lambda x: x.T + 1.0, f32[4096, 4096]),
+    "moved axis": (lambda x: np.transpose(x, (2, 0, 1)) * 2.0, f32[64, 512, 1024]),
+    "long rows": (graphc.nn.softmax, f32[1024, 50000]),
+    "gathered elements": (lambda x: np.take(x, FAR) * 2.0, f32[1 << 22]),
+    "gathered rows": (lambda x: np.take(x, FAR, axis=0) * 2.0, f32[1 << 22, 64]),
+    "column sums": (lambda x: x.sum(axis=0), f32[65536, 1024]),
+    "row sums": (lambda x: x.T.sum(axis=1), f32[8192, 4096]),
+    "one column": (lambda x: x[:, 0] * 2.0, f32[1 << 20, 64]),
+    "every other column": (lambda x: x[:, ::2] * 2.0, f32[4096, 4096]),
+    "concatenation": (lambda x, y: np.concatenate([x, y]) * 2.0, f32[1 << 23], f32[1 << 23]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_planned_bytes_beyond_the_table(name: str) -> None:
+    function, *types = STEPS[name]
+    lowered = Program(name, name, function, tuple(types)).lower()
+    check_planned(lowered, [*map(Prediction, counted(function, *types))])
 
 
 # --- counting -----------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def norm_sums(a: Any, b: Any, gain: Any) -> Any:
     return d, (c * 3).sum(axis=0), d.sum(axis=0), (d * d).sum(), c.max(axis=1)
 
 
-ONE = Device("cuda", "one", cores=1, vector_bytes=16, shared_bytes=48 << 10, cc=(7, 5))
+ONE = Device("cuda", "one", 1, 16, shared_bytes=48 << 10, cache_bytes=4 << 20, cc=(7, 5))
 """A device so small that tiles are as large as they get."""
 ROWS_OF_10 = ((90, 70), (70, 10))
 CASES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ _CUDA_ACCESS = 16
 
 @cache
 def cpu() -> Device:
-    """This machine's processor: usable cores, vector width, half its L2 for a chunk."""
+    """This machine's processor: usable cores, vector width, half its L2 for a chunk.
+
+    A core's part of L3 is what it has if all share one.
+    """
     binding = _lazy.llvm()
     return Device(
         "cpu",
@@ -29,6 +33,7 @@ def cpu() -> Device:
         cores=usable_cores(),
         vector_bytes=vector_bytes(dict(binding.get_host_cpu_features())),
         shared_bytes=caches().get(2, _DEFAULT_L2) // 2,
+        cache_bytes=caches().get(2, _DEFAULT_L2) + caches().get(3, 0) // (os.cpu_count() or 1),
     )
 
 
@@ -76,6 +81,7 @@ def cuda_record(device: Any) -> Device:
         cores=properties.multiprocessor_count,
         vector_bytes=_CUDA_ACCESS,
         shared_bytes=properties.max_shared_memory_per_block,
+        cache_bytes=properties.l2_cache_size,
         cc=(major, minor),
         bandwidth=2 * clock * properties.global_memory_bus_width / 8,  # two transfers a clock
         number=device.device_id,

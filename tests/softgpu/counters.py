@@ -32,10 +32,10 @@ class Traffic:
     """What one kind of access did: of all parameters together, or by one of them.
 
     `requested` are the bytes that threads asked for, `sectors` those of 32 bytes that warps
-    touched, access by access. `distinct` are bytes that the launch touched at all, and
-    `by_block` the sum of what each block touched: what has to be moved if caches hold all that
-    is used again, in the whole launch or within a block. `widths` are accesses of threads by
-    bytes.
+    touched, access by access. `distinct` are bytes of the sectors that the launch touched at
+    all, and `by_block` the sum of those that each block touched: what has to be moved if caches
+    hold all that is used again, in the whole launch or within a block. `widths` are accesses of
+    threads by bytes.
     """
 
     accesses: int = 0  # of warps
@@ -90,8 +90,8 @@ class _Tally:
     sectors: int = 0
     by_block: int = 0
     widths: Counter[int] = field(default_factory=Counter)
-    touched: list[np.ndarray] = field(default_factory=list)  # units, each array without repeats
-    now: list[np.ndarray] = field(default_factory=list)  # units of this part, with their block
+    touched: list[np.ndarray] = field(default_factory=list)  # sectors, each once in an array
+    now: list[np.ndarray] = field(default_factory=list)  # sectors of this part, with their block
 
 
 class LaunchCounter:
@@ -102,8 +102,6 @@ class LaunchCounter:
         self.warp_instructions = 0
         self.tallies: dict[tuple[str, str], _Tally] = defaultdict(_Tally)
         self.shared_accesses = self.shared_wavefronts = 0
-        widths = [a.width for a in kernel.translation.accesses if a.space != "shared"]
-        self.unit = min(widths, default=1)
 
     def block(self, size: int, G: Group) -> None:
         """A group runs a block of so many instructions."""
@@ -123,8 +121,7 @@ class LaunchCounter:
         tally.requested += access.nbytes * G.n
         tally.widths[access.nbytes] += G.n
         tally.sectors += _distinct(G, at // SECTOR)  # being aligned, an access is within one
-        keys = (S.block_of(G) << ADDRESS_BITS | at) // self.unit
-        tally.now += [keys + k for k in range(access.nbytes // self.unit)]
+        tally.now.append((S.block_of(G) << ADDRESS_BITS | at) // SECTOR)
 
     def _shared(self, access: Access, G: Group, address: Any) -> None:
         at = G.each(address)
@@ -138,14 +135,14 @@ class LaunchCounter:
             if tally.now:
                 keys = np.unique(np.concatenate(tally.now))
                 tally.now = []
-                tally.by_block += len(keys) * self.unit
-                tally.touched.append(np.unique(keys % ((1 << ADDRESS_BITS) // self.unit)))
+                tally.by_block += len(keys) * SECTOR
+                tally.touched.append(np.unique(keys % ((1 << ADDRESS_BITS) // SECTOR)))
 
     def traffic(self, what: str, names: list[str], scale: float) -> Traffic:
         """The counts of one kind of access by parameters, together."""
         held = [self.tallies[what, name] for name in names if (what, name) in self.tallies]
         touched = [units for tally in held for units in tally.touched]
-        distinct = len(np.unique(np.concatenate(touched))) * self.unit if touched else 0
+        distinct = len(np.unique(np.concatenate(touched))) * SECTOR if touched else 0
         widths: Counter[int] = Counter()
         for tally in held:
             widths.update(tally.widths)
