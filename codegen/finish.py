@@ -31,6 +31,7 @@ from graphc.codegen.kernel import (
     rows_in_registers,
     walk,
 )
+from graphc.codegen.loads_first import loads_first
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import BLOCK, CHUNK, TILE, Draft
 from graphc.codegen.vectorize import vectorized
@@ -61,6 +62,8 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
     # What a loop does not change is taken out of it before that depends on where it is used.
     held = rows_in_registers(body)
     body = inline(hoist_invariants(_hoist_scratch(body), full), inputs | held)
+    if device.is_cuda:
+        body = loads_first(body, set(params))
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
     if nest.faults:
         buffers += (Param("status", Type(i64, (1,)), "status"),)

@@ -323,7 +323,15 @@ class _Place:
         ndim = buffer.type.ndim
         parts = [(value, kind.signed) for value, kind in zip(index[:ndim], kinds, strict=False)]
         self.address = buffers.element_pointer(builder, buffer, pointer, parts)
-        self.start = buffers.index_word(builder, buffer, *parts[-1])
+        # As wide as in the kernel, which may have asked for the same before.
+        self.start = _as_i64(builder, *parts[-1])
         self.stop: ir.Value | None = None
         if len(index) > ndim:
-            self.stop = buffers.index_word(builder, buffer, index[-1], kinds[ndim].signed)
+            self.stop = _as_i64(builder, index[-1], kinds[ndim].signed)
+
+
+def _as_i64(builder: ir.IRBuilder, index: ir.Value, signed: bool) -> ir.Value:
+    word = ir.IntType(64)
+    if index.type.width == word.width:
+        return index
+    return (builder.sext if signed else builder.zext)(index, word)

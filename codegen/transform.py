@@ -22,6 +22,7 @@ from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, function_tree
 from graphc.codegen.scalar import ELEMENTS, SCALARS
 from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, literal_quotient, read_slice
+from graphc.codegen.versions import versioned
 from graphc.dtypes import DTYPES, DType, Type, f32, i32
 from graphc.errors import ParseError
 
@@ -496,7 +497,7 @@ def rewrite(
     rewriter = _Rewriter(
         environment, vocabulary, kernel.literals, slots, layout.filename, kernel.width
     )
-    body = _rewritten_body(rewriter, layout.tree)
+    body = _rewritten_body(rewriter, versioned(layout.tree, kernel.width))
     if rewriter.checks:
         body = _flush(body)
         rewriter.bind("store", vocabulary.functions["store"])

@@ -56,6 +56,12 @@ def test_the_table_is_what_was_counted(golden: Callable[[str, str], None]) -> No
     golden("../benchmarks/streaming.md", text)
 
 
+def test_a_thread_of_adam_loads_all_it_needs_before_it_waits() -> None:
+    (adam,) = (row for row in rows() if row.program.name == "adam")
+    (launch,) = adam.launches
+    assert launch.in_flight >= 4 * 16
+
+
 # --- planned bytes ------------------------------------------------------------------------
 
 
