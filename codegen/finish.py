@@ -34,6 +34,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.loads_first import loads_first
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import BLOCK, CHUNK, TILE, Draft
+from graphc.codegen.short_labels import short_labels
 from graphc.codegen.vectorize import vectorized
 from graphc.codegen.walks import (
     accumulated,
@@ -61,7 +62,9 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
     full = {b for b in inputs if 0 not in draft.buffers[b].shape}
     # What a loop does not change is taken out of it before that depends on where it is used.
     held = rows_in_registers(body)
-    body = inline(hoist_invariants(_hoist_scratch(body), full), inputs | held)
+    body = hoist_invariants(_hoist_scratch(body), full)
+    taken = {*params, *(s.name for s in walk(body) if isinstance(s, Let | Scratch))}
+    body = inline(short_labels(body, taken), inputs | held)
     if device.is_cuda:
         body = loads_first(body, set(params))
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
