@@ -29,7 +29,7 @@ def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, with the checkout as working directory."""
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env={**os.environ, **variables},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
@@ -131,17 +131,71 @@ def test_the_cuda_runtime_is_not_served() -> None:
     assert done.stderr.count("the CUDA runtime (cudart) is not served") == 1
 
 
-def test_work_that_is_left_at_the_end_is_dropped() -> None:
-    done = run("-c", """
+BEGIN = """
+import ctypes, os
 from cuda.bindings import driver as cu
 from tests.softgpu_driver import harness as h
 h.lib().softgpu_register(h.load, h.unload, h.launch)
 cu.cuInit(0)
 h.do(cu.cuCtxSetCurrent, h.do(cu.cuDevicePrimaryCtxRetain, 0))
 s = h.stream()
-h.run(h.kernel("note"), s, 1)
-""", **softgpu.environment())  # fmt: skip
+"""
+
+
+def test_work_that_is_left_at_the_end_is_dropped() -> None:
+    done = run("-c", BEGIN + 'h.run(h.kernel("note"), s, 1)', **softgpu.environment())
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nobody_calls_python_after_its_end() -> None:
+    """What libraries let go of at a process's exit finds no engine and no callbacks."""
+    done = run("-c", BEGIN + """
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+def function(data):
+    os.write(1, b"called")
+
+def at_exit(name, argument):
+    function = ctypes.cast(getattr(h.lib(), name), ctypes.c_void_p)
+    assert not ctypes.CDLL(None).__cxa_atexit(function, ctypes.c_void_p(int(argument)), None)
+
+host = cu.CUhostFn(ctypes.cast(function, ctypes.c_void_p).value)
+late, library = h.stream(), h.do(cu.cuLibraryLoadData, h.PTX(), [], [], 0, [], [], 0)
+graph, thing = h.do(cu.cuGraphCreate, 0), h.do(cu.cuUserObjectCreate, 5, host, 1, 1)
+h.do(cu.cuGraphRetainUserObject, graph, thing, 1, 1)
+h.run(h.do(cu.cuLibraryGetKernel, library, b"note"), s, 1)
+h.do(cu.cuLaunchHostFunc, late, host, 2)
+at_exit("cuLibraryUnload", library)  # the last of all
+at_exit("cuGraphDestroy", graph)
+at_exit("cuStreamSynchronize", s)
+at_exit("cuStreamSynchronize", late)
+""", **softgpu.environment())  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nobody_waits_for_a_thread_that_ended_with_python() -> None:
+    done = run("-c", BEGIN + """
+import sys, threading, time
+
+class Last:
+    def __del__(self, wait=h.lib().cuCtxSynchronize, write=os.write):
+        write(1, b"%d" % wait())
+
+def slow(device, number):
+    running.set()
+    time.sleep(60)
+
+running = threading.Event()
+h.KERNELS["slow"] = slow, h.KERNELS["slow"][1]
+h.run(h.kernel("slow"), s, 1)
+context = h.do(cu.cuCtxGetCurrent)
+def work():
+    h.do(cu.cuCtxSetCurrent, context)
+    cu.cuStreamSynchronize(s)
+threading.Thread(target=work, daemon=True).start()
+assert running.wait(60)
+sys.last = Last()  # goes after all modules
+""", **softgpu.environment())  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4", "")  # DEINITIALIZED
 
 
 def test_a_forked_child_has_no_driver() -> None:

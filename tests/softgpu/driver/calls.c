@@ -47,12 +47,18 @@ bool python_lives(void) {
   return !initialised || initialised();
 }
 
+/* Whose function it is nobody knows, and Python's own would crash now. */
+bool begin_callback(void) {
+  if (!python_lives()) return false;
+  release_lock();
+  return true;
+}
+
 bool python_run(const char *text) {
   int (*ensure)(void) = dlsym(RTLD_DEFAULT, "PyGILState_Ensure");
   void (*release)(int) = dlsym(RTLD_DEFAULT, "PyGILState_Release");
   int (*run)(const char *) = dlsym(RTLD_DEFAULT, "PyRun_SimpleString");
-  if (!ensure || !release || !run || !python_lives()) return false;
-  release_lock();
+  if (!ensure || !release || !run || !begin_callback()) return false;
   int state = ensure();
   bool done = run(text) == 0;
   release(state);

@@ -52,6 +52,7 @@ void release_lock(void);
 void wait_for_progress(void); /* gives the lock and Python's back meanwhile */
 void tell_progress(void);
 bool python_lives(void); /* or there is none: then nobody's callback needs it */
+bool begin_callback(void); /* gives the lock back; false: Python has ended, call nobody */
 bool python_run(const char *text); /* without the lock; false: no Python, or an error */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));

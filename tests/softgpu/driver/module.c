@@ -123,11 +123,12 @@ static void write_log(unsigned count, const CUjit_option *names, void **values,
 
 /* ---- loading ---- */
 CUresult load_on(struct module *module, int device) {
-  while (module->state[device] == LOADING) wait_for_progress(); /* by another thread */
+  while (module->state[device] == LOADING && python_lives())
+    wait_for_progress(); /* another thread loads it */
   if (module->state[device] == LOADED) return CUDA_SUCCESS;
   TRY(find_engine());
+  if (!begin_callback()) return CUDA_ERROR_DEINITIALIZED;
   module->state[device] = LOADING;
-  release_lock();
   int error = load_callback(module->id, module->text, device);
   take_lock();
   module->state[device] = error ? NOT_LOADED : LOADED;
@@ -147,8 +148,7 @@ void unload_module(struct module *module) {
     free(global);
   }
   module->unloaded = true; /* what is queued still knows it */
-  if (!unload_callback) return;
-  release_lock();
+  if (!unload_callback || !begin_callback()) return;
   unload_callback(module->id);
   take_lock();
 }

@@ -41,11 +41,12 @@ void run_ends(void) {
     struct user_object *object = ended;
     bool outside = !inside_host_function;
     ended = object->next;
-    release_lock();
-    inside_host_function = true;
-    object->destroy(object->data);
-    if (outside) inside_host_function = false;
-    take_lock();
+    if (begin_callback()) {
+      inside_host_function = true;
+      object->destroy(object->data);
+      if (outside) inside_host_function = false;
+      take_lock();
+    }
     free(object);
   }
 }

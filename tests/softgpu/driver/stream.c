@@ -27,11 +27,16 @@ static void run_head(struct stream *stream) {
 }
 
 /* Two threads may wait for one stream: one runs its tasks, the other waits for that. No circle
- * of waits can come up, since a task only waits for tasks that were enqueued before it. */
+ * of waits can come up, since a task only waits for tasks that were enqueued before it. A thread
+ * that runs a task when Python ends goes with it, and nobody must wait for it. */
 void run_until(struct point point) {
   while (!reached(point)) {
-    if (point.stream->busy) wait_for_progress();
-    else run_head(point.stream);
+    if (!point.stream->busy) run_head(point.stream);
+    else if (python_lives()) wait_for_progress();
+    else {
+      point.stream->context->fault = CUDA_ERROR_DEINITIALIZED;
+      return;
+    }
   }
 }
 

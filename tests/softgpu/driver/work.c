@@ -43,8 +43,7 @@ static CUresult run_launch(const struct work *work) {
     return CUDA_ERROR_LAUNCH_FAILED;
   }
   if (options.skip) return CUDA_SUCCESS;
-  if (!python_lives()) return CUDA_ERROR_DEINITIALIZED;
-  release_lock();
+  if (!begin_callback()) return CUDA_ERROR_DEINITIALIZED;
   int error = launch_callback(kernel->module->id, kernel->name, device, work->launch.dims,
                               work->launch.shared, work->launch.params,
                               (uint32_t)kernel->most_shared[device]);
@@ -110,7 +109,7 @@ static CUresult run_set(const struct work *work) {
 }
 
 static void run_host_call(const struct work *work) {
-  release_lock();
+  if (!begin_callback()) return;
   inside_host_function = true;
   if (work->host.callback)
     work->host.callback(work->host.stream, work->context->fault, work->host.data);
