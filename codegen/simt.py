@@ -3,7 +3,8 @@
 It finds what a GPU would answer with wrong numbers, a hang or nothing at all: accesses out of
 bounds or misaligned, reads of memory nobody wrote, races within a block and between blocks,
 barriers and shuffles that not every thread reaches. Each fault names the kernel's line and the
-user's. Numbers come out as the hardware's, rounded at every operation; FMA is not modeled.
+user's. Numbers come out with the bits of a kernel that is not `fast`: the update `total += a * b`
+is one FMA, and every other operation rounds by itself.
 """
 
 from __future__ import annotations

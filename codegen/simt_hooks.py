@@ -2,7 +2,7 @@
 
 Values are NumPy scalars, so every + - * / rounds to its dtype as one instruction of the
 hardware does, and integers wrap; thread indices and loop counters are int64, bare integers
-weak. `s += a * b` rounds twice where the hardware may use one FMA: that is not modeled.
+weak. What rounds less often than it is written, `s += a * b`, is a scalar function.
 """
 
 from __future__ import annotations

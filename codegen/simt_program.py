@@ -1,8 +1,9 @@
 """From a CUDA kernel's Python source to generators that the SIMT checker can interleave.
 
-Every thread becomes a generator. A barrier, a warp collective and a scalar function yield what
-they wait for; helpers that hold one, however deep, become generators entered by `yield from`;
-a store becomes a call that carries its line. The rest is the kernel's own code, line by line.
+Every thread becomes a generator. A barrier, a warp collective, a scalar function and an update
+`total += a * b` yield what they wait for; helpers that hold one, however deep, become generators
+entered by `yield from`; a store becomes a call that carries its line. The rest is the kernel's own
+code, line by line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from graphc.codegen.device_helpers import DeviceHelper
-from graphc.codegen.simt_rewrite import Rewriter, collective_name, scalar_name
+from graphc.codegen.simt_rewrite import Rewriter, waits
 from graphc.dtypes import DType
 from graphc.errors import UnsupportedFunction
 
@@ -185,9 +186,7 @@ class _Translator:
             tree = _tree(function)
             names = _names(function, tree)
             self.collective[function] = any(
-                isinstance(node, ast.Call)
-                and (collective_name(node) is not None or scalar_name(node, names) is not None)
-                for node in ast.walk(tree)
+                waits(node, names) for node in ast.walk(tree)
             ) or any(map(self.is_collective, _helpers(names, tree).values()))
         return self.collective[function]
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from functools import reduce
 from types import FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.vectors import VectorType, literal_quotient, read_slice
@@ -48,11 +48,28 @@ def collective_name(call: ast.Call) -> str | None:
     return None
 
 
+def is_accumulated_product(node: ast.AST) -> TypeGuard[Any]:
+    """Whether a statement is `total += a * b`, which compiled code computes by an FMA."""
+    return (
+        isinstance(node, ast.AugAssign)
+        and isinstance(node.op, ast.Add)
+        and isinstance(node.value, ast.BinOp)
+        and isinstance(node.value.op, ast.Mult)
+    )
+
+
 def scalar_name(call: ast.Call, names: Mapping[str, Any]) -> str | None:
     """The row of `scalar.py` that a call names, None for any other call."""
     value = names.get(call.func.id) if isinstance(call.func, ast.Name) else None
     known = getattr(value, "__name__", None)
     return known if isinstance(value, FunctionType) and known in SCALARS else None
+
+
+def waits(node: ast.AST, names: Mapping[str, Any]) -> bool:
+    """Whether a thread waits at this very node for others, or for a value."""
+    if isinstance(node, ast.Call):
+        return collective_name(node) is not None or scalar_name(node, names) is not None
+    return is_accumulated_product(node)
 
 
 class Rewriter(ast.NodeTransformer):
@@ -139,22 +156,30 @@ class Rewriter(ast.NodeTransformer):
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         if isinstance(node.target, ast.Name):
             old = ast.Name(node.target.id, ast.Load())
-            value = ast.copy_location(ast.BinOp(old, node.op, node.value), node)
-            return self.visit(ast.copy_location(ast.Assign([node.target], value), node))
+            value = self._updated(old, node)
+            return ast.copy_location(ast.Assign([node.target], value), node)
         if not isinstance(node.target, ast.Subscript):
             raise self._refuse(node, "an update of an attribute")
-        if any(isinstance(part, ast.Slice) for part in ast.walk(node.target.slice)):
+        part = self._slice(node.target)
+        if part is not None:
             # It is rewritten twice, as what is read and as what is written.
             held = ast.parse(ast.unparse(node.target), mode="eval").body
             ast.increment_lineno(held, node.lineno - 1)
-            value = ast.copy_location(ast.BinOp(held, node.op, node.value), node)
-            return self.visit(ast.copy_location(ast.Assign([node.target], value), node))
+            parts = [*part, self._updated(held, node), self._site(node)]
+            return self._method(node.target, "store_slice", parts)
         index = ast.Name("_simt_index", ast.Load())
         keep = ast.Assign([ast.Name("_simt_index", ast.Store())], self.visit(node.target.slice))
         old_item = ast.Subscript(node.target.value, index, ast.Load())
-        value = ast.copy_location(ast.BinOp(old_item, node.op, node.value), node)
-        store = self._store(node.target, index, self.visit(value), node)
+        store = self._store(node.target, index, self._updated(old_item, node), node)
         return [ast.copy_location(keep, node), store]
+
+    def _updated(self, old: ast.expr, node: ast.AugAssign) -> ast.expr:
+        """What an update makes of `old`; where it may be one FMA it is the compiled code's."""
+        if is_accumulated_product(node):
+            factors = [old, node.value.left, node.value.right]
+            row: ast.expr = ast.Constant("accumulate_product")
+            return self._wait(SCALAR, node.value, [row, *map(self.visit, factors)])
+        return self.visit(ast.copy_location(ast.BinOp(old, node.op, node.value), node))
 
     def _store(
         self, target: ast.Subscript, index: ast.expr, value: ast.expr, node: ast.stmt
