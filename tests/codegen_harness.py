@@ -1,10 +1,15 @@
-"""Run graphs as compiled: on this CPU, or as CUDA kernels in the SIMT checker."""
+"""Run graphs as compiled: on this CPU, or as CUDA kernels in the SIMT checker.
+
+The checker runs a kernel's source, the software GPU its PTX. A share of the plans that the checker
+runs is run by PTX as well, and both must give the same bits.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -17,22 +22,30 @@ from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Extent, Launch, Place, Plan, StepKind, Table
 from graphc.codegen.planner import first_candidate, make_plan
 from graphc.codegen.schedule import schedules
-from graphc.device import CPU, H100, Device
+from graphc.device import CC, CPU, H100, Device
 from graphc.dtypes import Type
 from graphc.errors import TargetError
 from graphc.ir import Graph, Node
 from graphc.lowered import Lowered, lower_graph
 from graphc.options import Options
 from graphc.runtime.execute import Executable
+from tests.codegen_reference import same_bits
+from tests.device_arrays import assert_like_numpys
+from tests.softgpu import native
+from tests.softgpu.plans import run_plan
 
 Arrays = Sequence[Any]
 Run = Callable[[Graph, Arrays], list[Any]]
 DEFAULTS = Options()
+SHARE = 10
+"""Of so many plans that the checker runs one runs by PTX as well; `--all-by-ptx` makes it 1."""
+CCS: tuple[CC, ...] = ((7, 5), (9, 0), (12, 0))
+"""The capabilities in turn; each has code of its own."""
 
 
 def skip_without_numba_cuda(error: TargetError) -> None:
     """Skip where the extra is not installed; where it is and does not work is a failure."""
-    if importlib.util.find_spec("numba_cuda") is not None:
+    if find_spec("numba_cuda") is not None:
         raise error
     pytest.skip(f"numba-cuda is not here: {error}")
 
@@ -122,6 +135,38 @@ def run_cuda_checked(
 
 
 def run_plan_checked(plan: Plan, arrays: Arrays) -> list[Any]:
+    """The outputs of a CUDA plan by the SIMT checker; in some plans PTX has to agree."""
+    found = check_plan(plan, arrays)
+    turn = zlib.crc32(" ".join(x.key for step in plan.steps for x in step.launches).encode())
+    if turn % SHARE == 0 and native.unavailable() is None and find_spec("numba_cuda"):
+        assert_ptx_agrees(plan, arrays, found, CCS[turn // SHARE % len(CCS)])
+    return found
+
+
+def assert_ptx_agrees(plan: Plan, arrays: Arrays, found: Arrays, cc: CC) -> None:
+    """The plan's kernels, run by PTX, give the numbers that the checker has found.
+
+    They have the same bits: both round every operation as the source says. The compiler of a
+    `fast` kernel chooses its roundings, so that there results are only near.
+    """
+    launches = [launch for step in plan.steps for launch in step.launches]
+    sources = "\n".join({launch.source: None for launch in launches})
+    for number, (one, other) in enumerate(zip(found, run_plan(plan, arrays, cc), strict=True)):
+        if any(kernel_of(launch).fast for launch in launches):
+            assert_like_numpys(other, one)
+            continue
+        good = np.asarray(same_bits(one, other))
+        assert good.all(), (
+            f"output {number} by PTX for {cc}: {np.sum(~good)} of {good.size} numbers differ, "
+            f"{other[~good][0]!r} instead of {one[~good][0]!r}\n{sources}"
+        )
+
+
+def kernel_of(launch: Launch) -> KernelSource:
+    return load_kernels(launch.source, f"<checked {launch.key}>")[launch.entry]
+
+
+def check_plan(plan: Plan, arrays: Arrays) -> list[Any]:
     """Run a CUDA plan in the SIMT checker, step by step, on one arena as it is laid out."""
     memory = _Memory(plan, arrays)
     programs: dict[str, tuple[KernelSource, Any]] = {}
@@ -130,7 +175,7 @@ def run_plan_checked(plan: Plan, arrays: Arrays) -> list[Any]:
         memory.spoil(step.writes, step.reads)
         for launch in step.launches:
             if launch.key not in programs:
-                found = load_kernels(launch.source, f"<checked {launch.key}>")[launch.entry]
+                found = kernel_of(launch)
                 programs[launch.key] = found, simt.load(found)
             _launch(launch, *programs[launch.key], memory, step.reads, step.writes)
     assert plan.status is None or not memory.of(plan.status).any(), "the status is not 0"

@@ -29,6 +29,11 @@ hypothesis.settings.load_profile("graphc")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
     parser.addoption(
+        "--all-by-ptx",
+        action="store_true",
+        help="run every plan that the SIMT checker runs by PTX as well, not a share of them",
+    )
+    parser.addoption(
         "--update-golden", action="store_true", help="write the golden files, compare nothing"
     )
 
@@ -75,6 +80,13 @@ def devices_of_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """`auto` takes the CPU in tests, whatever the machine has; but for those on `software_gpu`."""
     if "software_gpu" not in request.fixturenames and "gpu" not in request.keywords:
         monkeypatch.setattr("graphc.runtime.devices.cuda_devices", lambda: ())
+
+
+@pytest.fixture(autouse=True)
+def plans_by_ptx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --all-by-ptx no plan that the checker runs goes without PTX."""
+    if request.config.getoption("--all-by-ptx"):
+        monkeypatch.setattr("tests.codegen_harness.SHARE", 1)
 
 
 @pytest.fixture
