@@ -316,6 +316,44 @@ def test_missing_wait_of_an_asynchronous_copy():
     clean(copy.format("cp.async.wait_group 0;"))
 
 
+COPY = LOAD + """cp.async.ca.shared.global [%r1], [%u1], 4; cp.async.commit_group; {}
+cp.async.wait_group 0; {} ld.shared.u32 %r2, [%r9]; st.global.u32 [%at], %r2;"""
+
+
+def test_asynchronous_copy_that_others_read_too_early():
+    """A thread waits for its own copies alone; the block has to meet before it reads others'."""
+    body, how = SHARED + COPY, {"threads": 64, "inputs": 64}
+    caught(body.format("", ""), LAUNCH_FAILED, "ld.shared", "races with another warp", **how)
+    clean(body.format("", "bar.sync 0;"), **how)
+
+
+def test_asynchronous_copy_into_what_others_still_read():
+    """It may write as soon as it is begun, long before the wait."""
+    body = SHARED + """st.shared.u32 [%r1], %t; bar.sync 0; ld.shared.u32 %r3, [%r9];
+    {} """ + COPY.format("bar.sync 0;", "bar.sync 0;")  # fmt: skip
+    how = {"threads": 64, "inputs": 64}
+    caught(body.format(""), LAUNCH_FAILED, "cp.async", "races with another warp", **how)
+    clean(body.format("bar.sync 0;"), **how)
+
+
+@pytest.mark.parametrize("dynamic", [64, 100 << 10])
+def test_access_outside_of_dynamic_shared_memory(dynamic):
+    body = f"""mov.u32 %r1, dyn; st.shared.u32 [%r1+{dynamic - 4}], 7;
+    ld.shared.u32 %r2, [%r1+{{}}]; st.global.u32 [%at], %r2;"""
+
+    def launch(offset: int) -> np.ndarray:
+        text = kernel(body.format(offset), more=".extern .shared .align 16 .b8 dyn[];")
+        device = Device()
+        out = device.empty(128)
+        device.launch(text, (1,), (32,), out, dynamic=dynamic)
+        return device.get(out, np.uint32, 32)
+
+    assert (launch(dynamic - 4) == 7).all()
+    with pytest.raises(Fault, match="outside of shared memory") as error:
+        launch(dynamic)
+    assert error.value.code == ILLEGAL_ADDRESS
+
+
 # ---- launches ----
 def test_kernel_that_never_ends(monkeypatch):
     monkeypatch.setenv("SOFTGPU_LIMIT", "1000000")

@@ -110,6 +110,27 @@ def a_kernel_uses_memory_that_another_stream_has_freed() -> None:
 
 
 @case()
+def a_copy_or_memset_uses_memory_that_another_stream_has_freed() -> None:
+    one, other, host = stream(), stream(), pinned(4)
+    uses = {
+        "a copy reads": lambda a: cu.cuMemcpyDtoHAsync(host.ctypes.data, a, 16, other),
+        "a copy writes": lambda a: cu.cuMemcpyHtoDAsync(a, host.ctypes.data, 16, other),
+        "a memset": lambda a: cu.cuMemsetD32Async(a, 7, 4, other),
+    }
+    for what, use in uses.items():
+        data = do(cu.cuMemAllocAsync, 16, one)
+        do(cu.cuMemsetD32Async, data, 7, 4, one)
+        do(cu.cuStreamSynchronize, one)
+        do(use, data)
+        do(cu.cuMemFreeAsync, data, one)
+        do(cu.cuStreamSynchronize, one)
+        refused("ILLEGAL_ADDRESS", cu.cuStreamSynchronize, other)
+        (text,) = softgpu.reports()
+        assert what in text and "that was freed" in text, text
+        softgpu.reset()
+
+
+@case()
 def memory_is_not_there_before_its_stream_gets_to_it() -> None:
     one, other, add = stream(), stream(), kernel("add_one")
     data = do(cu.cuMemAllocAsync, 16, one)

@@ -81,12 +81,15 @@ class Access:
             return values[0, 0] if self.count == 1 else values[:, 0]
         return values[0] if self.count == 1 else values
 
-    def store(self, S: Part, G: Group, address: Any, *values: Any) -> None:
+    def store(
+        self, S: Part, G: Group, address: Any, *values: Any, counted: bool = True
+    ) -> None:
         """Write a value, or the elements of a vector."""
         if self.space == "generic":
             for part, lanes, offsets in self._windows(address):
                 group = G if lanes is None else G.part(lanes, ())
-                part.store(S, group, offsets, *(_taken(v, lanes) for v in values))
+                taken = (_taken(v, lanes) for v in values)
+                part.store(S, group, offsets, *taken, counted=counted)
             return
         varies = any(v.ndim for v in values)
         n, _ = self._aim(S, G, address, varies)
@@ -98,7 +101,7 @@ class Access:
         )  # fmt: skip
         if bad >= 0:
             raise self.fault(S, G, address, bad)
-        if S.counter is not None:
+        if S.counter is not None and counted:
             S.counter.access(self, S, G, address)
 
     def atomic(self, S: Part, G: Group, operation: str, address: Any, *values: Any) -> Any:

@@ -44,12 +44,14 @@ class Copies:
         self, S: Part, G: Group, target: Access, target_at: Any, source: Access, source_at: Any,
         size: Any,
     ) -> None:  # fmt: skip
-        """Begin a copy. The addresses are checked now."""
+        """Begin a copy. The addresses are checked now, and that nobody else uses the target."""
         sizes = G.each(size)
         if not np.isin(sizes, (0, source.nbytes)).all():
             raise NotSupported(f"{source.text}: a copy of a part of the bytes")
         target_at, source_at = G.each(target_at), G.each(source_at)
         places = target.places(S, G, target_at, False)
+        nothing = np.zeros((source.count, G.n), np.dtype(f"u{source.width}"))
+        target.store(S, G, target_at, *nothing, counted=False)
         some = np.flatnonzero(sizes)
         if len(some):
             source.places(S, G.part(some, ()), source_at.take(some), True)
