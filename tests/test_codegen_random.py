@@ -32,7 +32,7 @@ NODES = (12, 12, 25, 12, 40)
 FUSE_CASES = {"producer", "sibling", "sandwich"}
 FORMS = {
     "cpu": {"flat", "plane", "rows", "columns", "split", "library", "scatter"},
-    "cuda": {"flat", "plane", "rows", "columns", "split", "tiles", "scatter"},
+    "cuda": {"flat", "plane", "rows", "warps", "columns", "split", "tiles", "scatter"},
 }
 
 
