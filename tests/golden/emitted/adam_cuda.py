@@ -19,6 +19,7 @@ from graphc.codegen.device_lib import (
 
 @kernel("cuda", literals=f32, threads=256, width=4)
 def adam(table: i64[2, 10]):
+    # The row of this block: its first block, n, and the addresses of its buffers.
     row = find_row(table, 2, cuda.blockIdx.x)
     state_mean_b = buffer_at(table[row, 2], f32[None])
     grads_b = buffer_at(table[row, 3], f32[None])
@@ -37,14 +38,16 @@ def adam(table: i64[2, 10]):
         params_b_ = params_b[i:end]
         # model.py:40: params, state = optim.adam(params, grads, state)
         state_step_2 = state_step[()] + 1.0
-        t0 = -0.001 / expm1(state_step_2 * -0.105360515)
-        t1 = 1.0 / sqrt(-expm1(state_step_2 * -0.0010005003))
-        state_mean_b_3 = 0.9 * state_mean_b_ + 0.1 * grads_b_
-        state_square_b_3 = 0.999 * state_square_b_ + 0.001 * (grads_b_ * grads_b_)
-        t2 = t0 * state_mean_b_3 / (sqrt(state_square_b_3) * t1 + 1e-08)
-        state_mean_b_2[i:end] = state_mean_b_3
-        state_square_b_2[i:end] = state_square_b_3
-        params_b_2[i:end] = params_b_ - t2
+        quotient = -0.001 / expm1(state_step_2 * -0.105360515)
+        rsqrt_state_step = 1.0 / sqrt(-expm1(state_step_2 * -0.0010005003))
+        state_mean_b_2_ = 0.9 * state_mean_b_ + 0.1 * grads_b_
+        state_square_b_2_ = 0.999 * state_square_b_ + 0.001 * (grads_b_ * grads_b_)
+        quotient_2 = (
+            quotient * state_mean_b_2_ / (sqrt(state_square_b_2_) * rsqrt_state_step + 1e-08)
+        )
+        state_mean_b_2[i:end] = state_mean_b_2_
+        state_square_b_2[i:end] = state_square_b_2_
+        params_b_2[i:end] = params_b_ - quotient_2
 
 
 LAUNCHES = (("adam", 2, {
@@ -65,9 +68,9 @@ def reference(state_mean_b, grads_b, state_square_b, state_step, params_b):
     state_mean_b_2 = 0.9 * state_mean_b + 0.1 * grads_b
     state_square_b_2 = 0.999 * state_square_b + 0.001 * (grads_b * grads_b)
     state_step_2 = state_step + 1.0
-    t0 = 1.0 / np.sqrt(-np.expm1(state_step_2 * -0.0010005003))
-    t1 = -0.001 / np.expm1(state_step_2 * -0.105360515) * state_mean_b_2
-    params_b_2 = params_b - t1 / (np.sqrt(state_square_b_2) * t0 + 1e-08)
+    rsqrt_state_step = 1.0 / np.sqrt(-np.expm1(state_step_2 * -0.0010005003))
+    product = -0.001 / np.expm1(state_step_2 * -0.105360515) * state_mean_b_2
+    params_b_2 = params_b - product / (np.sqrt(state_square_b_2) * rsqrt_state_step + 1e-08)
     return state_mean_b_2, state_square_b_2, params_b_2
 
 
