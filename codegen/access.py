@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernel import (
@@ -185,6 +185,19 @@ def map_every_index(
         return s
 
     return map_indices(map_body(body, statement), lambda at: tuple(map(change, at)))
+
+
+def contiguous_axis(body: Sequence[Statement], buffers: Mapping[str, Type]) -> int | None:
+    """The axis along which most bytes of buffers lie contiguous."""
+    weight: dict[int, int] = {}
+    for buffer, at in accesses(body):
+        type = buffers[buffer]
+        # A dimension of one element has no neighbors.
+        last = next((i for i, n in zip(reversed(at), reversed(type.shape)) if n != 1), None)
+        if last is not None and isinstance(last.axis, Axis):
+            number = last.axis.number
+            weight[number] = weight.get(number, 0) + type.nbytes
+    return max(weight, key=lambda a: weight[a]) if weight else None
 
 
 def substitute(body: Sequence[Statement], new: dict[Axis, Index]) -> tuple[Statement, ...]:

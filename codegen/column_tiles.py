@@ -39,6 +39,7 @@ from graphc.codegen.roles import (
     chunk_size,
     flatten,
     inner_loops,
+    without_inner,
 )
 from graphc.codegen.vectorize import vector_width
 from graphc.codegen.walks import retargeted
@@ -110,7 +111,7 @@ def split_column_tiles(
         return None
     (lane,) = body.inner
     rows, new = flatten(body.outer)
-    statements = _without_inner(substitute(body.statements, new))
+    statements = without_inner(substitute(body.statements, new))
     if not _goes_down_columns(statements, lane):
         return None
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
@@ -163,14 +164,6 @@ def _chunk_size(rows: int, tiles: int, device: Device) -> int:
     most = max(rows // PARTIAL_ROWS, -(-BLOCKS * device.cores // tiles))
     chunks = max(1, min(busy, most, rows // (warps * LEAST_ROWS)))
     return chunk_size(rows, max(rows // chunks, 1), warps)
-
-
-def _without_inner(body: Sequence[Statement]) -> tuple[Statement, ...]:
-    """The statements of both levels as one list."""
-    made: list[Statement] = []
-    for s in body:
-        made += s.body if isinstance(s, Loop) and s.role == "inner" else (s,)
-    return tuple(made)
 
 
 def _goes_down_columns(body: Sequence[Statement], lane: Axis) -> bool:

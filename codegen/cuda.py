@@ -44,6 +44,7 @@ from graphc.codegen.turns import (
     turns_of,
     warp_turns,
 )
+from graphc.codegen.whole_turns import with_whole_turns
 from graphc.index import Index
 
 FIRST_BUFFER = 2
@@ -200,6 +201,8 @@ class _Cuda:
         last = str(loop.axis.extent)
         if loop.start is None or loop.stop is None:
             return "0", last
+        if loop.stop == Index((), loop.axis.size):
+            return printer.index(loop.start), last
         end = printer.index(loop.stop)
         length = loop.stop - loop.start
         if not length.terms and loop.axis.size % length.constant == 0:
@@ -267,7 +270,7 @@ def _print_part(printer: Printer, kernel: Kernel, target: _Cuda) -> None:
         s.axis.number: s.width for s in walk(kernel.body) if isinstance(s, Loop) and s.width > 1
     }
     by_lanes = any(map(_uses_lane, walk(kernel.body)))
-    kernel = straightened(kernel)
+    kernel = straightened(with_whole_turns(kernel))
     kernel = replace(kernel, body=begun_with_first(kernel.body))
     own = _own_number(kernel)
     names = {n: own if name == "lane" else name for n, name in kernel.axis_names.items()}

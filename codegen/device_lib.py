@@ -182,7 +182,7 @@ def run_alone(
     kernel: KernelSource,
     launches: Any,
     reference: Callable[..., Any],
-    totals: Mapping[str, Callable[..., Any]] | None = None,
+    totals: Mapping[str, tuple[Callable[..., Any], int]] | None = None,
 ) -> NoReturn:
     """What `python file.py` does: run the kernel on made-up inputs and compare with NumPy.
 

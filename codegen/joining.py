@@ -198,7 +198,6 @@ class Steps:
         whole, args = beside(kernels, buffers, threads, self.size_of)
         return make(whole, (*args, *table))
 
-
     def _table(self, launches: Sequence[Launch], kernel: Kernel) -> Table:
         """A row for each launch of a kernel: its first block, what it has, and its buffers."""
         rows: list[tuple[int | Extent, ...]] = []

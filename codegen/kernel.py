@@ -249,17 +249,26 @@ class Param:
 
 
 @dataclass(frozen=True, eq=False)
+class Total:
+    """What partials are parts of: combined along the axis of their chunks (0 or -1), as the
+    reduction that makes the value combines elements, they are the value.
+    """
+
+    value: Value
+    chunks: int
+
+
+@dataclass(frozen=True, eq=False)
 class Meaning:
     """What a kernel computes: graph nodes, and the value that each buffer holds.
 
-    `totals` are buffers of partials: combined along their first axis, as the reduction that
-    makes the value combines elements, they are the value. `before` is what an inout buffer holds at
-    first.
+    `totals` are buffers of partials, and what they are parts of. `before` is what an inout buffer
+    holds at first.
     """
 
     nodes: tuple[Node, ...]
     binding: Mapping[str, Value]
-    totals: Mapping[str, Value] = field(default_factory=dict)
+    totals: Mapping[str, Total] = field(default_factory=dict)
     before: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -378,13 +387,14 @@ class Kernel:
         self,
         nodes: Sequence[Node],
         binding: Mapping[str, Value],
-        totals: Mapping[str, Value] | None = None,
+        totals: Mapping[str, Total] | None = None,
     ) -> Kernel:
         """The kernel with its meaning, which are those of the nodes that it needs; they name it."""
         roles = {p.name: p.role for p in self.params}
         own = {name: v for name, v in binding.items() if name not in (totals or {})}
         given = {v for name, v in own.items() if roles[name] == "input"}
-        results = [v for v in (*own.values(), *(totals or {}).values()) if v not in given]
+        parts = [t.value for t in (totals or {}).values()]
+        results = [v for v in (*own.values(), *parts) if v not in given]
         chosen = between(nodes, given, results)
         meaning = Meaning(tuple(chosen), own, totals or {})
         return replace(self, name=kernel_name(chosen), meaning=meaning)

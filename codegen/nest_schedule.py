@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from graphc.codegen import roles
-from graphc.codegen.access import accesses
+from graphc.codegen.access import contiguous_axis
 from graphc.codegen.column_tiles import column_tiles
 from graphc.codegen.columns import columns, is_short
 from graphc.codegen.elements import Keep
 from graphc.codegen.kernel import WARP
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.register_rows import register_rows
+from graphc.codegen.row_chunks import has_chunks
 from graphc.codegen.tasks import Schedule, Schedules, kept, kernel_task, late_tasks, split_task
 from graphc.device import Device
-from graphc.index import Axis
 from graphc.ir import Graph
 from graphc.partition import Partition, assign
 from graphc.space import Illegal, products
@@ -48,22 +48,31 @@ def nest_schedules(
 
 def _repartitions(first: Partition, region: Graph, device: Device) -> Iterator[Partition]:
     """Partitions to try: few outer elements with much inner work are split instead."""
-    swapped = _swapped(first, region)
+    swapped = _swapped(first, region, device)
     if swapped is None:
         yield first
         return
     outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
+    yield from (swapped, first) if _is_starved(region, first, device) else (first, swapped)
+
+
+def _is_starved(region: Graph, first: Partition, device: Device) -> bool:
+    """Whether a partition leaves workers without work, or one with very much."""
+    outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
+    if outer * inner < SPLIT_WORK:
+        return False
+    if device.is_cuda and _contiguous_axis(region, first) in first.inner:
+        return inner > BLOCK_WORK and has_chunks(outer, device)
     # Few rows starve workers; very many in one column are summed one after another.
     few = outer < WORKERS * device.cores or inner >= LONG_COLUMN
-    starved = few and outer * inner >= SPLIT_WORK
-    if starved and device.is_cuda:
-        by_rows = _contiguous_axis(region, first) in first.inner
-        starved = outer * inner > BLOCK_WORK * max(outer if by_rows else outer // WARP, 1)
-    yield from (swapped, first) if starved else (first, swapped)
+    return few and (not device.is_cuda or outer * inner > BLOCK_WORK * max(outer // WARP, 1))
 
 
-def _swapped(first: Partition, region: Graph) -> Partition | None:
-    """The partition that deals out an inner axis, its reductions split; None if not legal."""
+def _swapped(first: Partition, region: Graph, device: Device) -> Partition | None:
+    """The partition that deals out inner axes, its reductions split; None if not legal.
+
+    On CUDA those are all of them where they lie as one; else one, or as many as make it legal.
+    """
     space = first.space
     if first.split or not first.inner:
         return None
@@ -72,16 +81,23 @@ def _swapped(first: Partition, region: Graph) -> Partition | None:
     sets = {space.reduced_set(n) for n in reductions}
     if len(sets) != 1 or not order or products(reductions):
         return None
-    for taken in range(1, len(order) + 1):
-        # What is not dealt out is inner, the outer axes of before among it.
-        rest = space.domain() - {a.number for a in order[:taken]}
-        try:
-            found = assign(space, rest, set(region.outputs))
-        except Illegal:
-            continue
-        if found.split:
-            return found
-    return None
+    # What is not dealt out is inner, the outer axes of before among it.
+    taken = [{a.number for a in order[: n + 1]} for n in range(len(order))]
+    found = [p for some in taken if (p := _splitting(first, some, region))]
+    if not found:
+        return None
+    every = found[-1].outer == taken[-1] and len(_body(region, found[-1]).outer) == 1
+    return found[-1] if device.is_cuda and every else found[0]
+
+
+def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | None:
+    """The partition that deals out these axes and splits reductions; None if there is none."""
+    space = first.space
+    try:
+        found = assign(space, space.domain() - dealt, set(region.outputs))
+    except Illegal:
+        return None
+    return found if found.split else None
 
 
 # --- forms --------------------------------------------------------------------------------
@@ -137,11 +153,9 @@ def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
 
 def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:
     """The axis along which most bytes of inputs and outputs lie contiguous."""
-    body = roles.assemble(NestBuilder(region, chosen, keep="nothing").build())
-    weight: dict[int, int] = {}
-    for buffer, at in accesses(body.statements):
-        type = body.buffers[buffer]
-        if at and isinstance(at[-1].axis, Axis):
-            number = at[-1].axis.number
-            weight[number] = weight.get(number, 0) + type.nbytes
-    return max(weight, key=lambda a: weight[a]) if weight else None
+    body = _body(region, chosen)
+    return contiguous_axis(body.statements, body.buffers)
+
+
+def _body(region: Graph, chosen: Partition) -> roles.Body:
+    return roles.assemble(NestBuilder(region, chosen, keep="nothing").build())

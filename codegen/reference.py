@@ -34,7 +34,8 @@ LINE = 80
 class Reference:
     """The lines of `def reference(...)`, and the names that they need of the helper module.
 
-    `totals` spells, for each parameter that holds partials, the function that combines them.
+    `totals` spells, for each parameter that holds partials, the function that combines them and
+    along which axis.
     """
 
     lines: tuple[str, ...]
@@ -106,7 +107,8 @@ class _Writer:
             given, wanted = self._part(part, part.meaning)
             inputs |= dict.fromkeys(given)
             outputs += wanted
-            totals |= {n: _total(op_of(v.node).step) for n, v in part.meaning.totals.items()}
+            for name, total in part.meaning.totals.items():
+                totals[name] = f"({_total(op_of(total.value.node).step)}, {total.chunks})"
         results = self._results(outputs)
         lines = [f"    {line}" for line in (*self.lines, f"return {results}")]
         return Reference(
@@ -128,9 +130,10 @@ class _Writer:
         params = {p.name: p for p in kernel.params}
         given = {n: meaning.before.get(n, v) for n, v in meaning.binding.items()}
         inputs = [n for n in given if params[n].role in ("input", "inout")]
+        totals = {name: total.value for name, total in meaning.totals.items()}
         wanted = [
             value
-            for name, value in ({**meaning.binding, **meaning.totals}).items()
+            for name, value in (dict(meaning.binding) | totals).items()
             if params[name].role != "input"
         ]
         for name in inputs:

@@ -15,9 +15,12 @@ from graphc.partition import Partition
 from graphc.space import is_access, products
 
 
-def temporary(type: object, name: str) -> Value:
-    """A value that stands for a buffer which no node of the graph computes."""
-    attrs = {"type": type, "temporary": True}
+def temporary(type: object, name: str, chunks: int = 0) -> Value:
+    """A value that stands for a buffer which no node of the graph computes.
+
+    Partials of a reduction have their chunks along the axis `chunks`: the first, or -1, the last.
+    """
+    attrs = {"type": type, "temporary": True, "chunks": chunks}
     return Value(Node(PARAMETER, (), attrs, (type,), names=(name,)))  # type: ignore[arg-type]
 
 
@@ -208,7 +211,8 @@ def late_regions(
     new: dict[Value, Value] = {}
     nodes: list[Node] = []
     for node, partial in partials.items():
-        made = again(node, (partial,), {"axes": (0,)})
+        axis = partial.node.attrs["chunks"] % partial.type.ndim
+        made = again(node, (partial,), {"axes": (axis,)})
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:

@@ -89,10 +89,9 @@ def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
     if meaning is not None:
         meaning = Meaning(
             meaning.nodes,
-            *(
-                {new[name]: value for name, value in values.items() if name in new}
-                for values in (meaning.binding, meaning.totals, meaning.before)
-            ),
+            {new[name]: value for name, value in meaning.binding.items() if name in new},
+            {new[name]: total for name, total in meaning.totals.items() if name in new},
+            {new[name]: value for name, value in meaning.before.items() if name in new},
         )
     return replace(
         kernel,

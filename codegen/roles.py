@@ -112,6 +112,14 @@ def inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRol
     return outermost
 
 
+def without_inner(body: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The statements of both levels as one list."""
+    made: list[Statement] = []
+    for s in body:
+        made += s.body if isinstance(s, Loop) and s.role == "inner" else (s,)
+    return tuple(made)
+
+
 def expand_inner(
     body: Sequence[Statement],
     axes: Sequence[Axis],
@@ -140,7 +148,8 @@ def expand_inner(
 class Draft:
     """A kernel in the making: everything but its name and its parameters' order.
 
-    A turn of a loop on CUDA takes at most `widest` elements at once.
+    A turn of a loop on CUDA takes at most `widest` elements at once. Partials have their chunks
+    along the axis `chunks`: 0, or -1, the last.
     """
 
     body: tuple[Statement, ...]
@@ -152,6 +161,7 @@ class Draft:
     block: int = 1
     team: Team = "block"
     widest: int = WIDEST
+    chunks: int = 0
 
 
 def flat(body: Body, device: Device) -> Draft:

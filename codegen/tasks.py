@@ -10,15 +10,15 @@ from graphc.codegen.column_tiles import split_column_tiles
 from graphc.codegen.columns import is_short
 from graphc.codegen.elements import Keep
 from graphc.codegen.finish import finish
-from graphc.codegen.kernel import Kernel, ParamRole
+from graphc.codegen.kernel import Kernel, ParamRole, Total
 from graphc.codegen.nest import Nest, NestBuilder
 from graphc.codegen.product import MatrixProduct
 from graphc.codegen.region import late_regions, temporary
 from graphc.codegen.roles import Body, Draft, assemble
+from graphc.codegen.row_chunks import split_row_chunks
 from graphc.codegen.split import split_register_rows, split_rows
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
-from graphc.dtypes import Type
 from graphc.ir import Graph, Loc, Node, Value
 from graphc.partition import Partition
 
@@ -82,11 +82,11 @@ def kernel_task(
     draft: Draft,
     device: Device,
     temps: Mapping[str, Value] | None = None,
-    totals: Mapping[str, Value] | None = None,
+    totals: Mapping[str, Total] | None = None,
 ) -> Task:
     """The kernel of a draft, and what its parameters are.
 
-    `temps` are its buffers of partials, `totals` the values of which those are parts.
+    `temps` are its buffers of partials, `totals` what those are parts of.
     """
     temps = dict(temps or {})
     inputs = dict(zip(nest.inputs, region.inputs))
@@ -118,10 +118,11 @@ def split_task(
     nest, draft, parts = _split_draft(region, chosen, device)
     partials = {}
     for a in nest.split:
-        count = draft.buffers[parts[a.name]].shape[0]
-        partials[a.node] = temporary(Type(a.type.dtype, (count, *a.type.shape)), parts[a.name])
+        count = (draft.buffers[parts[a.name]].shape[draft.chunks],)
+        shape = (*a.type.shape, *count) if draft.chunks else (*count, *a.type.shape)
+        partials[a.node] = temporary(a.type.with_shape(shape), parts[a.name], draft.chunks)
     temps = {parts[a.name]: partials[a.node] for a in nest.split}
-    totals = {parts[a.name]: Value(a.node) for a in nest.split}
+    totals = {parts[a.name]: Total(Value(a.node), draft.chunks) for a in nest.split}
     task = kernel_task(region, nest, draft, device, temps, totals)
     return task, partials, draft.form
 
@@ -137,7 +138,8 @@ def _split_draft(
     short = not device.is_cuda and is_short(total, width)
     forms: list[tuple[Keep, SplitForm]] = []
     if device.is_cuda:
-        forms += [("nothing", split_column_tiles), ("registers", split_register_rows)]
+        forms += [("nothing", split_row_chunks), ("nothing", split_column_tiles)]
+        forms += [("registers", split_register_rows)]
     forms.append(("nothing" if short else kept(chosen, device), split_rows))
     for keep, form in forms:
         builder = NestBuilder(region, chosen, keep=keep)

@@ -29,6 +29,7 @@ from graphc.codegen.kernel import (
     Param,
     Statement,
     Store,
+    Total,
     Update,
     Var,
     origin_of,
@@ -246,7 +247,7 @@ class _Tiling:
             extents={},
         )
         binding = inputs | outputs | temps
-        totals = {parts[a.name]: Value(a.node) for a in nest.split}
+        totals = {parts[a.name]: Total(Value(a.node), 0) for a in nest.split}
         kernel = tidy(kernel).computing(self.region.nodes, binding, totals)
         return Tiled(kernel, binding, nest.faults, partials, self.epilogue.chosen)
 

@@ -47,16 +47,21 @@ class Turns:
 def turns_of(loop: Loop, lanes: int) -> Turns | None:
     """The turns of a loop by so many lanes; None where they are not constant.
 
-    Of a loop over a part of an axis it is one turn, or they are not.
+    A loop over a part of an axis makes whole turns, or its only one ends with the axis.
     """
     extent = loop.axis.extent
     if loop.role != "lane" or not isinstance(extent, int):
         return None
+    start, stop = loop.start or Index(), loop.stop or Index((), extent)
+    length, last = stop - start, stop.bounds[1]
     step = lanes * loop.width
-    if loop.start is not None and loop.stop is not None:
-        return Turns(1, extent % step == 0) if loop.stop - loop.start == Index((), step) else None
-    count = -(-extent // step)
-    return Turns(count, extent % step == 0) if 0 < count <= MOST_TURNS else None
+    count = -(-length.constant // step)
+    if length.terms or not 0 < count <= MOST_TURNS:
+        return None
+    if length.constant % step == 0:
+        return Turns(count, last is not None and last <= extent)
+    whole = stop == Index((), extent) and (count == 1 or start == Index())
+    return Turns(count, False) if whole else None
 
 
 def warp_turns(loop: Loop, warps: int) -> int | None:

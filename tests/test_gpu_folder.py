@@ -14,7 +14,9 @@ from tests import softgpu
 from tests.gpu import conftest, shared
 
 ROOT = Path(__file__).resolve().parents[1]
-TAKEN = {module: shared.shared(module) for module in shared.SOFTWARE}  # imports, before any test
+TAKEN = {
+    module: shared.shared(module) for module in shared.SOFTWARE
+}  # imports, before any test
 
 
 def gpu_tests(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -369,8 +369,9 @@ def test_trap():
 
 
 def test_more_threads_than_the_kernel_is_for():
-    text = kernel("st.global.u32 [%at], %t;").replace("(.param .u64 out_)\n",
-                                                     "(.param .u64 out_)\n.maxntid 64, 1, 1\n")
+    text = kernel("st.global.u32 [%at], %t;").replace(
+        "(.param .u64 out_)\n", "(.param .u64 out_)\n.maxntid 64, 1, 1\n"
+    )
     assert ".maxntid" in text
     run(text, threads=64)
     with pytest.raises(Fault, match="96 threads in a block, and the kernel is for 64") as error:

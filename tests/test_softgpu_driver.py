@@ -125,7 +125,9 @@ def test_reports_go_to_stderr() -> None:
 
 
 def test_the_cuda_runtime_is_not_served() -> None:
-    program = "from cuda.bindings import runtime; print(runtime.cudaDeviceSynchronize()[0].name)"
+    program = (
+        "from cuda.bindings import runtime; print(runtime.cudaDeviceSynchronize()[0].name)"
+    )
     done = run("-c", program, **softgpu.environment())
     assert "NotSupported" in done.stdout
     assert done.stderr.count("the CUDA runtime (cudart) is not served") == 1

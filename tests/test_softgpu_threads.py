@@ -472,11 +472,15 @@ def test_asynchronous_copies():
 
 
 def test_copies_of_a_pipeline_and_zeros():
-    body = """add.u32 %r5, %r1, 512; setp.lt.u32 %p1, %t, 4; selp.u32 %r6, 16, 0, %p1;
+    body = (
+        """add.u32 %r5, %r1, 512; setp.lt.u32 %p1, %t, 4; selp.u32 %r6, 16, 0, %p1;
     cp.async.cg.shared.global [%r5], [%u1], 16, %r6; cp.async.commit_group;
-    cp.async.wait_group 1;""" + AFTER + """cp.async.wait_all; bar.sync 0;
+    cp.async.wait_group 1;"""
+        + AFTER
+        + """cp.async.wait_all; bar.sync 0;
     ld.shared.u32 %r7, [%r3+512]; add.u32 %r4, %r4, %r7;
     st.global.u32 [%at], %r4;"""
+    )
     x = np.arange(128, dtype=np.uint32) + 1
     found = run(kernel(COPY + body, "out in"), x)
     np.testing.assert_array_equal(found, x[:32] + np.where(LANES < 16, x[:32], 0))

@@ -184,14 +184,18 @@ def read(distinct: int, by_block: int, requested: int) -> Traffic:
 
 @pytest.mark.parametrize(
     ("registers", "threads", "shared", "resident"),
-    [(32, 256, 0, 8), (33, 256, 0, 6), (64, 1024, 0, 1), (16, 32, 0, 32), (32, 256, 100 << 10, 2)],
+    [
+        (32, 256, 0, 8),
+        (33, 256, 0, 6),
+        (64, 1024, 0, 1),
+        (16, 32, 0, 32),
+        (32, 256, 100 << 10, 2),
+    ],
 )
 def test_blocks_are_resident_as_registers_threads_and_shared_memory_allow(
     registers: int, threads: int, shared: int, resident: int
 ) -> None:
-    one = predicted(
-        read(MB, MB, MB), MB, registers=registers, threads=threads, shared=shared
-    )
+    one = predicted(read(MB, MB, MB), MB, registers=registers, threads=threads, shared=shared)
     assert one.resident == resident
 
 

@@ -107,7 +107,11 @@ WIDTHS = {
     "halves": (lambda x: x + 1, [f16[64, 128]], 8),
     "doubles": (lambda x: x + 1, [f64[64, 128]], 2),
     "halves and floats": (lambda x, b: x + b, [f16[64, 128], f32[128]], 4),
-    "halves and few floats": (lambda x, b: (x + b).astype(np.float16), [f16[64, 128], f32[128]], 8),
+    "halves and few floats": (
+        lambda x, b: (x + b).astype(np.float16),
+        [f16[64, 128], f32[128]],
+        8,
+    ),
     "an odd number of elements": (lambda x: np.tanh(x), [f32[33, 33]], 4),
     "rows of an odd width": (lambda x: nn.softmax(x), [f32[64, 333]], 1),
     "rows of an even width": (lambda x: nn.softmax(x), [f32[64, 334]], 2),

@@ -24,7 +24,8 @@ from graphc.dtypes import Type, dtype
 from graphc.errors import ArgumentError, TargetError
 
 Array = np.ndarray[Any, Any]
-Totals = Mapping[str, Callable[..., Any]]
+Totals = Mapping[str, tuple[Callable[..., Any], int]]
+"""By what partials are combined, and along which axis."""
 Launches = Sequence[tuple[str, int, Mapping[str, Role]]]
 
 AGREES, DIFFERS, NO_GPU = 0, 1, 3
@@ -173,10 +174,17 @@ def _bound(kernel: KernelSource) -> float:
 
 
 def _agreement(
-    name: str, got: Array, want: Array, total: Callable[..., Any] | None, bound: float
+    name: str,
+    got: Array,
+    want: Array,
+    total: tuple[Callable[..., Any], int] | None,
+    bound: float,
 ) -> Agreement:
     of = dtype(got.dtype)
-    values = _wide(got) if total is None else np.asarray(total(_wide(got), axis=0))
+    values = _wide(got)
+    if total is not None:
+        combine, axis = total
+        values = np.asarray(combine(values, axis=axis))
     bound = bound if of.is_float else 0.0
     a, b = values.ravel().astype(np.float64), want.ravel().astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))

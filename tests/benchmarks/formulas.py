@@ -91,6 +91,7 @@ def negate(x: Array) -> Array:
 def small(x: Array) -> Array:
     return np.tanh(x)
 
+
 RATE = 0.02
 
 

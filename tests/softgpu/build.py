@@ -62,10 +62,14 @@ def find_headers() -> Path:
     for folder in _header_folders():
         if not (folder / "cuda.h").is_file() or not (folder / "cudaTypedefs.h").is_file():
             continue
-        version = re.search(r"#define CUDA_VERSION (\d+)", (folder / "cuda.h").read_text("utf-8"))
+        version = re.search(
+            r"#define CUDA_VERSION (\d+)", (folder / "cuda.h").read_text("utf-8")
+        )
         if version is not None and int(version[1]) >= OLDEST:
             return folder
-        reason = f"the software GPU needs cuda.h of CUDA {OLDEST // 1000}.0 or newer, not {folder}"
+        reason = (
+            f"the software GPU needs cuda.h of CUDA {OLDEST // 1000}.0 or newer, not {folder}"
+        )
     raise Unavailable(reason)
 
 
@@ -169,7 +173,9 @@ def entries_of(headers: Path) -> str:
 def _symbols(header: str) -> dict[str, list[str]]:
     """The names that a library exports for each function, oldest version first."""
     found = set(re.findall(r"CUresult\s+CUDAAPI\s+(cu[A-Z]\w+)\s*\(", header))
-    found |= set(re.findall(r"#define\s+cu[A-Z]\w+\s+(?:__CUDA_API_PT\w+\()?(cu[A-Z]\w+)", header))
+    found |= set(
+        re.findall(r"#define\s+cu[A-Z]\w+\s+(?:__CUDA_API_PT\w+\()?(cu[A-Z]\w+)", header)
+    )
     plain = {name for name in found if not re.search(r"_pt(ds|sz)$", name)}
     symbols: dict[str, list[str]] = {}
     for name in sorted(plain, key=lambda name: (len(name), name)):

@@ -288,4 +288,3 @@ def _declared(text: str) -> list[str]:
     if words[0] == ".reg":
         return [n.strip() for n in words[2].split(",") if "<" not in n]
     return re.findall(r"([%\w$]+)\s*(?:\[[^\]]*\])?$", text)
-

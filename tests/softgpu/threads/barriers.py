@@ -90,9 +90,7 @@ class Barriers:
             opened += self._split(p, wanted & ~here.take(p.group.warps) == 0, None)
         return opened
 
-    def _split(
-        self, p: Parked, ready: np.ndarray, reduced: Any
-    ) -> list[Opened]:
+    def _split(self, p: Parked, ready: np.ndarray, reduced: Any) -> list[Opened]:
         """Take the threads that are ready out of what is parked."""
         if not ready.any():
             return []
@@ -190,5 +188,3 @@ class Barriers:
 
 def _taken(value: Any, lanes: np.ndarray) -> Any:
     return value.take(lanes) if value is not None and value.ndim else value
-
-

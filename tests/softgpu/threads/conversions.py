@@ -74,4 +74,3 @@ def _directed(near: Any, over: Any, mode: str) -> Any:
 def half_bits(x: Any, mode: str) -> Any:
     """The bits of a float16."""
     return to_float(x, "F16", mode).view(np.uint16)
-

@@ -178,4 +178,3 @@ def is_normal(x: Any) -> Any:
 def is_subnormal(x: Any) -> Any:
     tiny = np.finfo(x.dtype).tiny
     return (np.abs(x) < tiny) & (x != 0)
-

@@ -251,4 +251,3 @@ def dot_bytes(a: Any, b: Any, c: Any, signs: tuple[bool, bool]) -> Any:
         )
         result = result + x.astype(I64) * y.astype(I64)
     return result.astype(c.dtype)
-

@@ -171,8 +171,7 @@ class Part:
         """Run all threads to their end. Raises Fault."""
         kernel = self.kernel
         entry = tuple(
-            special(self, name) if name in SPECIAL else zero
-            for name, zero in kernel.entry
+            special(self, name) if name in SPECIAL else zero for name, zero in kernel.entry
         )
         ready: Ready = {0: [self.all.moved(entry)]}
         functions, ran, steps = kernel.functions, self.launch.ran, kernel.steps

@@ -193,4 +193,3 @@ def _test(t: Translator, i: Instruction) -> None:
         "subnormal": "floats.is_subnormal({})",
     }[i.modifiers[0]]  # fmt: skip
     t.write(i.operands[0], text.format(a), "BOOL")
-

@@ -167,4 +167,3 @@ def _copy_bytes(t: Translator, i: Instruction) -> None:
     target, target_at = t.access(i, "store", "shared", kind, i.operands[0], count)
     size = t.read(i.operands[3], "U32") if len(i.operands) > 3 else f"U32({nbytes})"
     t.line(f"S.copies.add(S, G, {target}, {target_at}, {source}, {source_at}, {size})")
-

@@ -330,5 +330,3 @@ def _as(value: Any, kind: str) -> Any:
     if BYTES[kind] == value.dtype.itemsize:
         return value.view(NUMPY[kind])
     return NUMPY[kind](value)
-
-

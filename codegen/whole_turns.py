@@ -1,0 +1,90 @@
+"""Loops of lanes in two: the turns that every lane makes, and the rest, which some lanes make.
+
+A load that has to be asked for first waits for the answer, and no other is on its way meanwhile.
+Turns that every lane makes ask nothing: their loads are under way together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.codegen.access import accesses, substitute
+from graphc.codegen.kernel import (
+    Kernel,
+    Let,
+    Loop,
+    Statement,
+    Store,
+    Update,
+    When,
+    rows_in_registers,
+)
+from graphc.codegen.turns import turns_of
+from graphc.codegen.walks import map_body
+from graphc.index import Axis, Condition, Index, as_index
+
+SHORT = 6
+"""The most statements of a loop that are worth being there twice."""
+
+
+def with_whole_turns(kernel: Kernel) -> Kernel:
+    """The kernel with its short loops of ragged turns in two.
+
+    The lanes of a warp are known to be below 32, and what that decides is not asked.
+    """
+    if kernel.team != "block":
+        return kernel
+    rows = rows_in_registers(kernel.body)
+
+    def change(s: Statement) -> Statement | list[Statement]:
+        if not isinstance(s, Loop) or not _is_short(s) or not rows.isdisjoint(_buffers(s)):
+            return s
+        turns = turns_of(s, kernel.lanes)
+        if turns is None or turns.exact or turns.count == 1:
+            return s
+        step = kernel.lanes * s.width
+        return _in_two(s, 0, step) if s.start is None else _parted(s, step)
+
+    return replace(kernel, body=map_body(kernel.body, change))
+
+
+def _is_short(loop: Loop) -> bool:
+    return len(loop.body) <= SHORT and all(
+        isinstance(s, Let | Store | Update) for s in loop.body
+    )
+
+
+def _buffers(loop: Loop) -> set[str]:
+    return {buffer for buffer, _ in accesses(loop.body)}
+
+
+def _in_two(loop: Loop, start: int, step: int) -> list[Statement]:
+    """What there is of an axis from `start` on: its whole turns, and one more."""
+    size = loop.axis.size
+    whole, end = Index((), start + (size - start) // step * step), Index((), size)
+    first = replace(loop, start=Index((), start), stop=whole)
+    return [*([first] if first.start != whole else []), replace(loop, start=whole, stop=end)]
+
+
+def _parted(loop: Loop, step: int) -> list[Statement]:
+    """A loop over a part of an axis: one way where the part is whole, another where it is not.
+
+    Where the last turn alone may not be whole it is that turn, wherever the part is.
+    """
+    assert loop.start is not None and loop.stop is not None
+    length, size = (loop.stop - loop.start).constant, loop.axis.size
+    end = loop.stop.bounds[1]
+    if end is None or size < length or not loop.start.is_multiple(length):
+        return [loop]
+    # Where turns are whole the axis may as well be longer.
+    longer = Axis(loop.axis.number, end)
+    body = substitute(loop.body, {loop.axis: as_index(longer)})
+    whole = replace(loop, axis=longer, body=body)
+    if end - size < step:
+        ragged = loop.stop - step
+        return [replace(whole, stop=ragged), replace(loop, start=ragged)]
+    part, last = loop.start // length, size // length
+    return [
+        When((Condition(part, "<", last),), (whole,)),
+        When((Condition(part, "==", last),), tuple(_in_two(loop, last * length, step))),
+    ]
