@@ -141,20 +141,48 @@ def apply_merge(
     return map_indices(body, index), new
 
 
+def without_unit_ends(
+    body: tuple[Statement, ...], shapes: dict[str, Type]
+) -> tuple[tuple[Statement, ...], dict[str, Type]]:
+    """Statements and buffer types without last dimensions of one element: they hide the rows."""
+    indices: dict[str, list[tuple[Index, ...]]] = {}
+    for buffer, at in accesses(body):
+        indices.setdefault(buffer, []).append(at)
+    kept: dict[str, int] = {}
+    for buffer, found in indices.items():
+        ndim = kept[buffer] = shapes[buffer].ndim
+        while ndim > 1 and shapes[buffer].shape[ndim - 1] == 1:
+            if any(at[ndim - 1] != Index() for at in found):
+                break
+            ndim = kept[buffer] = ndim - 1
+    new = {b: t.with_shape(t.shape[: kept.get(b, t.ndim)]) for b, t in shapes.items()}
+    return map_accesses(body, lambda access: access[1][: kept[access[0]]]), new
+
+
 def map_indices(
     body: Sequence[Statement], change: Callable[[tuple[Index, ...]], tuple[Index, ...]]
 ) -> tuple[Statement, ...]:
     """Statements with `change` applied to the index of every access."""
+    return map_accesses(body, lambda access: change(access[1]))
+
+
+def map_accesses(
+    body: Sequence[Statement], change: Callable[[Access], tuple[Index, ...]]
+) -> tuple[Statement, ...]:
+    """Statements with the index of every access that `change` says."""
+
+    def load(expr: Load) -> Load:
+        return replace(expr, index=change((expr.buffer, expr.index)))
 
     def expression(expr: Expr) -> Expr:
-        return replace(expr, index=change(expr.index)) if isinstance(expr, Load) else expr
+        return load(expr) if isinstance(expr, Load) else expr
 
     def statement(s: Statement) -> Statement:
         s = map_exprs(s, lambda e: map_expr(e, expression))
         if isinstance(s, Store):
-            return replace(s, index=change(s.index))
+            return replace(s, index=change((s.buffer, s.index)))
         if isinstance(s, Update) and isinstance(s.target, Load):
-            return replace(s, target=replace(s.target, index=change(s.target.index)))
+            return replace(s, target=load(s.target))
         return s
 
     return map_body(body, statement)
@@ -185,6 +213,16 @@ def map_every_index(
         return s
 
     return map_indices(map_body(body, statement), lambda at: tuple(map(change, at)))
+
+
+def written(body: Sequence[Statement]) -> Iterator[set[Axis]]:
+    """The axes of every element that is stored or accumulated into."""
+    for s in walk(body):
+        at = s.index if isinstance(s, Store) else None
+        if isinstance(s, Update) and isinstance(s.target, Load):
+            at = s.target.index
+        if at is not None:
+            yield {a for i in at for a in i.axes()}
 
 
 def contiguous_axis(body: Sequence[Statement], buffers: Mapping[str, Type]) -> int | None:

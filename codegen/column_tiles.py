@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.access import substitute
+from graphc.codegen.access import substitute, written
 from graphc.codegen.columns import crossing, segments
 from graphc.codegen.kernel import (
     WARP,
@@ -19,7 +19,6 @@ from graphc.codegen.kernel import (
     Const,
     IndexValue,
     Let,
-    Load,
     Loop,
     Once,
     Statement,
@@ -107,34 +106,37 @@ def split_column_tiles(
 
     None for a nest that reduces along its rows, too, or adds up anything but columns.
     """
-    if nest.local or len(body.inner) != 1:
+    if nest.local or not body.inner:
         return None
-    (lane,) = body.inner
+    *others, lane = body.inner
+    if not all(set(body.inner) <= axes for axes in written(body.statements)):
+        return None
     rows, new = flatten(body.outer)
-    statements = without_inner(substitute(body.statements, new))
-    if not _goes_down_columns(statements, lane):
-        return None
+    planes, place = flatten(others)
+    statements = without_inner(substitute(body.statements, new | place))
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
     step = next(iter(_steps(body, lane)))
     span, tiles = WARP * step, -(-lane.size // (WARP * step))
-    size = _chunk_size(rows.size, tiles, device)
-    chunks = -(-rows.size // size)
-    whole = Axis(BLOCK, chunks * tiles)
-    places = unravel(axis_index(whole), (chunks, tiles))
-    lets = [Let(n, IndexValue(i, i64)) for n, i in zip(("chunk", "tile"), places) if i.terms]
-    chunk, tile = (
-        Index(((Loaded(n, (), size), 1),)) if i.terms else i
-        for n, i, size in zip(("chunk", "tile"), places, (chunks, tiles))
+    size = _chunk_size(rows.size, planes.size * tiles, device)
+    sizes = {"chunk": -(-rows.size // size), "batch": planes.size, "tile": tiles}
+    whole = Axis(BLOCK, math.prod(sizes.values()))
+    places = unravel(axis_index(whole), [*sizes.values()])
+    lets = [Let(n, IndexValue(i, i64)) for n, i in zip(sizes, places) if i.terms]
+    chunk, plane, tile = (
+        Index(((Loaded(n, (), sizes[n]), 1),)) if i.terms else i for n, i in zip(sizes, places)
     )
-    inside = retargeted(statements, variables)
+    inside = substitute(retargeted(statements, variables), {planes: plane})
     down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)
     columns = Loop(lane, "lane", (down,), tile * span, tile * span + span)
     buffers = {b: t for b, t in body.buffers.items() if b not in variables}
     stores: list[Statement] = []
     for acc in nest.split:
         part = parts[acc.name]
-        buffers[part] = Type(acc.type.dtype, (chunks, lane.size))
-        stores.append(Store(part, (chunk, as_index(lane)), variables[acc.name]))
+        many = planes.size > 1
+        shape = (sizes["chunk"], *([planes.size] if many else []), lane.size)
+        buffers[part] = Type(acc.type.dtype, shape)
+        at = (chunk, *([plane] if many else []), as_index(lane))
+        stores.append(Store(part, at, variables[acc.name]))
     made: tuple[Statement, ...] = (
         *lets,
         *(Let(a.name, a.start) for a in nest.split),
@@ -148,7 +150,7 @@ def split_column_tiles(
         whole.size,
         THREADS,
         "split",
-        rows.size * lane.size,
+        rows.size * planes.size * lane.size,
         team="warps",
         widest=step,
     )
@@ -164,13 +166,6 @@ def _chunk_size(rows: int, tiles: int, device: Device) -> int:
     most = max(rows // PARTIAL_ROWS, -(-BLOCKS * device.cores // tiles))
     chunks = max(1, min(busy, most, rows // (warps * LEAST_ROWS)))
     return chunk_size(rows, max(rows // chunks, 1), warps)
-
-
-def _goes_down_columns(body: Sequence[Statement], lane: Axis) -> bool:
-    """Whether everything that is stored or accumulated belongs to a column, or to its element."""
-    at = [s.index for s in body if isinstance(s, Store)]
-    at += [s.target.index for s in body if isinstance(s, Update) and isinstance(s.target, Load)]
-    return all(any(lane in i.axes() for i in index) for index in at)
 
 
 def _steps(body: Body, lane: Axis) -> Sequence[int]:

@@ -110,11 +110,13 @@ def _axis_names(
     dealt = {s.axis for s in loops if s.role == "chunk"}
     chunked = any(a in dealt for s in loops if s.start is not None for a in s.start.axes())
     place = _places(body)
+    lets = [s.name for s in walk(body) if isinstance(s, Let)]
     for loop in loops:
         number = loop.axis.number
         if number in names:
             continue
-        names[number] = distinct(_base_name(loop, chunked, place), names.values(), between="")
+        base = _base_name(loop, chunked, place)
+        names[number] = distinct(base, [*names.values(), *lets], between="")
         if loop.role in TURNS_OF_ONE and not device.is_cuda:
             sizes[number] = f"{names[number]}s"
         elif loop.role == "flat" and device.is_cuda:

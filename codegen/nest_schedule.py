@@ -61,7 +61,7 @@ def _is_starved(region: Graph, first: Partition, device: Device) -> bool:
     outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
     if outer * inner < SPLIT_WORK:
         return False
-    if device.is_cuda and _contiguous_axis(region, first) in first.inner:
+    if device.is_cuda and lies_along(region, first) in first.inner:
         return inner > BLOCK_WORK and has_chunks(outer, device)
     # Few rows starve workers; very many in one column are summed one after another.
     few = outer < WORKERS * device.cores or inner >= LONG_COLUMN
@@ -124,7 +124,7 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
     """Assignments of roles, the likeliest first."""
     if not chosen.inner:
         return [_Form("nothing", lambda n, b: roles.flat(b, device))]
-    lane = _contiguous_axis(region, chosen)
+    lane = lies_along(region, chosen)
     width = chosen.space.size(chosen.inner)
     as_rows = _Form(kept(chosen, device), lambda n, b: roles.rows(n, b, device))
     if device.is_cuda:
@@ -151,7 +151,7 @@ def _columns(body: roles.Body, lane: int) -> roles.Draft | None:
     return None if axis is None else columns(body, axis)
 
 
-def _contiguous_axis(region: Graph, chosen: Partition) -> int | None:
+def lies_along(region: Graph, chosen: Partition) -> int | None:
     """The axis along which most bytes of inputs and outputs lie contiguous."""
     body = _body(region, chosen)
     return contiguous_axis(body.statements, body.buffers)

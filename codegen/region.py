@@ -149,9 +149,10 @@ def piece(name: str, nodes: Sequence[Node], outputs: Iterable[Value]) -> Graph:
 
 
 def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
-    """The first reductions of a nest, and the rest with them as inputs; None if that is all.
+    """The first reductions of a nest, and the rest with them as inputs.
 
-    Elementwise work that both need is done in both.
+    Elementwise work that both need is done in both. None where the rest runs along no inner axis:
+    what the reductions are combined by may do it.
     """
     after: set[Node] = set()
     first: list[Node] = []
@@ -162,8 +163,10 @@ def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
             first.append(node)
             after.add(node)
     results = [v for n in first for v in n.results]
-    read = {v for n in region.nodes for v in n.values}
-    if not first or not any(v in read for v in results):
+    later = [v for n in after - set(first) for v in n.results]
+    if not any(chosen.space.set_of(v) & chosen.inner for v in later) and not any(
+        n in chosen.space.reduced for n in after - set(first)
+    ):
         return None
     before = needed(region.nodes, results)
     rest = needed([n for n in region.nodes if n not in first], region.outputs)

@@ -22,10 +22,12 @@ from graphc.codegen.access import (
     merges,
     other_indices,
     substitute,
+    without_unit_ends,
 )
 from graphc.codegen.kernel import (
     WARP,
     Combine,
+    IndexValue,
     Let,
     Loop,
     LoopRole,
@@ -40,8 +42,8 @@ from graphc.codegen.kernel import (
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.vectorize import WIDEST, vector_width
 from graphc.device import Device
-from graphc.dtypes import Dim, Type
-from graphc.index import Axis, Index, axis_index, unravel
+from graphc.dtypes import Dim, Type, i64
+from graphc.index import Axis, Index, Loaded, axis_index, unravel
 
 INNER, WORKER, CHUNK, TILE, BLOCK = range(-1, -6, -1)
 """Numbers of axes: the stand-in for the inner ones, those over workers, over chunks of rows, and
@@ -68,8 +70,7 @@ class Body:
 
 def assemble(nest: Nest) -> Body:
     """The statements of a nest, its neighboring axes merged where all accesses allow it."""
-    body = stacked(nest)
-    buffers = dict(nest.buffers)
+    body, buffers = without_unit_ends(stacked(nest), nest.buffers)
     outer, inner = list(nest.outer), list(nest.inner)
     for axes in (outer, inner):
         while True:
@@ -100,6 +101,49 @@ def flatten(axes: Sequence[Axis]) -> tuple[Axis, dict[Axis, Index]]:
         return axes[0], {}
     whole = Axis(WORKER, math.prod(a.size for a in axes))
     return whole, dict(zip(axes, unravel(axis_index(whole), [a.size for a in axes])))
+
+
+@dataclass(frozen=True)
+class RowPart:
+    """Which row a block has, and which of the parts of that; `name` is what a part is called."""
+
+    rows: Axis
+    parts: int
+    name: str
+
+    @property
+    def dealt(self) -> Axis:
+        """The axis over blocks: over the parts of all rows, or of the one that there is."""
+        if self.rows.size == 1:
+            return Axis(TILE if self.name == "tile" else CHUNK, self.parts)
+        return Axis(BLOCK, self.rows.size * self.parts)
+
+    @property
+    def lets(self) -> tuple[Statement, ...]:
+        """What the row is, and the part."""
+        if self.rows.size == 1:
+            return ()
+        block = axis_index(self.dealt)
+        row, part = (IndexValue(i, i64) for i in (block // self.parts, block % self.parts))
+        return Let("row", row), Let(self.name, part)
+
+    @property
+    def row(self) -> Index:
+        named = Index(((Loaded("row", (), self.rows.size), 1),))
+        return Index() if self.rows.size == 1 else named
+
+    @property
+    def part(self) -> Index:
+        named = Index(((Loaded(self.name, (), self.parts), 1),))
+        return axis_index(self.dealt) if self.rows.size == 1 else named
+
+    def of_part(self, last: bool) -> tuple[tuple[Index, ...], tuple[int, ...]]:
+        """The index of a partial and the shape of all, parts along their last axis or first."""
+        found = [(self.part, self.parts)]
+        if self.rows.size > 1:
+            found.insert(0 if last else 1, (self.row, self.rows.size))
+        at, shape = zip(*found)
+        return at, shape
 
 
 def inner_loops(axes: Sequence[Axis], body: tuple[Statement, ...], last: LoopRole) -> Loop:
@@ -177,14 +221,26 @@ def flat(body: Body, device: Device) -> Draft:
     if device.is_cuda and last.size < THREADS // 4:
         return elements(body)
     whole, new = flatten(rest)
-    inside = substitute(body.statements, new)
-    loop = Loop(whole, "chunk", (Loop(last, "lane", inside),))
+    lanes = Loop(last, "lane", substitute(body.statements, new))
     total, threads = whole.size * last.size, threads_for(last.size)
     team: Team = "block"
     if device.is_cuda:
-        step = vector_width(loop.body, last, body.buffers)
+        step = vector_width((lanes,), last, body.buffers)
+        if whole.size < BLOCKS * device.cores and last.size > step * THREADS:
+            return _tiles(body, whole, lanes, step * THREADS)
         team, threads = warps_or_block(last.size, step, whole.size, device)
+    loop = Loop(whole, "chunk", (lanes,))
     return Draft((loop,), body.buffers, whole.size, threads, "plane", total, team=team)
+
+
+def _tiles(body: Body, rows: Axis, lanes: Loop, span: int) -> Draft:
+    """Every element by itself, of a few rows: a block has `span` elements of one (CUDA)."""
+    place = RowPart(rows, -(-lanes.axis.size // span), "tile")
+    start = place.part * span
+    inside = substitute(lanes.body, {rows: place.row})
+    made = (*place.lets, replace(lanes, body=inside, start=start, stop=start + span))
+    loop, work = Loop(place.dealt, "chunk", made), rows.size * lanes.axis.size
+    return Draft((loop,), body.buffers, place.dealt.size, THREADS, "plane", work)
 
 
 def elements(body: Body) -> Draft:

@@ -7,33 +7,25 @@ device busy and no more, since each partial is written and read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-from graphc.codegen.access import contiguous_axis, substitute
+from graphc.codegen.access import contiguous_axis, substitute, written
 from graphc.codegen.blocks import TURNS
 from graphc.codegen.kernel import (
     WARP,
     Combine,
-    IndexValue,
     Let,
-    Load,
     Loop,
     Once,
     Statement,
     Store,
-    Update,
     Var,
-    walk,
 )
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import (
-    BLOCK,
     BLOCKS,
-    CHUNK,
     THREADS,
     Body,
     Draft,
+    RowPart,
     flatten,
     without_inner,
 )
@@ -41,8 +33,8 @@ from graphc.codegen.turns import MOST_TURNS
 from graphc.codegen.vectorize import ACCESS_BYTES, vector_width
 from graphc.codegen.walks import retargeted
 from graphc.device import Device
-from graphc.dtypes import Type, i64
-from graphc.index import Axis, Index, Loaded, axis_index
+from graphc.dtypes import Type
+from graphc.index import Axis
 
 MOST_BLOCKS = 8
 """The most blocks of a multiprocessor."""
@@ -70,21 +62,21 @@ def split_row_chunks(
     (lane,) = body.outer
     if contiguous_axis(body.statements, body.buffers) != lane.number:
         return None
-    if not all(set(body.inner) <= axes for axes in _written(body.statements)):
+    if not all(set(body.inner) <= axes for axes in written(body.statements)):
         return None
     rows, new = flatten(body.inner)
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
     inside = retargeted(without_inner(substitute(body.statements, new)), variables)
     buffers = {b: t for b, t in body.buffers.items() if b not in variables}
     size = _chunk(lane, rows.size, inside, buffers, device)
-    place = _Place(rows, -(-lane.size // size))
-    last = rows.size < WARP < place.chunks
+    place = RowPart(rows, -(-lane.size // size), "chunk")
+    last = rows.size < WARP < place.parts
     stores: list[Statement] = []
     for acc in nest.split:
         at, shape = place.of_part(last)
         buffers[parts[acc.name]] = Type(acc.type.dtype, shape)
         stores.append(Store(parts[acc.name], at, variables[acc.name]))
-    start = place.chunk * size
+    start = place.part * size
     made: tuple[Statement, ...] = (
         *place.lets,
         *(Let(a.name, a.start) for a in nest.split),
@@ -95,57 +87,6 @@ def split_row_chunks(
     loop, work = Loop(place.dealt, "chunk", made), rows.size * lane.size
     chunks = -1 if last else 0
     return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=chunks)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Which chunk a block has, and of which row."""
-
-    rows: Axis
-    chunks: int
-
-    @property
-    def dealt(self) -> Axis:
-        """The axis over blocks: over chunks where there is one row, else over those of all rows."""
-        if self.rows.size == 1:
-            return Axis(CHUNK, self.chunks)
-        return Axis(BLOCK, self.rows.size * self.chunks)
-
-    @property
-    def lets(self) -> tuple[Statement, ...]:
-        """What the row and the chunk are."""
-        if self.rows.size == 1:
-            return ()
-        block = axis_index(self.dealt)
-        row, chunk = (IndexValue(i, i64) for i in (block // self.chunks, block % self.chunks))
-        return Let("row", row), Let("chunk", chunk)
-
-    @property
-    def row(self) -> Index:
-        named = Index(((Loaded("row", (), self.rows.size), 1),))
-        return Index() if self.rows.size == 1 else named
-
-    @property
-    def chunk(self) -> Index:
-        named = Index(((Loaded("chunk", (), self.chunks), 1),))
-        return axis_index(self.dealt) if self.rows.size == 1 else named
-
-    def of_part(self, last: bool) -> tuple[tuple[Index, ...], tuple[int, ...]]:
-        """The index of a partial and the shape of all, chunks along their last axis or first."""
-        found = [(self.chunk, self.chunks)]
-        if self.rows.size > 1:
-            found.insert(0 if last else 1, (self.row, self.rows.size))
-        at, shape = zip(*found)
-        return at, shape
-
-
-def _written(body: Sequence[Statement]) -> Iterator[set[Axis]]:
-    """The axes of every element that is stored or accumulated into."""
-    for s in walk(body):
-        if isinstance(s, Store):
-            yield {a for i in s.index for a in i.axes()}
-        elif isinstance(s, Update) and isinstance(s.target, Load):
-            yield {a for i in s.target.index for a in i.axes()}
 
 
 def _chunk(
@@ -174,5 +115,5 @@ def _turns(row: int, rows: int, worth: int, device: Device) -> int:
     turns = max(-(-row // most), min(worth, busy))
     if turns > MOST_TURNS:
         return max(-(-turns // TURNS), LEAST_BLOCKS) * TURNS
-    near = [n for n in range(turns // 2 + 1, busy + 1) if row % n == 0 and n < 2 * turns]
+    near = [n for n in range(turns // 2 + 1, min(2 * turns, row)) if row % n == 0 and n <= busy]
     return min(near, key=lambda n: abs(n - turns), default=turns)

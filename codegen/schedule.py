@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from graphc.codegen.nest_schedule import nest_schedules
+from graphc.codegen.kernel import WARP
+from graphc.codegen.nest_schedule import lies_along, nest_schedules
 from graphc.codegen.product_schedule import product_schedules
 from graphc.codegen.region import by_phase, cut, halves, needed, piece
 from graphc.codegen.scatter import is_scatter, scatter_kernel
@@ -23,7 +24,7 @@ from graphc.space import Illegal, Space, identified, products, space_of, tied
 STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
 LONG_ROW = 1 << 16
-"""Elements from which a row is dealt out, each of its phases in a kernel of its own."""
+"""Elements of a worker from which they are dealt out, each phase in a kernel of its own."""
 
 
 def schedules(
@@ -52,7 +53,7 @@ def schedules(
         # A piece of a nest may be none: its outputs are values that the nest never stored.
         yield together([next(schedules(p, device, whole)) for p in halves(region)])
         return
-    if _is_one_long_row(first, device):
+    if _is_long(region, first, device):
         parts = by_phase(region, first)
         if parts is not None:
             yield together([next(schedules(p, device)) for p in parts])
@@ -69,12 +70,17 @@ def _partition(region: Graph, whole: Callable[[], Space] | None) -> Partition | 
     return None
 
 
-def _is_one_long_row(first: Partition, device: Device) -> bool:
-    """Whether a nest of several phases has too few rows to be dealt out, and long ones."""
+def _is_long(region: Graph, first: Partition, device: Device) -> bool:
+    """Whether a nest of several phases has too few rows to be dealt out, and long ones.
+
+    On CUDA a worker has several columns, or one row.
+    """
     if not first.inner or any(isinstance(n, Dim) for n in first.space.extent):
         return False
     outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
-    return 2 * outer <= device.cores and inner >= LONG_ROW
+    down = device.is_cuda and lies_along(region, first) not in first.inner
+    columns = min(WARP, max(outer, 1)) if down else 1
+    return 2 * outer <= device.cores * columns and inner * columns >= LONG_ROW
 
 
 def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Schedule:

@@ -65,6 +65,11 @@ PROGRAMS = (
         (LOGITS, i32[8192]), most_moved=TWO_READS,
     ),
     Program("column_sum", "column sum, 8192x1024", ours.column_sum, (f32[8192, 1024],)),
+    Program(
+        "row_sum", "sum of rows, 64x100000", lambda x: x.sum(axis=-1), (f32[64, 100000],),
+        most_lines=16,
+    ),
+    Program("sum", "sum of all, 16M", lambda x: x.sum(), (f32[16_000_000],), most_lines=16),
     Program("adam", "Adam, 20 tensors, 667658 values", ours.adam, _tree(), donate=("state",)),
     Program(
         "greeks", "Black–Scholes and three greeks, 1M options", blackscholes.greeks,
