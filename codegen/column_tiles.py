@@ -38,6 +38,7 @@ from graphc.codegen.roles import (
     chunk_size,
     flatten,
     inner_loops,
+    unraveled,
     without_inner,
 )
 from graphc.codegen.vectorize import vector_width
@@ -112,30 +113,29 @@ def split_column_tiles(
     if not all(set(body.inner) <= axes for axes in written(body.statements)):
         return None
     rows, new = flatten(body.outer)
-    planes, place = flatten(others)
-    statements = without_inner(substitute(body.statements, new | place))
+    planes = math.prod(a.size for a in others)
+    statements = without_inner(substitute(body.statements, new))
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
     step = next(iter(_steps(body, lane)))
     span, tiles = WARP * step, -(-lane.size // (WARP * step))
-    size = _chunk_size(rows.size, planes.size * tiles, device)
-    sizes = {"chunk": -(-rows.size // size), "batch": planes.size, "tile": tiles}
+    size = _chunk_size(rows.size, planes * tiles, device)
+    sizes = {"chunk": -(-rows.size // size), "batch": planes, "tile": tiles}
     whole = Axis(BLOCK, math.prod(sizes.values()))
     places = unravel(axis_index(whole), [*sizes.values()])
     lets = [Let(n, IndexValue(i, i64)) for n, i in zip(sizes, places) if i.terms]
     chunk, plane, tile = (
         Index(((Loaded(n, (), sizes[n]), 1),)) if i.terms else i for n, i in zip(sizes, places)
     )
-    inside = substitute(retargeted(statements, variables), {planes: plane})
+    inside = substitute(retargeted(statements, variables), unraveled(others, plane))
     down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)
     columns = Loop(lane, "lane", (down,), tile * span, tile * span + span)
     buffers = {b: t for b, t in body.buffers.items() if b not in variables}
     stores: list[Statement] = []
     for acc in nest.split:
         part = parts[acc.name]
-        many = planes.size > 1
-        shape = (sizes["chunk"], *([planes.size] if many else []), lane.size)
+        shape = (sizes["chunk"], *([planes] if others else []), lane.size)
         buffers[part] = Type(acc.type.dtype, shape)
-        at = (chunk, *([plane] if many else []), as_index(lane))
+        at = (chunk, *([plane] if others else []), as_index(lane))
         stores.append(Store(part, at, variables[acc.name]))
     made: tuple[Statement, ...] = (
         *lets,
@@ -150,7 +150,7 @@ def split_column_tiles(
         whole.size,
         THREADS,
         "split",
-        rows.size * planes.size * lane.size,
+        rows.size * planes * lane.size,
         team="warps",
         widest=step,
     )

@@ -164,7 +164,7 @@ def index_text(
 
     def grouped(inner: Index) -> str:
         text = index_text(inner, name, variable)
-        return text if inner.axis is not None else f"({text})"
+        return text if text.isidentifier() else f"({text})"
 
     pieces = []
     for atom, factor in index.terms:

@@ -71,7 +71,8 @@ def _is_starved(region: Graph, first: Partition, device: Device) -> bool:
 def _swapped(first: Partition, region: Graph, device: Device) -> Partition | None:
     """The partition that deals out inner axes, its reductions split; None if not legal.
 
-    On CUDA those are all of them where they lie as one; else one, or as many as make it legal.
+    On CUDA those are all of them where they lie as one, or the first would be too few; else one, or
+    as many as make it legal.
     """
     space = first.space
     if first.split or not first.inner:
@@ -86,8 +87,11 @@ def _swapped(first: Partition, region: Graph, device: Device) -> Partition | Non
     found = [p for some in taken if (p := _splitting(first, some, region))]
     if not found:
         return None
-    every = found[-1].outer == taken[-1] and len(_body(region, found[-1]).outer) == 1
-    return found[-1] if device.is_cuda and every else found[0]
+    whole = found[-1].outer == taken[-1] and device.is_cuda
+    few = first.space.size(taken[0]) < roles.BLOCKS * device.cores
+    return (
+        found[-1] if whole and (few or len(_body(region, found[-1]).outer) == 1) else found[0]
+    )
 
 
 def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | None:

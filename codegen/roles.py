@@ -95,33 +95,38 @@ def stacked(nest: Nest) -> tuple[Statement, ...]:
     return (*statements, *nest.after)
 
 
+def unraveled(axes: Sequence[Axis], at: Index) -> dict[Axis, Index]:
+    """What each of `axes` is where all of them, flattened, are at an index."""
+    return dict(zip(axes, unravel(at, [a.size for a in axes])))
+
+
 def flatten(axes: Sequence[Axis]) -> tuple[Axis, dict[Axis, Index]]:
     """One axis over all of `axes`, and what each of them is in terms of it."""
     if len(axes) == 1:
         return axes[0], {}
     whole = Axis(WORKER, math.prod(a.size for a in axes))
-    return whole, dict(zip(axes, unravel(axis_index(whole), [a.size for a in axes])))
+    return whole, unraveled(axes, axis_index(whole))
 
 
 @dataclass(frozen=True)
 class RowPart:
     """Which row a block has, and which of the parts of that; `name` is what a part is called."""
 
-    rows: Axis
+    rows: int
     parts: int
     name: str
 
     @property
     def dealt(self) -> Axis:
         """The axis over blocks: over the parts of all rows, or of the one that there is."""
-        if self.rows.size == 1:
+        if self.rows == 1:
             return Axis(TILE if self.name == "tile" else CHUNK, self.parts)
-        return Axis(BLOCK, self.rows.size * self.parts)
+        return Axis(BLOCK, self.rows * self.parts)
 
     @property
     def lets(self) -> tuple[Statement, ...]:
         """What the row is, and the part."""
-        if self.rows.size == 1:
+        if self.rows == 1:
             return ()
         block = axis_index(self.dealt)
         row, part = (IndexValue(i, i64) for i in (block // self.parts, block % self.parts))
@@ -129,19 +134,19 @@ class RowPart:
 
     @property
     def row(self) -> Index:
-        named = Index(((Loaded("row", (), self.rows.size), 1),))
-        return Index() if self.rows.size == 1 else named
+        named = Index(((Loaded("row", (), self.rows), 1),))
+        return Index() if self.rows == 1 else named
 
     @property
     def part(self) -> Index:
         named = Index(((Loaded(self.name, (), self.parts), 1),))
-        return axis_index(self.dealt) if self.rows.size == 1 else named
+        return axis_index(self.dealt) if self.rows == 1 else named
 
     def of_part(self, last: bool) -> tuple[tuple[Index, ...], tuple[int, ...]]:
         """The index of a partial and the shape of all, parts along their last axis or first."""
         found = [(self.part, self.parts)]
-        if self.rows.size > 1:
-            found.insert(0 if last else 1, (self.row, self.rows.size))
+        if self.rows > 1:
+            found.insert(0 if last else 1, (self.row, self.rows))
         at, shape = zip(*found)
         return at, shape
 
@@ -235,7 +240,7 @@ def flat(body: Body, device: Device) -> Draft:
 
 def _tiles(body: Body, rows: Axis, lanes: Loop, span: int) -> Draft:
     """Every element by itself, of a few rows: a block has `span` elements of one (CUDA)."""
-    place = RowPart(rows, -(-lanes.axis.size // span), "tile")
+    place = RowPart(rows.size, -(-lanes.axis.size // span), "tile")
     start = place.part * span
     inside = substitute(lanes.body, {rows: place.row})
     made = (*place.lets, replace(lanes, body=inside, start=start, stop=start + span))

@@ -7,6 +7,8 @@ device busy and no more, since each partial is written and read.
 
 from __future__ import annotations
 
+import math
+
 from graphc.codegen.access import contiguous_axis, substitute, written
 from graphc.codegen.blocks import TURNS
 from graphc.codegen.kernel import (
@@ -26,7 +28,7 @@ from graphc.codegen.roles import (
     Body,
     Draft,
     RowPart,
-    flatten,
+    unraveled,
     without_inner,
 )
 from graphc.codegen.turns import MOST_TURNS
@@ -54,39 +56,42 @@ def split_row_chunks(
 ) -> Draft | None:
     """Chunks of rows that lie contiguous, lanes along them; None for any other nest.
 
+    What is reduced may be several rows for each result: each of those is in chunks.
     The partials of a row lie side by side, or where rows are many those of a chunk do: the lanes
     that combine them are neighbors.
     """
-    if nest.local or len(body.outer) != 1:
+    if nest.local or not body.outer:
         return None
-    (lane,) = body.outer
+    *planes, lane = body.outer
     if contiguous_axis(body.statements, body.buffers) != lane.number:
         return None
     if not all(set(body.inner) <= axes for axes in written(body.statements)):
         return None
-    rows, new = flatten(body.inner)
+    rows, deep = (math.prod(a.size for a in axes) for axes in (body.inner, planes))
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
-    inside = retargeted(without_inner(substitute(body.statements, new)), variables)
+    inside = retargeted(without_inner(body.statements), variables)
     buffers = {b: t for b, t in body.buffers.items() if b not in variables}
-    size = _chunk(lane, rows.size, inside, buffers, device)
-    place = RowPart(rows, -(-lane.size // size), "chunk")
-    last = rows.size < WARP < place.parts
+    size = _chunk(lane, rows * deep, inside, buffers, device)
+    chunks = -(-lane.size // size)
+    place = RowPart(rows, deep * chunks, "chunk")
+    last = rows < WARP < place.parts
     stores: list[Statement] = []
     for acc in nest.split:
         at, shape = place.of_part(last)
         buffers[parts[acc.name]] = Type(acc.type.dtype, shape)
         stores.append(Store(parts[acc.name], at, variables[acc.name]))
-    start = place.part * size
+    new = unraveled(body.inner, place.row) | unraveled(planes, place.part // chunks)
+    start = place.part % chunks * size
     made: tuple[Statement, ...] = (
         *place.lets,
         *(Let(a.name, a.start) for a in nest.split),
-        Loop(lane, "lane", substitute(inside, {rows: place.row}), start, start + size),
+        Loop(lane, "lane", substitute(inside, new), start, start + size),
         *(Combine(a.name, a.function, a.type.dtype) for a in nest.split),
         Once(tuple(stores)),
     )
-    loop, work = Loop(place.dealt, "chunk", made), rows.size * lane.size
-    chunks = -1 if last else 0
-    return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=chunks)
+    loop, work = Loop(place.dealt, "chunk", made), rows * deep * lane.size
+    axis = -1 if last else 0
+    return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=axis)
 
 
 def _chunk(
@@ -112,7 +117,7 @@ def _turns(row: int, rows: int, worth: int, device: Device) -> int:
     """
     most = max(MOST_BLOCKS * device.cores // rows, 1)
     busy = max(row * rows // (BLOCKS * device.cores), 1)
-    turns = max(-(-row // most), min(worth, busy))
+    turns = max(-(-row // most), min(worth, busy, -(-row // 2)))
     if turns > MOST_TURNS:
         return max(-(-turns // TURNS), LEAST_BLOCKS) * TURNS
     near = [n for n in range(turns // 2 + 1, min(2 * turns, row)) if row % n == 0 and n <= busy]

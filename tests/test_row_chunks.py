@@ -126,6 +126,14 @@ def test_large_arrays_keep_every_multiprocessor_busy(shape: Shape, name: str) ->
             assert sum(launch.extent for launch in step.launches) >= 250
 
 
+def test_rows_that_do_not_lie_as_one_have_chunks_each() -> None:
+    shifted = lambda x, b: (x + b).sum()  # noqa: E731
+    lowered = graphc.compile(shifted, device=H100).lower(f32[3, 400000], f32[400000])
+    first, total = (launch.extent for step in lowered.plan.steps for launch in step.launches)
+    assert first >= 2 * H100.cores and total == 1
+    assert "x[row, col:col + 4] + b[col:col + 4]" in lowered.kernels[0].source
+
+
 # --- what is counted ------------------------------------------------------------------------
 
 
