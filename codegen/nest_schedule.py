@@ -24,6 +24,8 @@ SPLIT_WORK, LONG_COLUMN = 32768, 4096
 """Elements from which a reduction is dealt out in chunks: of few outer elements, or very long."""
 BLOCK_WORK = 16384
 """Elements of a block on CUDA, from which they had better be dealt out to several."""
+LONG_PART = 1024
+"""Elements along an axis on CUDA, from which a block has part of it alone."""
 WORKERS = 8
 """Workers that keep one core (or multiprocessor) busy."""
 BUSY = 2048
@@ -71,8 +73,8 @@ def _is_starved(region: Graph, first: Partition, device: Device) -> bool:
 def _swapped(first: Partition, region: Graph, device: Device) -> Partition | None:
     """The partition that deals out inner axes, its reductions split; None if not legal.
 
-    On CUDA those are all of them where they lie as one, or the first would be too few; else one, or
-    as many as make it legal.
+    On CUDA those are all of them where they lie as one, or where the first has too few elements and
+    the last enough for a block; else one, or as many as make it legal.
     """
     space = first.space
     if first.split or not first.inner:
@@ -87,11 +89,12 @@ def _swapped(first: Partition, region: Graph, device: Device) -> Partition | Non
     found = [p for some in taken if (p := _splitting(first, some, region))]
     if not found:
         return None
-    whole = found[-1].outer == taken[-1] and device.is_cuda
+    if not device.is_cuda or found[-1].outer != taken[-1]:
+        return found[0]
+    dealt = _body(region, found[-1]).outer
     few = first.space.size(taken[0]) < roles.BLOCKS * device.cores
-    return (
-        found[-1] if whole and (few or len(_body(region, found[-1]).outer) == 1) else found[0]
-    )
+    as_one = len(dealt) == 1 or (few and dealt[-1].size >= LONG_PART)
+    return found[-1] if as_one else found[0]
 
 
 def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | None:

@@ -6,6 +6,7 @@ import ast
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ ROWS: dict[Shape, int | None] = {
     (2, 3, 100000): -1,
     (1, 1000000): -1,
     (1, 70000): -1,
+    (3, 70000): -1,
     (1000000,): None,
     (16000000,): None,
     (1 << 31,): None,
@@ -62,6 +64,7 @@ ROWS: dict[Shape, int | None] = {
 }
 
 
+@cache
 def made(name: str, shape: Shape) -> Lowered:
     axis = ROWS[shape]
     return graphc.compile(lambda x: OPS[name](x, axis), device=H100).lower(f32[shape])
@@ -127,11 +130,21 @@ def test_large_arrays_keep_every_multiprocessor_busy(shape: Shape, name: str) ->
 
 
 def test_rows_that_do_not_lie_as_one_have_chunks_each() -> None:
-    shifted = lambda x, b: (x + b).sum()  # noqa: E731
-    lowered = graphc.compile(shifted, device=H100).lower(f32[3, 400000], f32[400000])
-    first, total = (launch.extent for step in lowered.plan.steps for launch in step.launches)
-    assert first >= 2 * H100.cores and total == 1
-    assert "x[row, col:col + 4] + b[col:col + 4]" in lowered.kernels[0].source
+    shifted = graphc.compile(lambda x, b: (x + b).sum(), device=H100)
+    channels = graphc.compile(lambda x: x.sum(axis=(0, 2, 3)), device=H100)
+    for lowered, load in (
+        (shifted.lower(f32[3, 400000], f32[400000]), "x[row, col:col + 4] + b[col:col + 4]"),
+        (channels.lower(f32[16, 128, 64, 64]), "x[chunk, row, col:col + 4]"),
+    ):
+        first, _ = (launch.extent for step in lowered.plan.steps for launch in step.launches)
+        assert first >= 2 * H100.cores and load in lowered.kernels[0].source
+
+
+def test_short_rows_have_no_blocks_of_their_own() -> None:
+    shape = (256, 256, 100)
+    lowered = graphc.compile(lambda x: x.sum(axis=(0, 2)), device=H100).lower(f32[shape])
+    (first, *_) = (launch for step in lowered.plan.steps for launch in step.launches)
+    assert first.extent * first.threads <= math.prod(shape) / 4
 
 
 # --- what is counted ------------------------------------------------------------------------
@@ -141,9 +154,10 @@ def test_rows_that_do_not_lie_as_one_have_chunks_each() -> None:
     ("name", "shape", "launches", "width"),
     [
         ("sum", (8192, 50000), 1, 16),
-        ("var", (64, 100000), 4, 16),
+        ("sum", (64, 100000), 2, 16),
+        ("var", (1, 70000), 4, 16),
         ("max", (300, 50000), 2, 16),
-        ("softmax", (1, 1000000), 5, 16),
+        ("softmax", (3, 70000), 5, 16),
         ("sum", (4, 40000, 1), 2, 16),
         ("sum", (2, 40000, 32), 2, 4),
     ],
@@ -186,6 +200,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "var": lambda x, s, b: graphc.numpy.var(x, axis=-1),
     "softmax": lambda x, s, b: nn.softmax(x),
     "some of": lambda x, s, b: x[..., 5:].sum(axis=-1),
+    "channels": lambda x, s, b: x.reshape((x.shape[0], -1, x.shape[-1])).sum(axis=(0, 2)),
     "in the middle": lambda x, s, b: x.reshape((x.shape[0], -1, 1)).sum(axis=1),
 }
 
