@@ -54,11 +54,12 @@ def operations(kernel: Kernel) -> dict[Line, tuple[str, ...]]:
     """What a kernel without parts computes of each of the user's lines, by the names of ops."""
     found: dict[Line, dict[str, None]] = {}
     meaning = kernel.meaning
+    partial = {t.value for t in meaning.totals.values()} if meaning is not None else set()
     for node in meaning.nodes if meaning is not None else ():
         origin = origin_of(node)
         if origin is None or is_access(node):
             continue
-        in_parts = meaning is not None and Value(node) in meaning.totals.values()
+        in_parts = Value(node) in partial
         of_parts = any(map(is_temporary, node.operands))
         word = op_of(node).name + " in parts" * in_parts + " of the parts" * of_parts
         found.setdefault(origin.line, {})[word] = None

@@ -24,6 +24,9 @@ NAMING = (
 # Words that happen to be the name of an op as well, by file, and what they mean there.
 WORDS: dict[tuple[str, str], str] = {
     ("codegen/numba_cuda.py", "fma"): "an option of NVVM",
+    ("codegen/lines.py", "and"): "Python's operator",
+    ("codegen/lines.py", "or"): "Python's operator",
+    ("codegen/simt_rewrite.py", "accumulate_product"): "what `+=` of a product compiles to",
     ("codegen/simt_rewrite.py", "pow"): "Python's `**`",
 }
 
