@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 import threading
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +28,7 @@ from graphc.errors import ArgumentError, TargetError
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
+from graphc.pickling import LIVE, Wrapper
 from graphc.runtime.cores import thread_count
 from graphc.tracing import Traced, trace_call
 
@@ -41,13 +40,13 @@ RETRACES = 8
 
 TARGETS = ("auto", "cpu", "cuda")
 Key = tuple[Any, ...]
-_COMPILED: weakref.WeakSet[Compiled] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
     """In a forked child: whoever held a lock of the parent's is not here to release it."""
-    for compiled in _COMPILED:
-        compiled._lock = threading.RLock()
+    for compiled in LIVE.values():
+        if isinstance(compiled, Compiled):
+            compiled._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -103,7 +102,7 @@ def compile(
     return Compiled(fn, **given)
 
 
-class Compiled:
+class Compiled(Wrapper):
     """A function that compiles itself for every signature it is called with.
 
     Within a trace it is the plain function. Safe to call from several threads at once. `target`
@@ -148,8 +147,7 @@ class Compiled:
         self._last: Structure | None = None
         self._lock = threading.RLock()
         self._warned = False
-        if hasattr(os, "register_at_fork"):
-            _COMPILED.add(self)
+        self._register()
 
     @property
     def device(self) -> Device:
@@ -264,23 +262,6 @@ class Compiled:
             "device": self._given_device,
             "threads": self.threads,
         }
-
-    def __copy__(self) -> Compiled:
-        """Itself, as of every function."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
-        return self
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickled by its name, as a function is, or by that of the function that it compiles."""
-        name: str = getattr(self, "__qualname__", self.__name__)
-        found: Any = sys.modules.get(self.__module__)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is self:
-            return name
-        return functools.partial(Compiled, **self._settings()), (self.function,)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"

@@ -30,7 +30,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (9, ("lowered",)),
-    (10, ("eager", "entries")),
+    (10, ("eager", "entries", "pickling")),
     (11, ("api", "debug", "output")),
     (12, ("__main__", "cli")),
     (13, ("",)),  # `graphc` itself
@@ -68,7 +68,8 @@ UPWARD: dict[tuple[str, str], str] = {
 STATE: dict[tuple[str, str], str] = {
     ("graphc/_lazy.py", "_HELD"): "the locks for which a fork waits",
     ("graphc/arguments.py", "_SIGNATURES"): "what functions take, as long as they live",
-    ("graphc/api.py", "_COMPILED"): "whose locks a forked child renews",
+    ("graphc/pickling.py", "LIVE"): "which compiled functions a pickle finds here",
+    ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
     ("graphc/kinds.py", "REGISTRY"): "every kind registers the record that it makes",
 }

@@ -1,4 +1,4 @@
-"""Compiled functions as objects: what tells one call from another, copies and pickles."""
+"""Compiled functions as objects: what tells one call from another, and copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import copy
 import functools
 import gc
-import pickle
 import warnings
 import weakref
 from collections import OrderedDict, deque
@@ -19,8 +18,6 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.api import Compiled
-from graphc.options import Options
 
 A, B = np.ones(3, np.float32), np.zeros(3, np.float32)
 
@@ -168,43 +165,10 @@ def twice(x: Any) -> Any:
     return x * 2
 
 
-def scaled(x: Any, n: Any) -> Any:
-    return x * n
-
-
 def test_a_copy_is_the_function_itself() -> None:
     twice(A)
     assert copy.copy(twice) is twice
     assert copy.deepcopy({"step": twice})["step"] is twice
-
-
-def test_a_compiled_function_is_pickled_by_name() -> None:
-    twice(A)
-    assert pickle.loads(pickle.dumps(twice)) is twice
-
-
-def test_another_name_is_pickled_with_its_settings() -> None:
-    made = graphc.compile(
-        scaled, target="cpu", static="n", donate="x", options=Options(level=1)
-    )
-    made(A.copy(), 3)
-    again: Compiled = pickle.loads(pickle.dumps(made))
-    assert again.function is scaled and again.requested == "cpu"
-    assert (again.static, again.donate) == (("n",), ("x",))
-    assert again.options == Options(level=1)
-    assert np.array_equal(again(A.copy(), 3), A * 3)
-
-
-def test_the_device_that_was_found_is_not_pickled() -> None:
-    made = graphc.compile(scaled)
-    before = pickle.dumps(made)
-    made(A, A)
-    assert pickle.dumps(made) == before
-
-
-def test_what_has_no_name_is_not_pickled() -> None:
-    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
-        pickle.dumps(graphc.compile(lambda x: x + 1, target="cpu"))
 
 
 def test_a_function_that_is_dropped_is_freed_with_what_it_closes_over() -> None:
