@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from graphc import _checkout as _checkout
 from graphc import eager as eager
 from graphc import nn, numpy, optim
 from graphc.api import Compiled, compile
-from graphc.dtypes import DTYPES, DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
+from graphc.dtypes import DTYPES, DType, Type
 from graphc.errors import GraphcError
 from graphc.ir import Graph
 from graphc.lowered import Lowered
@@ -22,6 +24,11 @@ from graphc.options import Options
 from graphc.text import parse
 from graphc.tracing import trace
 from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
+
+if TYPE_CHECKING:
+    from graphc.array_types import bf16, bool_, f16, f32, f64, i32, i64, u8
+else:
+    from graphc.dtypes import bf16, bool_, f16, f32, f64, i32, i64, u8
 
 __version__ = "0.1.0"
 
@@ -53,3 +60,8 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is for users, and not what the package consists of."""
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__"])

@@ -2,6 +2,9 @@
 
 An installed wheel holds both folders inside `graphc/`, and then this file does nothing. To
 append the checkout to `graphc.__path__` would do too, but `graphc.tests` would import as well.
+
+An editable install is a tree of links to the checkout's files, for type checkers and editors. At
+run time the checkout itself takes its place, so that files made since are there, too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-_ROOT = str(Path(__file__).resolve().parents[1])
+_FOLDER = Path(__file__).resolve().parent  # links are followed
+_ROOT = str(_FOLDER.parent)
 
 
 class CheckoutFinder:
@@ -28,6 +32,7 @@ class CheckoutFinder:
         return None
 
 
-if not Path(__file__).with_name("passes").is_dir():
+if not (_FOLDER / "passes").is_dir():
+    sys.modules["graphc"].__path__ = [str(_FOLDER)]
     # First, since the finder of an editable install of another checkout may be there as well.
     sys.meta_path.insert(0, CheckoutFinder)

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from graphc import _lazy
 from graphc.arguments import (
@@ -40,6 +40,10 @@ RETRACES = 8
 
 TARGETS = ("auto", "cpu", "cuda")
 Key = tuple[Any, ...]
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 def _renew_locks() -> None:
@@ -53,6 +57,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
+@overload
+def compile(
+    fn: Callable[P, R],
+    *,
+    target: str | None = None,
+    static: Sequence[str] | str | None = None,
+    donate: Sequence[str] | str | None = None,
+    options: Options | None = None,
+    device: Device | None = None,
+    threads: int | None = None,
+) -> Compiled[P, R]: ...
+@overload
+def compile(
+    fn: None = None,
+    *,
+    target: str | None = None,
+    static: Sequence[str] | str | None = None,
+    donate: Sequence[str] | str | None = None,
+    options: Options | None = None,
+    device: Device | None = None,
+    threads: int | None = None,
+) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
 def compile(
     fn: Callable[..., Any] | None = None,
     *,
@@ -102,7 +128,7 @@ def compile(
     return Compiled(fn, **given)
 
 
-class Compiled(Wrapper):
+class Compiled(Wrapper, Generic[P, R]):
     """A function that compiles itself for every signature it is called with.
 
     Within a trace it is the plain function. Safe to call from several threads at once. `target`
@@ -113,7 +139,7 @@ class Compiled(Wrapper):
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[P, R],
         *,
         target: str = "auto",
         static: Sequence[str] | str = (),
@@ -161,11 +187,17 @@ class Compiled(Wrapper):
         """`cpu` or `cuda`."""
         return self.device.target
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Compiled[P, R]: ...
+    @overload
+    def __get__(
+        self: Compiled[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> Callable[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A compiled function in a class is a method."""
         return self if instance is None else functools.partial(self, instance)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result for these arguments, as NumPy (or device) arrays."""
         if active_trace() is not None:
             return self.function(*args, **kwargs)
@@ -178,7 +210,7 @@ class Compiled(Wrapper):
                     return results
         return self._call(args, kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         arguments = bind(self.function, args, kwargs, self.static)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
         static = tuple((n, exact_key(v)) for n, v in arguments.static)
@@ -242,11 +274,11 @@ class Compiled(Wrapper):
         donated = traced.inputs_of(self.donate)
         return traced, lower_graph(traced.graph, device, self.options, donated=donated)
 
-    def with_function(self, fn: Callable[..., Any]) -> Compiled:
+    def with_function(self, fn: Callable[Q, T]) -> Compiled[Q, T]:
         """Another function compiled in the same way; nothing is donated to it."""
         return self.again(fn, donate=())
 
-    def again(self, fn: Callable[..., Any], **given: Any) -> Compiled:
+    def again(self, fn: Callable[Q, T], **given: Any) -> Compiled[Q, T]:
         """A function compiled with what is given, as for `compile`, and otherwise as this one."""
         own = self._settings()
         if given.keys() & {"target", "device"}:

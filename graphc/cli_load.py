@@ -88,7 +88,7 @@ class Chosen:
     function: Callable[..., Any]
     static: tuple[str, ...]
     donate: tuple[str, ...]
-    compiled: Compiled | None
+    compiled: Compiled[..., Any] | None
 
 
 def choose_functions(

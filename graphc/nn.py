@@ -7,7 +7,9 @@ by the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike, NDArray
 
 from graphc.dtypes import DType
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
@@ -44,7 +46,7 @@ __all__ = [
     "tanh",
 ]
 
-Function = Callable[..., Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def __dir__() -> list[str]:
@@ -52,7 +54,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _exported(function: Function) -> Function:
+def _exported(function: _F) -> _F:
     return public(f"graphc.nn.{function.__name__}", function)
 
 
@@ -72,25 +74,25 @@ def _floating(name: str, x: Any) -> Any:
 
 
 @_exported
-def relu(x: Any) -> Any:
+def relu(x: ArrayLike) -> NDArray[Any]:
     """The larger of x and 0, of x's shape and float dtype; the gradient at 0 is 0."""
     return composite.relu(_floating("relu", x))
 
 
 @_exported
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: ArrayLike) -> NDArray[Any]:
     """1 / (1 + exp(-x)), of x's shape and float dtype."""
     return composite.sigmoid(_floating("sigmoid", x))
 
 
 @_exported
-def silu(x: Any) -> Any:
+def silu(x: ArrayLike) -> NDArray[Any]:
     """x * sigmoid(x), of x's shape and float dtype."""
     return composite.silu(_floating("silu", x))
 
 
 @_exported
-def gelu(x: Any, approximate: str = "none") -> Any:
+def gelu(x: ArrayLike, approximate: str = "none") -> NDArray[Any]:
     """x times the normal distribution's cumulative function; `approximate` may be "tanh"."""
     forms = {"none": composite.gelu, "tanh": composite.gelu_tanh}
     if not isinstance(approximate, str) or approximate not in forms:
@@ -99,13 +101,13 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 
 @_exported
-def softplus(x: Any) -> Any:
+def softplus(x: ArrayLike) -> NDArray[Any]:
     """log(1 + exp(x)) without overflow, of x's shape and float dtype."""
     return composite.softplus(_floating("softplus", x))
 
 
 @_exported
-def tanh(x: Any) -> Any:
+def tanh(x: ArrayLike) -> NDArray[Any]:
     """Hyperbolic tangent, of x's shape and float dtype."""
     return ew.tanh(_floating("tanh", x))
 
@@ -124,27 +126,27 @@ def _with_axes(name: str, x: Any, axis: Axes) -> tuple[Any, tuple[int, ...]]:
 
 
 @_exported
-def softmax(x: Any, axis: Axes = -1) -> Any:
+def softmax(x: ArrayLike, axis: Axes = -1) -> NDArray[Any]:
     """exp(x) divided by its sum along `axis`, of x's shape and float dtype."""
     x, axes = _with_axes("softmax", x, axis)
     return composite.softmax(x, axes=axes)
 
 
 @_exported
-def log_softmax(x: Any, axis: Axes = -1) -> Any:
+def log_softmax(x: ArrayLike, axis: Axes = -1) -> NDArray[Any]:
     """Logarithm of softmax along `axis`, of x's shape and float dtype."""
     x, axes = _with_axes("log_softmax", x, axis)
     return composite.log_softmax(x, axes=axes)
 
 
 @_exported
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def logsumexp(x: ArrayLike, axis: Axes = None, keepdims: bool = False) -> NDArray[Any]:
     """Logarithm of the sum of exp(x) along `axis` (by default all), without overflow."""
-    x, axes = _with_axes("logsumexp", x, axis)
-    result = composite.logsumexp(x, axes=axes)
+    t, axes = _with_axes("logsumexp", x, axis)
+    result = composite.logsumexp(t, axes=axes)
     if not keepdims:
         return result
-    return reshape(result, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
+    return reshape(result, tuple(1 if a in axes else n for a, n in enumerate(t.shape)))
 
 
 # --- layers -------------------------------------------------------------------------------
@@ -152,26 +154,26 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
 
 @_exported
 def layer_norm(
-    x: Any,
+    x: ArrayLike,
     normalized_shape: int | Sequence[int],
-    weight: Any = None,
-    bias: Any = None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
     eps: float = 1e-5,
-) -> Any:
+) -> NDArray[Any]:
     """x less its mean, over its deviation, along the last axes, times weight plus bias.
 
     `normalized_shape` is the shape of those axes, of weight and of bias. (Ba et al., 2016.)
     """
-    x = _floating("layer_norm", x)
+    t = _floating("layer_norm", x)
     shape = as_shape(normalized_shape)
-    if not shape or x.shape[-len(shape) :] != shape:
+    if not shape or t.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"layer_norm: x does not end in normalized_shape {list(shape)}",
-            values=[(label(x, "x"), x.type)],
+            values=[(label(t, "x"), t.type)],
         )
-    w = _like("weight", weight, 1, shape, x.type.dtype)
-    b = _like("bias", bias, 0, shape, x.type.dtype)
-    return composite.layer_norm(x, w, b, eps=float(eps))
+    w = _like("weight", weight, 1, shape, t.type.dtype)
+    b = _like("bias", bias, 0, shape, t.type.dtype)
+    return composite.layer_norm(t, w, b, eps=float(eps))
 
 
 def _like(name: str, given: Any, default: int, shape: tuple[int, ...], to: DType) -> Any:
@@ -188,33 +190,31 @@ def _like(name: str, given: Any, default: int, shape: tuple[int, ...], to: DType
 
 
 @_exported
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> NDArray[Any]:
     """x @ weight.T + bias, for a weight of shape [outputs, inputs]."""
-    x, weight = array(x), array(weight)
-    if weight.ndim not in (1, 2) or not x.ndim or x.shape[-1] != weight.shape[-1]:
+    t, w = array(x), array(weight)
+    if w.ndim not in (1, 2) or not t.ndim or t.shape[-1] != w.shape[-1]:
         raise ShapeError(
             "linear: the last axis of x must equal that of weight [outputs, inputs]",
-            values=zip(
-                labels((x, weight), ("x", "weight")), (x.type, weight.type), strict=True
-            ),
+            values=zip(labels((t, w), ("x", "weight")), (t.type, w.type), strict=True),
         )
-    product = matmul(x, transpose(weight))
+    product = matmul(t, transpose(w))
     if bias is None:
         return product
-    bias = array(bias)
-    if bias.shape != weight.shape[:-1]:
+    b = array(bias)
+    if b.shape != w.shape[:-1]:
         raise ShapeError(
             "linear: bias must have the outputs of weight [outputs, inputs]",
-            values=[(label(weight, "weight"), weight.type), (label(bias, "bias"), bias.type)],
+            values=[(label(w, "weight"), w.type), (label(b, "bias"), b.type)],
         )
-    return elementwise(ew.add, product, bias)
+    return elementwise(ew.add, product, b)
 
 
 # --- losses -------------------------------------------------------------------------------
 
 
 @_exported
-def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> NDArray[Any]:
     """Minus log of the probability that softmax over the last axis gives to each label.
 
     Logits are floats [..., classes], labels integers [...]; the result has the shape of the
@@ -234,7 +234,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 @_exported
-def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Any:
+def binary_cross_entropy_with_logits(logits: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
     """Cross-entropy of sigmoid(logits) with targets in [0, 1], element by element."""
     x, y = _floating("binary_cross_entropy_with_logits", logits), array(targets)
     if x.shape != y.shape:
@@ -247,7 +247,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Any:
 
 
 @_exported
-def mse(predictions: Any, targets: Any) -> Any:
+def mse(predictions: ArrayLike, targets: ArrayLike) -> NDArray[Any]:
     """The mean of the squared differences of all elements, a scalar."""
     x, y = array(predictions), array(targets)
     if x.shape != y.shape:

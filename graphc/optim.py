@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import optree
@@ -25,7 +25,8 @@ from graphc.tracer import Tracer
 __all__ = ["AdamState", "adam", "adam_init", "sgd"]
 
 Tree = Any
-Function = Callable[..., Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def __dir__() -> list[str]:
@@ -33,7 +34,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _located(function: Function) -> Function:
+def _located(function: _F) -> _F:
     """`function`, whose errors say on which line of the user's it was called.
 
     In a trace its results have the names of the variables that they go to.
@@ -55,7 +56,7 @@ def _located(function: Function) -> Function:
             raise unexpected(function.__name__, unknown, known).at(call_site()[0]) from None
 
     known = inspect.signature(function).parameters
-    return call
+    return cast(_F, call)
 
 
 class AdamState(NamedTuple):
@@ -82,14 +83,14 @@ def adam_init(params: Tree) -> AdamState:
 
 @_located
 def adam(
-    params: Tree,
+    params: _T,
     grads: Tree,
     state: AdamState,
     learning_rate: Any = 1e-3,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-) -> tuple[Tree, AdamState]:
+) -> tuple[_T, AdamState]:
     """The parameters and the state after a step of Adam (Kingma and Ba, 2015, algorithm 1).
 
     Parameters are floats, and every array keeps its dtype; gradients may have another one. The
@@ -115,9 +116,10 @@ def adam(
         new = p - scale * m / (np.sqrt(v) * root + eps)
         return _in_dtype(new, own), _in_dtype(m, own), _in_dtype(v, own)
 
-    leaves = [optree.tree_leaves(t) for t in (params, grads, mean, square)]
+    trees: tuple[Tree, ...] = (params, grads, mean, square)
+    leaves = [optree.tree_leaves(t) for t in trees]
     updated = [update(*group) for group in zip(*leaves, strict=True)]
-    new = [optree.tree_unflatten(tree, [u[i] for u in updated]) for i in range(3)]
+    new: list[Any] = [optree.tree_unflatten(tree, [u[i] for u in updated]) for i in range(3)]
     return new[0], AdamState(step, new[1], new[2])
 
 
@@ -127,7 +129,7 @@ def _unbiasing(decay: float, count: Any) -> Any:
 
 
 @_located
-def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:
+def sgd(params: _T, grads: Tree, learning_rate: Any) -> _T:
     """The parameters after a step of gradient descent.
 
     Parameters are floats, and every array keeps its dtype; gradients may have another one. Raises
@@ -136,9 +138,10 @@ def sgd(params: Tree, grads: Tree, learning_rate: Any) -> Tree:
     """
     tree = _check("sgd", params, grads=grads)
     _check_rate(learning_rate)
-    pairs = zip(optree.tree_leaves(params), optree.tree_leaves(grads), strict=True)
+    trees: tuple[Tree, Tree] = (params, grads)
+    pairs = zip(*map(optree.tree_leaves, trees), strict=True)
     moved = [_in_dtype(p - _in_dtype(learning_rate, p) * _in_dtype(g, p), p) for p, g in pairs]
-    return optree.tree_unflatten(tree, moved)
+    return cast(_T, optree.tree_unflatten(tree, moved))
 
 
 def _wide(array: Any) -> Any:

@@ -59,7 +59,8 @@ class Wrapper:
         token = self._token
         function, settings = content() if callable(content) else content
         if token not in LIVE:
-            type(self).__init__(self, function, **settings)
+            initialize: Any = type(self).__init__
+            initialize(self, function, **settings)
             self._register(token)
         elif token in _ARRIVED:
             # It came again: what is traced from now on sees the globals of today.

@@ -260,7 +260,7 @@ class Immediate(Trace):
         """Say nothing: outside a trace, NumPy does not."""
 
 
-def public(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def public(what: str, function: Callable[..., Any]) -> Any:
     """`function` as users call it, `what` to them: in a trace, or at once on arrays.
 
     With an array on a device among the arguments it runs there.

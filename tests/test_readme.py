@@ -90,10 +90,14 @@ def test_the_paths_that_it_names_exist():
     named = {
         name
         for span in re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", text())
-        for name in re.findall(r"[\w/*.]+\.py|[\w/]+/(?=$)", "".join(span))
+        for name in re.findall(r"[\w/*.]+\.pyi?|[\w/]+/(?=$)", "".join(span))
     } - {"layer.py", "model.py", "add_softmax.py", "out/layer/add_softmax.py"}
     assert len(named) > 30
-    there = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*") if p.suffix == ".py"]
+    there = [
+        p.relative_to(ROOT).as_posix()
+        for p in ROOT.glob("*/**/*")
+        if p.suffix in (".py", ".pyi")
+    ]
     folders = {str(Path(path).parent.as_posix()) for path in there}
     missing = [name for name in named if not _known(name, there, folders)]
     assert not missing, missing
