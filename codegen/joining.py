@@ -141,7 +141,15 @@ class Steps:
         if not self.device.is_cuda:
             return True
         new = launch.key not in mate.keys and len(mate.keys) < MOST_BESIDE
-        return new and mate.beside and fits_beside(self._kernel_of[launch])
+        fits = new and mate.beside and fits_beside(self._kernel_of[launch])
+        return fits and self._have_room((*mate.launches, launch))
+
+    def _have_room(self, launches: Sequence[Launch]) -> bool:
+        """Whether a block's shared memory has room for all that these kernels have there."""
+        threads = max(launch.threads for launch in launches)
+        kernels = {launch.key: self._kernel_of[launch] for launch in launches}.values()
+        storage = sum(replace(k, threads=threads).storage(cuda=True) for k in kernels)
+        return storage <= self.device.storage
 
     def _is_small(self, launch: Launch) -> bool:
         """Whether a launch leaves workers without work."""

@@ -321,6 +321,21 @@ class Kernel:
         """The kernels that run: its parts, or itself."""
         return self.parts or (self,)
 
+    def storage(self, cuda: bool) -> int:
+        """Bytes of its arrays: in a block's shared memory on CUDA, else on a thread's stack."""
+        total = 0
+        for part in self.whole:
+            for s in walk(part.body):
+                if isinstance(s, Scratch) and not s.registers:
+                    total += s.type.nbytes
+                elif cuda and isinstance(s, Combine):
+                    # Each has an array of its own: of every thread's vector, or a number a warp.
+                    if s.across == "warps":
+                        total += self.threads * self.width * s.dtype.itemsize
+                    elif self.team == "block":
+                        total += WARP * s.dtype.itemsize
+        return total
+
     @property
     def origins(self) -> tuple[Origin, ...]:
         """What the kernel computes, in the user's words: each expression once, gradients last."""

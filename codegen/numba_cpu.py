@@ -30,6 +30,7 @@ from graphc.codegen.layout import Layout, compile_error, layout_of
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.scalar_llvm import FAST, CpuArith
 from graphc.codegen.transform import Vocabulary, rewrite
+from graphc.device import STACK_BYTES
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 
@@ -38,7 +39,6 @@ _lazy.hold_over_forks(global_compiler_lock)
 
 __all__ = ["CompiledKernel", "compile_cpu", "load_kernels"]
 
-STACK_LIMIT = 256 << 10  # bytes of scratch in one kernel: threads have stacks of 512 KiB and up
 _WORD = ir.IntType(64)
 # Of Numba's thirty passes, those that a kernel needs: it has no closures, lists or exceptions.
 _PASSES = (
@@ -115,7 +115,7 @@ def _vocabulary(kernel: KernelSource) -> Vocabulary:
     def scratch(kind: Type, slot: int, slots: int) -> Buffer:
         nonlocal used
         used += kind.nbytes
-        if used > STACK_LIMIT:
+        if used > STACK_BYTES:
             raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
         return Buffer(kind, Access("stack", slot, slots))
 

@@ -35,6 +35,31 @@ def schedules(
     For a piece of a group `whole` gives the group's space: it may say of values which the piece
     finds stored that they are of one shape of loops.
     """
+    found = (s for s in _candidates(region, device, whole) if _has_room(s, device))
+    first = next(found, None)
+    if first is None:
+        yield _in_halves(region, device, whole)
+        return
+    yield first
+    yield from found
+
+
+def _has_room(schedule: Schedule, device: Device) -> bool:
+    """Whether the arrays of every kernel fit where they are."""
+    kernels = (task.kernel for task in schedule.tasks)
+    return all(k.storage(device.is_cuda) <= device.storage for k in kernels if k is not None)
+
+
+def _in_halves(region: Graph, device: Device, whole: Callable[[], Space] | None) -> Schedule:
+    """The region in two parts; what goes from one to the other lies in the arena."""
+    whole = whole or cache(lambda: identified(region.nodes))
+    return together([next(schedules(p, device, whole)) for p in halves(region)])
+
+
+def _candidates(
+    region: Graph, device: Device, whole: Callable[[], Space] | None
+) -> Iterator[Schedule]:
+    """Ranked candidates, with room for their arrays or not."""
     pieces = cut(region, STATEMENTS)
     if len(pieces) > 1:
         whole = whole or cache(lambda: identified(region.nodes))
@@ -51,7 +76,7 @@ def schedules(
     first = _partition(region, whole)
     if first is None:
         # A piece of a nest may be none: its outputs are values that the nest never stored.
-        yield together([next(schedules(p, device, whole)) for p in halves(region)])
+        yield _in_halves(region, device, whole)
         return
     if _is_long(region, first, device):
         parts = by_phase(region, first)

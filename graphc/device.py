@@ -9,6 +9,9 @@ from graphc.errors import TargetError
 CC = tuple[int, int]
 """A compute capability: (9, 0)."""
 
+STACK_BYTES = 256 << 10
+"""The most bytes of arrays that a kernel has on the stack: threads have 512 KiB and more."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -34,6 +37,11 @@ class Device:
     @property
     def is_cuda(self) -> bool:
         return self.target == "cuda"
+
+    @property
+    def storage(self) -> int:
+        """Bytes for the arrays of a kernel: in a block's shared memory, or on a thread's stack."""
+        return self.shared_bytes if self.is_cuda else STACK_BYTES
 
 
 CPU = Device("cpu", "generic-cpu", 2, 64, 1 << 18, 1 << 20)
