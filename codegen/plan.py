@@ -168,7 +168,8 @@ class Plan:
     `inputs` and `outputs` are buffer numbers; the same buffer may be several outputs, and an
     output may be an input or a constant (it is then copied out). `donated` are inputs that may be
     overwritten: an output may lie in one of these, and is not copied then. `faults` maps the code
-    that a kernel's `check` leaves in the status buffer to what it means.
+    that a kernel's `check` leaves in the status buffer to what it means. `flops` counts the
+    floating-point operations of a call.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Plan:
     status: int | None = None
     faults: dict[int, Any] = field(default_factory=dict)
     donated: tuple[int, ...] = ()
+    flops: int = 0
 
     @property
     def bytes_moved(self) -> int:
@@ -191,12 +193,26 @@ class Plan:
 
     @property
     def least_bytes(self) -> int:
-        """Every input read once and every output written once: what no plan can go below."""
-        ends = (*dict.fromkeys(self.inputs), *dict.fromkeys(self.outputs))
+        """Every input that is read and every output that is written, once: no plan goes below."""
+        read = {self._memory(b) for step in self.steps for b in step.reads}
+        written = {self._memory(b) for step in self.steps for b in step.writes}
+        ends = [b for b in dict.fromkeys(self.inputs) if self._memory(b) in read]
+        ends += [b for b in dict.fromkeys(self.outputs) if self._memory(b) in written]
         return sum(self.buffers[b].type.nbytes for b in ends)
 
+    def _memory(self, number: int) -> tuple[Place, int]:
+        return self.buffers[number].place, self.buffers[number].index
+
+    @property
+    def kernels(self) -> int:
+        """How many kernels there are, equal ones counted once."""
+        return len({launch.key for step in self.steps for launch in step.launches})
+
+    def __repr__(self) -> str:
+        return f"<plan {self.name} for {self.target}: {plural(len(self.steps), 'step')}>"
+
     def __str__(self) -> str:
-        """The steps as a table; bytes are those that a step moves."""
+        """The steps as a table, bytes those that a step moves, and what all cost."""
         head = f"plan {self.name} for {self.target}"
         if self.donated:
             head += f"; may overwrite {self._names(self.donated)}"
@@ -204,7 +220,15 @@ class Plan:
             ("step", "kind", "kernel", "form", "launch", "reads", "writes", "bytes")
         ]
         rows += [self._row(number, step) for number, step in enumerate(self.steps)]
-        return "\n".join([head, *aligned(rows, "  ")])
+        return "\n".join([head, *aligned(rows, "  "), self._summary()])
+
+    def _summary(self) -> str:
+        ratio = self.bytes_moved / self.least_bytes if self.least_bytes else 1.0
+        return (
+            f"{plural(len(self.steps), 'step')}, {plural(self.kernels, 'kernel')}; "
+            f"moves {plural(self.bytes_moved, 'byte')}, {ratio:.2f} of the least; "
+            f"{plural(self.flops, 'flop')}; arena {plural(self.arena_bytes, 'byte')}"
+        )
 
     def _row(self, number: int, step: Step) -> Sequence[str]:
         launches = step.launches
@@ -232,6 +256,11 @@ class Plan:
         if buffer.place is Place.INPUT:
             return self.buffers[self.inputs[buffer.index]].name
         return buffer.name
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things: 1 step, 2 steps."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str) -> list[str]:

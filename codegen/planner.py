@@ -32,6 +32,7 @@ from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Graph, Literal, Node, Value
+from graphc.naming import output_names
 from graphc.space import is_access, op_of
 
 Choose = Callable[[Graph, Device], Schedule]
@@ -87,7 +88,9 @@ class _Planner:
             self.number[value] = self.memory.add(
                 value.name or f"arg{i}", value.type, Place.INPUT, i
             )
-        self.output_values = set(self.graph.outputs)
+        self.output_names: dict[Value, str] = {}
+        for value, name in zip(self.graph.outputs, output_names(self.graph), strict=True):
+            self.output_names.setdefault(value, name)
 
     # --- nodes --------------------------------------------------------------------------
 
@@ -141,10 +144,9 @@ class _Planner:
         def place(value: Value) -> int:
             if value not in inner:
                 result = outputs.get(value)
-                final = result in self.output_values
-                number = len(self.memory.drafts)
-                name = (result or value).name or f"{'out' if final else 't'}{number}"
-                where = Place.OUTPUT if final else Place.ARENA
+                name = self.output_names.get(result) if result is not None else None
+                where = Place.ARENA if name is None else Place.OUTPUT
+                name = name or (result or value).name or f"t{len(self.memory.drafts)}"
                 inner[value] = self.memory.add(name, value.type, where)
             return inner[value]
 

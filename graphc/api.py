@@ -21,6 +21,7 @@ from graphc.arguments import (
     leaf_type,
     parameters_named,
 )
+from graphc.codegen.plan import plural
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
 from graphc.entries import Entry, Structure, orders_of
@@ -237,10 +238,10 @@ class Compiled(Wrapper, Generic[P, R]):
         direct = direct and len(traced.sources) == len(arguments.leaves)
         entry = Entry(traced, lowered.compile(threads=self.threads), lowered, direct)
         LOG.info(
-            "%s: compiled for %s, %d steps",
+            "%s: compiled for %s, %s",
             traced.graph.name,
             self.target,
-            len(lowered.plan.steps),
+            plural(len(lowered.plan.steps), "step"),
         )
         self._entries[key] = entry
         self._warn_of_retracing(arguments.names)

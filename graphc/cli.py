@@ -8,6 +8,7 @@ the frames of the user's own file.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import sys
@@ -19,19 +20,25 @@ from typing import Any, NoReturn
 from graphc import _lazy
 from graphc.cli_load import ModelError, parse_argument
 from graphc.device import CUDA_CAPABILITIES
-from graphc.errors import GraphcError
+from graphc.errors import ArgumentError, GraphcError
 from graphc.options import LEVELS
 
+COMMANDS = ("compile", "run", "show", "ops", "sanitize")
 EPILOG = "graphc COMMAND --help says more about a command."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and return its exit code."""
     _open_streams()
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = parser().parse_args(argv)
+        _check_command(given)
+        args = parser().parse_args(given)
     except SystemExit as error:
         return int(error.code or 0)
+    except ArgumentError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     try:
         with _terminable():
             code: int = args.command(args)
@@ -96,6 +103,19 @@ def parser() -> argparse.ArgumentParser:
     _add_ops(commands)
     _add_sanitize(commands)
     return top
+
+
+def _check_command(given: Sequence[str]) -> None:
+    """Raise ArgumentError for a command that there is not, with the one that is meant."""
+    name = next((word for word in given if not word.startswith("-")), COMMANDS[0])
+    if name in COMMANDS:
+        return
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    raise ArgumentError(
+        f"there is no command {name}",
+        values=[("commands", ", ".join(COMMANDS))],
+        help=f"graphc {close[0]} is one" if close else "graphc --help says what each does",
+    )
 
 
 def _version() -> str:
@@ -194,9 +214,10 @@ def _add_show(commands: Any) -> None:
         lambda args: _lazy.load("graphc.cli_run").show(args),
         "print a graph and its plan",
         "Print the graph of an .ir file, or the graphs of a Python file's functions, and for "
-        "each its plan: steps, bytes, kernels.",
+        "each its plan: steps, bytes, kernels. Of a kernel that graphc wrote, print what it "
+        "computes, what its arguments are, and how to run it.",
     )
-    sub.add_argument("model", type=_path, help="an .ir file or a Python file")
+    sub.add_argument("model", type=_path, help="an .ir file, a Python file, or a kernel's file")
     _add_functions(sub)
     sub.set_defaults(emit=None, check=_check_show)
 

@@ -17,8 +17,8 @@ from graphc import _lazy
 from graphc.api import device_for, device_to_compile_for
 from graphc.arguments import signature_of
 from graphc.cli_load import Chosen, choose_functions, load_model, trace_chosen
-from graphc.debug import dump_ir, plan_text, stage_graphs, step_records
-from graphc.device import CC, CUDA_CAPABILITIES, H100, Device
+from graphc.debug import dump_ir, stage_graphs, step_records
+from graphc.device import CC, CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError, TargetError
 from graphc.ir import Graph
 from graphc.lowered import EmittedKernel, Lowered, lower_graph
@@ -62,7 +62,7 @@ def run_compile(args: argparse.Namespace) -> int:
     if not (args.emit or args.output or args.dump_ir):
         for work in works:
             say("")
-            say(plan_text(work.lowered))
+            say(str(work.lowered.plan))
     return 0
 
 
@@ -74,7 +74,7 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
     namespace = load_model(args.model)
     chosen = choose_functions(namespace, args.fn or [], args.model)
     device = device_of(args.target, chosen)
-    say(f"target {device.target}: {_describe(device)}")
+    say(f"target {device}")
     unused = {parts[0] for parts, _ in args.arg or []}
     for one in chosen:
         traced = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
@@ -96,15 +96,6 @@ def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:
         own = {c.compiled.device for c in chosen if c.compiled is not None}
         return own.pop() if len(own) == 1 else device_for("auto")
     return device_to_compile_for(target)
-
-
-def _describe(device: Device) -> str:
-    """The device in words; one that is not here is only what the kernels are compiled for."""
-    if device.is_cuda:
-        major, minor = device.cc
-        name = f"{device.name}, sm_{major}{minor}, {device.cores} multiprocessors"
-        return f"no device here, compiled as for an {name}" if device is H100 else name
-    return f"{device.name}, {device.cores} cores, vectors of {8 * device.vector_bytes} bits"
 
 
 def _options(args: argparse.Namespace, chosen: Chosen) -> Options:

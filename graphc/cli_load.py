@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
 import re
 import sys
@@ -18,8 +19,8 @@ import optree
 
 from graphc.api import Compiled
 from graphc.arguments import bind, definition, function_name, signature_of
-from graphc.dtypes import DTYPES, DType, Type
-from graphc.errors import ArgumentError, GraphcError, SignatureError
+from graphc.dtypes import DTYPES, DType, Type, dtype
+from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
 from graphc.provenance import is_internal
 from graphc.tracing import Traced, trace_call
 
@@ -68,9 +69,45 @@ def read_source(path: Path) -> str:
         raise ArgumentError(f"{path} cannot be read: it is no text in UTF-8") from None
 
 
+def emitted_kernels(text: str) -> list[ast.FunctionDef]:
+    """The kernels of a file that graphc wrote; none in another file."""
+    with suppress(SyntaxError, ValueError):
+        found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
+        return [f for f in found if any(_is_kernel(d) for d in f.decorator_list)]
+    return []
+
+
+def _is_kernel(decorator: ast.expr) -> bool:
+    """Whether it is `kernel(target, ...)`."""
+    return (
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "kernel"
+    )
+
+
+def _check_python(path: Path, text: str) -> None:
+    """Raise ArgumentError for what is no Python file of a user's: nothing of it is run."""
+    if path.suffix == ".ir":
+        raise ArgumentError(
+            f"{path} is a graph, not a Python file",
+            help="graphc show prints it, graphc run runs it",
+        )
+    if path.suffix != ".py":
+        raise ArgumentError(
+            f"{path} is not a Python file, and was not run", help="its name has to end in .py"
+        )
+    if emitted_kernels(text):
+        raise ArgumentError(
+            f"{path} is a kernel that graphc wrote, and compiles no function",
+            help=f"graphc show {path} explains it, python {path} runs it",
+        )
+
+
 def load_model(path: Path) -> dict[str, Any]:
     """The names that a Python file defines, run as an import of it would."""
     text = read_source(path)
+    _check_python(path, text)
     module = ModuleType(f"graphc_model_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
@@ -149,9 +186,24 @@ def _parse_value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        meant = _meant(text)
+        hint = f"; {meant} is meant?" if meant else ""
         raise ValueError(
-            f"{text!r} is neither a type, such as f32[64,784], nor a value"
+            f"{text!r} is neither a type, such as f32[64,784], nor a value{hint}"
         ) from None
+
+
+def _meant(text: str) -> str | None:
+    """The type that a text in the spelling of NumPy or of others stands for."""
+    match = re.fullmatch(r"(?:\w+\.)?(\w+)(?:\s*[\[(]([\d\s,x×]*)[\])])?", text)
+    if match is None:
+        return None
+    name = match[1].lower()
+    try:
+        found = str(dtype(re.sub(r"^fp", "float", name)))
+    except TypeMismatch:
+        found = next(iter(difflib.get_close_matches(name, DTYPES, n=1, cutoff=0.5)), "")
+    return f"{found}[{','.join(re.findall(r'[0-9]+', match[2] or ''))}]" if found else None
 
 
 Given = Sequence[tuple[tuple[str, ...], Any]]

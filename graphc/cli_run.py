@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,14 +16,14 @@ import numpy as np
 from graphc import _lazy
 from graphc.api import device_for
 from graphc.cli_compile import device_of, works_of
-from graphc.cli_load import read_source, user_code
+from graphc.cli_load import emitted_kernels, read_source, user_code
 from graphc.codegen import simt
-from graphc.debug import plan_text
+from graphc.codegen.plan import aligned
 from graphc.errors import ArgumentError, GraphcError, RuntimeFault, SignatureError
 from graphc.interpret import interpret
 from graphc.ir import Graph, Value
 from graphc.lowered import Lowered, lower_graph
-from graphc.naming import distinct
+from graphc.naming import output_names
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
 from graphc.options import Options
@@ -60,7 +61,7 @@ def run_graph(args: argparse.Namespace) -> int:
         device = device_for("cpu")
         print(f"target cpu: {device.name}", file=sys.stderr)
         outputs = lower_graph(graph, device, _options(args), verify=True).compile()(arrays)
-    named = dict(zip(_output_names(graph), map(np.asarray, outputs), strict=True))
+    named = dict(zip(output_names(graph), map(np.asarray, outputs), strict=True))
     if args.output is not None:
         with output_file(args.output) as file:
             _write_arrays(file, named)
@@ -121,25 +122,38 @@ def _write_arrays(file: IO[bytes], arrays: Mapping[str, Any]) -> None:
                 np.lib.format.write_array(part, array, allow_pickle=False)
 
 
-def _output_names(graph: Graph) -> list[str]:
-    """The outputs' names in the text, those without one numbered, each once."""
-    names: list[str] = []
-    for number, value in enumerate(graph.outputs):
-        names.append(distinct(value.name or f"out{number}", names))
-    return names
-
-
 # --- show ---------------------------------------------------------------------------------
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print graphs and their plans."""
+    """Print graphs and their plans, or what an emitted file is."""
+    if args.model.suffix == ".py" and (kernels := emitted_kernels(read_source(args.model))):
+        print(_explained(args.model, kernels))
+        return 0
     for number, lowered in enumerate(_lowered(args)):
         if number:
             print()
         print(print_graph(lowered.graph, root=lowered.root))
-        print(plan_text(lowered))
+        print(lowered.plan)
     return 0
+
+
+def _explained(path: Path, kernels: Sequence[ast.FunctionDef]) -> str:
+    """What the kernels of an emitted file compute and take, and how to go on."""
+    parts = [ast.get_docstring(ast.parse(read_source(path))) or "", ""]
+    for kernel in kernels:
+        (call,) = (d for d in kernel.decorator_list if isinstance(d, ast.Call))
+        target, *more = map(ast.unparse, (*call.args, *call.keywords))
+        rows = [(a.arg, ast.unparse(a.annotation)) for a in kernel.args.args if a.annotation]
+        parts += [
+            f"kernel {kernel.name}, for {ast.literal_eval(target)}"
+            + (f" ({', '.join(more)})" if more else ""),
+            *aligned(rows, "  "),
+            "",
+        ]
+    checked = ast.literal_eval(target) == "cuda"
+    command = f"graphc sanitize --all {path}" if checked else f"python {path}"
+    return "\n".join([*parts, f"{command} runs it and compares it with its NumPy reference"])
 
 
 def _lowered(args: argparse.Namespace) -> Iterator[Lowered]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from graphc.codegen.plan import Extent, Plan, Table, aligned
+from graphc.codegen.plan import Extent, Plan, Table, aligned, plural
 from graphc.codegen.printing import relative
 from graphc.ir import Graph
-from graphc.lowered import Lowered
+from graphc.lowered import Lowered, count_nodes
 from graphc.text import save_graph
 
 DUMP = "graphc ir dump 1"
@@ -46,8 +46,7 @@ def dump_ir(found: Iterable[tuple[Lowered, str]], folder: Path) -> None:
 
 
 def _count(graph: Graph) -> str:
-    nodes = sum(1 + sum(len(r.nodes) for r in n.regions) for n in graph.nodes)
-    return f"{nodes} node{'s' if nodes != 1 else ''}"
+    return plural(count_nodes(graph), "node")
 
 
 def _place(where: str, root: str) -> str:
@@ -56,22 +55,6 @@ def _place(where: str, root: str) -> str:
 
 
 # --- the plan -----------------------------------------------------------------------------
-
-
-def plan_text(lowered: Lowered) -> str:
-    """The steps of the plan as a table, and what they cost together."""
-    cost, memory = lowered.cost(), lowered.memory()
-    ratio = cost.bytes_moved / cost.least_bytes if cost.least_bytes else 1.0
-    return (
-        f"{lowered.plan}\n"
-        f"{_plural(cost.steps, 'step')}, {_plural(cost.kernels, 'kernel')}; "
-        f"moves {cost.bytes_moved} bytes, {ratio:.2f} of the least; {cost.flops} flops; "
-        f"arena {memory.arena} bytes"
-    )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def step_records(plan: Plan) -> list[dict[str, object]]:

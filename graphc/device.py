@@ -34,6 +34,22 @@ class Device:
     bandwidth: float = 0.0
     number: int = 0
 
+    def __repr__(self) -> str:
+        return f"<{self.target} device {self.name}>"
+
+    def __str__(self) -> str:
+        """Target, name and sizes; an H100 that is not here is what kernels are made for."""
+        if not self.is_cuda:
+            bits = 8 * self.vector_bytes
+            return f"cpu: {self.name}, {self.cores} cores, vectors of {bits} bits"
+        major, minor = self.cc
+        name = f"{self.name}, sm_{major}{minor}, {self.cores} multiprocessors"
+        return (
+            f"cuda: no device here, compiled as for an {name}"
+            if self is H100
+            else f"cuda: {name}"
+        )
+
     @property
     def is_cuda(self) -> bool:
         return self.target == "cuda"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from graphc._lazy import once
 from graphc.codegen.cpu import print_cpu
 from graphc.codegen.cuda import print_cuda
 from graphc.codegen.kernel import Kernel
-from graphc.codegen.plan import Plan
+from graphc.codegen.plan import Plan, aligned, plural
 from graphc.codegen.planner import make_plan
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError
@@ -102,6 +102,13 @@ class Lowered:
     def __repr__(self) -> str:
         return f"<{self.graph.name} lowered for {self.device.name}: {len(self.stages)} passes>"
 
+    def __str__(self) -> str:
+        """The device, the options, the nodes after each pass, and the plan."""
+        graphs = {"trace": self.graph, **self.passes}
+        rows = [(name, plural(count_nodes(graph), "node")) for name, graph in graphs.items()]
+        parts = [f"{self.graph.name}, lowered for", f"  {self.device}", f"  {self.options!r}"]
+        return "\n".join([*parts, "passes", *aligned(rows, "  "), str(self.plan)])
+
     @property
     def passes(self) -> dict[str, Graph]:
         """The graph after every pass, by name, in order; a repeated name gets a number."""
@@ -119,7 +126,8 @@ class Lowered:
     def plan(self) -> Plan:
         """The steps and buffers."""
         salt = "fast" if self.options.fast else ""
-        return make_plan(self.final, self.device, self.spell, salt=salt, donated=self.donated)
+        plan = make_plan(self.final, self.device, self.spell, salt=salt, donated=self.donated)
+        return replace(plan, flops=_flops(self.final))
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
@@ -145,7 +153,7 @@ class Lowered:
             len(self.kernels),
             self.plan.bytes_moved,
             self.plan.least_bytes,
-            _flops(self.final),
+            self.plan.flops,
         )
 
     def memory(self) -> Memory:
@@ -210,6 +218,11 @@ def _ungrouped(graph: Graph) -> Graph:
         return builder.inline(node.regions[0], operands) if node.op.kind == "group" else None
 
     return graph.map(visit)
+
+
+def count_nodes(graph: Graph) -> int:
+    """The nodes of a graph, and those in its regions."""
+    return sum(1 + sum(len(r.nodes) for r in n.regions) for n in graph.nodes)
 
 
 def _flops(graph: Graph) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import optree
 
-from graphc.ir import PARAMETER, Literal, Loc, Node, Operand, Value
+from graphc.ir import PARAMETER, Graph, Literal, Loc, Node, Operand, Value
 from graphc.space import is_access, op_of
 
 
@@ -76,6 +76,15 @@ def _called(loc: Loc | None) -> str | None:
         case ast.Call(func=ast.Attribute(attr=name)) | ast.Call(func=ast.Name(id=name)):
             return name.strip("_") or None
     return None
+
+
+def output_names(graph: Graph) -> list[str]:
+    """The names of a graph's outputs, each once: one without a name is `out`, several `out0` …"""
+    names: list[str] = []
+    for number, value in enumerate(graph.outputs):
+        unnamed = "out" if len(graph.outputs) == 1 else f"out{number}"
+        names.append(distinct(value.name or unnamed, names))
+    return names
 
 
 # --- values -------------------------------------------------------------------------------

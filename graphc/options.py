@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 
 from graphc.errors import ArgumentError
 
@@ -24,6 +24,18 @@ class Options:
     fast: bool = False
     level: int = 2
     deterministic: bool = True
+
+    def __repr__(self) -> str:
+        """What is not as by default."""
+        own = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if self._says(f)]
+        return f"Options({', '.join(own)})"
+
+    def __str__(self) -> str:
+        """Every option, a line each."""
+        return "\n".join(f"{f.name:<15} {getattr(self, f.name)}" for f in fields(self))
+
+    def _says(self, field: Field[object]) -> bool:
+        return bool(getattr(self, field.name) != field.default)
 
     def __post_init__(self) -> None:
         for name in ("fast", "deterministic"):

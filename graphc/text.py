@@ -32,7 +32,7 @@ graph read back bears them. `Graph.meta` is not part of the text.
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,13 +297,13 @@ def _check_ours(path: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file as a whole: under a temporary name first, then by renaming."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Made as other files are, which everybody may read that the user lets.
+    made = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with made.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import cli_compile
 from graphc.cli import main
 from graphc.cli_load import parse_argument
-from graphc.device import CPU
+from graphc.device import CPU, H100
 from graphc.dtypes import bf16, f32
 from graphc.errors import ArgumentError, TargetError
 from graphc.interpret import interpret
@@ -538,6 +539,10 @@ def test_sanitize_finds_a_fault(model: Path, capsys: Capture) -> None:
 WRONG: dict[str, list[str]] = {
     "no_file": ["compile", "nowhere.py"],
     "no_compiled_function": ["compile", "plain.py"],
+    "no_python": ["compile", "notes.txt"],
+    "no_python_to_show": ["show", "notes.txt"],
+    "compile_a_graph": ["compile", "good.ir"],
+    "compile_a_kernel": ["compile", "cpu.py"],
     "no_such_function": ["compile", "layer.py", "--fn", "leyer"],
     "no_function": ["compile", "layer.py", "--fn", "np"],
     "types_missing": ["compile", "layer.py", "--fn", "grown", "--arg", "n=2"],
@@ -661,6 +666,8 @@ def mistakes(model: Path) -> None:
     Path("syntax.py").write_text("def f(x:\n    return x\n")
     Path("exits.py").write_text("import sys\nsys.exit(3)\n")
     Path("cpu.py").write_text(CPU_FILE)
+    # It would be right, and leave a trace of having been run.
+    Path("notes.txt").write_text("open('was_run', 'w')\n")
     Path("several.py").write_text(
         "import graphc\n\n@graphc.compile\ndef f(x):\n    return x\n\n"
         "@graphc.compile\ndef g(x):\n    return x\n\n"
@@ -703,6 +710,7 @@ def test_a_mistake_ends_with_1_and_its_text(
     if "line " in error:  # Python's own marks differ between its versions
         error = re.sub(r"(?m)^ +[~^]+\n", "", error)
     golden(f"cli/{name}.txt", error)
+    assert not Path("was_run").exists()
 
 
 @pytest.mark.parametrize("name", USAGE)
@@ -711,6 +719,75 @@ def test_a_wrong_command_line_ends_with_2(name: str, mistakes: None, capsys: Cap
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.match(r"usage: graphc .*\ngraphc.*: error: .+\n\Z", captured.err, re.S)
+
+
+@pytest.mark.parametrize("name", ["complie", "frobnicate"])
+def test_another_command_ends_with_2_and_its_text(
+    name: str, capsys: Capture, golden: Callable[[str, str], None]
+) -> None:
+    assert main([name, "layer.py"]) == 2
+    golden(f"cli/command_{name}.txt", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    {
+        "float32[4]": "f32[4]",
+        "np.float64[4, 3]": "f64[4,3]",
+        "int32(4,3)": "i32[4,3]",
+        "F32[2]": "f32[2]",
+        "fp16[2]": "f16[2]",
+        "bfloat16[2]": "bf16[2]",
+        "uint8": "u8[]",
+        "boolean[3]": "bool[3]",
+        "f3[3]": "f32[3]",
+        "float32[4x5]": "f32[4,5]",
+    }.items(),
+)
+def test_a_type_in_another_spelling_says_what_is_meant(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"nor a value; {meant} is meant?")):
+        parse_argument(f"x={text}")
+    assert isinstance(parse_argument(f"x={meant}")[1], graphc.Type)
+
+
+@pytest.mark.parametrize("text", ["hello", "f(x)=3", "complex64[3]", "[1,"])
+def test_what_stands_for_no_type_has_no_hint(text: str) -> None:
+    with pytest.raises(ValueError, match=r"nor a value\Z"):
+        parse_argument(f"x={text}")
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_show_explains_an_emitted_file(
+    target: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    golden: Callable[[str, str], None],
+) -> None:
+    devices = {"cpu": CPU, "cuda": H100}
+    monkeypatch.setattr(cli_compile, "device_of", lambda *_: devices[target])
+    Path("soft.py").write_text(
+        "import graphc\n\n@graphc.compile\ndef soft(x: graphc.f32[64, 10]):\n"
+        "    return graphc.nn.softmax(x * 2)\n"
+    )
+    command = ["compile", "soft.py", "--no-grad", "--emit", "kernel", "--target", target]
+    assert main(command) == 0
+    Path("kernel.py").write_text(capsys.readouterr().out)
+    assert main(["show", "kernel.py"]) == 0
+    golden(f"cli/show_kernel_{target}.txt", capsys.readouterr().out)
+
+
+def test_files_of_an_output_folder_have_equal_modes(model: Path, fixed_cpu: None) -> None:
+    before = os.umask(0o027)
+    try:
+        for option in ("-o", "--dump-ir"):
+            assert (
+                main(["compile", "layer.py", "--target", "cpu", option, "out", "--force"]) == 0
+            )
+            files = [f for f in Path("out").rglob("*") if f.is_file()]
+            assert len(files) > 3 and {f.stat().st_mode & 0o777 for f in files} == {0o640}
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes options another way")
