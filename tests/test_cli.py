@@ -451,9 +451,9 @@ def test_a_graph_is_run(dumped: Path, stage: str, capsys: Capture) -> None:
     assert captured.out == "" and captured.err.count("wrote") == 2
     given, y, z = (dict(np.load(f)) for f in ("x.npz", "y.npz", "z.npz"))
     want = np.tanh(given["x"] + given["b"]) * 2
-    assert list(y) == list(z) == ["out0"]
-    np.testing.assert_allclose(y["out0"], want, rtol=1e-6)
-    np.testing.assert_allclose(z["out0"], want, rtol=1e-6)
+    assert list(y) == list(z) == ["out"]
+    np.testing.assert_allclose(y["out"], want, rtol=1e-6)
+    np.testing.assert_allclose(z["out"], want, rtol=1e-6)
 
 
 def test_links_and_pipes_stay_what_they_are(dumped: Path, tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_links_and_pipes_stay_what_they_are(dumped: Path, tmp_path: Path) -> Non
     os.mkfifo(pipe)
     line = ["run", str(dumped / "00-trace.ir"), "--inputs", "x.npz", "-o"]
     assert main([*line, str(link)]) == 0
-    assert link.is_symlink() and list(np.load(real)) == ["out0"]
+    assert link.is_symlink() and list(np.load(real)) == ["out"]
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     assert main([*line, str(pipe)]) == 0
     assert pipe.is_fifo() and os.read(reader, 1 << 16).startswith(b"PK")
@@ -488,7 +488,7 @@ def test_an_output_may_have_any_name_and_dtype(tmp_path: Path) -> None:
 
 def test_outputs_are_printed_where_no_file_is_named(dumped: Path, capsys: Capture) -> None:
     assert main(["run", str(dumped / "00-trace.ir"), "--inputs", "x.npz"]) == 0
-    assert capsys.readouterr().out.startswith("out0 f32[8, 6]\n[[")
+    assert capsys.readouterr().out.startswith("out f32[8, 6]\n[[")
 
 
 def test_show_prints_graph_and_plan(dumped: Path, capsys: Capture) -> None:
