@@ -18,12 +18,13 @@ from graphc.codegen.kernel import (
     Statement,
     Store,
     Update,
+    Var,
     When,
     walk,
 )
 from graphc.codegen.walks import map_body, map_expr, map_exprs, parts
 from graphc.dtypes import Type
-from graphc.index import Axis, Condition, Index, as_index
+from graphc.index import Axis, Condition, Index, Loaded, as_index
 
 Access = tuple[str, tuple[Index, ...]]
 
@@ -60,6 +61,20 @@ def own_numbers(statement: Statement) -> Iterable[Index]:
             yield part.index
         elif isinstance(part, Masked):
             yield from (c.index for c in part.conditions)
+
+
+def reads(statement: Statement) -> set[str]:
+    """The values and buffers that a statement itself reads."""
+    found = {p.name for p in parts(statement) if isinstance(p, Var)}
+    found |= {p.buffer for p in parts(statement) if isinstance(p, Load)}
+    return found | loaded_names(statement)
+
+
+def loaded_names(statement: Statement) -> set[str]:
+    """The values that are indices, or parts of them, in a statement itself."""
+    indices = [i for _, at in own_accesses(statement) for i in at]
+    indices += own_numbers(statement)
+    return {a.value for i in indices for a in i.atoms() if isinstance(a, Loaded)}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.access import accesses
+from graphc.codegen.access import accesses, loaded_names
 from graphc.codegen.blocks import in_blocks
 from graphc.codegen.kernel import (
     TURNS_OF_ONE,
@@ -240,6 +240,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
     stored = {
         s.expr.name for s in walk(body) if isinstance(s, Store) and isinstance(s.expr, Var)
     }
+    named = {name for s in walk(body) for name in loaded_names(s)}
     moved: dict[str, Expr] = {}
 
     def expression(expr: Expr) -> Expr:
@@ -256,7 +257,7 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
                 s = replace(s, body=visit(s.body, level + 1, constant | still))
             elif isinstance(s, Once | When):
                 s = replace(s, body=visit(s.body, level, constant))
-            if isinstance(s, Let) and not s.stays and s.name not in updated | combined:
+            if isinstance(s, Let) and not s.stays and s.name not in updated | combined | named:
                 once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
                 if once and free and _movable(s.expr, constant) and _small(s.expr):

@@ -12,6 +12,7 @@ from graphc.codegen.columns import columns, is_short
 from graphc.codegen.elements import Keep
 from graphc.codegen.kernel import WARP
 from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.picked import picked
 from graphc.codegen.register_rows import register_rows
 from graphc.codegen.row_chunks import has_chunks
 from graphc.codegen.tasks import Schedule, Schedules, kept, kernel_task, late_tasks, split_task
@@ -112,16 +113,20 @@ def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | 
 
 @dataclass(frozen=True)
 class _Form:
-    """A way to assign roles to a nest's axes, and what the nest keeps for it."""
+    """A way to assign roles to a nest's axes, and what the nest keeps for it.
+
+    `change` gives the nest that they are assigned to.
+    """
 
     keep: Keep
     assign: Callable[[Nest, roles.Body], roles.Draft | None]
+    change: Callable[[Nest], Nest] = lambda nest: nest
 
 
 def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
     """The kernels of one partition that splits nothing."""
     for form in _ranked_forms(region, chosen, device):
-        nest = NestBuilder(region, chosen, keep=form.keep).build()
+        nest = form.change(NestBuilder(region, chosen, keep=form.keep).build())
         draft = form.assign(nest, roles.assemble(nest))
         if draft is not None:
             yield Schedule((kernel_task(region, nest, draft, device),), draft.form)
@@ -133,17 +138,21 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
         return [_Form("nothing", lambda n, b: roles.flat(b, device))]
     lane = lies_along(region, chosen)
     width = chosen.space.size(chosen.inner)
-    as_rows = _Form(kept(chosen, device), lambda n, b: roles.rows(n, b, device))
+
+    def rows(nest: Nest, body: roles.Body) -> roles.Draft:
+        return roles.rows(nest, body, device)
+
     if device.is_cuda:
-        in_registers = _Form("registers", lambda n, b: register_rows(n, b, device))
+        in_registers = _Form("registers", lambda n, b: register_rows(n, b, device), picked)
+        by_rows = [in_registers, _Form(kept(chosen, device), rows, picked)]
         as_threads = _Form("nothing", lambda n, b: roles.threads_of(b, device))
-        by_rows = [in_registers, as_rows]
         if lane in chosen.inner and width > 32:
             return [*by_rows, as_threads]
         as_tiles = _Form("nothing", lambda n, b: column_tiles(n, b, device))
         threads = chosen.space.size(chosen.outer)
         starved = threads < BUSY * device.cores and width >= WARP
         return [*([as_tiles] if starved else []), as_threads, *by_rows]
+    as_rows = _Form(kept(chosen, device), rows)
     if is_short(chosen.space.size(chosen.outer), width):
         short = _Form("nothing", lambda n, b: columns(b, b.outer[-1]))
         return [short, as_rows]

@@ -145,6 +145,8 @@ _ROWS = (
 )
 SCALARS = MappingProxyType({row.name: row for row in _ROWS})
 
+CHOICE = "where"
+"""The name of the function that chooses between two values."""
 ELEMENTS = MappingProxyType(
     {
         "vector_sum": "add",

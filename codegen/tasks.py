@@ -12,6 +12,7 @@ from graphc.codegen.elements import Keep
 from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel, ParamRole, Total
 from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.picked import picked
 from graphc.codegen.product import MatrixProduct
 from graphc.codegen.region import late_regions, temporary
 from graphc.codegen.roles import Body, Draft, assemble
@@ -143,7 +144,7 @@ def _split_draft(
     forms.append(("nothing" if short else kept(chosen, device), split_rows))
     for keep, form in forms:
         builder = NestBuilder(region, chosen, keep=keep)
-        nest = builder.build()
+        nest = picked(builder.build()) if device.is_cuda else builder.build()
         parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
         draft = form(nest, assemble(nest), device, parts)
         if draft is not None:
