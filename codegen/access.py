@@ -11,6 +11,7 @@ from graphc.codegen.kernel import (
     Expr,
     IndexValue,
     Kernel,
+    Let,
     Load,
     Loop,
     Masked,
@@ -61,6 +62,11 @@ def own_numbers(statement: Statement) -> Iterable[Index]:
             yield part.index
         elif isinstance(part, Masked):
             yield from (c.index for c in part.conditions)
+
+
+def names_in(expr: Expr) -> set[str]:
+    """The values and buffers that an expression names, also in its indices."""
+    return reads(Let("", expr))
 
 
 def reads(statement: Statement) -> set[str]:

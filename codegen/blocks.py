@@ -139,7 +139,7 @@ class _Blocks:
         for level in range(len(spans)):
             wholes.append([self._part(s, level, made) for s in sums])
         # The sums of the smallest blocks come last; the blocks of blocks are built around them.
-        inner = _retargeted(loop, dict(zip(wholes[0], wholes[-1], strict=True)))
+        inner = _retargeted(loop, {levels[0]: levels for levels in zip(*wholes, strict=True)})
         (nest,) = self._statement(_within(inner, blocks[0], spans[0]))
         for level, axis in enumerate(blocks):
             own, above = wholes[len(spans) - level], wholes[len(spans) - level - 1]
@@ -242,10 +242,13 @@ def _within(loop: Loop, block: Axis, turns: int) -> Loop:
     return replace(loop, start=start, stop=start + turns)
 
 
-def _retargeted(loop: Loop, new: dict[Target, Target]) -> Loop:
-    def change(s: Statement) -> Statement:
-        if isinstance(s, Update) and s.target in new:
-            return replace(s, target=new[s.target])
-        return s
+def _retargeted(loop: Loop, sums: Mapping[Target, Sequence[Target]]) -> Loop:
+    """The loop that adds to the smallest blocks of its sums; what scales a sum scales them all."""
+
+    def change(s: Statement) -> Statement | list[Statement]:
+        if not isinstance(s, Update) or s.target not in sums:
+            return s
+        levels = sums[s.target]
+        return [replace(s, target=t) for t in (levels[-1:] if s.function == "+" else levels)]
 
     return replace(loop, body=map_body(loop.body, change))

@@ -344,6 +344,10 @@ def find_row(table, rows, block):  # type: ignore[no-untyped-def]
 
 LESSER = "minimum"
 """The function that bounds the range of a loop over a part of an axis."""
+VECTOR_HELPERS = MappingProxyType(
+    {"+": "vector_sum", "*": "vector_prod", "maximum": "vector_max", "minimum": "vector_min"}
+)
+"""The function that combines the elements of a vector as a kernel accumulates."""
 BLOCK_HELPERS = MappingProxyType(
     {"+": "block_sum", "*": "block_prod", "maximum": "block_max", "minimum": "block_min"}
 )

@@ -10,7 +10,6 @@ from graphc.codegen.blocks import in_blocks
 from graphc.codegen.kernel import (
     TURNS_OF_ONE,
     Check,
-    Combine,
     Const,
     Expr,
     IndexValue,
@@ -25,7 +24,6 @@ from graphc.codegen.kernel import (
     Scratch,
     Statement,
     Store,
-    Update,
     Var,
     When,
     rows_in_registers,
@@ -37,7 +35,7 @@ from graphc.codegen.roles import BLOCK, CHUNK, TILE, Draft
 from graphc.codegen.short_labels import short_labels
 from graphc.codegen.vectorize import vectorized
 from graphc.codegen.walks import (
-    accumulated,
+    changed,
     map_body,
     map_expr,
     map_exprs,
@@ -169,8 +167,7 @@ def hoist_invariants(body: tuple[Statement, ...], inputs: set[str]) -> tuple[Sta
 
 def _independent(loop: Loop, inputs: set[str]) -> tuple[list[Statement], tuple[Statement, ...]]:
     """The statements of a loop that say the same at every turn, and the others."""
-    changing = {s.name for s in walk(loop.body) if isinstance(s, Combine)}
-    changing |= accumulated(loop.body)
+    changing = changed(loop.body)
     own = changing | {s.name for s in walk(loop.body) if isinstance(s, Let)}
     turns = _Turns(loop.axis, inputs, own)
     before: list[Statement] = []
@@ -233,14 +230,11 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
     """
     scratch = {s.name for s in walk(body) if isinstance(s, Scratch)}
     depths = _read_at(body)
-    updated = {
-        s.target.name for s in walk(body) if isinstance(s, Update) and isinstance(s.target, Var)
-    }
-    combined = {s.name for s in walk(body) if isinstance(s, Combine)}
+    changing = changed(body)
+    named = {name for s in walk(body) for name in loaded_names(s)}
     stored = {
         s.expr.name for s in walk(body) if isinstance(s, Store) and isinstance(s.expr, Var)
     }
-    named = {name for s in walk(body) for name in loaded_names(s)}
     moved: dict[str, Expr] = {}
 
     def expression(expr: Expr) -> Expr:
@@ -250,17 +244,18 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
         statements: Sequence[Statement], level: int, constant: set[str]
     ) -> tuple[Statement, ...]:
         result: list[Statement] = []
-        for s in statements:
+        for place, s in enumerate(statements):
             s = map_exprs(s, lambda e: map_expr(e, expression))
             if isinstance(s, Loop):
                 still = scratch - written(s.body)
                 s = replace(s, body=visit(s.body, level + 1, constant | still))
             elif isinstance(s, Once | When):
                 s = replace(s, body=visit(s.body, level, constant))
-            if isinstance(s, Let) and not s.stays and s.name not in updated | combined | named:
+            if isinstance(s, Let) and not s.stays and s.name not in changing | named:
                 once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
-                if once and free and _movable(s.expr, constant) and _small(s.expr):
+                rest = statements[place + 1 :]
+                if once and free and _movable(s.expr, constant, rest) and _small(s.expr):
                     moved[s.name] = s.expr
                     continue
             result.append(s)
@@ -290,9 +285,13 @@ def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statem
     return result
 
 
-def _movable(expr: Expr, constant: set[str]) -> bool:
-    """Whether an expression has the same value wherever it is put."""
-    return all(not isinstance(p, Load) or p.buffer in constant for p in subexpressions(expr))
+def _movable(expr: Expr, constant: set[str], rest: Sequence[Statement]) -> bool:
+    """Whether an expression has the same value wherever among the `rest` it is put."""
+    changing = changed(rest)
+    return all(
+        p.buffer in constant if isinstance(p, Load) else getattr(p, "name", "") not in changing
+        for p in subexpressions(expr)
+    )
 
 
 def _small(expr: Expr) -> bool:

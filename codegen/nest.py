@@ -40,10 +40,14 @@ from graphc.space import is_access, op_of
 
 @dataclass(frozen=True)
 class Phase:
-    """Statements at the outer level, then those of one loop over the inner axes."""
+    """Statements at the outer level, then those of one loop over the inner axes.
+
+    `comment` is what to say of the loop.
+    """
 
     before: tuple[Statement, ...]
     inside: tuple[Statement, ...]
+    comment: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from graphc.codegen.columns import columns, is_short
 from graphc.codegen.elements import Keep
 from graphc.codegen.kernel import WARP
 from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.online import online
 from graphc.codegen.picked import picked
 from graphc.codegen.register_rows import register_rows
 from graphc.codegen.row_chunks import has_chunks
@@ -115,20 +116,20 @@ def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | 
 class _Form:
     """A way to assign roles to a nest's axes, and what the nest keeps for it.
 
-    `change` gives the nest that they are assigned to.
+    `change` gives the nest that they are assigned to; None where the form has nothing to do.
     """
 
     keep: Keep
     assign: Callable[[Nest, roles.Body], roles.Draft | None]
-    change: Callable[[Nest], Nest] = lambda nest: nest
+    change: Callable[[Nest], Nest | None] = lambda nest: nest
 
 
 def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
     """The kernels of one partition that splits nothing."""
     for form in _ranked_forms(region, chosen, device):
         nest = form.change(NestBuilder(region, chosen, keep=form.keep).build())
-        draft = form.assign(nest, roles.assemble(nest))
-        if draft is not None:
+        draft = None if nest is None else form.assign(nest, roles.assemble(nest))
+        if nest is not None and draft is not None:
             yield Schedule((kernel_task(region, nest, draft, device),), draft.form)
 
 
@@ -144,7 +145,8 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
 
     if device.is_cuda:
         in_registers = _Form("registers", lambda n, b: register_rows(n, b, device), picked)
-        by_rows = [in_registers, _Form(kept(chosen, device), rows, picked)]
+        read_twice = _Form("nothing", rows, lambda n: online(picked(n)))
+        by_rows = [in_registers, read_twice, _Form(kept(chosen, device), rows, picked)]
         as_threads = _Form("nothing", lambda n, b: roles.threads_of(b, device))
         if lane in chosen.inner and width > 32:
             return [*by_rows, as_threads]

@@ -12,7 +12,7 @@ class Phases:
     """The statements of a nest as lists: what stands `before` each phase, at last what stands after
     all of them; what is `inside` its loop; and what is put `behind` that, before all that follows.
 
-    `local` are the accumulators by name, each with its phase.
+    `local` are the accumulators by name, each with its phase; `comments` say what is inside.
     """
 
     def __init__(self, nest: Nest) -> None:
@@ -20,6 +20,7 @@ class Phases:
         self.before = [list(p.before) for p in nest.phases] + [list(nest.after)]
         self.inside = [list(p.inside) for p in nest.phases]
         self.behind: list[list[Statement]] = [[] for _ in nest.phases]
+        self.comments = [p.comment for p in nest.phases]
         self.local = {a.name: (n, a) for n, a in nest.local}
         inner = [s for body in self.inside for s in body]
         self.defs = {s.name: s.expr for s in inner if isinstance(s, Let)}
@@ -52,7 +53,7 @@ class Phases:
             (*behind, *outer)
             for behind, outer in zip([[], *self.behind], self.before, strict=True)
         )
-        phases = zip(before, map(tuple, self.inside), strict=True)
+        phases = zip(before, map(tuple, self.inside), self.comments, strict=True)
         return replace(
             self.nest,
             phases=tuple(Phase(*parts) for parts in phases),

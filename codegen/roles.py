@@ -91,7 +91,8 @@ def stacked(nest: Nest) -> tuple[Statement, ...]:
         statements += phase.before
         statements += [Let(a.name, a.start) for n, a in nest.local if n == number]
         if phase.inside:
-            statements.append(Loop(Axis(INNER, 1), "inner", phase.inside))
+            loop = Loop(Axis(INNER, 1), "inner", phase.inside, comment=phase.comment)
+            statements.append(loop)
     return (*statements, *nest.after)
 
 
@@ -175,14 +176,19 @@ def expand_inner(
     last: LoopRole,
     combine: Sequence[Accumulator] = (),
 ) -> list[Statement]:
-    """Replace the stand-in loops by real ones, lanes combined after the loop that fed them."""
-    by_name = {a.name: a for a in combine}
+    """Replace the stand-in loops by real ones, lanes combined after the loop that fed them.
+
+    What the nest itself combines is combined where it says so.
+    """
+    explicit = {s.name for s in body if isinstance(s, Combine)}
+    by_name = {a.name: a for a in combine if a.name not in explicit}
     result: list[Statement] = []
     for statement in body:
         if not (isinstance(statement, Loop) and statement.role == "inner"):
             result.append(statement)
             continue
-        result.append(inner_loops(axes, statement.body, last))
+        loop = inner_loops(axes, statement.body, last)
+        result.append(replace(loop, comment=statement.comment))
         for s in statement.body:
             if isinstance(s, Update) and s.variable in by_name:
                 made = by_name[s.variable]

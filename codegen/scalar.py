@@ -44,6 +44,8 @@ class Scalar:
     condition: bool = False  # the first operand is a bool and takes no part in promotion
     converts: bool = False  # operands keep their own dtype
     operator: bool = False  # kernels spell it by one of Python's operators, not by its name
+    exponential: bool = False  # f(a + b) is f(a) f(b)
+    rounds: bool = False  # to a half type, held in its compute dtype
     numpy: str = "same"  # NumPy's name of it: its own, another one, or none ("")
 
     @property
@@ -88,7 +90,7 @@ def _cheap(name: str, arity: int, takes: str, compute: Any = None, **more: Any) 
 
 
 _ROWS = (
-    _transcendental(elementary.exp, (1.1, 1.1)),
+    _transcendental(elementary.exp, (1.1, 1.1), exponential=True),
     _transcendental(elementary.expm1, (2.0, 2.0)),
     _transcendental(elementary.log, (1.5, 1.6)),
     _transcendental(elementary.log1p, (2.0, 2.0)),
@@ -135,8 +137,8 @@ _ROWS = (
     _operator("accumulate_add", 2, "biuf"),
     _operator("accumulate_multiply", 2, "biuf"),
     _operator("accumulate_product", 3, "iuf", flops=2),
-    _cheap("round_f16", 1, "f", flops=8, numpy=""),
-    _cheap("round_bf16", 1, "f", flops=4, numpy=""),
+    _cheap("round_f16", 1, "f", flops=8, rounds=True, numpy=""),
+    _cheap("round_bf16", 1, "f", flops=4, rounds=True, numpy=""),
     *(
         _cheap(d.name, 1, "biuf", _cast_to(d), result=d.name, converts=True, numpy="")
         for d in DTYPES.values()
@@ -145,8 +147,8 @@ _ROWS = (
 )
 SCALARS = MappingProxyType({row.name: row for row in _ROWS})
 
-CHOICE = "where"
-"""The name of the function that chooses between two values."""
+GREATER, CHOICE, SIZE = "maximum", "where", "abs"
+"""The names of functions that kernels are made of whatever the user wrote."""
 ELEMENTS = MappingProxyType(
     {
         "vector_sum": "add",

@@ -12,6 +12,7 @@ from graphc.codegen.elements import Keep
 from graphc.codegen.finish import finish
 from graphc.codegen.kernel import Kernel, ParamRole, Total
 from graphc.codegen.nest import Nest, NestBuilder
+from graphc.codegen.online import online
 from graphc.codegen.picked import picked
 from graphc.codegen.product import MatrixProduct
 from graphc.codegen.region import late_regions, temporary
@@ -137,14 +138,19 @@ def _split_draft(
     """The nest, split in the first form that it fits, and its buffers of partials."""
     total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
     short = not device.is_cuda and is_short(total, width)
-    forms: list[tuple[Keep, SplitForm]] = []
+    forms: list[tuple[Keep, Callable[[Nest], Nest | None], SplitForm]] = []
     if device.is_cuda:
-        forms += [("nothing", split_row_chunks), ("nothing", split_column_tiles)]
-        forms += [("registers", split_register_rows)]
-    forms.append(("nothing" if short else kept(chosen, device), split_rows))
-    for keep, form in forms:
+        forms.append(("nothing", picked, split_row_chunks))
+        forms.append(("nothing", picked, split_column_tiles))
+        forms.append(("registers", picked, split_register_rows))
+        forms.append(("nothing", lambda n: online(picked(n)), split_rows))
+    rest = picked if device.is_cuda else lambda nest: nest
+    forms.append(("nothing" if short else kept(chosen, device), rest, split_rows))
+    for keep, change, form in forms:
         builder = NestBuilder(region, chosen, keep=keep)
-        nest = picked(builder.build()) if device.is_cuda else builder.build()
+        nest = change(builder.build())
+        if nest is None:
+            continue
         parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
         draft = form(nest, assemble(nest), device, parts)
         if draft is not None:

@@ -26,7 +26,7 @@ from graphc.codegen.kernel import (
     rows_in_registers,
     walk,
 )
-from graphc.codegen.walks import map_expr, map_exprs
+from graphc.codegen.walks import changed, map_expr, map_exprs
 from graphc.dtypes import i64
 from graphc.index import Axis, Index
 
@@ -126,7 +126,8 @@ def straightened(kernel: Kernel) -> Kernel:
     }
     rows &= rows_in_registers(kernel.body)
     summed = {s.buffer for s in walk(kernel.body) if isinstance(s, Update)}
-    work = _Straight(frozenset(straight), frozenset(rows), rows & summed, names, {})
+    changing = changed(kernel.body)
+    work = _Straight(frozenset(straight), frozenset(rows), rows & summed, changing, names, {})
     return replace(kernel, body=work.level(kernel.body, frozenset()), axis_names=names)
 
 
@@ -135,12 +136,13 @@ class _Straight:
     """Takes the bodies of loops out of them.
 
     Of the `rows` in registers those that are `summed` up become variables; `known` are the
-    expressions that the others, and names of these, stand for.
+    expressions that the others stand for, and other names of values that are not `changing`.
     """
 
     axes: frozenset[Axis]
     rows: frozenset[str]
     summed: Container[str]
+    changing: Container[str]
     axis_names: Mapping[int, str]
     known: dict[str, Expr]
 
@@ -169,7 +171,10 @@ class _Straight:
                 case Store(buffer=buffer, expr=expr) if buffer in self.rows:
                     self.known[buffer] = expr
                 case Let(name=name, expr=Var() as expr) if name != expr.name:
-                    self.known[name] = expr
+                    if expr.name in self.changing:
+                        result.append(s)
+                    else:
+                        self.known[name] = expr
                 case _:
                     result.append(s)
         return tuple(result)

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.access import Access, accesses, own_accesses, own_numbers
+from graphc.codegen.device_lib import VECTOR_HELPERS
 from graphc.codegen.kernel import (
+    Apply,
     Check,
     Combine,
     Const,
@@ -32,7 +34,15 @@ from graphc.codegen.kernel import (
     rows_in_registers,
     walk,
 )
-from graphc.codegen.walks import expressions, map_body, map_expr, map_exprs, subexpressions
+from graphc.codegen.walks import (
+    accumulated,
+    expressions,
+    map_body,
+    map_expr,
+    map_exprs,
+    parts,
+    subexpressions,
+)
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, Loaded
 
@@ -121,7 +131,8 @@ class _Vectors:
     """Statements whose loops over `axes` are to take `width` elements a turn.
 
     `names` are the variables that are vectors. What lanes combine is a vector until then, and is
-    read afterwards.
+    read afterwards. What is `running`, read in the very loop that feeds it, is one number: the
+    elements of a turn are combined before they are fed to it.
     """
 
     body: tuple[Statement, ...]
@@ -130,6 +141,7 @@ class _Vectors:
     names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.running = {name for s in walk(self.body) for name in self._read_while_fed(s)}
         combined = (s for s in walk(self.body) if isinstance(s, Combine))
         self.combined = {s.name for s in combined if s.across == "lanes"}
         found: set[str] | None = None
@@ -138,9 +150,17 @@ class _Vectors:
                 name
                 for s in walk(self.body)
                 for name, expr in _assigned(s)
-                if name not in self.names and self.is_vector(expr)
+                if name not in self.names | self.running and self.is_vector(expr)
             }
             self.names |= found
+
+    def _read_while_fed(self, loop: Statement) -> set[str]:
+        """What a loop to be widened accumulates into from turn to turn, and reads."""
+        if not isinstance(loop, Loop) or loop.axis not in self.axes:
+            return set()
+        own = {s.name for s in walk(loop.body) if isinstance(s, Let)}
+        read = {p.name for s in walk(loop.body) for p in parts(s) if isinstance(p, Var)}
+        return (accumulated(loop.body) - own) & read
 
     def is_vector(self, expr: Expr) -> bool:
         """Whether an expression differs along the axes."""
@@ -164,7 +184,7 @@ class _Vectors:
         return (
             all(map(self._is_legal, walk(self.body)))
             and all(isinstance(s.expr, Const) for s in starts)
-            and fed <= self.names
+            and fed <= self.names | self.running
         )
 
     def _inside(self) -> Iterator[Statement]:
@@ -220,6 +240,10 @@ class _Vectors:
             s = map_exprs(s, lambda e: map_expr(e, expression))
             if isinstance(s, Loop) and s.axis in self.axes:
                 return replace(s, width=self.width)
+            if isinstance(s, Update) and s.variable in self.running and self.is_vector(s.expr):
+                return replace(
+                    s, expr=Apply(VECTOR_HELPERS[s.function], (s.expr,), s.expr.dtype)
+                )
             if isinstance(s, Let) and s.name in fed:
                 return replace(s, expr=self._wide(s.expr))
             if isinstance(s, Store) and s.buffer in rows and self._moves(s.index):

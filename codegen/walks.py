@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graphc.codegen.kernel import (
     Apply,
+    Combine,
     Expr,
     Let,
     Load,
@@ -82,6 +83,11 @@ def accumulated(body: Sequence[Statement]) -> set[str]:
     """The variables that are accumulated into."""
     made = {s.variable for s in walk(body) if isinstance(s, Update)}
     return {name for name in made if name is not None}
+
+
+def changed(body: Sequence[Statement]) -> set[str]:
+    """The variables that get other values: those accumulated into, or combined over lanes."""
+    return accumulated(body) | {s.name for s in walk(body) if isinstance(s, Combine)}
 
 
 def written(body: Sequence[Statement]) -> set[str]:

@@ -74,3 +74,8 @@ def specs():
         "step": (three, optim.AdamState(f32[()], three, three), f32[32, 30], f32[32]),
         "train_step": (wide, optim.AdamState(f32[()], wide, wide), f32[96, 40], i64[96]),
     }
+
+
+@graphc.compile
+def long_softmax(x: f32[1024, 50000]):
+    return nn.softmax(x)
