@@ -46,7 +46,7 @@ def _tree() -> tuple[Any, ...]:
     return (tensors, tensors, tensors, f32[()]), tensors
 
 
-ROWS, ROW, LOGITS = f32[4096, 1024], f32[1024], f32[8192, 32000]
+ROWS, ROW, LOGITS, LONG = f32[4096, 1024], f32[1024], f32[8192, 32000], f32[1024, 50000]
 
 PROGRAMS = (
     Program("softmax", "softmax, 4096x1024", ours.softmax, (ROWS,), most_lines=25),
@@ -63,6 +63,15 @@ PROGRAMS = (
     Program(
         "xent_grad", "cross-entropy and its gradient, 8192x32000", ours.xent_grad,
         (LOGITS, i32[8192]), most_moved=TWO_READS,
+    ),
+    Program(
+        "softmax_long", "softmax, 1024x50000", ours.softmax, (LONG,), most_moved=TWO_READS,
+        most_lines=25,
+    ),
+    Program("xent_long", "cross-entropy, 1024x50000", ours.xent, (LONG, i32[1024])),
+    Program(
+        "xent_grad_long", "cross-entropy and its gradient, 1024x50000", ours.xent_grad,
+        (LONG, i32[1024]), most_moved=TWO_READS,
     ),
     Program("column_sum", "column sum, 8192x1024", ours.column_sum, (f32[8192, 1024],)),
     Program(
