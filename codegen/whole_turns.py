@@ -23,7 +23,7 @@ from graphc.codegen.turns import turns_of
 from graphc.codegen.walks import map_body
 from graphc.index import Axis, Condition, Index, as_index
 
-SHORT = 6
+SHORT = 2
 """The most statements of a loop that are worth being there twice."""
 
 
