@@ -121,13 +121,12 @@ def value_name(value: Value) -> str | None:
     None for one of which there is nothing short to say. It looks no further than to the operands,
     and to the name or reduction from which the first of them comes.
     """
-    known = _known(value)
-    if known is not None or value.node.op is PARAMETER:
+    known, computed = _known(value), _computing(value)
+    if known is not None or computed.node.op is PARAMETER:
         return known
-    node = _computing(value).node
-    kind = op_of(node).kind
+    kind = op_of(computed.node).kind
     if kind == "elementwise":
-        return _computed(node, value.index)
+        return _computed(computed.node, computed.index)
     return _BY_KIND.get(kind)
 
 
@@ -170,6 +169,8 @@ def _term(node: Node) -> str | None:
     if name is not None or isinstance(operand, Literal):
         return name
     made = _computing(operand).node
+    if made.op is PARAMETER:
+        return None
     if made.loc != node.loc and not made.order and (called := _called(made.loc)):
         return called
     return _noun(made)
