@@ -244,5 +244,5 @@ def _share(at: tuple[Index, ...], type: Type) -> float:
     for index, size in zip(at, type.static_shape):
         low, high = index.bounds
         if low is not None and high is not None and (low < 0 or high >= size):
-            share *= min(1, size / (high - low + 1))
+            share *= min(1, size / max(high - low + 1, 1))
     return share

@@ -139,7 +139,7 @@ def _split_draft(
     total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
     short = not device.is_cuda and is_short(total, width)
     forms: list[tuple[Keep, Callable[[Nest], Nest | None], SplitForm]] = []
-    if device.is_cuda:
+    if device.is_cuda and total * width:
         forms.append(("nothing", picked, split_row_chunks))
         forms.append(("nothing", picked, split_column_tiles))
         forms.append(("registers", picked, split_register_rows))
