@@ -45,7 +45,7 @@ from graphc.codegen.vectorize import vector_width
 from graphc.codegen.walks import retargeted
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.index import Axis, Index, Loaded, as_index, axis_index, unravel
+from graphc.index import Axis, Index, as_index, axis_index, named_index, unravel
 
 MOST_WARPS, LEAST_ROWS = 32, 4
 """The most warps of a block, and the rows that a warp should have at least."""
@@ -124,7 +124,7 @@ def split_column_tiles(
     places = unravel(axis_index(whole), [*sizes.values()])
     lets = [Let(n, IndexValue(i, i64)) for n, i in zip(sizes, places) if i.terms]
     chunk, plane, tile = (
-        Index(((Loaded(n, (), sizes[n]), 1),)) if i.terms else i for n, i in zip(sizes, places)
+        named_index(n, sizes[n]) if i.terms else i for n, i in zip(sizes, places)
     )
     inside = substitute(retargeted(statements, variables), unraveled(others, plane))
     down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)

@@ -30,7 +30,7 @@ from graphc.codegen.names import Names
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type, i64
-from graphc.index import Axis, Condition, Index, Loaded, apply_view, axis_index
+from graphc.index import Axis, Condition, Index, apply_view, axis_index, named_index, within
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.naming import value_name
 from graphc.partition import EXPENSIVE, Partition
@@ -301,10 +301,10 @@ class Elements:
         home.body.append(Let(raw, convert(number, i64)))
         wrapped = self.names.fresh(f"{raw}_wrapped")
         home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
-        place = Index(((Loaded(wrapped, (), size), 1),))
+        place = named_index(wrapped, size)
         code = len(self.faults) + 1
         self.faults[code] = node
-        in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
+        in_range = within(place, size)
         home.body.append(Check(in_range, code))
         inner = (*at[:axis], place, *at[axis + ndim :])
         value = self.element(source, inner, home, phase, True)
@@ -314,6 +314,6 @@ class Elements:
 
 def wrap_negative(raw: Var, size: int) -> Expr:
     """A negative index counts from the end."""
-    place = Index(((Loaded(raw.name, (), size), 1),))
+    place = named_index(raw.name, size)
     below = Condition(place, ">=", 0)
     return Masked((below,), raw, Apply("+", (raw, Const(size, i64)), i64))

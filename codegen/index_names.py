@@ -26,7 +26,7 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.dtypes import i64
-from graphc.index import Axis, Index, Loaded, Quotient, Remainder
+from graphc.index import Axis, Index, Quotient, Remainder, named_index
 from graphc.naming import distinct
 
 Taken = frozenset[str]
@@ -76,7 +76,7 @@ class _Namer:
             if name is None:
                 return index
             high = part.bounds[1]
-            return index - part + Index(((Loaded(name, (), 1 + (high or 0)), 1),))
+            return index - part + named_index(name, 1 + (high or 0))
 
         changed = map_every_index(body, change) if names else body
         return (*result, *(self._descend(s, axes, taken) for s in changed))

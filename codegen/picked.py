@@ -27,7 +27,7 @@ from graphc.codegen.phases import Phases
 from graphc.codegen.scalar import CHOICE
 from graphc.codegen.spelling import convert
 from graphc.dtypes import i64
-from graphc.index import Condition, Index, Loaded
+from graphc.index import Index, named_index, within
 from graphc.kinds import extreme
 from graphc.naming import distinct
 
@@ -68,13 +68,13 @@ class _Picked(Phases):
         else:
             self.taken.add(name)
             self.behind[phase].append(Let(name, convert(number, i64)))
-        place = Index(((Loaded(name, (), self.axis.size), 1),))
-        within = (Condition(place, ">=", 0), Condition(place, "<", self.axis.size))
+        place = named_index(name, self.axis.size)
+        inside = within(place, self.axis.size)
         element = self._element(term, place)
         if element.dtype.is_float:
             element = Apply("+", (element, made.start), element.dtype)  # -0.0 becomes 0.0
         step = steps[0]
-        value = Masked(within, element, made.start)
+        value = Masked(inside, element, made.start)
         self.behind[phase].append(Let(made.name, value, step.origin))
         self.inside[phase].remove(step)
         del self.local[made.name]

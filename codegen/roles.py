@@ -43,7 +43,7 @@ from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.vectorize import WIDEST, vector_width
 from graphc.device import Device
 from graphc.dtypes import Dim, Type, i64
-from graphc.index import Axis, Index, Loaded, axis_index, unravel
+from graphc.index import Axis, Index, axis_index, named_index, unravel
 
 INNER, WORKER, CHUNK, TILE, BLOCK = range(-1, -6, -1)
 """Numbers of axes: the stand-in for the inner ones, those over workers, over chunks of rows, and
@@ -135,13 +135,13 @@ class RowPart:
 
     @property
     def row(self) -> Index:
-        named = Index(((Loaded("row", (), self.rows), 1),))
-        return Index() if self.rows == 1 else named
+        return Index() if self.rows == 1 else named_index("row", self.rows)
 
     @property
     def part(self) -> Index:
-        named = Index(((Loaded(self.name, (), self.parts), 1),))
-        return axis_index(self.dealt) if self.rows == 1 else named
+        if self.rows == 1:
+            return axis_index(self.dealt)
+        return named_index(self.name, self.parts)
 
     def of_part(self, last: bool) -> tuple[tuple[Index, ...], tuple[int, ...]]:
         """The index of a partial and the shape of all, parts along their last axis or first."""

@@ -33,7 +33,7 @@ from graphc.codegen.spelling import convert
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.index import Axis, Condition, Index, Loaded, axis_index
+from graphc.index import Axis, Condition, Index, axis_index, named_index, within
 from graphc.ir import Node, Value
 from graphc.naming import value_name
 from graphc.space import op_of
@@ -133,8 +133,8 @@ class _Scatter:
         raw, wrapped = names.fresh("at"), names.fresh("at_wrapped")
         update = axis_index(self.update)
         index = convert(Load(self.at, (update,), types[self.at].dtype), i64)
-        place = Index(((Loaded(wrapped, (), size), 1),))
-        in_range = (Condition(place, ">=", 0), Condition(place, "<", size))
+        place = named_index(wrapped, size)
+        in_range = within(place, size)
         mine = (
             Condition(place - self.start, ">=", 0),
             Condition(place - self.start, "<", self.width),

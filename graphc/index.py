@@ -252,6 +252,16 @@ def as_index(value: Index | Axis | int) -> Index:
     return Index((), int(value))
 
 
+def named_index(name: str, size: int) -> Index:
+    """The index that is the value of a variable, from 0 to below `size`."""
+    return Index(((Loaded(name, (), size), 1),))
+
+
+def within(index: Index, size: int) -> tuple[Condition, Condition]:
+    """The conditions that hold where an index is an element of `size`."""
+    return Condition(index, ">=", 0), Condition(index, "<", size)
+
+
 def axis_index(axis: Axis) -> Index:
     """The index that runs along `axis`; 0 where its extent is 1."""
     return Index() if axis.extent == 1 else as_index(axis)
