@@ -20,10 +20,10 @@ LABELS = np.array([0, 39, -1, 40, -40, 2**32, 2**32 + 7, -(2**32) + 7, 2**63 - 1
 
 
 def hits(x: Any, labels: Any) -> Any:
-    """One hot, and a sum over what is not the label."""
+    """Sums with 1 in place of all but the label, and of what is not three behind it."""
     column = gnp.arange(CLASSES)
-    hot = np.where(labels[:, None] == column, x, 0.0)
-    return hot.sum(axis=1), np.where(column + 3 != labels[:, None], x, 0.0).sum(axis=1)
+    hit = np.where(labels[:, None] == column, x, 1.0)
+    return hit.sum(axis=1), np.where(column + 3 != labels[:, None], x, 0.0).sum(axis=1)
 
 
 def lowered(function: Any, *types: Any, device: Device) -> Any:
