@@ -236,7 +236,7 @@ def map_every_index(
     return map_indices(map_body(body, statement), lambda at: tuple(map(change, at)))
 
 
-def written(body: Sequence[Statement]) -> Iterator[set[Axis]]:
+def written_axes(body: Sequence[Statement]) -> Iterator[set[Axis]]:
     """The axes of every element that is stored or accumulated into."""
     for s in walk(body):
         at = s.index if isinstance(s, Store) else None

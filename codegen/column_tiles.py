@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.access import substitute, written
+from graphc.codegen.access import substitute, written_axes
 from graphc.codegen.columns import crossing, segments
 from graphc.codegen.kernel import (
     WARP,
@@ -110,7 +110,7 @@ def split_column_tiles(
     if nest.local or not body.inner:
         return None
     *others, lane = body.inner
-    if not all(set(body.inner) <= axes for axes in written(body.statements)):
+    if not all(set(body.inner) <= axes for axes in written_axes(body.statements)):
         return None
     rows, new = flatten(body.outer)
     planes = math.prod(a.size for a in others)

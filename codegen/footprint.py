@@ -126,7 +126,7 @@ class Footprints:
             elif isinstance(s, Once | When):
                 yield from self.accesses(s.body, spans)
             for whats, (buffer, at) in zip(
-                chain([_written(s)], repeat(["load"])), own_accesses(s)
+                chain([_first_access(s)], repeat(["load"])), own_accesses(s)
             ):
                 if buffer in self.types:
                     yield from ((buffer, what, at, spans) for what in whats)
@@ -231,8 +231,8 @@ def _plain(index: Index, known: Mapping[str, Index]) -> Index:
     return result
 
 
-def _written(s: Statement) -> list[str]:
-    """What the first access of a statement does."""
+def _first_access(s: Statement) -> list[str]:
+    """What a statement does with the element that it accesses first: its target, if it has one."""
     if isinstance(s, Store):
         return ["store"]
     return ["load", "store"] if isinstance(s, Update) and s.buffer is not None else ["load"]

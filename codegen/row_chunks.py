@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.access import contiguous_axis, substitute, written
+from graphc.codegen.access import contiguous_axis, substitute, written_axes
 from graphc.codegen.blocks import TURNS
 from graphc.codegen.kernel import (
     WARP,
@@ -65,7 +65,7 @@ def split_row_chunks(
     *planes, lane = body.outer
     if contiguous_axis(body.statements, body.buffers) != lane.number:
         return None
-    if not all(set(body.inner) <= axes for axes in written(body.statements)):
+    if not all(set(body.inner) <= axes for axes in written_axes(body.statements)):
         return None
     rows, deep = (math.prod(a.size for a in axes) for axes in (body.inner, planes))
     variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
