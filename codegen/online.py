@@ -30,7 +30,6 @@ from graphc.codegen.phases import Phases
 from graphc.codegen.scalar import CHOICE, GREATER, SCALARS, SIZE
 from graphc.codegen.spelling import convert
 from graphc.dtypes import bool_
-from graphc.naming import distinct
 
 Path = tuple[tuple[Apply, int], ...]
 """The way up from a row's element to an exponent: operations, and which operand is on the way."""
@@ -84,9 +83,6 @@ class _Online(Phases):
 
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
-        outer = [s for b in self.before for s in b if isinstance(s, Let)]
-        self.outer = {s.name: s.expr for s in outer}
-        self.taken = {*nest.buffers, *self.defs, *self.outer, *self.local}
         self.running: dict[str, _Running] = {}
         self.normalizers: set[str] = set()
         self.numbers: dict[object, int] = {}
@@ -301,12 +297,6 @@ class _Online(Phases):
         self.comments[home] = COMMENT
         self.behind[home] += [Let(own.name, maximum), Combine(name, GREATER, dtype)]
         return _Running(maximum, update.expr, before, own, shift)
-
-    def fresh(self, name: str) -> str:
-        """The name, or one like it that nothing has."""
-        name = distinct(name, self.taken)
-        self.taken.add(name)
-        return name
 
 
 class _Moved:

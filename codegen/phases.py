@@ -6,13 +6,17 @@ from dataclasses import replace
 
 from graphc.codegen.kernel import Apply, Const, Expr, Let, Load, Statement, Store, Var
 from graphc.codegen.nest import Nest, Phase
+from graphc.naming import distinct
 
 
 class Phases:
-    """The statements of a nest as lists: what stands `before` each phase, at last what stands after
-    all of them; what is `inside` its loop; and what is put `behind` that, before all that follows.
+    """The statements of a nest as lists, which subclasses change.
 
-    `local` are the accumulators by name, each with its phase; `comments` say what is inside.
+    For each phase there are those at the outer level `before` its loop (the last list is what comes
+    after all phases), those `inside` the loop, and those that are put `behind` it, ahead of what
+    follows. `local` are the accumulators by name, each with its phase; `comments` say of each loop
+    what it does. `defs` are the values that phases compute, `outer` those of the outer level, and
+    `stored` what phases store, by buffer and index; `taken` are all names.
     """
 
     def __init__(self, nest: Nest) -> None:
@@ -24,7 +28,16 @@ class Phases:
         self.local = {a.name: (n, a) for n, a in nest.local}
         inner = [s for body in self.inside for s in body]
         self.defs = {s.name: s.expr for s in inner if isinstance(s, Let)}
+        outer = [s for body in self.before for s in body if isinstance(s, Let)]
+        self.outer = {s.name: s.expr for s in outer}
+        self.taken = {*nest.buffers, *self.defs, *self.outer, *self.local}
         self.stored = {(s.buffer, s.index): s.expr for s in inner if isinstance(s, Store)}
+
+    def fresh(self, name: str) -> str:
+        """The name, or one like it that nothing has."""
+        name = distinct(name, self.taken)
+        self.taken.add(name)
+        return name
 
     def opened(self, expr: Expr) -> Expr:
         """What a value of a phase stands for: an operation, or what is outside the phases."""

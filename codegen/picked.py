@@ -1,14 +1,15 @@
-"""Sums of one term: what a row has where its index equals a number, and 0 everywhere else.
+"""Sums of one term: along a row that is 0 except where its index equals a number.
 
-Cross-entropy writes the logit of a label so: a sum along the row that is 0 in all columns but one.
-It is read as the element that it is, behind the phase that would have looked for it.
+Cross-entropy writes the logit of a label as such a sum, `where(col == label, x, 0)`. The nest loads
+the one element instead, behind the phase that would have summed: `x[row, label]`, and 0 where the
+label is no column.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.codegen.access import loaded_names, reads
+from graphc.codegen.access import loaded_names, reads, substitute
 from graphc.codegen.kernel import (
     Apply,
     Const,
@@ -27,9 +28,8 @@ from graphc.codegen.phases import Phases
 from graphc.codegen.scalar import CHOICE
 from graphc.codegen.spelling import convert
 from graphc.dtypes import i64
-from graphc.index import Index, named_index, within
+from graphc.index import named_index, within
 from graphc.kinds import extreme
-from graphc.naming import distinct
 
 MOST_PARTS = 16
 """The most operands and operations of an element that is computed by itself."""
@@ -50,8 +50,6 @@ class _Picked(Phases):
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
         (self.axis,) = nest.inner
-        self.taken = {*nest.buffers, *self.defs, *self.local}
-        self.taken |= {s.name for body in self.before for s in body if isinstance(s, Let)}
 
     def pick(self, phase: int, made: Accumulator) -> bool:
         """Compute a sum of this phase as one element, if it is one."""
@@ -62,20 +60,23 @@ class _Picked(Phases):
         if found is None:
             return False
         number, term = found
-        name = distinct("at", self.taken)
         if isinstance(number, Var) and number.dtype is i64:
             name = number.name
         else:
-            self.taken.add(name)
+            name = self.fresh("at")
             self.behind[phase].append(Let(name, convert(number, i64)))
         place = named_index(name, self.axis.size)
         inside = within(place, self.axis.size)
-        element = self._element(term, place)
+        step = steps[0]
+        (let,) = substitute(
+            (Let(made.name, self._spelled_out(term), step.origin),), {self.axis: place}
+        )
+        assert isinstance(let, Let)
+        element = let.expr
         if element.dtype.is_float:
             element = Apply("+", (element, made.start), element.dtype)  # -0.0 becomes 0.0
-        step = steps[0]
         value = Masked(inside, element, made.start)
-        self.behind[phase].append(Let(made.name, value, step.origin))
+        self.behind[phase].append(replace(let, expr=value))
         self.inside[phase].remove(step)
         del self.local[made.name]
         return True
@@ -87,12 +88,12 @@ class _Picked(Phases):
             case Apply(args=(condition, term, Const(value=0))) if added.function == CHOICE:
                 equal = self.opened(condition)
                 if step.function == "+" and isinstance(equal, Apply) and equal.function == "==":
-                    number = self._is_index(*equal.args) or self._is_index(*equal.args[::-1])
+                    number = self._number_of(*equal.args) or self._number_of(*equal.args[::-1])
                     return (number, term) if number and self._is_apart(term) else None
         return None
 
-    def _is_index(self, index: Expr, number: Expr) -> Expr | None:
-        """The number that the index of the row is compared to; None for other operands."""
+    def _number_of(self, index: Expr, number: Expr) -> Expr | None:
+        """`number`, if `index` is the index along the row and the number is one for all of it."""
         match self.opened(index):
             case IndexValue(index=at, dtype=dtype) if at.axis == self.axis:
                 fits = dtype.is_integer and self.axis.size <= extreme(dtype, largest=True)
@@ -100,7 +101,7 @@ class _Picked(Phases):
         return None
 
     def _is_apart(self, term: Expr) -> bool:
-        """Whether an element can be computed by itself: it is made of inputs, and small."""
+        """Whether an element can be computed by itself: of inputs, in MOST_PARTS parts."""
         found = 0
         stack = [term]
         while stack:
@@ -116,26 +117,16 @@ class _Picked(Phases):
                     stack += [value, other]
         return True
 
-    def _element(self, expr: Expr, place: Index) -> Expr:
-        """An expression of the row at a place of it."""
-
-        def at(index: Index) -> Index:
-            return index.substitute({self.axis: place})
-
+    def _spelled_out(self, expr: Expr) -> Expr:
+        """An expression without the values of phases that it is computed from."""
         node = self.opened(expr)
         match node:
-            case Load(index=index):
-                return replace(node, index=tuple(map(at, index)))
-            case IndexValue(index=index):
-                return replace(node, index=at(index))
-            case Masked(conditions=conditions, value=value, other=other):
-                return Masked(
-                    tuple(replace(c, index=at(c.index)) for c in conditions),
-                    self._element(value, place),
-                    self._element(other, place),
+            case Masked(value=value, other=other):
+                return replace(
+                    node, value=self._spelled_out(value), other=self._spelled_out(other)
                 )
             case Apply(args=args):
-                return replace(node, args=tuple(self._element(a, place) for a in args))
+                return replace(node, args=tuple(map(self._spelled_out, args)))
         return node
 
     def cleared(self) -> Nest:
