@@ -1,8 +1,8 @@
 """Columns on CUDA: lanes run over neighboring columns, and the warps of a block share the rows.
 
 A reduction down the columns reads whole lines of memory only if neighboring lanes have neighboring
-columns. A block has the columns of a warp's lanes; each of its warps takes every so-manieth row,
-and at the end they combine, column by column, what they have found.
+columns. A block has the columns of a warp's lanes. Its warps take the rows in turn, and at the end
+they combine, column by column, what they have found.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from graphc.codegen.kernel import (
     Statement,
     Store,
     Update,
-    Var,
     walk,
 )
 from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.roles import (
     BLOCK,
-    BLOCKS,
+    LEAST_BLOCKS,
+    MOST_BLOCKS,
     THREADS,
     TILE,
     Body,
@@ -39,18 +39,15 @@ from graphc.codegen.roles import (
     flatten,
     inner_loops,
     unraveled,
-    without_inner,
 )
+from graphc.codegen.split import combined, in_variables, stores_of_partials
 from graphc.codegen.vectorize import vector_width
-from graphc.codegen.walks import retargeted
 from graphc.device import Device
-from graphc.dtypes import Type, i64
+from graphc.dtypes import i64
 from graphc.index import Axis, Index, as_index, axis_index, named_index, unravel
 
 MOST_WARPS, LEAST_ROWS = 32, 4
 """The most warps of a block, and the rows that a warp should have at least."""
-MOST_BLOCKS = 8
-"""The most blocks of a multiprocessor."""
 PARTIAL_ROWS = 50
 """Rows that are worth a partial of each column, which is written and read once more."""
 
@@ -69,31 +66,22 @@ def column_tiles(nest: Nest, body: Body, device: Device) -> Draft | None:
     for step in _steps(body, lane):
         span = WARP * step
         tiles = Axis(TILE, -(-lane.size // span))
-        if step > 1 and tiles.size * count < BLOCKS * device.cores:
+        if step > 1 and tiles.size * count < LEAST_BLOCKS * device.cores:
             continue  # narrower tiles are more of them
         whole, new = flatten([*others, tiles])
         tile = new.pop(tiles, axis_index(whole))
-        inside = _tile(
-            substitute(body.statements, new),
-            lane,
-            tile * span,
-            span,
-            body.inner,
-            accumulators,
-        )
+        statements, start = substitute(body.statements, new), tile * span
+        inside = _tile(statements, lane, start, span, body.inner, accumulators)
         if inside is None:
             continue
         warps = 1 << max(0, min(MOST_WARPS, rows // LEAST_ROWS)).bit_length() - 1
-        loop = Loop(whole, "chunk", inside)
-        threads = max(warps, 1) * WARP
-        work = count * lane.size * rows
         return Draft(
-            (loop,),
+            (Loop(whole, "chunk", inside),),
             body.buffers,
             whole.size,
-            threads,
+            max(warps, 1) * WARP,
             "columns",
-            work,
+            count * lane.size * rows,
             team="warps",
             widest=step,
         )
@@ -114,39 +102,23 @@ def split_column_tiles(
         return None
     rows, new = flatten(body.outer)
     planes = math.prod(a.size for a in others)
-    statements = without_inner(substitute(body.statements, new))
-    variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
+    statements, buffers = in_variables(nest, substitute(body.statements, new), body.buffers)
     step = next(iter(_steps(body, lane)))
     span, tiles = WARP * step, -(-lane.size // (WARP * step))
     size = _chunk_size(rows.size, planes * tiles, device)
     sizes = {"chunk": -(-rows.size // size), "batch": planes, "tile": tiles}
-    whole = Axis(BLOCK, math.prod(sizes.values()))
-    places = unravel(axis_index(whole), [*sizes.values()])
-    lets = [Let(n, IndexValue(i, i64)) for n, i in zip(sizes, places) if i.terms]
-    chunk, plane, tile = (
-        named_index(n, sizes[n]) if i.terms else i for n, i in zip(sizes, places)
-    )
-    inside = substitute(retargeted(statements, variables), unraveled(others, plane))
+    whole, lets, (chunk, plane, tile) = _dealt(sizes)
+    inside = substitute(statements, unraveled(others, plane))
     down = Loop(rows, "warp", inside, chunk * size, chunk * size + size)
     columns = Loop(lane, "lane", (down,), tile * span, tile * span + span)
-    buffers = {b: t for b, t in body.buffers.items() if b not in variables}
-    stores: list[Statement] = []
-    for acc in nest.split:
-        part = parts[acc.name]
-        shape = (sizes["chunk"], *([planes] if others else []), lane.size)
-        buffers[part] = Type(acc.type.dtype, shape)
-        at = (chunk, *([plane] if others else []), as_index(lane))
-        stores.append(Store(part, at, variables[acc.name]))
-    made: tuple[Statement, ...] = (
-        *lets,
-        *(Let(a.name, a.start) for a in nest.split),
-        columns,
-        *(Combine(a.name, a.function, a.type.dtype, "warps") for a in nest.split),
-        replace(columns, body=(Once(tuple(stores), "warp"),)),
-    )
+    shape = (sizes["chunk"], *([planes] if others else []), lane.size)
+    at = (chunk, *([plane] if others else []), as_index(lane))
+    stores, partials = stores_of_partials(nest, parts, at, shape)
+    stored = replace(columns, body=(Once(stores, "warp"),))
+    made = (*lets, *combined(nest, columns, "warps"), stored)
     return Draft(
         (Loop(whole, "chunk", made),),
-        buffers,
+        buffers | partials,
         whole.size,
         THREADS,
         "split",
@@ -156,6 +128,15 @@ def split_column_tiles(
     )
 
 
+def _dealt(sizes: dict[str, int]) -> tuple[Axis, list[Let], list[Index]]:
+    """An axis over blocks, each with a place along axes of these sizes: its variables, and it."""
+    whole = Axis(BLOCK, math.prod(sizes.values()))
+    places = dict(zip(sizes, unravel(axis_index(whole), [*sizes.values()])))
+    lets = [Let(name, IndexValue(i, i64)) for name, i in places.items() if i.terms]
+    at = [named_index(name, sizes[name]) if i.terms else i for name, i in places.items()]
+    return whole, lets, at
+
+
 def _chunk_size(rows: int, tiles: int, device: Device) -> int:
     """The rows of a chunk, so that a device is busy and partials are few.
 
@@ -163,7 +144,7 @@ def _chunk_size(rows: int, tiles: int, device: Device) -> int:
     """
     warps = THREADS // WARP
     busy = -(-MOST_BLOCKS * device.cores // tiles)
-    most = max(rows // PARTIAL_ROWS, -(-BLOCKS * device.cores // tiles))
+    most = max(rows // PARTIAL_ROWS, -(-LEAST_BLOCKS * device.cores // tiles))
     chunks = max(1, min(busy, most, rows // (warps * LEAST_ROWS)))
     return chunk_size(rows, max(rows // chunks, 1), warps)
 

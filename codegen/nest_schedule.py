@@ -94,7 +94,7 @@ def _swapped(first: Partition, region: Graph, device: Device) -> Partition | Non
     if not device.is_cuda or found[-1].outer != taken[-1]:
         return found[0]
     dealt = _body(region, found[-1]).outer
-    few = first.space.size(taken[0]) < roles.BLOCKS * device.cores
+    few = first.space.size(taken[0]) < roles.LEAST_BLOCKS * device.cores
     as_one = len(dealt) == 1 or (few and dealt[-1].size >= LONG_PART)
     return found[-1] if as_one else found[0]
 

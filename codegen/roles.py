@@ -54,8 +54,8 @@ From BLOCK downward they are axes over blocks.
 THREADS = 256
 SHORT_TURNS = 4
 """The most turns of a warp that has a row of a nest that keeps nothing."""
-BLOCKS = 2
-"""Blocks that a multiprocessor should have at least."""
+LEAST_BLOCKS, MOST_BLOCKS = 2, 8
+"""Blocks that a multiprocessor should have at least, and those that are worth a partial each."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def flat(body: Body, device: Device) -> Draft:
     team: Team = "block"
     if device.is_cuda:
         step = vector_width((lanes,), last, body.buffers)
-        if whole.size < BLOCKS * device.cores and last.size > step * THREADS:
+        if whole.size < LEAST_BLOCKS * device.cores and last.size > step * THREADS:
             return _tiles(body, whole, lanes, step * THREADS)
         team, threads = warps_or_block(last.size, step, whole.size, device)
     loop = Loop(whole, "chunk", (lanes,))
@@ -315,7 +315,7 @@ def warps_or_block(width: int, step: int, rows: int, device: Device) -> tuple[Te
 def warps_of(rows: int, device: Device) -> int:
     """The warps of a block that have a row each: as many as leave each multiprocessor blocks."""
     warps = THREADS // WARP
-    while warps > 1 and rows < BLOCKS * warps * device.cores:
+    while warps > 1 and rows < LEAST_BLOCKS * warps * device.cores:
         warps //= 2
     return warps
 

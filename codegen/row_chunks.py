@@ -13,35 +13,29 @@ from graphc.codegen.access import contiguous_axis, substitute, written_axes
 from graphc.codegen.blocks import TURNS
 from graphc.codegen.kernel import (
     WARP,
-    Combine,
-    Let,
     Loop,
     Once,
     Statement,
-    Store,
-    Var,
 )
 from graphc.codegen.nest import Nest
 from graphc.codegen.roles import (
-    BLOCKS,
+    LEAST_BLOCKS,
+    MOST_BLOCKS,
     THREADS,
     Body,
     Draft,
     RowPart,
     unraveled,
-    without_inner,
 )
+from graphc.codegen.split import combined, in_variables, stores_of_partials
 from graphc.codegen.turns import MOST_TURNS
 from graphc.codegen.vectorize import ACCESS_BYTES, vector_width
-from graphc.codegen.walks import retargeted
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis
 
-MOST_BLOCKS = 8
-"""The most blocks of a multiprocessor."""
-LEAST_BLOCKS = 3
-"""The fewest blocks in which a sum is taken (a loop of fewer stays whole)."""
+LEAST_CUTS = 3
+"""The fewest parts into which `blocks.py` cuts a loop that adds; a loop of fewer stays whole."""
 IN_FLIGHT = 4 * ACCESS_BYTES
 """Bytes that are worth a thread: so many on their way at once hide how long they take."""
 
@@ -68,29 +62,18 @@ def split_row_chunks(
     if not all(set(body.inner) <= axes for axes in written_axes(body.statements)):
         return None
     rows, deep = (math.prod(a.size for a in axes) for axes in (body.inner, planes))
-    variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
-    inside = retargeted(without_inner(body.statements), variables)
-    buffers = {b: t for b, t in body.buffers.items() if b not in variables}
+    inside, buffers = in_variables(nest, body.statements, body.buffers)
     size = _chunk(lane, rows * deep, inside, buffers, device)
     chunks = -(-lane.size // size)
     place = RowPart(rows, deep * chunks, "chunk")
     last = rows < WARP < place.parts
-    stores: list[Statement] = []
-    for acc in nest.split:
-        at, shape = place.of_part(last)
-        buffers[parts[acc.name]] = Type(acc.type.dtype, shape)
-        stores.append(Store(parts[acc.name], at, variables[acc.name]))
+    stores, partials = stores_of_partials(nest, parts, *place.of_part(last))
     new = unraveled(body.inner, place.row) | unraveled(planes, place.part // chunks)
     start = place.part % chunks * size
-    made: tuple[Statement, ...] = (
-        *place.lets,
-        *(Let(a.name, a.start) for a in nest.split),
-        Loop(lane, "lane", substitute(inside, new), start, start + size),
-        *(Combine(a.name, a.function, a.type.dtype) for a in nest.split),
-        Once(tuple(stores)),
-    )
+    lanes = Loop(lane, "lane", substitute(inside, new), start, start + size)
+    made = (*place.lets, *combined(nest, lanes), Once(stores))
     loop, work = Loop(place.dealt, "chunk", made), rows * deep * lane.size
-    axis = -1 if last else 0
+    axis, buffers = -1 if last else 0, buffers | partials
     return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=axis)
 
 
@@ -111,14 +94,15 @@ def _chunk(
 def _turns(row: int, rows: int, worth: int, device: Device) -> int:
     """The turns of a chunk of each of `rows` rows of `row` turns.
 
-    They are as many as are `worth` a thread, more where the device has enough to do, fewer where a
-    multiprocessor would have less than BLOCKS blocks. Where it is near, all chunks have equally
-    many; where it is large, it is a multiple of what a sum takes for a block.
+    They are as many as are `worth` a thread; more where there would be more than MOST_BLOCKS blocks
+    for a multiprocessor, fewer where there would be less than LEAST_BLOCKS. If a number near it
+    divides the row, all chunks have equally many. More turns than are unrolled are a multiple of
+    those after which `blocks.py` cuts a sum.
     """
     most = max(MOST_BLOCKS * device.cores // rows, 1)
-    busy = max(row * rows // (BLOCKS * device.cores), 1)
+    busy = max(row * rows // (LEAST_BLOCKS * device.cores), 1)
     turns = max(-(-row // most), min(worth, busy, -(-row // 2)))
     if turns > MOST_TURNS:
-        return max(-(-turns // TURNS), LEAST_BLOCKS) * TURNS
+        return max(-(-turns // TURNS), LEAST_CUTS) * TURNS
     near = [n for n in range(turns // 2 + 1, min(2 * turns, row)) if row % n == 0 and n <= busy]
     return min(near, key=lambda n: abs(n - turns), default=turns)

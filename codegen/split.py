@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from graphc.codegen.access import substitute
 from graphc.codegen.blocks import block_turns
@@ -26,8 +27,9 @@ from graphc.codegen.nest import Accumulator, Nest
 from graphc.codegen.register_rows import block_for, most_live
 from graphc.codegen.roles import (
     BLOCK,
-    BLOCKS,
     CHUNK,
+    LEAST_BLOCKS,
+    MOST_BLOCKS,
     Body,
     Draft,
     chunk_size,
@@ -36,12 +38,13 @@ from graphc.codegen.roles import (
     inner_loops,
     once_at_outer,
     threads_for,
+    without_inner,
 )
 from graphc.codegen.vectorize import vector_width
 from graphc.codegen.walks import feeds, map_body, retargeted
 from graphc.device import Device
 from graphc.dtypes import Type
-from graphc.index import Axis, axis_index
+from graphc.index import Axis, Index, axis_index
 
 CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
 """Elements that are worth a chunk with partials of its own, and the most chunks.
@@ -52,8 +55,8 @@ dealt out in chunks, so that their combination is not split in its turn.
 BLOCK_WORK, PARTIAL_WORK, BUSY_ROWS = 4096, 28, 7
 """On CUDA: the elements that are worth a block, those for each of its partials, and the rows that
 are worth a block where that keeps every multiprocessor busy: its partials stay in the cache."""
-MOST_BLOCKS, BUSY_BLOCKS = 8, 4
-"""The most blocks of a multiprocessor where partials are few, and where they are many."""
+BUSY_BLOCKS = 4
+"""The most blocks of a multiprocessor where each has many partials."""
 
 
 def chunk_count(nest: Nest, rows: int, width: int, device: Device) -> int:
@@ -64,7 +67,7 @@ def chunk_count(nest: Nest, rows: int, width: int, device: Device) -> int:
         most = device.cores * (MOST_BLOCKS if held == 1 else BUSY_BLOCKS)
         wanted = min(most, work // max(BLOCK_WORK, PARTIAL_WORK * held))
         busy = min(most, rows // BUSY_ROWS)
-        if busy >= BLOCKS * device.cores:
+        if busy >= LEAST_BLOCKS * device.cores:
             wanted = max(wanted, busy)
     else:
         wanted = min(max(MAX_CHUNKS, PARTIALS // max(held, 1)), work // CHUNK_WORK)
@@ -148,6 +151,46 @@ def split_register_rows(
         whole.size * lane.size,
         size,
     )
+
+
+# --- partials of one element each -----------------------------------------------------------
+
+
+def in_variables(
+    nest: Nest, statements: Sequence[Statement], buffers: Mapping[str, Type]
+) -> tuple[tuple[Statement, ...], dict[str, Type]]:
+    """Statements of both levels as one list, with split accumulators as variables.
+
+    The buffers are those that are left.
+    """
+    variables = {a.name: Var(a.name, a.type.dtype) for a in nest.split}
+    left = {b: t for b, t in buffers.items() if b not in variables}
+    return retargeted(without_inner(statements), variables), left
+
+
+def combined(
+    nest: Nest, loop: Loop, across: Literal["lanes", "warps"] = "lanes"
+) -> tuple[Statement, ...]:
+    """A loop that feeds the variables of split accumulators: begun before, combined behind it."""
+    return (
+        *(Let(a.name, a.start) for a in nest.split),
+        loop,
+        *(Combine(a.name, a.function, a.type.dtype, across) for a in nest.split),
+    )
+
+
+def stores_of_partials(
+    nest: Nest, parts: Mapping[str, str], at: tuple[Index, ...], shape: tuple[int, ...]
+) -> tuple[tuple[Statement, ...], dict[str, Type]]:
+    """Stores of the variables of split accumulators as one of their partials each.
+
+    `parts` names the buffers of partials, `shape` is theirs; they come with their types.
+    """
+    stores = (Store(parts[a.name], at, Var(a.name, a.type.dtype)) for a in nest.split)
+    return tuple(stores), {parts[a.name]: Type(a.type.dtype, shape) for a in nest.split}
+
+
+# --- partials of any shape ------------------------------------------------------------------
 
 
 class _Partials:
