@@ -26,13 +26,11 @@ from graphc.codegen.kernel import (
     Var,
 )
 from graphc.codegen.nest import Nest
-from graphc.codegen.phases import Phases
-from graphc.codegen.scalar import CHOICE, GREATER, SCALARS, SIZE
+from graphc.codegen.online_terms import Term, Terms, converted, is_rounding
+from graphc.codegen.scalar import CHOICE, GREATER, SIZE
 from graphc.codegen.spelling import convert
 from graphc.dtypes import bool_
 
-Path = tuple[tuple[Apply, int], ...]
-"""The way up from a row's element to an exponent: operations, and which operand is on the way."""
 COMMENT = "the maximum so far, and sums relative to it, which shrink where it grows"
 
 
@@ -47,27 +45,13 @@ def online(nest: Nest) -> Nest | None:
     return work.rebuilt() if any(joined) else None
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One step of a sum: a product with the factor exp(exponent), the only one that waits.
-
-    The exponent is the element of a row whose `maximum` is taken, by `path` less fixed values.
-    The sum is proportional to the values `apart`, or to 1 over them where they are divisors.
-    """
-
-    update: Update
-    exponential: Apply
-    maximum: str
-    path: Path
-    apart: tuple[tuple[Var, bool], ...]
-    alone: bool
-
-
 @dataclass
 class _Running:
-    """A maximum that grows: before a turn, that of a lane, and what terms are relative to.
+    """The variables of a maximum that is found online, of the `element` of each turn.
 
-    `scales` is what sums are multiplied by in a turn.
+    `maximum` is that so far, `before` that of the turns before, and `own` that of a lane when all
+    its turns are made. In the loop sums are relative to `shift`: the maximum, or 0 while that is
+    infinite. `scales` are the factors by which a turn multiplies sums, by their value numbers.
     """
 
     maximum: Var
@@ -78,39 +62,15 @@ class _Running:
     scales: dict[int, Var] = field(default_factory=dict)
 
 
-class _Online(Phases):
+class _Online(Terms):
     """Moves the sums of later phases of a nest into earlier ones."""
 
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
         self.running: dict[str, _Running] = {}
-        self.normalizers: set[str] = set()
-        self.numbers: dict[object, int] = {}
-        self.of_name: dict[str, int] = {}
-
-    # --- values -----------------------------------------------------------------------------
-
-    def number(self, expr: Expr) -> int:
-        """The same number for expressions that compute the same."""
-        name = expr.name if isinstance(expr, Var) else ""
-        if name in self.of_name:
-            return self.of_name[name]
-        opened = self.opened(expr)
-        key: object = opened
-        match opened:
-            case Apply(function=function, args=args, dtype=dtype):
-                key = (function, dtype, *map(self.number, args))
-            case Masked(conditions=conditions, value=value, other=other):
-                key = (conditions, self.number(value), self.number(other))
-            case Const(value=value, dtype=dtype):
-                key = (repr(value), dtype)
-        found = self.numbers.setdefault(key, len(self.numbers))
-        if name in self.defs:
-            self.of_name[name] = found
-        return found
 
     def late(self, home: int, phase: int) -> set[str]:
-        """The values, and buffers, that wait for what the phase `home` finds."""
+        """The values and buffers, up to a phase, that depend on what the phase `home` reduces."""
         late = {name for name, (number, _) in self.local.items() if number >= home}
         for number in range(home, phase + 1):
             outer = self.before[number] if number > home else []
@@ -128,7 +88,7 @@ class _Online(Phases):
         indices = {name for s in body for name in loaded_names(s)}
         plain = all(isinstance(s, Let | Update) for s in body) and not indices & {*self.defs}
         late = self.late(home, phase)
-        terms = [t for u in updates if (t := self._term(u, home, late)) is not None]
+        terms = [t for u in updates if (t := self.term(u, home, late)) is not None]
         if not plain or not terms or len(terms) < len(updates):
             return False
         fixed, after = self._between(home, phase, late, {t.maximum for t in terms})
@@ -147,7 +107,7 @@ class _Online(Phases):
     def _between(
         self, home: int, phase: int, late: set[str], maxima: set[str]
     ) -> tuple[list[Let], list[Let]]:
-        """What is computed between two phases and waits for nothing there, or for maxima alone."""
+        """Outer values between two phases: those not `late`, and those late by `maxima` alone."""
         fixed: list[Let] = []
         after: list[Let] = []
         ready = set(maxima)
@@ -161,100 +121,9 @@ class _Online(Phases):
                 ready.add(s.name)
         return fixed, after
 
-    def _term(self, update: Update, home: int, late: set[str]) -> _Term | None:
-        """The step of a sum as a product; None where that is not its form."""
-        local = update.variable in self.local and update.target.dtype.is_float
-        factors = self._factors(update.expr, late) if local and update.function == "+" else None
-        if factors is None:
-            return None
-        waiting, alone = factors
-        exponentials = [f for f, _ in waiting if isinstance(f, Apply)]
-        apart = tuple((f, divides) for f, divides in waiting if isinstance(f, Var))
-        if len(exponentials) != 1:
-            return None
-        (exponential,) = exponentials
-        for s in self.inside[home]:
-            if isinstance(s, Update) and s.variable and self._is_maximum(s, home):
-                path = self._path(exponential.args[0], self.number(s.expr))
-                if path is not None:
-                    alone &= not apart
-                    return _Term(update, exponential, s.variable, path, apart, alone)
-        return None
-
-    def _factors(
-        self, expr: Expr, late: set[str]
-    ) -> tuple[list[tuple[Apply | Var, bool]], bool] | None:
-        """The factors of a product that wait for what is `late`, and whether there are no others.
-
-        Each is an exponential, or a normalizer, and a divisor or not. None for other products.
-        """
-        waiting: list[tuple[Apply | Var, bool]] = []
-        alone = True
-        factors = [(expr, False)]
-        while factors:
-            factor, divides = factors.pop()
-            node = self.opened(factor)
-            match node:
-                case _ if not names_in(node) & late:
-                    alone = False
-                case Apply(function="*", args=args):
-                    factors += [(a, divides) for a in args]
-                case Apply(function="/", args=(above, below)):
-                    factors += [(above, divides), (below, not divides)]
-                case Apply(args=(arg,)) if node.function == "u-" or _is_conversion(node):
-                    factors.append((arg, divides))
-                    alone &= node.function != "u-"
-                case Apply(function=function) if _is_exponential(function) and not divides:
-                    waiting.append((node, divides))
-                case Var() if self._normalizes(node, divides):
-                    waiting.append((node, divides))
-                case _:
-                    return None
-        return waiting, alone
-
-    def _is_maximum(self, s: Update, home: int) -> bool:
-        local = s.variable in self.local and self.local[s.variable][0] == home
-        return local and s.function == GREATER and s.target.dtype.is_float
-
-    def _normalizes(self, value: Var, divides: bool) -> bool:
-        """Whether it is the sum of the exponentials, as a divisor, or 1 over it.
-
-        That is neither 0 nor infinite unless the row has no finite maximum, and can come last.
-        """
-        if divides:
-            return value.name in self.normalizers
-        match _converted(self.outer.get(value.name, value)):
-            case Apply(function="/", args=(Const(), below)):
-                sum = _converted(below)
-                return isinstance(sum, Var) and sum.name in self.normalizers
-        return False
-
-    def _path(self, expr: Expr, row: int) -> Path | None:
-        """How an exponent comes from the element of the row of this number, if it does."""
-        node = self.opened(expr)
-        if self.number(node) == row:
-            return ()
-        at = 0
-        match node:
-            case Apply(function="-", args=(_, fixed)) if self.is_outer(fixed):
-                pass
-            case Apply(function="*" | "/", args=(_, Const(value=scale))) if (
-                0 < scale < math.inf
-            ):
-                pass
-            case Apply(function="*", args=(Const(value=scale), _)) if 0 < scale < math.inf:
-                at = 1
-            case Apply(args=(_,)) if _is_conversion(node):
-                pass
-            case _:
-                return None
-        assert isinstance(node, Apply)
-        path = self._path(node.args[at], row)
-        return None if path is None else (*path, (node, at))
-
     # --- moving -------------------------------------------------------------------------------
 
-    def _move(self, terms: list[_Term], after: list[Let], home: int, phase: int) -> None:
+    def _move(self, terms: list[Term], after: list[Let], home: int, phase: int) -> None:
         """Put terms beside their maximum; `after` are values that wait for maxima alone."""
         given = {s.name: s for s in self.inside[phase] if isinstance(s, Let)}
         self.inside[phase] = []
@@ -300,15 +169,16 @@ class _Online(Phases):
 
 
 class _Moved:
-    """Puts one term into the phase of its maximum.
+    """Puts one term into the phase `home`, which finds its maximum.
 
-    `given` are the values of its old phase; `known` are those of the new one, by their numbers.
+    `given` are the values of its old phase by name, `known` the names of those of `home` by their
+    value numbers.
     """
 
     def __init__(
         self,
         work: _Online,
-        term: _Term,
+        term: Term,
         running: _Running,
         given: dict[str, Let],
         known: dict[int, str],
@@ -342,9 +212,9 @@ class _Moved:
         return running.scales[number]
 
     def _exponential(self, element: Expr, *, whole: bool) -> Apply:
-        """The factor for another element of the row, less what is fixed only as a `whole`."""
+        """The exponential for another element; less what its exponent is less only if `whole`."""
         for node, at in self.term.path:
-            if _is_rounding(node.function) or (node.function == "-" and not whole):
+            if is_rounding(node.function) or (node.function == "-" and not whole):
                 continue
             args = list(node.args)
             args[at] = element
@@ -361,11 +231,11 @@ class _Moved:
                 return self._value(self.given[name])
             case Load(buffer=buffer, index=at) if (buffer, at) in self.work.stored:
                 return self._expr(self.work.stored[buffer, at])
-            case Apply(function="*", args=(left, right)) if _converted(right) in self.apart:
+            case Apply(function="*", args=(left, right)) if converted(right) in self.apart:
                 return self._expr(left)
-            case Apply(function="*", args=(left, right)) if _converted(left) in self.apart:
+            case Apply(function="*", args=(left, right)) if converted(left) in self.apart:
                 return self._expr(right)
-            case Apply(function="/", args=(left, right)) if _converted(right) in self.apart:
+            case Apply(function="/", args=(left, right)) if converted(right) in self.apart:
                 return self._expr(left)
             case Apply(args=args):
                 return replace(expr, args=tuple(map(self._expr, args)))
@@ -392,25 +262,3 @@ class _Moved:
 
 def _less(element: Expr, shift: Expr) -> Apply:
     return Apply("-", (element, shift), element.dtype)
-
-
-def _is_exponential(function: str) -> bool:
-    return function in SCALARS and SCALARS[function].exponential
-
-
-def _is_rounding(function: str) -> bool:
-    return function in SCALARS and SCALARS[function].rounds
-
-
-def _is_conversion(node: Apply) -> bool:
-    """Whether an operation gives the same float, in another dtype or rounded to one."""
-    row = SCALARS.get(node.function)
-    floats = node.dtype.is_float and node.args[0].dtype.is_float
-    return floats and row is not None and (row.converts or row.rounds)
-
-
-def _converted(expr: Expr) -> Expr:
-    """What an expression is a conversion of, at last."""
-    while isinstance(expr, Apply) and _is_conversion(expr):
-        expr = expr.args[0]
-    return expr
