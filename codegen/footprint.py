@@ -3,7 +3,7 @@
 An access touches runs of neighboring elements. Memory moves whole sectors of 32 bytes on CUDA and
 lines of 64 on the CPU (NVIDIA's tuning guides; x86-64): a run has at least one, runs that lie
 nearer are one, and all of them together are no more than the buffer. An index that was loaded may
-be any: each is a run of its own.
+be anywhere: each is a run of its own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Loads before stores on CUDA: a thread has all that it reads under way at once.
 
-Buffers may be one, so that a compiler leaves a load behind the stores that are written before it:
-a thread that updates one tensor after the other would wait for memory as many times. Each element
-is read and written by one thread, so what the thread reads may be read first, and what it writes
-be written last. What is the same for all elements is computed in between.
+As two buffers may be one, a compiler moves no load ahead of a store: a thread that updates several
+tensors one after another would wait for memory once for each. But each element is read and written
+by the same thread, so all loads may come first and all stores last. What is the same for all
+elements is computed in between.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Labels in 32 bits: what a loop compares with its index is as wide as the index has to be.
+"""Labels in 32 bits: a loop compares its index with an int32 where the label is an int64.
 
-Labels are int64 as a rule, and `labels == col` would compare 64 bits for every column: two
-instructions on CUDA, and half the lanes of a vector on the CPU. Before the loop a label becomes an
-int32: itself, or where it is none of the columns a number that is none of them either.
+`labels == col` in 64 bits costs two instructions a column on CUDA, and half the lanes of a vector
+on the CPU. Before the loop a label becomes an int32: itself where it is among the columns, a number
+below all of them where it is not.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from graphc.dtypes import i32, i64
 from graphc.naming import distinct
 
 LARGEST = 2**31 - 1
+"""The largest int32."""
 
 
 def short_labels(body: Sequence[Statement], taken: set[str]) -> tuple[Statement, ...]:

@@ -1,8 +1,8 @@
 """Two versions of what a thread does with slices that may be short: for whole ones, and for others.
 
-The dialect says where a slice ends, `end = minimum(i + 4, n)`, and leaves the rest to the compiler.
-Were every access to ask whether its slice is whole, a thread would wait for one load before it
-comes to the next. So it asks once, and all but the last thread go on without questions.
+An emitted kernel says where a slice ends, `end = minimum(i + 4, n)`. Were each access compiled with
+a condition on its length, a thread would wait for one load before it comes to the next. So there is
+one condition, `i + 4 <= end`, and behind it a version whose slices are `i:i + 4`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphc.codegen.device_lib import LESSER
 
 
 def versioned(tree: ast.FunctionDef, width: int) -> ast.FunctionDef:
-    """A kernel of so many elements a turn, in which slices are whole or are known to be short."""
+    """A kernel that takes `width` elements a turn, with two versions of what follows an end."""
     tree = deepcopy(tree)
     for node in ast.walk(tree):
         for field in ("body", "orelse"):
@@ -26,7 +26,7 @@ def versioned(tree: ast.FunctionDef, width: int) -> ast.FunctionDef:
 
 
 def _split(body: Sequence[ast.stmt], width: int) -> list[ast.stmt]:
-    """Statements of which those behind the end of a slice are there twice."""
+    """Statements in which those that follow `end = minimum(start + width, n)` are there twice."""
     for number, s in enumerate(body):
         match s:
             case ast.Assign(
@@ -52,7 +52,7 @@ def _same(one: ast.AST, other: ast.AST) -> bool:
 
 @dataclass
 class _Whole(ast.NodeTransformer):
-    """Ends slices from `start` to `end` at `stop`."""
+    """Replaces slices `start:end` by `start:stop`."""
 
     end: str
     start: ast.expr

@@ -1,7 +1,7 @@
-"""Loops of lanes in two: the turns that every lane makes, and the rest, which some lanes make.
+"""Loops over lanes cut in two: the turns that every lane makes, and the last, which some make.
 
-A load that has to be asked for first waits for the answer, and no other is on its way meanwhile.
-Turns that every lane makes ask nothing: their loads are under way together.
+A load under a condition waits for it, and no other load is under way meanwhile. Turns that every
+lane makes need no condition, so that the loads of several are under way together.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from graphc.codegen.walks import map_body
 from graphc.index import Axis, Condition, Index, as_index
 
 SHORT = 2
-"""The most statements of a loop that are worth being there twice."""
+"""The most statements of a loop that may be written twice."""
 
 
 def with_whole_turns(kernel: Kernel) -> Kernel:
-    """The kernel with its short loops of ragged turns in two.
+    """The kernel with its short loops cut in two where their last turn is not every lane's.
 
-    The lanes of a warp are known to be below 32, and what that decides is not asked.
+    Only where a row is a block's: of a warp's lanes the compiler knows that they are below 32, and
+    drops the conditions itself.
     """
     if kernel.team != "block":
         return kernel
@@ -59,7 +60,7 @@ def _buffers(loop: Loop) -> set[str]:
 
 
 def _in_two(loop: Loop, start: int, step: int) -> list[Statement]:
-    """What there is of an axis from `start` on: its whole turns, and one more."""
+    """The loop from `start` to the end of its axis: its whole turns of `step`, and one more."""
     size = loop.axis.size
     whole, end = Index((), start + (size - start) // step * step), Index((), size)
     first = replace(loop, start=Index((), start), stop=whole)
@@ -67,16 +68,17 @@ def _in_two(loop: Loop, start: int, step: int) -> list[Statement]:
 
 
 def _parted(loop: Loop, step: int) -> list[Statement]:
-    """A loop over a part of an axis: one way where the part is whole, another where it is not.
+    """A loop over a part of an axis: for parts that are whole, and for the last, which is not.
 
-    Where the last turn alone may not be whole it is that turn, wherever the part is.
+    Where the last part lacks less than a turn, one loop does for all: only its last turn has a
+    condition.
     """
     assert loop.start is not None and loop.stop is not None
     length, size = (loop.stop - loop.start).constant, loop.axis.size
     end = loop.stop.bounds[1]
     if end is None or size < length or not loop.start.is_multiple(length):
         return [loop]
-    # Where turns are whole the axis may as well be longer.
+    # As if the axis ended with the last part: then no turn of it has a condition.
     longer = Axis(loop.axis.number, end)
     body = substitute(loop.body, {loop.axis: as_index(longer)})
     whole = replace(loop, axis=longer, body=body)
