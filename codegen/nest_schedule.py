@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
 
 from graphc.codegen import roles
 from graphc.codegen.access import contiguous_axis
 from graphc.codegen.column_tiles import column_tiles
 from graphc.codegen.columns import columns, is_short
-from graphc.codegen.elements import Keep
 from graphc.codegen.kernel import WARP
-from graphc.codegen.nest import Nest, NestBuilder
-from graphc.codegen.online import online
+from graphc.codegen.nest import NestBuilder
 from graphc.codegen.picked import picked
 from graphc.codegen.register_rows import register_rows
 from graphc.codegen.row_chunks import has_chunks
-from graphc.codegen.tasks import Schedule, Schedules, kept, kernel_task, late_tasks, split_task
+from graphc.codegen.tasks import (
+    Assign,
+    Form,
+    Schedule,
+    Schedules,
+    kept,
+    kernel_task,
+    late_tasks,
+    picked_online,
+    split_task,
+)
 from graphc.device import Device
 from graphc.ir import Graph
 from graphc.partition import Partition, assign
@@ -112,56 +119,40 @@ def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | 
 # --- forms --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A way to assign roles to a nest's axes, and what the nest keeps for it.
-
-    `change` gives the nest that they are assigned to; None where the form has nothing to do.
-    """
-
-    keep: Keep
-    assign: Callable[[Nest, roles.Body], roles.Draft | None]
-    change: Callable[[Nest], Nest | None] = lambda nest: nest
-
-
 def _forms(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
     """The kernels of one partition that splits nothing."""
     for form in _ranked_forms(region, chosen, device):
         nest = form.change(NestBuilder(region, chosen, keep=form.keep).build())
-        draft = None if nest is None else form.assign(nest, roles.assemble(nest))
+        draft = None if nest is None else form.assign(nest, roles.assemble(nest), device)
         if nest is not None and draft is not None:
             yield Schedule((kernel_task(region, nest, draft, device),), draft.form)
 
 
-def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[_Form]:
+def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[Form[Assign]]:
     """Assignments of roles, the likeliest first."""
     if not chosen.inner:
-        return [_Form("nothing", lambda n, b: roles.flat(b, device))]
+        return [Form("nothing", lambda _, body, on: roles.flat(body, on))]
     lane = lies_along(region, chosen)
     width = chosen.space.size(chosen.inner)
-
-    def rows(nest: Nest, body: roles.Body) -> roles.Draft:
-        return roles.rows(nest, body, device)
-
     if device.is_cuda:
-        in_registers = _Form("registers", lambda n, b: register_rows(n, b, device), picked)
-        read_twice = _Form("nothing", rows, lambda n: online(picked(n)))
-        by_rows = [in_registers, read_twice, _Form(kept(chosen, device), rows, picked)]
-        as_threads = _Form("nothing", lambda n, b: roles.threads_of(b, device))
-        if lane in chosen.inner and width > 32:
+        by_rows: list[Form[Assign]] = [
+            Form("registers", register_rows, picked),
+            Form("nothing", roles.rows, picked_online),
+            Form(kept(chosen, device), roles.rows, picked),
+        ]
+        as_threads: Form[Assign] = Form("nothing", lambda _, body, on: roles.threads_of(body, on))
+        if lane in chosen.inner and width > WARP:
             return [*by_rows, as_threads]
-        as_tiles = _Form("nothing", lambda n, b: column_tiles(n, b, device))
+        as_tiles: Form[Assign] = Form("nothing", column_tiles)
         threads = chosen.space.size(chosen.outer)
         starved = threads < BUSY * device.cores and width >= WARP
         return [*([as_tiles] if starved else []), as_threads, *by_rows]
-    as_rows = _Form(kept(chosen, device), rows)
+    as_rows: Form[Assign] = Form(kept(chosen, device), roles.rows)
     if is_short(chosen.space.size(chosen.outer), width):
-        short = _Form("nothing", lambda n, b: columns(b, b.outer[-1]))
-        return [short, as_rows]
+        return [Form("nothing", lambda _, body, on: columns(body, body.outer[-1])), as_rows]
     if lane is None or lane in chosen.inner or not chosen.outer:
         return [as_rows]
-    as_columns = _Form("nothing", lambda n, b: _columns(b, lane))
-    return [as_columns, as_rows]
+    return [Form("nothing", lambda _, body, on: _columns(body, lane)), as_rows]
 
 
 def _columns(body: roles.Body, lane: int) -> roles.Draft | None:

@@ -45,6 +45,7 @@ from graphc.codegen.walks import feeds, map_body, retargeted
 from graphc.device import Device
 from graphc.dtypes import Type
 from graphc.index import Axis, Index, axis_index
+from graphc.naming import PARTS
 
 CHUNK_WORK, MAX_CHUNKS, PARTIALS = 16384, 64, 16384
 """Elements that are worth a chunk with partials of its own, and the most chunks.
@@ -228,7 +229,7 @@ class _Partials:
             self.buffers[part] = Type(dtype, (chunk.size, *shape))
             at = (axis_index(chunk), *(index[acc.name] if kept else ()))
             if kept and registers:
-                row = f"{part.removesuffix('_parts')}_row"
+                row = f"{part.removesuffix(PARTS)}_row"
                 self.rows.append(Scratch(row, Type(dtype, shape), registers=True))
                 self.buffers[row] = Type(dtype, shape)
                 own = Load(row, index[acc.name], dtype)

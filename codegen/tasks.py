@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from graphc.codegen.access import accesses, in_place
 from graphc.codegen.column_tiles import split_column_tiles
@@ -22,6 +23,7 @@ from graphc.codegen.split import split_register_rows, split_rows
 from graphc.codegen.tidy import tidy
 from graphc.device import Device
 from graphc.ir import Graph, Loc, Node, Value
+from graphc.naming import PARTS
 from graphc.partition import Partition
 
 
@@ -104,6 +106,31 @@ def kernel_task(
     return Task(kernel, binding, block=draft.block, faults=nest.faults)
 
 
+# --- forms --------------------------------------------------------------------------------
+
+Assign = Callable[[Nest, Body, Device], Draft | None]
+SplitAssign = Callable[[Nest, Body, Device, dict[str, str]], Draft | None]
+"""How axes get roles; None for a nest that the form does not fit."""
+AnyAssign = TypeVar("AnyAssign", Assign, SplitAssign)
+
+
+@dataclass(frozen=True)
+class Form(Generic[AnyAssign]):
+    """A way to assign roles to a nest's axes, and what the nest keeps for it.
+
+    `change` gives the nest that they are assigned to; None where the form has nothing to do.
+    """
+
+    keep: Keep
+    assign: AnyAssign
+    change: Callable[[Nest], Nest | None] = lambda nest: nest
+
+
+def picked_online(nest: Nest) -> Nest | None:
+    """The nest without phases that online sums save; None if they save none."""
+    return online(picked(nest))
+
+
 def kept(chosen: Partition, device: Device) -> Keep:
     """What a nest keeps in scratch: nothing where a few rows of its inner axes do not fit."""
     fits = 3 * 8 * chosen.space.size(chosen.inner) <= device.shared_bytes
@@ -129,33 +156,37 @@ def split_task(
     return task, partials, draft.form
 
 
-SplitForm = Callable[[Nest, Body, Device, dict[str, str]], Draft | None]
-
-
 def _split_draft(
     region: Graph, chosen: Partition, device: Device
 ) -> tuple[Nest, Draft, dict[str, str]]:
     """The nest, split in the first form that it fits, and its buffers of partials."""
-    total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
-    short = not device.is_cuda and is_short(total, width)
-    forms: list[tuple[Keep, Callable[[Nest], Nest | None], SplitForm]] = []
-    if device.is_cuda and total * width:
-        forms.append(("nothing", picked, split_row_chunks))
-        forms.append(("nothing", picked, split_column_tiles))
-        forms.append(("registers", picked, split_register_rows))
-        forms.append(("nothing", lambda n: online(picked(n)), split_rows))
-    rest = picked if device.is_cuda else lambda nest: nest
-    forms.append(("nothing" if short else kept(chosen, device), rest, split_rows))
-    for keep, change, form in forms:
-        builder = NestBuilder(region, chosen, keep=keep)
-        nest = change(builder.build())
+    for form in _split_forms(chosen, device):
+        builder = NestBuilder(region, chosen, keep=form.keep)
+        nest = form.change(builder.build())
         if nest is None:
             continue
-        parts = {a.name: builder.names.fresh(f"{a.name}_parts") for a in nest.split}
-        draft = form(nest, assemble(nest), device, parts)
+        parts = {a.name: builder.names.fresh(f"{a.name}{PARTS}") for a in nest.split}
+        draft = form.assign(nest, assemble(nest), device, parts)
         if draft is not None:
             return nest, draft, parts
     raise AssertionError("rows can always be split")
+
+
+def _split_forms(chosen: Partition, device: Device) -> list[Form[SplitAssign]]:
+    """The forms of a split nest, the likeliest first."""
+    total, width = (chosen.space.size(axes) for axes in (chosen.outer, chosen.inner))
+    if device.is_cuda:
+        general = Form(kept(chosen, device), split_rows, picked)
+        if not total * width:  # there are no turns to be dealt out
+            return [general]
+        return [
+            Form("nothing", split_row_chunks, picked),
+            Form("nothing", split_column_tiles, picked),
+            Form("registers", split_register_rows, picked),
+            Form("nothing", split_rows, picked_online),
+            general,
+        ]
+    return [Form("nothing" if is_short(total, width) else kept(chosen, device), split_rows)]
 
 
 def late_tasks(

@@ -35,6 +35,7 @@ from graphc.codegen.walks import feeds, map_body, map_expr, map_exprs
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index
 from graphc.ir import Graph, Node, Value
+from graphc.naming import PARTS
 from graphc.partition import Partition, assign
 from graphc.space import Illegal, identified
 
@@ -74,7 +75,7 @@ class Epilogue:
         self.sums = [a for a in self.nest.split if not kept[a.name]]
         self.column_sums = [a for a in self.nest.split if kept[a.name]]
         for acc in self.nest.split:
-            part = self.builder.names.fresh(f"{acc.name}_parts")
+            part = self.builder.names.fresh(f"{acc.name}{PARTS}")
             wide = acc in self.column_sums
             count = self.tile.lines if wide else self.tile.axis.size
             shape = acc.type.shape if wide else ()
