@@ -118,8 +118,8 @@ NOUNS = frozenset(
 def value_name(value: Value) -> str | None:
     """The user's name of a value, or what it is: `x_max`, `exp_x`, `x_less_mean`.
 
-    None for one of which there is nothing short to say. It looks no further than to the operands,
-    and to the name or reduction from which the first of them comes.
+    None where there is no short name. It is made of the names of the operands, or of that from
+    which the first operand comes by elementwise operations.
     """
     known, computed = _known(value), _computing(value)
     if known is not None or computed.node.op is PARAMETER:
@@ -131,7 +131,10 @@ def value_name(value: Value) -> str | None:
 
 
 def _known(operand: Operand) -> str | None:
-    """The name of what the user named, of an input, or of a reduction, seen through views."""
+    """A name that others are made of: the user's, an input's, or that of a reduction or mean.
+
+    Views and conversions are seen through. None for all else.
+    """
     if isinstance(operand, Literal):
         return None
     value = _computing(operand)
@@ -163,7 +166,7 @@ def _reduced(node: Node) -> str | None:
 
 
 def _term(node: Node) -> str | None:
-    """What a reduction combines, in a word."""
+    """What a reduction combines: a name, the function that the user called, or a noun."""
     operand = node.operands[0]
     name = _known(operand)
     if name is not None or isinstance(operand, Literal):
@@ -177,7 +180,7 @@ def _term(node: Node) -> str | None:
 
 
 def _averaged(node: Node) -> Node | None:
-    """The sum of which a node is the mean, if it is one."""
+    """The sum that a node divides by the number of its terms; None if it does not."""
     op = op_of(node)
     whole = next((_computing(v).node for v in node.values), None)
     numbers = [o.value for o in node.operands if isinstance(o, Literal)]
@@ -229,7 +232,7 @@ def _is_one(operand: Operand) -> bool:
 
 
 def _joined(*words: str | None) -> str | None:
-    """The words as one name, if all are there and none has several parts of its own."""
+    """The words as one name; None if one is missing."""
     return "_".join(map(str, words)) if all(words) else None
 
 

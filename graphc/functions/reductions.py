@@ -32,7 +32,12 @@ def _reduce(op: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
     result = op(a, axes=axes)
     if not keepdims:
         return result
-    return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(a.shape)))
+    return reshape(result, _kept_shape(a, axes))
+
+
+def _kept_shape(a: Any, axes: tuple[int, ...]) -> tuple[Any, ...]:
+    """The shape of `a` with one element along axes."""
+    return tuple(1 if i in axes else n for i, n in enumerate(a.shape))
 
 
 def _no_out(out: Any) -> None:
@@ -41,7 +46,7 @@ def _no_out(out: Any) -> None:
 
 
 def _reduce_from(first: Any, op: Op, join: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
-    """Reduced, and joined with `first`, which is what no elements give; None for none."""
+    """Reduced, and joined with `first` by `join`; with no elements `first` alone, if not None."""
     if first is None:
         return _reduce(op, a, axis, keepdims)
     if _has_none(a, axis):
@@ -61,9 +66,13 @@ def _first(initial: Any, a: Any) -> Any:
     return astype(first, a.type.dtype)
 
 
+def _takes_all(where: Any) -> bool:
+    return where is None or where is True
+
+
 def _chosen(a: Any, where: Any, other: Any) -> Any:
     """The elements where `where` holds, and `other` elsewhere; all if it is None or True."""
-    if where is None or where is True:
+    if _takes_all(where):
         return a
     mask = broadcast_to(_truth(where), a.shape)
     return astype(elementwise(ew.where, mask, a, other), a.type.dtype)
@@ -73,7 +82,7 @@ def _extreme(
     op: Op, join: Op, a: Any, axis: Axes, keepdims: bool, initial: Any, where: Any
 ) -> Any:
     a = array(a)
-    if initial is None and where is not None and where is not True:
+    if initial is None and not _takes_all(where):
         raise ArgumentError(
             "max and min of no elements do not exist: where= asks for initial= as well"
         )
@@ -177,8 +186,8 @@ def _floating(a: Any, to: Any) -> Any:
 
 
 def _number_of(a: Any, axis: Axes, keepdims: bool, where: Any) -> Any:
-    """How many elements along axes `where` chooses: a Python number if that is all."""
-    if where is None or where is True:
+    """How many elements along axes `where` chooses: a Python float if it chooses all of them."""
+    if _takes_all(where):
         return float(_count(a, axis))
     chosen = _chosen(broadcast_to(array(1.0, a.type.dtype), a.shape), where, 0.0)
     return _reduce(reductions.reduce_sum, chosen, axis, keepdims)
@@ -325,10 +334,7 @@ def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
     index = reductions.reduce_min(ew.where(hit, place, flat.shape[at[0]]), axes=at)
     if not keepdims:
         return index
-    shape = (
-        [1] * a.ndim if axis is None else [1 if i in at else n for i, n in enumerate(a.shape)]
-    )
-    return reshape(index, tuple(shape))
+    return reshape(index, _kept_shape(a, as_axes(axis, a.ndim)))
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
