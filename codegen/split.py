@@ -215,12 +215,9 @@ class _Partials:
         self.before: list[Statement] = []
         self.behind: list[Statement] = []
         self.rows: list[Scratch] = []
-        index = {
-            s.target.buffer: s.target.index
-            for s in walk(statements)
-            if isinstance(s, Update) and isinstance(s.target, Load)
-        }
-        self.targets: dict[str, Var | Load] = {}
+        fed = (s.target for s in walk(statements) if isinstance(s, Update))
+        index = {target.buffer: target.index for target in fed if isinstance(target, Load)}
+        targets: dict[str, Var | Load] = {}
         self.of: dict[str, Accumulator] = {}
         for acc in nest.split:
             kept = [a for i in index[acc.name] for a in i.axes()]
@@ -229,26 +226,34 @@ class _Partials:
             self.buffers[part] = Type(dtype, (chunk.size, *shape))
             at = (axis_index(chunk), *(index[acc.name] if kept else ()))
             if kept and registers:
-                row = f"{part.removesuffix(PARTS)}_row"
-                self.rows.append(Scratch(row, Type(dtype, shape), registers=True))
-                self.buffers[row] = Type(dtype, shape)
-                own = Load(row, index[acc.name], dtype)
-                self.targets[acc.name] = own
-                self.before.append(_over_lanes(kept, Store(row, own.index, acc.start)))
+                own = Load(f"{part.removesuffix(PARTS)}_row", index[acc.name], dtype)
+                targets[acc.name] = own
+                self._hold(own, Type(dtype, shape))
+                self.before.append(_over_lanes(kept, Store(own.buffer, own.index, acc.start)))
                 self.behind.append(_over_lanes(kept, Store(part, at, own)))
                 continue
             if kept:
                 self.of[part] = acc
-                self.targets[acc.name] = Load(part, at, dtype)
+                targets[acc.name] = Load(part, at, dtype)
                 self.before.append(_over_lanes(kept, Store(part, at, acc.start)))
                 continue
-            variable = Var(acc.name, dtype)
-            self.targets[acc.name] = variable
-            self.before.append(Let(acc.name, acc.start))
-            if not body.inner or _fed_inside(statements, acc.name):
-                self.behind.append(Combine(acc.name, acc.function, dtype))
-            self.behind.append(Once((Store(part, at, variable),)))
-        self.statements = retargeted(statements, self.targets)
+            by_lanes = not body.inner or _fed_inside(statements, acc.name)
+            targets[acc.name] = self._variable(acc, Load(part, at, dtype), by_lanes)
+        self.statements = retargeted(statements, targets)
+
+    def _hold(self, element: Load, type: Type) -> None:
+        """Add a row in registers, of which this is an element."""
+        self.rows.append(Scratch(element.buffer, type, registers=True))
+        self.buffers[element.buffer] = type
+
+    def _variable(self, acc: Accumulator, element: Load, by_lanes: bool) -> Var:
+        """The variable of an accumulator that is one element of the partials in the end."""
+        variable = Var(acc.name, element.dtype)
+        self.before.append(Let(acc.name, acc.start))
+        if by_lanes:
+            self.behind.append(Combine(acc.name, acc.function, element.dtype))
+        self.behind.append(Once((Store(element.buffer, element.index, variable),)))
+        return variable
 
     def by_lanes(self, body: Sequence[Statement], device: Device) -> tuple[Statement, ...]:
         """The statements where no two lanes accumulate into one element.
