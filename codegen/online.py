@@ -5,6 +5,10 @@ Online, both come out of one phase: a lane adds up exp(x - m), where m is the ma
 multiplies its sum by exp(m_before - m) where m grows. Behind the loop the sums of the lanes are
 made relative to the maximum of the row (Milakov and Gimelshein 2018, "Online normalizer
 calculation for softmax").
+
+A sum is rounded once more each time that m grows. A weight times the length of the row must not
+overflow: terms that are negligible in the end may be the largest before the maximum is met. Where
+half types round x - max(x) nothing is done: x - m would be rounded to something else.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from graphc.codegen.kernel import (
     Var,
 )
 from graphc.codegen.nest import Nest
-from graphc.codegen.online_terms import Term, Terms, converted, is_rounding
+from graphc.codegen.online_terms import Term, Terms, converted
 from graphc.codegen.scalar import CHOICE, GREATER, SIZE
 from graphc.codegen.spelling import convert
 from graphc.dtypes import bool_
@@ -214,7 +218,7 @@ class _Moved:
     def _exponential(self, element: Expr, *, whole: bool) -> Apply:
         """The exponential for another element; less what its exponent is less only if `whole`."""
         for node, at in self.term.path:
-            if is_rounding(node.function) or (node.function == "-" and not whole):
+            if node.function == "-" and not whole:
                 continue
             args = list(node.args)
             args[at] = element

@@ -109,7 +109,7 @@ class Terms(Phases):
                     factors += [(a, divides) for a in args]
                 case Apply(function="/", args=(above, below)):
                     factors += [(above, divides), (below, not divides)]
-                case Apply(args=(arg,)) if node.function == "u-" or _is_conversion(node):
+                case Apply(args=(arg,)) if node.function == "u-" or _widens(node):
                     factors.append((arg, divides))
                     alone &= node.function != "u-"
                 case Apply(function=function) if _is_exponential(function) and not divides:
@@ -153,7 +153,7 @@ class Terms(Phases):
                 pass
             case Apply(function="*", args=(Const(value=scale), _)) if 0 < scale < math.inf:
                 at = 1
-            case Apply(args=(_,)) if _is_conversion(node):
+            case Apply(args=(_,)) if _widens(node):
                 pass
             case _:
                 return None
@@ -166,15 +166,16 @@ def _is_exponential(function: str) -> bool:
     return function in SCALARS and SCALARS[function].exponential
 
 
-def is_rounding(function: str) -> bool:
-    return function in SCALARS and SCALARS[function].rounds
-
-
 def _is_conversion(node: Apply) -> bool:
     """Whether an operation gives the same float, in another dtype or rounded to one."""
     row = SCALARS.get(node.function)
     floats = node.dtype.is_float and node.args[0].dtype.is_float
     return floats and row is not None and (row.converts or row.rounds)
+
+
+def _widens(node: Apply) -> bool:
+    """Whether an operation gives the very same float in a wider dtype."""
+    return _is_conversion(node) and node.dtype.itemsize > node.args[0].dtype.itemsize
 
 
 def converted(expr: Expr) -> Expr:
