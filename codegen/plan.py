@@ -193,7 +193,10 @@ class Plan:
 
     @property
     def least_bytes(self) -> int:
-        """Every input that is read and every output that is written, once: no plan goes below."""
+        """Every input that is read and every output that is written, once.
+
+        Only a plan that does not read all of an input, such as a gather, moves less.
+        """
         read = {self._memory(b) for step in self.steps for b in step.reads}
         written = {self._memory(b) for step in self.steps for b in step.writes}
         ends = [b for b in dict.fromkeys(self.inputs) if self._memory(b) in read]
@@ -226,7 +229,7 @@ class Plan:
         ratio = self.bytes_moved / self.least_bytes if self.least_bytes else 1.0
         return (
             f"{plural(len(self.steps), 'step')}, {plural(self.kernels, 'kernel')}; "
-            f"moves {plural(self.bytes_moved, 'byte')}, {ratio:.2f} of the least; "
+            f"moves {plural(self.bytes_moved, 'byte')}, {ratio:.2f} of inputs and outputs; "
             f"{plural(self.flops, 'flop')}; arena {plural(self.arena_bytes, 'byte')}"
         )
 

@@ -116,7 +116,7 @@ def test_without_more_the_plans_are_printed(model: Path, capsys: Capture) -> Non
         "plan layer for cpu",
         "plan layer_grad for cpu",
     ]
-    assert "1 step, 1 kernel; moves 408 bytes, 1.00 of the least" in lines[5]
+    assert "1 step, 1 kernel; moves 408 bytes, 1.00 of inputs and outputs" in lines[5]
 
 
 def test_donated_arguments_are_overwritten_but_not_by_the_gradient(

@@ -48,7 +48,8 @@ def test_a_plan_ends_with_its_summary(low: Lowered) -> None:
     last = str(low.plan).splitlines()[-1]
     assert last == (
         f"{plural(cost.steps, 'step')}, {plural(cost.kernels, 'kernel')}; "
-        f"moves {cost.bytes_moved} bytes, {cost.bytes_moved / cost.least_bytes:.2f} of the least; "
+        f"moves {cost.bytes_moved} bytes, {cost.bytes_moved / cost.least_bytes:.2f} "
+        "of inputs and outputs; "
         f"{cost.flops} flops; arena {memory.arena} bytes"
     )
 
@@ -59,7 +60,7 @@ def test_no_plan_moves_less_than_the_least(low: Lowered) -> None:
     assert low.plan.least_bytes < 4 * 9999
     nothing = graphc.compile(lambda x: x, device=CPU).lower(graphc.f32[8])
     assert str(nothing.plan).splitlines()[-1] == (
-        "0 steps, 0 kernels; moves 0 bytes, 1.00 of the least; 0 flops; arena 0 bytes"
+        "0 steps, 0 kernels; moves 0 bytes, 1.00 of inputs and outputs; 0 flops; arena 0 bytes"
     )
 
 
