@@ -103,10 +103,11 @@ def compile(
 
     Arrays of arguments named in `donate` are given away: a call may overwrite them, and a result
     of the same shape and dtype may be such an array itself, so that `state = step(state, batch)`
-    updates the state in place. Go on with the results, and with no view of what was given.
-    Arrays that are read-only, strided, or share memory with another argument are copied first and
-    stay as they are; so do all where the call raises an error of a check. An interrupt (Ctrl-C)
-    comes before all updates or after them, and then the results are lost.
+    updates the state in place; the function itself may write to them, `vel -= rate * grads`. Go
+    on with the results, and with no view of what was given. Arrays that are read-only, strided,
+    or share memory with another argument are copied first and stay as they are; so do all where
+    the call raises an error of a check. An interrupt (Ctrl-C) comes before all updates or after
+    them, and then the results are lost.
 
     On the CPU a call shares its kernels among `threads` threads, by default as many as the process
     has cores; results do not depend on it.
@@ -271,7 +272,7 @@ class Compiled(Wrapper, Generic[P, R]):
         return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
-        traced = trace_call(self.function, arguments)
+        traced = trace_call(self.function, arguments, donated=self.donate)
         donated = traced.inputs_of(self.donate)
         return traced, lower_graph(traced.graph, device, self.options, donated=donated)
 

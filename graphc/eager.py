@@ -168,7 +168,7 @@ class _Anonymous(Trace):
     def _name(self, result: Any, names: Names, before: int) -> None:
         """Leave the results without names."""
 
-    def warn_of_float64(self) -> None:
+    def warn_of_float64(self, operand: Any) -> None:
         """Say nothing: outside a trace, NumPy does not."""
 
 

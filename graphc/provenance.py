@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import bisect
 import dis
 import linecache
@@ -19,10 +20,10 @@ from graphc.ir import Loc
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STANDARD = str(Path(linecache.__file__).resolve().parent) + os.sep
-_INTERNAL = tuple(
+_OWN = tuple(str(_ROOT / part) + os.sep for part in ("graphc", "passes", "codegen"))
+_INTERNAL = _OWN + tuple(
     str(folder) + os.sep
     for folder in (
-        *(_ROOT / part for part in ("graphc", "passes", "codegen")),
         Path(np.__file__).resolve().parent,
         # SciPy's functions may come to us by NumPy's names, from the depth of their own files.
         Path(np.__file__).resolve().parents[1] / "scipy",
@@ -52,10 +53,10 @@ def call_site(*, traced: bool = False) -> tuple[Loc | None, Names]:
     frame = user_frame(traced=traced)
     if frame is None:
         return None, ()
-    loc, names = _site(frame.f_code, frame.f_lasti)
+    loc, names = site(frame.f_code, frame.f_lasti)
     caller = frame.f_back
     while names == _RETURNED and caller and not is_internal(caller.f_code.co_filename):
-        names = _site(caller.f_code, caller.f_lasti)[1]
+        names = site(caller.f_code, caller.f_lasti)[1]
         caller = caller.f_back
     return loc, () if names == _RETURNED else names
 
@@ -66,12 +67,13 @@ def raised_at(error: BaseException) -> Loc | None:
     while entry is not None:
         code = entry.tb_frame.f_code
         if not is_internal(code.co_filename) and code.co_filename.endswith(".py"):
-            found = _site(code, entry.tb_lasti)[0]
+            found = site(code, entry.tb_lasti)[0]
         entry = entry.tb_next
     return found
 
 
-def _site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
+def site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
+    """The expression of an instruction, and the names that its result is stored to."""
     offsets, entries = _sites(code, code.co_filename)
     return entries[bisect.bisect_right(offsets, instruction) - 1]
 
@@ -97,6 +99,12 @@ def is_internal(filename: str) -> bool:
     path = str(Path(filename).resolve())
     installed = path.removeprefix(_STANDARD).startswith(("site-packages", "dist-packages"))
     return path.startswith(_INTERNAL) or (path.startswith(_STANDARD) and not installed)
+
+
+@lru_cache(maxsize=4096)
+def is_own(filename: str) -> bool:
+    """Whether a file of this name is graphc's own."""
+    return not filename.startswith("<") and str(Path(filename).resolve()).startswith(_OWN)
 
 
 @lru_cache(maxsize=1024)
@@ -130,6 +138,37 @@ def is_assigned(loc: Loc) -> bool:
     )
 
 
+def target(loc: Loc | None) -> str:
+    """What the expression at `loc` writes to, as it is spelled; empty if that is not known."""
+    match _statement(loc):
+        case ast.AugAssign(target=ast.Subscript(value=found) | found):
+            return ast.unparse(found)
+        case ast.Expr(ast.Subscript(value=found)):
+            return ast.unparse(found)
+        case ast.Expr(ast.Call(func=ast.Attribute(value=found, attr="fill"))):
+            return ast.unparse(found)
+        case ast.Expr(ast.Call(keywords=words)):
+            return next((ast.unparse(w.value) for w in words if w.arg == "out"), "")
+    return ""
+
+
+def instead(loc: Loc | None) -> str | None:
+    """A help line with the assignment in the place of an augmented one."""
+    statement = _statement(loc)
+    if not isinstance(statement, ast.AugAssign) or not isinstance(statement.target, ast.Name):
+        return None
+    name = ast.unparse(statement.target)
+    binary = ast.BinOp(ast.Name(name), statement.op, statement.value)
+    return f"write {name} = {ast.unparse(binary)}"
+
+
+def _statement(loc: Loc | None) -> ast.stmt | None:
+    try:
+        return ast.parse(expression(loc)).body[0]
+    except (SyntaxError, IndexError):
+        return None
+
+
 # --- names --------------------------------------------------------------------------------
 
 
@@ -142,7 +181,7 @@ def _stored(code: Instructions, at: int) -> Names:
     above = 0
     while at < len(code):
         this = code[at]
-        pops, pushes = _effect(this)
+        pops, pushes = effect(this)
         if above == 0 and this.opname == "RETURN_VALUE":
             return _RETURNED
         if above == 0 and this.opname == "UNPACK_SEQUENCE":
@@ -170,7 +209,7 @@ def _moved(this: dis.Instruction, above: int) -> int:
     return depth if above == 0 else 0 if depth == above else above
 
 
-def _effect(this: dis.Instruction) -> tuple[int, int]:
+def effect(this: dis.Instruction) -> tuple[int, int]:
     """(values popped, values pushed); what is no load and no store pushes one at least."""
     net = dis.stack_effect(this.opcode, this.arg, jump=False)
     if this.opname == "STORE_FAST_LOAD_FAST":

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
-from graphc.dtypes import Dim, DType, Type
+from graphc.dtypes import Dim, DType, Type, broadcast_shapes
 from graphc.errors import (
     ConcretizationError,
     GraphcError,
     MutationError,
+    ShapeError,
     TypeMismatch,
     UnsupportedFunction,
 )
 from graphc.functions import promote, tables
 from graphc.ir import Loc, Value
 from graphc.opdef import active_trace
-from graphc.provenance import Names, call_site, expression, is_assigned
+from graphc.provenance import (
+    Names,
+    call_site,
+    expression,
+    instead,
+    is_assigned,
+    is_internal,
+    target,
+)
 
 if TYPE_CHECKING:
     from graphc.traces import Trace
 
-_ELEMENTS = "build the array with graphc.numpy.where or concatenate"
+_ELEMENTS = "build the array with graphc.numpy.where, stack or concatenate"
+
+
+_MATMUL_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
+"""What NumPy's `a @= b` adds to a call of matmul: the axes are the usual ones."""
 
 
 def _unknown_size(what: str, type: Type) -> GraphcError:
@@ -37,6 +51,8 @@ def _unknown_size(what: str, type: Type) -> GraphcError:
 class MissingAttribute(UnsupportedFunction, AttributeError):
     """An attribute or method of NumPy's arrays that traced arrays do not have."""
 
+
+Casting = Literal["no", "equiv", "safe", "same_kind", "unsafe"]
 
 Site = tuple[Loc | None, Names]
 """Where the user calls: the expression, and the variables that the results go to."""
@@ -50,7 +66,9 @@ class Tracer(promote.TracedArray):
 
     Writing `x += 1` rebinds the object, as NumPy's in-place addition changes the array for all
     who hold it; where that would be visible through a view or to the caller, it is an error.
-    Results of no dimension are scalars, as they are in NumPy, and are never written.
+    Results of no dimension are scalars, as they are in NumPy, and are never written, but for
+    what is `stored`: arguments, and what stands for an array of NumPy's. `argument` is of those
+    whose arrays the caller keeps.
     """
 
     __slots__ = (
@@ -59,6 +77,7 @@ class Tracer(promote.TracedArray):
         "argument",
         "base",
         "later",
+        "stored",
         "trace",
         "views",
         "weak",
@@ -74,6 +93,7 @@ class Tracer(promote.TracedArray):
         *,
         weak: bool = False,
         argument: bool = False,
+        stored: bool = False,
         weak_type: DType | None = None,
         weak_name: str | None = None,
     ) -> None:
@@ -81,6 +101,7 @@ class Tracer(promote.TracedArray):
         self._value = value
         self.weak = weak
         self.argument = argument
+        self.stored = stored or argument
         self.weak_type = weak_type
         self.weak_name = weak_name
         self.later: Later | None = None
@@ -189,74 +210,83 @@ class Tracer(promote.TracedArray):
 
     def guard(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of graphc.functions from the user's line."""
+        return self.trace_under_way().enter(what, function, args, kwargs)
+
+    def trace_under_way(self) -> Any:
+        """The trace that the value is used in; raises ConcretizationError outside any."""
         trace = active_trace()
         if trace is None:
             raise leaked(self).at(call_site()[0])
-        return trace.enter(what, function, args, kwargs)
+        return trace
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         out = kwargs.pop("out", None)
         what = f"numpy.{ufunc.__name__}"
-        if out is not None and not all(isinstance(o, Tracer) for o in out):
-            _refuse_write(
-                f"{what} would write a traced array into an array that exists while tracing",
-                "assign the result to a name instead of using out= or an augmented assignment",
-            )
+        if out is not None and kwargs.get("axes") in _MATMUL_AXES:
+            del kwargs["axes"]
         result = self.guard(what, _found(tables.ufunc, ufunc, method), *args, **kwargs)
         if out is None:
             return result
         if len(out) > 1:
             raise UnsupportedFunction(f"{what} does not take out= yet").at(call_site()[0])
-        return out[0].write(result, what)
+        return self.trace_under_way().write(out[0], result, what)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
         what = f"numpy.{function.__name__}"
+        if function is np.copyto and not is_internal(sys._getframe(1).f_code.co_filename):
+            return self.guard(what, self._copyto, *args, **kwargs)
         return self.guard(what, _found(tables.array_function, function), *args, **kwargs)
+
+    def _copyto(self, dst: Any, src: Any, casting: Casting = "same_kind") -> None:
+        self.trace_under_way().write(dst, src, "numpy.copyto", casting)
 
     # --- what only a run can tell ---------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse("the content", tables.instead_of(expression(call_site()[0])))
+        listed = self.trace.list_of(self)
+        if listed is not None:
+            raise listed.at(call_site()[0])
+        self._refuse("the content", tables.instead_of(expression(call_site()[0])))
 
     def __bool__(self) -> NoReturn:
-        _refuse(
+        self._refuse(
             "the truth value",
             "use graphc.numpy.where, maximum, minimum, any or all; or name the argument in "
             "static=",
         )
 
     def __float__(self) -> NoReturn:
-        _refuse(
+        self._refuse(
             "the float value",
             "use graphc.numpy's functions instead of those of math and float()",
         )
 
     def __int__(self) -> NoReturn:
-        _refuse("the integer value", "use .astype(int), or name the argument in static=")
+        self._refuse("the integer value", "use .astype(int), or name the argument in static=")
 
     def __complex__(self) -> NoReturn:
-        _refuse("the complex number")
+        self._refuse("the complex number")
 
     def __index__(self) -> NoReturn:
-        _refuse(
+        self._refuse(
             "the integer value",
             "use graphc.numpy.take, or name the argument in static= if it is a size",
         )
 
     def __round__(self, digits: int | None = None) -> NoReturn:
-        _refuse("the rounded number", "use graphc.numpy.round")
+        self._refuse("the rounded number", "use graphc.numpy.round")
 
     def __format__(self, spec: str) -> str:
         if spec:
-            _refuse("the number", "format what the compiled function returns")
+            self._refuse("the number", "format what the compiled function returns")
         return repr(self)
 
     def __iter__(self) -> Any:
         if self.ndim == 0:
             raise TypeMismatch("iteration over a 0-d array").at(call_site()[0])
-        _refuse(
+        self._refuse(
             "the sequence of elements",
             "work on whole arrays, or write the loop over range(len(x)) with x[i]",
         )
@@ -269,42 +299,54 @@ class Tracer(promote.TracedArray):
         return int(self.shape[0])
 
     def __contains__(self, item: Any) -> NoReturn:
-        _refuse("membership", "use (x == item).any()")
+        self._refuse("membership", "use (x == item).any()")
 
     def __hash__(self) -> NoReturn:
         raise TypeMismatch("a traced array is not hashable").at(call_site()[0])
 
     def item(self, *args: Any) -> NoReturn:
         """Refused: the number is known only when the graph runs."""
-        _refuse("the item", "return the array and take the item outside")
+        self._refuse("the item", "return the array and take the item outside")
 
     def tolist(self) -> NoReturn:
         """Refused: the numbers are known only when the graph runs."""
-        _refuse("the list", "return the array and convert it outside")
+        self._refuse("the list", "return the array and convert it outside")
+
+    def _refuse(self, what: str, help: str | None = None) -> NoReturn:
+        loc, trace = call_site()[0], active_trace()
+        if loc is not None and is_assigned(loc):
+            error: GraphcError = MutationError(
+                "a traced array cannot be written into an array that exists while tracing",
+                help=_ELEMENTS,
+            )
+        else:
+            error = ConcretizationError(
+                f"{what} of a traced array is known only when the graph runs", help=help
+            )
+        error = error.at(loc)
+        if trace is not None:
+            # NumPy replaces some of these by errors of its own.
+            trace.refused = error
+        raise error
 
     # --- writing ------------------------------------------------------------------------
 
-    def write(self, result: Any, what: str) -> Tracer:
+    def write(self, result: Any, what: str, casting: Casting = "same_kind") -> Tracer:
         """Take `result`'s value, as an in-place operation of NumPy would."""
         self._check_writable(what)
-        result = promote.array(result)
-        if result.shape != self.shape or not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise TypeMismatch(
-                f"{what} in place cannot keep the array's type",
-                values=[("array", self.type), ("result", result.type)],
-            ).at(call_site()[0])
-        self._value = promote.astype(result, self.type.dtype).value
+        self._value = fitted(result, self.type, what, casting)
         return self
 
     def _check_writable(self, what: str) -> None:
-        help = _instead_of_writing(what, promote.label(self, "x"))
+        help = instead(call_site()[0]) or _instead_of_writing(what, promote.label(self, "x"))
         if self.trace is not active_trace():
             _refuse_write(
                 f"{what} in place would change an array of an enclosing function", help
             )
         if self.argument:
             _refuse_write(
-                f"{what} in place would change an argument, which the caller still holds", help
+                f"{what} in place would change an argument, which the caller still holds",
+                f"{help}, or name the argument in donate=",
             )
         if self.base is not None:
             _refuse_write(
@@ -316,11 +358,12 @@ class Tracer(promote.TracedArray):
                 f"{help}, or copy the view",
             )
 
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        _refuse_write(
-            "an assignment to elements of a traced array is not built yet",
-            _ELEMENTS,
-        )
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.trace_under_way().assign(self, key, value)
+
+    def fill(self, value: Any) -> None:
+        """Give every element this value."""
+        self.trace_under_way().assign(self, ..., value)
 
     def __delitem__(self, key: Any) -> NoReturn:
         _refuse_write("elements of an array cannot be deleted", "concatenate the others")
@@ -335,9 +378,34 @@ class Tracer(promote.TracedArray):
         return self
 
 
+def fitted(result: Any, type: Type, what: str, casting: Casting) -> Value:
+    """`result` as it is stored in an array of this type; raises TypeMismatch where it is not."""
+    result = promote.array(result)
+    fits = np.can_cast(result.dtype, type.dtype.numpy, casting)
+    try:
+        fits = fits and broadcast_shapes(result.shape, type.shape) == type.shape
+    except ShapeError:
+        fits = False
+    if not fits:
+        loc = call_site()[0]
+        raise TypeMismatch(
+            f"{what} in place cannot keep the array's type",
+            values=[(target(loc) or "array", type), ("result", result.type)],
+            help=instead(loc),
+        ).at(loc)
+    stored: Value = promote.broadcast_to(promote.astype(result, type.dtype), type.shape).value
+    return stored
+
+
+ASSIGNMENT = "an assignment"
+"""What errors call `x[...] = y` and `x.fill(y)`."""
+
+
 def _instead_of_writing(what: str, name: str) -> str:
     """A help line for an augmented assignment or an `out=` of this function."""
-    symbol = tables.SYMBOLS.get(what)
+    symbol = tables.SYMBOLS.get(what.removeprefix("numpy."))
+    if what == ASSIGNMENT:
+        return "assign a new array to the name"
     if symbol:
         return f"write x = x {symbol} y instead of x {symbol}= y"
     return f"write {name} = np.{what.removeprefix('numpy.')}(...) without out={name}"
@@ -364,25 +432,6 @@ def leaked(tracer: Tracer) -> GraphcError:
         f"a traced {tracer.type} is used after the function that it belongs to has ended",
         help="return it from that function instead of storing it",
     )
-
-
-def _refuse(what: str, help: str | None = None) -> NoReturn:
-    loc = call_site()[0]
-    if loc is not None and is_assigned(loc):
-        error: GraphcError = MutationError(
-            "a traced array cannot be written into an array that exists while tracing",
-            help=_ELEMENTS,
-        )
-    else:
-        error = ConcretizationError(
-            f"{what} of a traced array is known only when the graph runs", help=help
-        )
-    error = error.at(loc)
-    trace = active_trace()
-    if trace is not None:
-        # NumPy replaces some of these by errors of its own.
-        trace.refused = error
-    raise error
 
 
 def _refuse_write(message: str, help: str) -> NoReturn:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optree
 
-from graphc.dtypes import Dim, DType, Type, dtype, f64, is_masked
+from graphc.allocations import Allocations, Site, owner
+from graphc.dtypes import Dim, DType, Type, dtype, dtype_text, f64, is_masked
 from graphc.errors import (
     LONGEST_BITS,
     ArgumentError,
+    ConcretizationError,
     GraphcError,
+    MutationError,
     OutOfBounds,
     SignatureError,
     TypeMismatch,
@@ -24,13 +27,15 @@ from graphc.errors import (
     unexpected,
     written,
 )
-from graphc.functions import promote, tables
+from graphc.functions import creation, promote, tables
 from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
 from graphc.naming import identifier, leaf_paths
 from graphc.opdef import Op, active_trace
 from graphc.ops.creation import Constant, constant
-from graphc.provenance import Names, call_site, user_frame
-from graphc.tracer import Site, Tracer, leaked
+from graphc.provenance import Names, call_site, expression, instead, target, user_frame
+from graphc.tracer import ASSIGNMENT, Casting, Tracer, fitted, leaked
+from graphc.tracer import Site as CallSite
+from graphc.written import Written
 
 LARGE_CONSTANT = 1 << 20
 """Bytes from which an array that a function closes over is reported as a large constant."""
@@ -55,19 +60,36 @@ class Trace:
         self.outer = active_trace()
         self.thread = threading.get_ident()
         self.captures: list[tuple[Tracer, DType | None, Value]] = []
+        self.inputs: dict[int, Value] = {}
         self.weak_inputs: dict[tuple[int, DType], Value] = {}
         self._captured: dict[int, tuple[Tracer, Tracer]] = {}
         self._constants: dict[int, tuple[Any, bytes, Value]] = {}
+        self.allocations = Allocations()
+        self.written = Written()
         self.refused: GraphcError | None = None
-        self._site: Site | None = None
+        self._lists: dict[int, tuple[str, Any]] = {}
+        self._site: CallSite | None = None
         self._warned: set[tuple[str, int]] = set()
         self._warned_of_float64 = False
+        self._warned_of_sources: list[Site] = []
+
+    def _enclosing(self) -> Iterator[Trace]:
+        """This trace and those around it."""
+        trace: Any = self
+        while isinstance(trace, Trace):
+            yield trace
+            trace = trace.outer
 
     # --- inputs -------------------------------------------------------------------------
 
-    def parameter(self, type: Type, name: str | None = None) -> Tracer:
-        """A new argument of the function."""
-        return Tracer(self, self.builder.parameter(type, name), argument=True)
+    def parameter(
+        self, type: Type, name: str | None = None, *, donated: bool = False
+    ) -> Tracer:
+        """A new argument of the function; one that is donated may be written to."""
+        value = self.builder.parameter(type, name)
+        made = Tracer(self, value, argument=not donated, stored=True)
+        self.inputs[id(made)] = value
+        return made
 
     def weak_parameter(self, kind: DType, name: str | None = None) -> Tracer:
         """An argument that is a Python number: it becomes an input of each dtype it meets."""
@@ -98,10 +120,7 @@ class Trace:
         return own
 
     def _encloses(self, other: Trace) -> bool:
-        outer: Any = self.outer
-        while outer is not None and outer is not other:
-            outer = outer.outer
-        return outer is other
+        return other is not self and any(trace is other for trace in self._enclosing())
 
     # --- one call of the user's -----------------------------------------------------------
 
@@ -119,6 +138,10 @@ class Trace:
         loc, names = self._site
         before = len(self.builder.nodes)
         try:
+            if any(trace.written for trace in self._enclosing()):
+                given: Any = tuple(args), kwargs
+                current: Any = optree.tree_map(self.current, given)
+                args, kwargs = current
             result = function(*args, **kwargs)
         except GraphcError as error:
             raise error.at(loc) from None
@@ -156,28 +179,72 @@ class Trace:
         module = frame.f_globals.get("__name__", "<unknown>")
         warnings.warn_explicit(message, UserWarning, *place, module, registry)
 
-    def warn_of_float64(self) -> None:
-        """Warn at the user's line that float64 enters a program that had none.
+    def warn_of_float64(self, operand: Any) -> None:
+        """Warn at the user's line that float64 enters, by `operand`, a program that had none.
 
         The lines after the first one mostly compute with what has entered there.
         """
         numbers = self.weak_inputs.values()
         doubles = [v for v in self.builder.inputs if v.type.dtype is f64 and v not in numbers]
-        first: Trace = self
-        while isinstance(first.outer, Trace):
-            first = first.outer
+        *_, first = self._enclosing()
         if doubles or self.builder.origin is not None or first._warned_of_float64:
             return
         first._warned_of_float64 = True
+        name = promote.label(operand, "")
+        its = f"{name}.astype(np.float32)" if name else "its .astype(np.float32)"
+        if operand.type.shape:
+            its += ", or dtype=np.float32 where it is made,"
+        what = operand.type if operand.type.shape else f"a number of dtype {operand.type.dtype}"
         self.warn(
-            "float64 enters a float32 program on this line; float(...) of a NumPy scalar and "
-            ".astype(np.float32) of an array keep it float32"
+            f"float64 enters a float32 program on this line: {name or 'an operand'} is {what}; "
+            f"{its} keeps it float32"
+        )
+
+    def _warn_of_numbers_that_vary(self, site: Site) -> None:
+        """Warn once of each place that made numbers which are constants by mistake."""
+        *_, first = self._enclosing()
+        found = (trace.allocations.source_of(site) for trace in self._enclosing())
+        source = next(filter(None, found), None)
+        if source is None or source in first._warned_of_sources:
+            return
+        first._warned_of_sources.append(source)
+        text = expression(source.loc) or "NumPy"
+        self.warn(
+            f"numbers that {text} made on line {source.loc.line} become constants, the same in "
+            "every call; pass random numbers, or random keys, as arguments"
+        )
+
+    # --- lists among the arguments --------------------------------------------------------
+
+    def note_lists(self, name: str, value: Any) -> None:
+        """Note which traced values are elements of a list that is an argument, or in one."""
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self.note_lists(f"{name}[{key!r}]", item)
+        elif type(value) in (list, tuple):
+            items: Any = value
+            for leaf in optree.tree_leaves(items):
+                self._lists[id(leaf)] = name, value
+
+    def list_of(self, element: Any) -> GraphcError | None:
+        """The error for a list that NumPy would make an array of, by one of its elements."""
+        if id(element) not in self._lists:
+            return None
+        name, value = self._lists[id(element)]
+        weak = [isinstance(item, Tracer) and item.weak for item in value]
+        of = "numbers" if all(weak) else "arrays" if not any(weak) else "items"
+        if any(isinstance(item, (list, tuple)) for item in value):
+            of = "lists"
+        return ConcretizationError(
+            f"{name} is a {type(value).__name__} of {len(value)} {of}, each an argument by itself",
+            help=f"pass np.array({name}), or write graphc.numpy.array({name}) in the function",
         )
 
     # --- what ops and functions ask for ---------------------------------------------------
 
     def lift(self, value: Any) -> Any:
         """`value` as a traced value of this trace; Python numbers stay numbers."""
+        value = self.current(value)
         if isinstance(value, Tracer):
             return value if value.trace is self else self._capture(value)
         if type(value) in promote.Number:
@@ -241,10 +308,19 @@ class Trace:
         native = np.asarray(array).astype(kind.numpy, copy=False)
         if array.ndim == 0:
             return Tracer(self, promote.full((), native[()], kind).value)
+        site = next(
+            filter(None, (t.allocations.site_of(array) for t in self._enclosing())), None
+        )
+        if site is not None:
+            by_rule = creation.known(native)
+            if by_rule is not None:
+                return Tracer(self, by_rule.value)
         content = native.tobytes()
         known = self._constants.get(id(array))
         if known is not None and known[0] is array and known[1] == content:
             return Tracer(self, known[2])
+        if site is not None:
+            self._warn_of_numbers_that_vary(site)
         made = Constant(native)
         if native.nbytes > LARGE_CONSTANT and made.number is None:
             self.warn(
@@ -256,6 +332,71 @@ class Trace:
         self._constants[id(array)] = (array, content, value)
         return Tracer(self, value)
 
+    # --- arrays of NumPy's that hold traced values ------------------------------------------
+
+    def is_written(self, array: Any) -> bool:
+        """Whether an array of NumPy's holds traced values."""
+        return any(trace.written.has(array) for trace in self._enclosing())
+
+    def current(self, value: Any) -> Any:
+        """What stands for an array of NumPy's that holds traced values; others as they are.
+
+        Raises MutationError for what NumPy computed from such an array.
+        """
+        if isinstance(value, (np.ndarray, np.generic)):
+            for trace in self._enclosing():
+                if trace.written.has(value):
+                    return trace.written.read(value)
+                if trace.written.is_marked(value):
+                    raise MutationError(
+                        "NumPy computed with an array that holds traced values, where that "
+                        "cannot be seen",
+                        values=[("result", f"{dtype_text(value.dtype)}{list(value.shape)}")],
+                        help="use graphc.numpy's functions, or make a new array: y = y + x",
+                    )
+        return value
+
+    def write(self, out: Any, result: Any, what: str, casting: Casting = "same_kind") -> Tracer:
+        """Write `result` into a traced value or an array of NumPy's; what stands for it then.
+
+        Raises MutationError for an array that the function did not make, and for a part of one.
+        """
+        held = self.current(out)
+        if isinstance(held, Tracer) and (held is out or held.stored):
+            return held.write(result, what, casting)
+        site = self._writable(out, what)
+        value = fitted(result, Type(dtype(out.dtype), out.shape), what, casting)
+        return self.written.add(out, Tracer(self, value, stored=True), site)
+
+    def _writable(self, array: Any, what: str) -> Site:
+        """Where NumPy made an array that can be written as a whole."""
+        loc = call_site()[0]
+        name, root, site = target(loc), owner(array), self.allocations.site_of(array)
+        shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
+        if site is None or self.is_written(array) and not self.written.has(array):
+            raise MutationError(
+                f"{what} would write a traced array into {name or 'an array'}, which was made "
+                "outside of the function",
+                values=[(name or "array", shown)],
+                help=instead(loc) or "return the result, or pass the array as an argument",
+            ).at(loc)
+        if array.size != root.size or array.dtype != root.dtype or self.written.has(array):
+            raise _elements(name, root, site).at(loc)
+        return site
+
+    def assign(self, array: Any, key: Any, value: Any) -> None:
+        """`array[key] = value`, of which one is traced; raises MutationError for elements."""
+        loc = call_site()[0]
+        if not _is_whole(key, array.shape):
+            made = self.allocations.site_of(array) if isinstance(array, np.ndarray) else None
+            raise _elements(target(loc), array, made).at(loc)
+        self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
+
+    def release(self, *, ended: bool) -> None:
+        """Give back the arrays that were written to, see `Written.release`."""
+        self._constants.clear()  # which would keep them
+        self.written.release(ended=ended)
+
     def inline(self, graph: Graph, arguments: Sequence[Any]) -> list[Tracer]:
         """Append a copy of `graph` applied to `arguments`."""
         values = [as_tracer(self, a).value for a in arguments]
@@ -264,7 +405,7 @@ class Trace:
             for o, v in zip(self.builder.inline(graph, values), graph.outputs, strict=True)
         ]
 
-    def run_at(self, site: Site, function: Callable[[], Any]) -> Any:
+    def run_at(self, site: CallSite, function: Callable[[], Any]) -> Any:
         """Run a function as part of a call that the user made before."""
         before, self._site = self._site, site
         try:
@@ -312,6 +453,30 @@ def _in_our_form(
     if isinstance(error, TypeError):
         return TypeMismatch(f"{what}: {error}")
     return ArgumentError(f"{what}: {error}")
+
+
+def _is_whole(key: Any, shape: Sequence[int]) -> bool:
+    """Whether an index is for all elements in their order."""
+    keys = [k for k in (key if isinstance(key, tuple) else (key,)) if k is not Ellipsis]
+    return len(keys) <= len(shape) and all(
+        isinstance(k, slice)
+        and not any(map(promote.is_traced, (k.start, k.stop, k.step)))
+        and k.indices(size) == (0, size, 1)
+        for k, size in zip(keys, shape, strict=False)
+    )
+
+
+def _elements(name: str, array: Any, made: Site | None) -> GraphcError:
+    """The error for a write to a part of an array."""
+    shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
+    if made is not None:
+        shown += f", made on line {made.loc.line}"
+    return MutationError(
+        f"an assignment to elements of {name or 'an array'} is not built yet",
+        values=[(name or "array", shown)],
+        help=f"assign the whole array, {name or 'x'}[...] = ..., or build it with "
+        "graphc.numpy.where, stack or concatenate",
+    )
 
 
 def _short(value: Any) -> str:

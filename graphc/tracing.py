@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import optree
 
 from graphc import _lazy
+from graphc.allocations import noted_in
 from graphc.arguments import (
     WEAK,
     Arguments,
@@ -23,11 +25,13 @@ from graphc.arguments import (
     leaf_type,
     signature_of,
 )
+from graphc.array_hooks import hooked
 from graphc.dtypes import DType, Type, dtype
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
     GraphcError,
+    MutationError,
     OutOfMemory,
     TypeMismatch,
 )
@@ -96,16 +100,30 @@ def trace_call(
     arguments: Arguments,
     *,
     name: str | None = None,
+    donated: Collection[str] = (),
 ) -> Traced:
     """Trace `fn` on these arguments; only the types of the leaves matter.
 
-    What `fn` itself raises passes through unchanged.
+    The arrays of parameters that are `donated` may be written to. What `fn` itself raises passes
+    through unchanged.
     """
     types = tuple(map(leaf_type, arguments.names, arguments.leaves))
     trace = Trace(name or function_name(fn))
-    leaves = [new_argument(trace, t, n) for t, n in zip(types, arguments.names, strict=True)]
+    leaves = [
+        new_argument(trace, type, name, donated=owner in donated)
+        for type, name, owner in zip(types, arguments.names, arguments.owners, strict=True)
+    ]
     dynamic: Any = optree.tree_unflatten(arguments.tree, leaves)
     values = {**dict(arguments.static), **dynamic}
+    several = [
+        p.name for p in signature_of(fn).parameters.values() if p.kind is p.VAR_POSITIONAL
+    ]
+    for parameter, value in dynamic.items():
+        each = enumerate(value) if parameter in several else ()
+        for n, item in each:
+            trace.note_lists(f"{parameter}[{n}]", item)
+        if parameter not in several:
+            trace.note_lists(parameter, value)
     outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
     sources, captures = sources_of(trace, leaves)
     return Traced(
@@ -118,10 +136,12 @@ def trace_call(
     )
 
 
-def new_argument(trace: Trace, type: Type | type, name: str | None) -> Tracer:
+def new_argument(
+    trace: Trace, type: Type | type, name: str | None, *, donated: bool = False
+) -> Tracer:
     """The traced value of an argument: weak if its type is that of a Python number."""
     if isinstance(type, Type):
-        return trace.parameter(type, name)
+        return trace.parameter(type, name, donated=donated)
     return trace.weak_parameter(WEAK[type], name)
 
 
@@ -133,14 +153,27 @@ def run_traced(
     Raises TypeMismatch for a result that is no array, ArgumentError for a draw from NumPy's
     global random generator.
     """
-    with tracing_with(trace), _random_state_watched(fn):
+    with tracing_with(trace), _random_state_watched(fn), _arrays_watched(trace):
         leaves, tree = optree.tree_flatten(_called(trace, call))
         if not leaves:
             raise TypeMismatch(
                 f"{function_name(fn)} returns no array", help="return what it computes"
             ).at(definition(fn))
         outputs = [_output(trace, leaf, fn) for leaf in leaves]
+        del leaves  # which may hold arrays that nobody else does
     return outputs, tree
+
+
+@contextmanager
+def _arrays_watched(trace: Trace) -> Iterator[None]:
+    """Let NumPy's arrays take part in the trace; give back what it has written to."""
+    ended = False
+    try:
+        with noted_in(trace.allocations), hooked():
+            yield
+        ended = True
+    finally:
+        trace.release(ended=ended)
 
 
 def _called(trace: Trace, call: Callable[[], Any]) -> Any:
@@ -154,6 +187,16 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
         if refused is not None and refused.loc == loc:
             # NumPy asked a traced value for its number, and replaced our error by its own.
             raise refused from None
+        if trace.written and "read-only" in str(error):
+            raise MutationError(
+                "this would write to the memory of an array that holds traced values, past them",
+                help="write to the array itself, as a whole",
+            ).at(loc) from None
+        listed = getattr(error, "obj", None)
+        for item in listed if isinstance(listed, (list, tuple)) else ():
+            instead = trace.list_of(item)
+            if instead is not None:
+                raise MissingAttribute(instead.message, help=instead.help).at(loc) from error
         name = Tracer.__name__
         text = re.sub(rf"'{name}'( object)?|\b{name}\b", "a traced array", str(error))
         if isinstance(error, ValueError) or text == str(error):
@@ -193,7 +236,7 @@ def sources_of(
     Leaves that are no values of this trace are passed over.
     """
     own = [(i, t) for i, t in enumerate(leaves) if isinstance(t, Tracer) and t.trace is trace]
-    found = {t.value: Source(i) for i, t in own if not t.weak}
+    found = {trace.inputs[id(t)]: Source(i) for i, t in own if not t.weak}
     places = {id(t): i for i, t in own}
     for (tracer, kind), value in trace.weak_inputs.items():
         if tracer in places:
@@ -256,7 +299,7 @@ class Immediate(Trace):
         self.arrays.append(np.asarray(array).astype(kind.numpy, copy=False))
         return self.parameter(Type(kind, array.shape))
 
-    def warn_of_float64(self) -> None:
+    def warn_of_float64(self, operand: Any) -> None:
         """Say nothing: outside a trace, NumPy does not."""
 
 

@@ -330,17 +330,40 @@ def f(x, y):
     return np.array([x.sum(), y.sum()])
 trace(f, f32[3], f32[3])
 
-# index_concrete_array
+# list_of_numbers
+def f(x):
+    return np.exp(x)
+graphc.compile(f, target="cpu")([1.0, 2.0, 3.0])
+
+# list_of_numbers_in_a_dict
+def f(params):
+    return params["b"].sum()
+graphc.compile(f, target="cpu")({"b": [1.0, 2.0]})
+
+# list_of_lists
+def f(x, scale):
+    return scale * np.asarray(x)
+graphc.compile(f, target="cpu")([[1.0, 2.0], [3.0, 4.0]], 2.0)
+
+# list_of_arrays
+def f(*xs):
+    return np.mean(xs[0])
+graphc.compile(f, target="cpu")([np.ones(3), np.ones(3)])
+
+# list_to_a_gradient
+grad(lambda w: np.sum(w))([1.0, 2.0])
+
+# index_concrete_array_by_floats
 TABLE = np.arange(10.0)
 def f(i):
     return TABLE[i]
-trace(f, i64[3])
+trace(f, f32[3])
 
 # concrete_dot
 A = np.ones((3, 3))
 def f(x):
     return A.dot(x)
-trace(f, f64[3])
+trace(f, f64[4])
 
 # r_
 def f(x, y):
@@ -385,11 +408,92 @@ def f(x):
 trace(f, f32[3])
 
 # in_place_on_concrete
+TOTAL = np.zeros(3)
+def f(x):
+    total = TOTAL
+    total += x * 2
+    return total
+trace(f, f64[3])
+
+# in_place_on_concrete_attribute
+class Mean:
+    total = np.zeros(3)
+def f(x):
+    Mean.total += x
+    return Mean.total
+trace(f, f64[3])
+
+# assignment_to_an_array_of_outside
+TOTAL = np.zeros(3)
+def f(x):
+    TOTAL[:] = x
+    return TOTAL
+trace(f, f64[3])
+
+# fill_an_array_of_outside
+TOTAL = np.zeros(3)
+def f(x):
+    TOTAL.fill(x)
+    return TOTAL
+trace(f, f64[()])
+
+# in_place_on_a_part
+def f(x):
+    total = np.zeros((2, 3))
+    total[1] += x
+    return total
+trace(f, f64[3])
+
+# in_place_on_the_array_of_an_enclosing_function
+def f(x):
+    total = np.zeros(3)
+    def loss(v):
+        nonlocal total
+        total += v
+        return total.sum()
+    return grad(loss)(x)
+trace(f, f64[3])
+
+# in_place_on_integers_of_floats
+def f(x):
+    count = np.zeros(3, int)
+    count += x
+    return count
+trace(f, f64[3])
+
+# write_through_a_view_of_a_written_array
+def f(x):
+    total = np.zeros(3)
+    head = total[:2]
+    total += x
+    head += 1
+    return total
+trace(f, f64[3])
+
+# written_array_in_a_tuple_computed_by_numpy
+def f(x):
+    totals = (np.zeros(3),)
+    for total in totals:
+        total += x
+    return np.exp(totals[0]) * x
+trace(f, f64[3])
+
+# written_array_is_kept
+KEPT = []
+def f(x):
+    total = np.zeros(3)
+    KEPT.append(total)
+    total += x
+    return total
+trace(f, f64[3])
+
+# elements_of_a_written_array
 def f(x):
     total = np.zeros(3)
     total += x
+    total[0] = 0
     return total
-trace(f, f32[3])
+trace(f, f64[3])
 
 # in_place_through_view
 def f(x):
@@ -414,10 +518,10 @@ def f(x, y):
 trace(f, f32[3], f32[2, 3])
 
 # out
+RESULT = np.empty(3)
 def f(x):
-    result = np.empty(3)
-    np.exp(x, out=result)
-    return result
+    np.exp(x, out=RESULT)
+    return RESULT
 trace(f, f32[3])
 
 # copyto

@@ -23,7 +23,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
-    (4, ("tracer", "traces")),
+    (4, ("allocations", "array_hooks", "calls", "tracer", "traces", "written")),
     (5, ("passes",)),
     (5, ("codegen",)),
     (6, ("arguments", "control", "tracing", "transforms")),
@@ -67,6 +67,7 @@ UPWARD: dict[tuple[str, str], str] = {
 # Module-level state, by file and name, and why it is there.
 STATE: dict[tuple[str, str], str] = {
     ("graphc/_lazy.py", "_HELD"): "the locks for which a fork waits",
+    ("graphc/allocations.py", "_NOTED"): "the ContextVar of the trace whose arrays are noted",
     ("graphc/arguments.py", "_SIGNATURES"): "what functions take, as long as they live",
     ("graphc/pickling.py", "LIVE"): "which compiled functions a pickle finds here",
     ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",

@@ -15,7 +15,7 @@ from graphc.functions.promote import astype as convert
 from graphc.functions.promote import full as fill
 from graphc.functions.shapes import as_int, as_shape, holds_traced, nested, stack
 from graphc.ops import elementwise as ew
-from graphc.ops.creation import iota
+from graphc.ops.creation import iota, one_number
 
 
 def array(object: Any, dtype: Any = None, *, copy: bool | None = True) -> Any:
@@ -123,6 +123,29 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     # NumPy steps by the difference of the first two elements.
     stride = np.asarray((start + step) - start).item()
     return convert(index * stride + np.asarray(start).item(), to)
+
+
+def known(array: np.ndarray) -> Any:
+    """An array of NumPy's by what makes its numbers: full, arange or eye; None for others."""
+    kind, number = dtype(array.dtype), one_number(array)
+    if number is not None:
+        return fill(array.shape, number, kind)
+    if array.ndim == 1 and array.size > _SHORT and kind in (i32, i64, f32, f64):
+        first, step = array[0], array[1] - array[0]
+        count = np.arange(array.size).astype(array.dtype)
+        if (count * step + first).tobytes() == array.tobytes():
+            index = iota(dtype=kind, shape=array.shape, axis=0)
+            return index if (first, step) == (0, 1) else index * step.item() + first.item()
+    if array.ndim == 2 and array.any():
+        rows, columns = array.shape
+        row, column = np.argwhere(array)[0].tolist()
+        if np.array_equal(array, np.eye(rows, columns, column - row)):
+            return eye(rows, columns, column - row, array.dtype)
+    return None
+
+
+_SHORT = 16
+"""Numbers in a row that are as good as their rule."""
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float) -> Any:

@@ -38,6 +38,7 @@ from graphc.ops.indexing import take as take_op
 
 def getitem(x: Any, key: Any) -> Any:
     """Basic indexing, and one array (integers, or a mask that is known) beside it."""
+    x = x if is_traced(x) else array(x)
     keys = _expand_key(x, key if isinstance(key, tuple) else (key,))
     x, keys = _without_masks(x, keys)
     window, flips, drop, new, gather = [], [], [], [], None

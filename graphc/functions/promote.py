@@ -254,6 +254,8 @@ def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
 
 def warn_of_float64(operands: Sequence[Any], found: DType) -> None:
     """Say where float64 enters a float32 program: it is often a NumPy scalar by accident."""
-    if found is f64 and any(_is_strong(o) and o.type.dtype is f32 for o in operands):
+    kinds = {o.type.dtype: o for o in operands if _is_strong(o)}
+    if found is f64 and f32 in kinds:
         trace: Any = current_trace()
-        trace.warn_of_float64()
+        wide = f64 if f64 in kinds else next(kind for kind in kinds if kind is not f32)
+        trace.warn_of_float64(kinds[wide])

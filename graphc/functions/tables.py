@@ -386,9 +386,9 @@ def _in_place(operator: Function, what: str) -> Function:
 
     def in_place(self: Any, other: Any) -> Any:
         result = operator(self, other)
-        if result is NotImplemented or self.weak or (self.ndim == 0 and not self.argument):
+        if result is NotImplemented or self.weak or (self.ndim == 0 and not self.stored):
             return result
-        return self.write(result, what)
+        return self.trace_under_way().write(self, result, what)
 
     return in_place
 

@@ -1,0 +1,154 @@
+"""What NumPy's arrays do with traced values: `table[i]`, `out[...] = x`, `w.dot(x)`.
+
+NumPy's protocols show a traced operand of a function or an operator, but neither an index nor a
+value that is assigned, nor the argument of a method. So while a function is traced, these
+operations of NumPy's class of arrays ask first whether a traced value takes part, and otherwise
+do what they always do. Other threads see no difference.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphc.functions import indexing, products
+from graphc.functions.promote import is_traced
+from graphc.opdef import active_trace
+from graphc.traces import Trace
+
+Function = Callable[..., Any]
+
+
+def _traced(*values: Any) -> Trace | None:
+    """The trace under way if a value is traced, holds such, or stands for one."""
+    trace = active_trace()
+    if isinstance(trace, Trace) and any(_takes_part(trace, v) for v in values):
+        return trace
+    return None
+
+
+def _takes_part(trace: Trace, value: Any) -> bool:
+    if is_traced(value):
+        return True
+    if isinstance(value, slice):
+        return any(map(is_traced, (value.start, value.stop, value.step)))
+    if isinstance(value, (tuple, list)):
+        return any(_takes_part(trace, v) for v in value)
+    return isinstance(value, np.ndarray) and trace.is_written(value)
+
+
+def _getitem(plain: Function) -> Function:
+    def getitem(self: Any, key: Any, /) -> Any:
+        trace = _traced(self, key)
+        if trace is None:
+            return plain(self, key)
+        return trace.enter("indexing", indexing.getitem, (self, key), {})
+
+    return getitem
+
+
+def _setitem(plain: Function) -> Function:
+    def setitem(self: Any, key: Any, value: Any, /) -> None:
+        trace = _traced(self, key, value)
+        if trace is None:
+            plain(self, key, value)
+        else:
+            trace.assign(self, key, value)
+
+    return setitem
+
+
+def _fill(plain: Function) -> Function:
+    def fill(self: Any, value: Any) -> None:
+        trace = _traced(self, value)
+        if trace is None:
+            plain(self, value)
+        else:
+            trace.assign(self, ..., value)
+
+    return fill
+
+
+def _method(function: Function) -> Callable[[Function], Function]:
+    """A method that is `function` of the array and of what it is given."""
+
+    def make(plain: Function) -> Function:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            trace = _traced(self, *args)
+            if trace is None:
+                return plain(self, *args, **kwargs)
+            return trace.enter(function.__name__, function, (self, *args), kwargs)
+
+        return method
+
+    return make
+
+
+_HOOKS: dict[str, Callable[[Function], Function]] = {
+    "__getitem__": _getitem,
+    "__setitem__": _setitem,
+    "dot": _method(products.dot),
+    "fill": _fill,
+    "take": _method(indexing.take),
+}
+
+# --- the class of arrays --------------------------------------------------------------------
+
+
+class _Model:
+    """A class whose slots call the methods by name."""
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+def _mapping_slots(cls: type) -> Any:
+    """`mp_length`, `mp_subscript`, `mp_ass_subscript` of a class, as words to be written."""
+    # The head of an object, its size, and eleven words come before `tp_as_mapping`.
+    word = ctypes.sizeof(ctypes.c_void_p)
+    place = id(cls) + object.__basicsize__ + 12 * word
+    return (ctypes.c_void_p * 3).from_address(ctypes.c_void_p.from_address(place).value or 0)
+
+
+class _Hooks:
+    """The methods of NumPy's arrays, replaced while any thread traces a function."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.traces = 0
+        # What a mapping proxy is a view of.
+        (self.methods,) = gc.get_referents(np.ndarray.__dict__)
+        self.slots = _mapping_slots(np.ndarray)
+        self.plain = {name: self.methods[name] for name in _HOOKS}, tuple(self.slots)
+        own = {name: make(self.methods[name]) for name, make in _HOOKS.items()}
+        self.hooked = own, (self.slots[0], *_mapping_slots(_Model)[1:])
+
+    def change(self, by: int) -> None:
+        """Count a trace that begins or ends."""
+        with self.lock:
+            before, self.traces = self.traces, self.traces + by
+            if not before or not self.traces:
+                methods, slots = self.hooked if self.traces else self.plain
+                self.methods.update(methods)
+                self.slots[:] = slots
+                ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
+
+
+_hooks = _Hooks()
+
+
+@contextmanager
+def hooked() -> Iterator[None]:
+    """Let NumPy's arrays take traced values within the block."""
+    _hooks.change(1)
+    try:
+        yield
+    finally:
+        _hooks.change(-1)

@@ -1,0 +1,212 @@
+"""NumPy arrays that a traced function made and writes traced values into.
+
+From the first such write on, a traced value stands for the array: the variables that hold the
+array hold the traced value instead, and what else refers to its memory is looked up here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from graphc.allocations import Site, address, owner
+from graphc.errors import MutationError
+from graphc.functions import indexing, shapes
+from graphc.provenance import is_internal, is_own
+from graphc.tracer import Tracer
+
+OUTERMOST = "run_traced"
+"""The function of graphc in which the user's function runs."""
+
+_NAN = 0b1100101101
+"""The first bits of the mantissa of a NaN that is nobody's; conversions keep them."""
+_INTEGERS = 0x65A5A5A5, 0x65A5A5A5_65A5A5A5
+_MARKS: dict[np.dtype[Any], tuple[np.dtype[Any], int, int]] = {
+    np.dtype(np.float16): (np.dtype(np.uint16), 0x1F << 10 | _NAN, 0),
+    np.dtype(np.float32): (np.dtype(np.uint32), (0xFF << 10 | _NAN) << 13, 13),
+    np.dtype(np.float64): (np.dtype(np.uint64), (0x7FF << 10 | _NAN) << 42, 42),
+    np.dtype(np.int32): (np.dtype(np.uint32), _INTEGERS[0], 0),
+    np.dtype(np.int64): (np.dtype(np.uint64), _INTEGERS[1], 0),
+}
+"""By dtype the number that is put where it must not be read: as a word, and the bits to ignore."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An array that owns its memory, the value that stands for it, and what it held before.
+
+    The value has the elements in the order of the array that was written, whose address, shape and
+    strides are `layout`.
+    """
+
+    array: Any
+    layout: tuple[Any, ...]
+    value: Tracer
+    before: Any
+    site: Site
+
+
+class Written:
+    """The arrays of one trace that hold traced values."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Entry] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def has(self, array: Any) -> bool:
+        """Whether the memory of this array holds traced values."""
+        return isinstance(array, np.ndarray) and id(owner(array)) in self._entries
+
+    def read(self, array: Any) -> Tracer:
+        """What NumPy would find in an array of which `has` holds."""
+        entry = self._entries[id(owner(array))]
+        if _layout(array) == entry.layout:
+            return entry.value
+        places = _places(entry.array, entry.layout)
+        order = np.empty(places.size, np.int64)
+        order[places.ravel()] = np.arange(places.size)
+        found: Tracer = indexing.take(
+            shapes.ravel(entry.value), order[_places(entry.array, _layout(array))]
+        )
+        return found
+
+    def add(self, array: Any, value: Tracer, site: Site) -> Tracer:
+        """Let `value` stand for `array`, which has all elements of its memory."""
+        root = owner(array)
+        entry = _Entry(root, _layout(array), value, root.copy(order="K"), site)
+        for held in (array, root):
+            _rebind(held, value)
+        _mark(root)
+        for held in (*_views(root), array, root):
+            held.flags.writeable = False
+        self._entries[id(root)] = entry
+        return value
+
+    def is_marked(self, array: Any) -> bool:
+        """Whether numbers come from one of these arrays in a way that could not be seen."""
+        if not self._entries or array.dtype not in _MARKS:
+            return False
+        words, mark, ignored = _MARKS[array.dtype]
+        found = np.ascontiguousarray(array).view(words)
+        if array.dtype.kind == "i":
+            return bool(np.isin(found, _INTEGERS).any())
+        # The sign is nobody's, either.
+        return bool((found << 1 >> ignored + 1 == mark >> ignored).any())
+
+    def release(self, *, ended: bool) -> None:
+        """Give the arrays back as they were; raise MutationError if one outlives the trace.
+
+        Without `ended` the function has raised an error of its own, and none is added.
+        """
+        entries, self._entries = [*self._entries.values()], {}
+        for entry in entries:
+            entry.array.flags.writeable = True
+            entry.array[...] = entry.before
+        alone = _references(_Entry(np.empty(0), (), None, None, None))  # type: ignore[arg-type]
+        for entry in entries if ended else ():
+            if _references(entry) > alone and gc.collect() >= 0 and _references(entry) > alone:
+                raise MutationError(
+                    "an array that holds traced values is kept after the function has ended",
+                    values=[("array", entry.value.type)],
+                    help="return it, or keep a copy that is made outside of the function",
+                ).at(entry.site.loc)
+
+
+def _layout(array: Any) -> tuple[Any, ...]:
+    return address(array), array.shape, array.strides
+
+
+def _places(root: Any, layout: tuple[Any, ...]) -> Any:
+    """For each element of an array in the memory of `root` its number there."""
+    start, shape, strides = layout
+    size = root.itemsize
+    numbers = np.arange(root.size)
+    steps = tuple(s // size * numbers.itemsize for s in strides)
+    first = (start - address(root)) // size
+    return np.lib.stride_tricks.as_strided(numbers[first:], shape, steps)
+
+
+def _mark(array: Any) -> None:
+    """Fill an array with a number that is known again where NumPy computes with it."""
+    if array.dtype in _MARKS:
+        words, mark, _ = _MARKS[array.dtype]
+        array.view(words)[...] = mark
+
+
+def _references(entry: _Entry) -> int:
+    return sys.getrefcount(entry.array)
+
+
+# --- the user's variables -------------------------------------------------------------------
+
+
+def _frames() -> Iterator[FrameType]:
+    """The user's frames in the trace under way, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if is_own(name) and frame.f_code.co_name == OUTERMOST:
+            return
+        if not is_internal(name):
+            yield frame
+        frame = frame.f_back
+
+
+def _rebind(array: Any, value: Tracer) -> None:
+    """Let every variable of the user's that holds `array` hold `value`, and lists and the like."""
+    for frame in _frames():
+        variables = frame.f_locals
+        found = _replace(variables, array, value)
+        _store(frame, variables, changed=found)
+
+
+def _replace(holder: Any, array: Any, value: Tracer, depth: int = 3) -> bool:
+    """Put `value` in the place of `array` in a dict, a list or an object, and in what they hold.
+
+    Whether the holder itself was changed.
+    """
+    if type(holder) is list:
+        items: Any = enumerate(holder)
+    elif isinstance(holder, Mapping):
+        items = list(holder.items())
+    elif isinstance(holder, ModuleType) or callable(holder) or not hasattr(holder, "__dict__"):
+        return False
+    else:
+        return _replace(vars(holder), array, value, depth)
+    changed = False
+    for key, held in items:
+        if held is array:
+            holder[key], changed = value, True
+        elif depth:
+            _replace(held, array, value, depth - 1)
+    return changed
+
+
+def _views(root: Any) -> list[Any]:
+    """The user's variables that are other arrays in the memory of `root`."""
+    found = []
+    for frame in _frames():
+        variables = frame.f_locals
+        arrays = (v for v in variables.values() if isinstance(v, np.ndarray))
+        found += [v for v in arrays if owner(v) is root and v.flags.writeable]
+        _store(frame, variables, changed=False)
+    return found
+
+
+def _store(frame: FrameType, variables: Any, *, changed: bool) -> None:
+    """Make changes of a frame's variables real: before Python 3.13 `f_locals` is a copy."""
+    if sys.version_info >= (3, 13) or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return
+    if changed:
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+    variables.clear()  # else the copy would keep alive what the function has let go
