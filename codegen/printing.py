@@ -275,15 +275,15 @@ def _number(value: bool | int | float, dtype: DType) -> str:
 
 def _place(origin: Origin | None, root: str) -> str:
     """File, line and derivative order, as dumps of a graph have them."""
-    if origin is None or not origin.loc.source:
+    if origin is None:
         return ""
     return f"{relative(origin.loc.file, root)}:{origin.loc.line}{order_mark(origin.order)}"
 
 
 def user_line(origin: Origin | None, root: str) -> str:
-    """The user's line and where it stands: `layer.py:5 (grad): h = x + b`."""
-    place = _place(origin, root)
-    return f"{place}: {origin.loc.source.strip()}" if origin is not None and place else ""
+    """Where the user's line stands, and the line if it is known: `layer.py:5 (grad): h = x + b`."""
+    source = origin.loc.source.strip() if origin is not None else ""
+    return f"{_place(origin, root)}: {source}" if source else _place(origin, root)
 
 
 def relative(file: str, root: str) -> str:
@@ -354,7 +354,7 @@ def _effects(kernel: Kernel, root: str) -> list[str]:
 
 def _computed(kernel: Kernel, root: str) -> list[str]:
     """The user's lines, and of one that other kernels share the operations of this one."""
-    by_line = {o.line: user_line(o, root) for o in kernel.origins if o.loc.source}
+    by_line = {o.line: user_line(o, root) for o in kernel.origins}
     mine, lines = operations(kernel), []
     for line, text in by_line.items():
         lines.append(f"    {text}")

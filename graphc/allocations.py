@@ -66,6 +66,8 @@ class Allocations:
 
     def site_of(self, array: Any) -> Site | None:
         """Where the memory of this array was made; None if that was not during the trace."""
+        if not isinstance(array, np.ndarray):
+            return None
         root = owner(array)
         return self.sites.get(address(root)) if root.flags.owndata else None
 

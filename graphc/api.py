@@ -31,6 +31,7 @@ from graphc.opdef import active_trace
 from graphc.options import Options
 from graphc.pickling import LIVE, Wrapper
 from graphc.runtime.cores import thread_count
+from graphc.tracebacks import trim, trimmed
 from graphc.tracing import Traced, trace_call
 
 LOG = logging.getLogger("graphc")
@@ -80,6 +81,7 @@ def compile(
     device: Device | None = None,
     threads: int | None = None,
 ) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
+@trimmed
 def compile(
     fn: Callable[..., Any] | None = None,
     *,
@@ -203,14 +205,18 @@ class Compiled(Wrapper, Generic[P, R]):
         """The function's result for these arguments, as NumPy (or device) arrays."""
         if active_trace() is not None:
             return self.function(*args, **kwargs)
-        last = self._last
-        if last is not None and not kwargs:
-            leaves = last.leaves_of(args)
-            if leaves is not None:
-                results = last.entry.exactly(leaves)
-                if results is not None:
-                    return results
-        return self._call(args, kwargs)
+        try:
+            last = self._last
+            if last is not None and not kwargs:
+                leaves = last.leaves_of(args)
+                if leaves is not None:
+                    results = last.entry.exactly(leaves)
+                    if results is not None:
+                        return results
+            return self._call(args, kwargs)
+        except Exception as error:
+            trim(error)
+            raise
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         arguments = bind(self.function, args, kwargs, self.static)
@@ -263,6 +269,7 @@ class Compiled(Wrapper, Generic[P, R]):
             stacklevel=5,
         )
 
+    @trimmed
     def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
         """Every stage of the compilation for arguments of these types (specs or arrays).
 

@@ -66,7 +66,7 @@ def raised_at(error: BaseException) -> Loc | None:
     found, entry = None, error.__traceback__
     while entry is not None:
         code = entry.tb_frame.f_code
-        if not is_internal(code.co_filename) and code.co_filename.endswith(".py"):
+        if not is_internal(code.co_filename):
             found = site(code, entry.tb_lasti)[0]
         entry = entry.tb_next
     return found
@@ -264,5 +264,5 @@ def _line(code: CodeType, number: int | None) -> str:
 
 
 def _characters(line: str, utf8_bytes: int) -> int:
-    """CPython counts columns in bytes of UTF-8."""
-    return len(line.encode()[:utf8_bytes].decode(errors="ignore"))
+    """CPython counts columns in bytes of UTF-8; where there is no line, they are as good."""
+    return utf8_bytes if not line else len(line.encode()[:utf8_bytes].decode(errors="ignore"))

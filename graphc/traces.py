@@ -370,8 +370,10 @@ class Trace:
 
     def _writable(self, array: Any, what: str) -> Site:
         """Where NumPy made an array that can be written as a whole."""
-        loc = call_site()[0]
-        name, root, site = target(loc), owner(array), self.allocations.site_of(array)
+        loc, names = call_site()
+        # Where the source is not kept, the bytecode still tells what an augmented assignment names.
+        name = target(loc) or next(filter(None, names), "")
+        root, site = owner(array), self.allocations.site_of(array)
         shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
         if site is None or self.is_written(array) and not self.written.has(array):
             raise MutationError(
@@ -381,14 +383,18 @@ class Trace:
                 help=instead(loc) or "return the result, or pass the array as an argument",
             ).at(loc)
         if array.size != root.size or array.dtype != root.dtype or self.written.has(array):
-            raise _elements(name, root, site).at(loc)
+            raise _elements(name, root, site.loc).at(loc)
         return site
 
     def assign(self, array: Any, key: Any, value: Any) -> None:
         """`array[key] = value`, of which one is traced; raises MutationError for elements."""
         loc = call_site()[0]
         if not _is_whole(key, array.shape):
-            made = self.allocations.site_of(array) if isinstance(array, np.ndarray) else None
+            if isinstance(array, Tracer):
+                made = None if array.weak else array.value.node.loc
+            else:
+                site = self.allocations.site_of(array)
+                made = site.loc if site is not None else None
             raise _elements(target(loc), array, made).at(loc)
         self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
 
@@ -466,11 +472,11 @@ def _is_whole(key: Any, shape: Sequence[int]) -> bool:
     )
 
 
-def _elements(name: str, array: Any, made: Site | None) -> GraphcError:
+def _elements(name: str, array: Any, made: Loc | None) -> GraphcError:
     """The error for a write to a part of an array."""
     shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
     if made is not None:
-        shown += f", made on line {made.loc.line}"
+        shown += f", made on line {made.line}"
     return MutationError(
         f"an assignment to elements of {name or 'an array'} is not built yet",
         values=[(name or "array", shown)],

@@ -40,6 +40,7 @@ from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
+from graphc.tracebacks import trimmed
 from graphc.tracer import MissingAttribute, Tracer
 from graphc.traces import Trace, as_tracer
 
@@ -276,6 +277,7 @@ def _equal_state(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b))
 
 
+@trimmed
 def trace(
     fn: Callable[..., Any], *specs: Any, static: Sequence[str] = (), **kwargs: Any
 ) -> Graph:
@@ -309,6 +311,7 @@ def public(what: str, function: Callable[..., Any]) -> Any:
     With an array on a device among the arguments it runs there.
     """
 
+    @trimmed
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         trace = active_trace()

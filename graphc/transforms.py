@@ -40,6 +40,7 @@ from graphc.naming import identifier, leaf_paths
 from graphc.opdef import active_trace
 from graphc.ops.elementwise import stop_gradient as stop_gradient_op
 from graphc.passes import grad as passes_grad
+from graphc.tracebacks import trimmed
 from graphc.tracer import Tracer, leaked
 from graphc.traces import Trace, as_tracer
 from graphc.tracing import Source, new_argument, run_graph, run_traced, sources_of
@@ -48,6 +49,7 @@ Argnums = int | Sequence[int]
 Function = Callable[..., Any]
 
 
+@trimmed
 def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
     """The function that returns the gradient of `fun`'s float scalar result.
 
@@ -57,6 +59,7 @@ def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function
     inner, rewrap = _unwrapped(fun)
     both = value_and_grad(inner, argnums, has_aux)
 
+    @trimmed
     @functools.wraps(inner)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, gradients = both(*args, **kwargs)
@@ -65,6 +68,7 @@ def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function
     return rewrap(_named(gradient, inner, "grad"))
 
 
+@trimmed
 def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
     """The function that returns `fun`'s float scalar result and its gradient.
 
@@ -74,6 +78,7 @@ def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -
     inner, rewrap = _unwrapped(fun)
     chosen = _numbers(argnums)
 
+    @trimmed
     @functools.wraps(inner)
     def both(*args: Any, **kwargs: Any) -> Any:
         call = _traced(inner, args, kwargs, chosen)
@@ -102,6 +107,7 @@ def _numbers(argnums: Argnums) -> tuple[int, ...]:
     return numbers
 
 
+@trimmed
 def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     """`(fun(*primals), pullback)`: the pullback maps a cotangent of the result to the primals'.
 
@@ -121,6 +127,7 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     )
     backward = passes_grad.vjp(graph, call.inputs_of_chosen())
 
+    @trimmed
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         given = _cotangents(graph, cotangent, tree)
         return call.gradients(call.run(backward, given)[len(graph.outputs) :])
