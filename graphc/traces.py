@@ -138,7 +138,7 @@ class Trace:
         loc, names = self._site
         before = len(self.builder.nodes)
         try:
-            if any(trace.written for trace in self._enclosing()):
+            if self.written or self.outer is not None and self._outer_is_written():
                 given: Any = tuple(args), kwargs
                 current: Any = optree.tree_map(self.current, given)
                 args, kwargs = current
@@ -244,11 +244,11 @@ class Trace:
 
     def lift(self, value: Any) -> Any:
         """`value` as a traced value of this trace; Python numbers stay numbers."""
+        if type(value) in promote.Number:
+            return value
         value = self.current(value)
         if isinstance(value, Tracer):
             return value if value.trace is self else self._capture(value)
-        if type(value) in promote.Number:
-            return value
         if is_masked(value) or isinstance(value, np.matrix):
             raise TypeMismatch(
                 f"a {type(value).__name__} has rules of its own, which a graph does not have",
@@ -338,6 +338,9 @@ class Trace:
         """Whether an array of NumPy's holds traced values."""
         return any(trace.written.has(array) for trace in self._enclosing())
 
+    def _outer_is_written(self) -> bool:
+        return any(trace.written for trace in self._enclosing())
+
     def current(self, value: Any) -> Any:
         """What stands for an array of NumPy's that holds traced values; others as they are.
 
@@ -390,11 +393,10 @@ class Trace:
         """`array[key] = value`, of which one is traced; raises MutationError for elements."""
         loc = call_site()[0]
         if not _is_whole(key, array.shape):
-            if isinstance(array, Tracer):
-                made = None if array.weak else array.value.node.loc
-            else:
-                site = self.allocations.site_of(array)
-                made = site.loc if site is not None else None
+            traced = isinstance(array, Tracer)
+            site = (self.written if traced else self.allocations).site_of(array)
+            node = array.value.node if traced and not array.weak else None
+            made = site.loc if site is not None else node.loc if node is not None else None
             raise _elements(target(loc), array, made).at(loc)
         self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
 

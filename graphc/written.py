@@ -80,6 +80,10 @@ class Written:
         )
         return found
 
+    def site_of(self, value: Tracer) -> Site | None:
+        """Where the array was made that a value stands for; None if it stands for none."""
+        return next((e.site for e in self._entries.values() if e.value is value), None)
+
     def add(self, array: Any, value: Tracer, site: Site) -> Tracer:
         """Let `value` stand for `array`, which has all elements of its memory."""
         root = owner(array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -240,16 +241,21 @@ def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
         other = strong[0].numpy if len(strong) == 1 else None
         parts = [p if isinstance(p, np.dtype) else other or np.dtype(p) for p in parts]
     parts = [np.dtype(bool) if p is bool else p for p in parts]
-    ufunc: Any = op.numpy
     try:
-        loop = ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))
-        return dtype(loop[0])
+        return dtype(_loop(op.numpy, *parts))
     except (TypeError, GraphcError) as error:
         raise TypeMismatch(
             f"{op.name} does not take these dtypes",
             values=zip(labels(operands, op.operands), map(describe, operands), strict=True),
             help="convert an operand with .astype(...)",
         ) from error
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _loop(ufunc: Any, *parts: Any) -> np.dtype[Any]:
+    """The dtype of the first operand in the loop that NumPy takes for operands of these dtypes."""
+    found: np.dtype[Any] = ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))[0]
+    return found
 
 
 def warn_of_float64(operands: Sequence[Any], found: DType) -> None:
