@@ -123,8 +123,15 @@ def _first_argument(listed: list[dis.Instruction], call: int) -> int:
         at -= 1
     while at and missing > 0:
         at -= 1
-        pops, pushes = effect(listed[at])
-        missing += pops - pushes
+        this = listed[at]
+        if this.opname == "END_FOR":
+            # A comprehension within the function, from Python 3.12 on: its loop pushes nothing.
+            missing -= 1 + dis.stack_effect(this.opcode, this.arg)
+            loops = (n for n, f in enumerate(listed[:at]) if f.opname == "FOR_ITER")
+            at = next(n for n in loops if listed[n].argval == this.offset)
+        else:
+            pops, pushes = effect(this)
+            missing += pops - pushes
     return at
 
 
