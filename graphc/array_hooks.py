@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc import _lazy
 from graphc.functions import indexing, products
 from graphc.functions.promote import is_traced
 from graphc.opdef import active_trace
@@ -122,6 +123,7 @@ class _Hooks:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        _lazy.hold_over_forks(self.lock)
         self.traces = 0
         # What a mapping proxy is a view of.
         (self.methods,) = gc.get_referents(np.ndarray.__dict__)

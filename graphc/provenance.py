@@ -96,6 +96,8 @@ def is_internal(filename: str) -> bool:
     """Whether a file of this name is graphc's own, NumPy's or Python's, and not the user's."""
     if filename.startswith("<"):
         return filename.startswith("<frozen")  # <stdin> and notebook cells are the user's
+    if filename.endswith(".pyx"):
+        return True  # a frame of a compiled library's, in tracebacks alone
     path = str(Path(filename).resolve())
     installed = path.removeprefix(_STANDARD).startswith(("site-packages", "dist-packages"))
     return path.startswith(_INTERNAL) or (path.startswith(_STANDARD) and not installed)

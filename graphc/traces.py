@@ -385,8 +385,22 @@ class Trace:
                 values=[(name or "array", shown)],
                 help=instead(loc) or "return the result, or pass the array as an argument",
             ).at(loc)
+        if not array.flags.writeable and not self.written.has(array):
+            raise MutationError(
+                f"{what} would write to {name or 'an array'}, which is read-only",
+                values=[(name or "array", f"{shown}, made on line {site.loc.line}")],
+                help=instead(loc),
+            ).at(loc)
         if array.size != root.size or array.dtype != root.dtype or self.written.has(array):
-            raise _elements(name, root, site.loc).at(loc)
+            wrong = _elements(name, root, site.loc)
+            simple = instead(loc)
+            if simple is not None:
+                wrong = MutationError(
+                    f"an assignment to a part of an array, {name}, is not built yet",
+                    values=[(name, f"{shown}, a part of {wrong.values[0][1]}")],
+                    help=f"{simple}, and join the parts with graphc.numpy.stack or concatenate",
+                )
+            raise wrong.at(loc)
         return site
 
     def assign(self, array: Any, key: Any, value: Any) -> None:

@@ -461,6 +461,22 @@ def f(x):
     return count
 trace(f, f64[3])
 
+# in_place_on_what_is_read_only
+def f(x):
+    total = np.broadcast_to(np.zeros(3), (2, 3))
+    total += x
+    return total
+trace(f, f64[3])
+
+# in_place_on_a_row
+def f(x):
+    total = np.zeros((2, 3))
+    for i in range(2):
+        row = total[i]
+        row += x
+    return total
+trace(f, f64[3])
+
 # write_through_a_view_of_a_written_array
 def f(x):
     total = np.zeros(3)

@@ -361,6 +361,33 @@ def test_float64_entering_is_reported_where_it_first_enters():
     assert graph.output_types == (f64[3],)
 
 
+ENTERS = {
+    "number": (lambda x, n, t: np.sqrt(2 / np.pi) * x, "an operand is a number of dtype f64"),
+    "traced number": (lambda x, n, t: np.sqrt(n) * x, "an operand is a number of dtype f64"),
+    "array": (lambda x, n, t: x + np.ones(3), r"an operand is f64\[3\]"),
+    "integers": (lambda x, n, t: x * np.arange(3), r"an operand is i64\[3\]"),
+    "argument": (lambda x, n, t: x * t, r"t is i64\[3\]; t\.astype\(np\.float32\)"),
+}
+STAYS = {
+    "number": lambda x, n, t: np.sqrt(2 / np.pi).astype(np.float32) * x,
+    "traced number": lambda x, n, t: np.sqrt(n).astype(np.float32) * x,
+    "array": lambda x, n, t: x + np.ones(3, dtype=np.float32),
+    "integers": lambda x, n, t: x * np.arange(3).astype(np.float32),
+    "argument": lambda x, n, t: x * t.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", ENTERS)
+def test_what_the_warning_of_float64_says_helps(name):
+    f, said = ENTERS[name]
+    specs = f32[3], 2.0, i64[3]
+    with pytest.warns(UserWarning, match=said):
+        assert trace(f, *specs).output_types == (f64[3],)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trace(STAYS[name], *specs).output_types == (f32[3],)
+
+
 @pytest.mark.parametrize(
     "f, specs",
     [
