@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
+from graphc.assignment import ASSIGNMENT
 from graphc.dtypes import Dim, DType, Type, broadcast_shapes
 from graphc.errors import (
     ConcretizationError,
@@ -245,7 +246,7 @@ class Tracer(promote.TracedArray):
     # --- what only a run can tell ---------------------------------------------------------
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        listed = self.trace.list_of(self)
+        listed = self.trace.lists.error_of(self)
         if listed is not None:
             raise listed.at(call_site()[0])
         self._refuse("the content", tables.instead_of(expression(call_site()[0])))
@@ -395,10 +396,6 @@ def fitted(result: Any, type: Type, what: str, casting: Casting) -> Value:
         ).at(loc)
     stored: Value = promote.broadcast_to(promote.astype(result, type.dtype), type.shape).value
     return stored
-
-
-ASSIGNMENT = "an assignment"
-"""What errors call `x[...] = y` and `x.fill(y)`."""
 
 
 def _instead_of_writing(what: str, name: str) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.allocations import Allocations, Site, owner
+from graphc.allocations import Allocations, Site
+from graphc.assignment import ASSIGNMENT, elements, is_whole, writable
 from graphc.dtypes import Dim, DType, Type, dtype, dtype_text, f64, is_masked
 from graphc.errors import (
     LONGEST_BITS,
     ArgumentError,
-    ConcretizationError,
     GraphcError,
     MutationError,
     OutOfBounds,
@@ -29,11 +29,12 @@ from graphc.errors import (
 )
 from graphc.functions import creation, promote, tables
 from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
+from graphc.lists import Lists
 from graphc.naming import identifier, leaf_paths
 from graphc.opdef import Op, active_trace
 from graphc.ops.creation import Constant, constant
-from graphc.provenance import Names, call_site, expression, instead, target, user_frame
-from graphc.tracer import ASSIGNMENT, Casting, Tracer, fitted, leaked
+from graphc.provenance import Names, call_site, expression, target, user_frame
+from graphc.tracer import Casting, Tracer, fitted, leaked
 from graphc.tracer import Site as CallSite
 from graphc.written import Written
 
@@ -67,7 +68,7 @@ class Trace:
         self.allocations = Allocations()
         self.written = Written()
         self.refused: GraphcError | None = None
-        self._lists: dict[int, tuple[str, Any]] = {}
+        self.lists = Lists()
         self._site: CallSite | None = None
         self._warned: set[tuple[str, int]] = set()
         self._warned_of_float64 = False
@@ -214,32 +215,6 @@ class Trace:
             "every call; pass random numbers, or random keys, as arguments"
         )
 
-    # --- lists among the arguments --------------------------------------------------------
-
-    def note_lists(self, name: str, value: Any) -> None:
-        """Note which traced values are elements of a list that is an argument, or in one."""
-        if isinstance(value, dict):
-            for key, item in value.items():
-                self.note_lists(f"{name}[{key!r}]", item)
-        elif type(value) in (list, tuple):
-            items: Any = value
-            for leaf in optree.tree_leaves(items):
-                self._lists[id(leaf)] = name, value
-
-    def list_of(self, element: Any) -> GraphcError | None:
-        """The error for a list that NumPy would make an array of, by one of its elements."""
-        if id(element) not in self._lists:
-            return None
-        name, value = self._lists[id(element)]
-        weak = [isinstance(item, Tracer) and item.weak for item in value]
-        of = "numbers" if all(weak) else "arrays" if not any(weak) else "items"
-        if any(isinstance(item, (list, tuple)) for item in value):
-            of = "lists"
-        return ConcretizationError(
-            f"{name} is a {type(value).__name__} of {len(value)} {of}, each an argument by itself",
-            help=f"pass np.array({name}), or write graphc.numpy.array({name}) in the function",
-        )
-
     # --- what ops and functions ask for ---------------------------------------------------
 
     def lift(self, value: Any) -> Any:
@@ -367,51 +342,19 @@ class Trace:
         held = self.current(out)
         if isinstance(held, Tracer) and (held is out or held.stored):
             return held.write(result, what, casting)
-        site = self._writable(out, what)
+        site = writable(out, what, self.allocations.site_of(out), held=self.is_written(out))
         value = fitted(result, Type(dtype(out.dtype), out.shape), what, casting)
         return self.written.add(out, Tracer(self, value, stored=True), site)
-
-    def _writable(self, array: Any, what: str) -> Site:
-        """Where NumPy made an array that can be written as a whole."""
-        loc, names = call_site()
-        # Where the source is not kept, the bytecode still tells what an augmented assignment names.
-        name = target(loc) or next(filter(None, names), "")
-        root, site = owner(array), self.allocations.site_of(array)
-        shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
-        if site is None or self.is_written(array) and not self.written.has(array):
-            raise MutationError(
-                f"{what} would write a traced array into {name or 'an array'}, which was made "
-                "outside of the function",
-                values=[(name or "array", shown)],
-                help=instead(loc) or "return the result, or pass the array as an argument",
-            ).at(loc)
-        if not array.flags.writeable and not self.written.has(array):
-            raise MutationError(
-                f"{what} would write to {name or 'an array'}, which is read-only",
-                values=[(name or "array", f"{shown}, made on line {site.loc.line}")],
-                help=instead(loc),
-            ).at(loc)
-        if array.size != root.size or array.dtype != root.dtype or self.written.has(array):
-            wrong = _elements(name, root, site.loc)
-            simple = instead(loc)
-            if simple is not None:
-                wrong = MutationError(
-                    f"an assignment to a part of an array, {name}, is not built yet",
-                    values=[(name, f"{shown}, a part of {wrong.values[0][1]}")],
-                    help=f"{simple}, and join the parts with graphc.numpy.stack or concatenate",
-                )
-            raise wrong.at(loc)
-        return site
 
     def assign(self, array: Any, key: Any, value: Any) -> None:
         """`array[key] = value`, of which one is traced; raises MutationError for elements."""
         loc = call_site()[0]
-        if not _is_whole(key, array.shape):
+        if not is_whole(key, array.shape):
             traced = isinstance(array, Tracer)
             site = (self.written if traced else self.allocations).site_of(array)
             node = array.value.node if traced and not array.weak else None
             made = site.loc if site is not None else node.loc if node is not None else None
-            raise _elements(target(loc), array, made).at(loc)
+            raise elements(target(loc), array, made).at(loc)
         self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
 
     def release(self, *, ended: bool) -> None:
@@ -475,30 +418,6 @@ def _in_our_form(
     if isinstance(error, TypeError):
         return TypeMismatch(f"{what}: {error}")
     return ArgumentError(f"{what}: {error}")
-
-
-def _is_whole(key: Any, shape: Sequence[int]) -> bool:
-    """Whether an index is for all elements in their order."""
-    keys = [k for k in (key if isinstance(key, tuple) else (key,)) if k is not Ellipsis]
-    return len(keys) <= len(shape) and all(
-        isinstance(k, slice)
-        and not any(map(promote.is_traced, (k.start, k.stop, k.step)))
-        and k.indices(size) == (0, size, 1)
-        for k, size in zip(keys, shape, strict=False)
-    )
-
-
-def _elements(name: str, array: Any, made: Loc | None) -> GraphcError:
-    """The error for a write to a part of an array."""
-    shown = f"{dtype_text(array.dtype)}{list(array.shape)}"
-    if made is not None:
-        shown += f", made on line {made.line}"
-    return MutationError(
-        f"an assignment to elements of {name or 'an array'} is not built yet",
-        values=[(name or "array", shown)],
-        help=f"assign the whole array, {name or 'x'}[...] = ..., or build it with "
-        "graphc.numpy.where, stack or concatenate",
-    )
 
 
 def _short(value: Any) -> str:

@@ -122,9 +122,9 @@ def trace_call(
     for parameter, value in dynamic.items():
         each = enumerate(value) if parameter in several else ()
         for n, item in each:
-            trace.note_lists(f"{parameter}[{n}]", item)
+            trace.lists.note(f"{parameter}[{n}]", item)
         if parameter not in several:
-            trace.note_lists(parameter, value)
+            trace.lists.note(parameter, value)
     outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
     sources, captures = sources_of(trace, leaves)
     return Traced(
@@ -195,7 +195,7 @@ def _called(trace: Trace, call: Callable[[], Any]) -> Any:
             ).at(loc) from None
         listed = getattr(error, "obj", None)
         for item in listed if isinstance(listed, (list, tuple)) else ():
-            instead = trace.list_of(item)
+            instead = trace.lists.error_of(item)
             if instead is not None:
                 raise MissingAttribute(instead.message, help=instead.help).at(loc) from error
         name = Tracer.__name__

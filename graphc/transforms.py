@@ -247,7 +247,7 @@ def _traced(
         for tree, place in zip(trees, places, strict=True)
     ]
     for name, value in zip(names, given, strict=True):
-        trace.note_lists(name, value)
+        trace.lists.note(name, value)
     keywords = dict(zip(kwargs, given[len(args) :], strict=True))
     outputs, out_tree = run_traced(trace, fn, lambda: fn(*given[: len(args)], **keywords))
     sources, captures = sources_of(trace, traced)

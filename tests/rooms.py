@@ -23,7 +23,10 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
-    (4, ("allocations", "array_hooks", "calls", "tracer", "traces", "written")),
+    # fmt: off
+    (4, ("allocations", "array_hooks", "assignment", "calls", "lists",
+         "tracer", "traces", "written")),
+    # fmt: on
     (5, ("passes",)),
     (5, ("codegen",)),
     (6, ("arguments", "control", "tracing", "transforms")),
