@@ -23,10 +23,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
-    # fmt: off
-    (4, ("allocations", "array_hooks", "assignment", "calls", "lists",
-         "tracer", "traces", "written")),
-    # fmt: on
+    (4, tuple("allocations array_hooks assignment calls lists tracer traces written".split())),
     (5, ("passes",)),
     (5, ("codegen",)),
     (6, ("arguments", "control", "tracing", "transforms")),
