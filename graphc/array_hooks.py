@@ -4,12 +4,16 @@ NumPy's protocols show a traced operand of a function or an operator, but neithe
 value that is assigned, nor the argument of a method. So while a function is traced, these
 operations of NumPy's class of arrays ask first whether a traced value takes part, and otherwise
 do what they always do. Other threads see no difference.
+
+This writes to the class of arrays itself, which CPython with its lock allows. Elsewhere such
+operations are errors, as they are of traced values without it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +122,17 @@ def _mapping_slots(cls: type) -> Any:
     return (ctypes.c_void_p * 3).from_address(ctypes.c_void_p.from_address(place).value or 0)
 
 
+def _is_supported() -> bool:
+    """Whether slots are where they are looked for, and no other thread runs while they change."""
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if sys.implementation.name != "cpython" or not has_lock:
+        return False
+    slot = ctypes.pythonapi.PyType_GetSlot
+    slot.restype, slot.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_int)
+    # The numbers of the three slots in CPython's `typeslots.h`.
+    return [slot(np.ndarray, number) for number in (4, 5, 3)] == list(_mapping_slots(np.ndarray))
+
+
 class _Hooks:
     """The methods of NumPy's arrays, replaced while any thread traces a function."""
 
@@ -143,12 +158,15 @@ class _Hooks:
                 ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
 
 
-_hooks = _Hooks()
+_hooks = _Hooks() if _is_supported() else None
 
 
 @contextmanager
 def hooked() -> Iterator[None]:
     """Let NumPy's arrays take traced values within the block."""
+    if _hooks is None:
+        yield
+        return
     _hooks.change(1)
     try:
         yield

@@ -684,3 +684,18 @@ def test_threads_of_the_users_allocate_as_ever():
         return x
 
     assert trace(f, f64[3]).outputs
+
+
+def test_without_hooks_the_errors_say_what_to_write(monkeypatch):
+    """Where NumPy's class of arrays cannot be changed, as without CPython's lock."""
+
+    def written(x):
+        out = np.empty(3)
+        out[...] = x
+        return out
+
+    monkeypatch.setattr(array_hooks, "_hooks", None)
+    with pytest.raises(MutationError, match="help: build the array with graphc"):
+        trace(written, X)
+    with pytest.raises(ConcretizationError, match=r"help: graphc.numpy.take\(array, indices\)"):
+        trace(lambda i: np.eye(5)[i], X.astype(int))
