@@ -79,9 +79,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=ROWS, default="cpu")
     parser.add_argument("--list", action="store_true", help="say which workloads there are")
-    parser.add_argument(
-        "--quick", action="store_true", help="few rounds, and small inputs (cpu)"
-    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, and small inputs (cpu)")
     parser.add_argument("--only", action="append", metavar="NAME", help="(part of) a name")
     parser.add_argument(
         "--python",

@@ -91,7 +91,6 @@ def negate(x: Array) -> Array:
 def small(x: Array) -> Array:
     return np.tanh(x)
 
-
 RATE = 0.02
 
 

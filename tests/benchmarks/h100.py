@@ -82,7 +82,9 @@ class Prediction:
         """Which share of what a parameter touches are buffers that L2 holds between launches."""
         buffers = self._buffers(name, what)
         kept = sum(
-            b.type.nbytes for b in buffers if b.place is Place.ARENA and b.type.nbytes <= CACHED
+            b.type.nbytes
+            for b in buffers
+            if b.place is Place.ARENA and b.type.nbytes <= CACHED
         )
         return kept / self._size(name, what) if buffers else 0.0
 

@@ -157,9 +157,7 @@ class Tensors:
     def run(self, kernel: Kernel, launch: Launch) -> Counts:
         """Run a launch; what it may touch is declared, so that anything else is a Fault."""
         ranges = [self.extents(a) for a in launch.args]
-        tables = [
-            self.extent(n) for a in launch.args if isinstance(a, Table) for n in numbers(a)
-        ]
+        tables = [self.extent(n) for a in launch.args if isinstance(a, Table) for n in numbers(a)]
         launches.declare(ranges, tables=tables)
         held = [np.int64(self.argument(a)).tobytes() for a in launch.args]
         launches.run(kernel, self.memory, (launch.extent, 1, 1), (launch.threads, 1, 1), held)

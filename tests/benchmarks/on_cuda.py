@@ -59,9 +59,7 @@ def run(
         with tempfile.TemporaryDirectory() as folder:
             for workload in dict.fromkeys((CUDA_WORKLOADS[0], *chosen)):
                 say(workload.title)
-                report["rows"].append(
-                    _Row(workload, peers, report, Path(folder), say).measure()
-                )
+                report["rows"].append(_Row(workload, peers, report, Path(folder), say).measure())
                 report["copy"] = _copy(report)
                 _save(report, file)
     finally:
@@ -116,9 +114,7 @@ class _Row:
         rounds = self._take_turns(ready)
         facts = self._each(ready, do="facts").get(OURS, {})
         calls = 3 if self.small else HOST_CALLS
-        host = {
-            name: a["call"] for name, a in self._each(ready, do="host", calls=calls).items()
-        }
+        host = {name: a["call"] for name, a in self._each(ready, do="host", calls=calls).items()}
         self._each(ready, do="release")
         return {
             "name": self.workload.name,

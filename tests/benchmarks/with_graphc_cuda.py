@@ -115,8 +115,4 @@ def facts(function: Any, args: Any) -> dict[str, Any]:
     except TargetError as error:  # ptxas is not needed to run
         return {**found, "registers": {}, "without_registers": str(error).splitlines()[0]}
     registers = {name: info.registers for name, info in assembled.items()}
-    return {
-        **found,
-        "registers": registers,
-        "spills": sum(i.spills for i in assembled.values()),
-    }
+    return {**found, "registers": registers, "spills": sum(i.spills for i in assembled.values())}

@@ -14,15 +14,6 @@ from tests.benchmarks.with_torch_cuda import (
     wait,
 )
 
-__all__ = [
-    "SESSION",
-    "VERSION",
-    "adopt",
-    "build",
-    "record",
-    "seconds_between",
-    "to_numpy",
-    "wait",
-]
+__all__ = ["SESSION", "VERSION", "adopt", "build", "record", "seconds_between", "to_numpy", "wait"]
 
 VERSION = f"torch.compile {torch.__version__}"

@@ -10,16 +10,7 @@ from tests.benchmarks import with_torch
 from tests.benchmarks.cuda_session import CudaSession
 from tests.benchmarks.with_torch import build
 
-__all__ = [
-    "SESSION",
-    "VERSION",
-    "adopt",
-    "build",
-    "record",
-    "seconds_between",
-    "to_numpy",
-    "wait",
-]
+__all__ = ["SESSION", "VERSION", "adopt", "build", "record", "seconds_between", "to_numpy", "wait"]
 
 if not torch.cuda.is_available():
     raise ImportError("torch sees no CUDA device")
