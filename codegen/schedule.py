@@ -103,9 +103,14 @@ def _is_long(region: Graph, first: Partition, device: Device) -> bool:
     if not first.inner or any(isinstance(n, Dim) for n in first.space.extent):
         return False
     outer, inner = (first.space.size(axes) for axes in (first.outer, first.inner))
-    down = device.is_cuda and lies_along(region, first) not in first.inner
-    columns = min(WARP, max(outer, 1)) if down else 1
-    return 2 * outer <= device.cores * columns and inner * columns >= LONG_ROW
+
+    def is_long(columns: int) -> bool:
+        return 2 * outer <= device.cores * columns and inner * columns >= LONG_ROW
+
+    rows, columns = is_long(1), is_long(min(WARP, max(outer, 1)))
+    if not device.is_cuda or rows == columns:
+        return rows
+    return rows if lies_along(region, first) in first.inner else columns
 
 
 def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Schedule:
