@@ -16,7 +16,12 @@ from graphc.codegen.device_lib import LESSER
 
 
 def versioned(tree: ast.FunctionDef, width: int) -> ast.FunctionDef:
-    """A kernel that takes `width` elements a turn, with two versions of what follows an end."""
+    """A kernel that takes `width` elements a turn, with two versions of what follows an end.
+
+    The tree itself where slices are single elements.
+    """
+    if width == 1:
+        return tree
     tree = deepcopy(tree)
     for node in ast.walk(tree):
         for field in ("body", "orelse"):
