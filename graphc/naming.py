@@ -6,6 +6,7 @@ import ast
 from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import optree
 
@@ -257,17 +258,28 @@ def _noun(node: Node, index: int = 0) -> str | None:
     return op.name
 
 
+_SOURCES: WeakKeyDictionary[Node, str | None] = WeakKeyDictionary()
+"""What `_source` has found: a long chain of operations is walked once, not once for each."""
+
+
 def _source(node: Node) -> str | None:
     """The first name, or reduction, from which a node is computed by elementwise operations."""
-    while True:
+    passed: list[Node] = []
+    found: str | None = None
+    while node not in _SOURCES:
+        passed.append(node)
         same = [v for v in node.values if v.type.dtype.kind == node.types[0].dtype.kind]
         if not same:
-            return None
-        value, known = _computing(same[0]), _known(same[0])
+            break
+        value, found = _computing(same[0]), _known(same[0])
         elementwise = value.node.op is not PARAMETER and op_of(value.node).kind == "elementwise"
-        if known is not None or not elementwise:
-            return known
+        if found is not None or not elementwise:
+            break
         node = value.node
+    else:
+        found = _SOURCES[node]
+    _SOURCES.update(dict.fromkeys(passed, found))
+    return found
 
 
 @lru_cache(maxsize=1024)
