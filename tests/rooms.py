@@ -69,6 +69,7 @@ STATE: dict[tuple[str, str], str] = {
     ("graphc/_lazy.py", "_HELD"): "the locks for which a fork waits",
     ("graphc/allocations.py", "_NOTED"): "the ContextVar of the trace whose arrays are noted",
     ("graphc/arguments.py", "_SIGNATURES"): "what functions take, as long as they live",
+    ("graphc/naming.py", "_SOURCES"): "what nodes are named after, as long as they live",
     ("graphc/pickling.py", "LIVE"): "which compiled functions a pickle finds here",
     ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
