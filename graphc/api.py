@@ -92,29 +92,37 @@ def compile(
     device: Device | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Compile `fn` for a target: `cpu`, `cuda`, or `auto` (CUDA where there is a device).
+    """Compile a function: trace it on its first call, and run fused kernels from then on.
 
-    The target is that of `device`, or else `auto`, if it is not given.
+    Use it as a decorator, with or without options, or as a function.
 
-    Bare or with options, as a decorator or a call. Arguments may be pytrees of arrays and Python
-    numbers; those named in `static` are constants and must be hashable. Every new signature
-    (shapes, dtypes, structure, static values) is traced and compiled at its first call, and again
-    if so many others came between that it was dropped. A call raises TargetError if the target
-    cannot be had; it is never replaced by another. Raises ArgumentError for a device that is none
-    of the target.
+    fn        the function; its arguments and results are arrays and Python numbers, or lists,
+              tuples and dicts of them, nested as you like
+    target    "cpu", "cuda", or "auto": CUDA where there is a device, else the CPU. By default
+              the target of `device`, or "auto"
+    static    names of arguments that are constants of the trace; they must be hashable
+    donate    names of arguments whose memory a call may reuse for its results
+    options   a `graphc.Options`
+    device    a `graphc.device.Device` to compile for
+    threads   the threads that share the kernels of a call on the CPU, by default one for each
+              core; results do not depend on it
 
-    Arrays of arguments named in `donate` are given away: a call may overwrite them, and a result
-    of the same shape and dtype may be such an array itself, so that `state = step(state, batch)`
-    updates the state in place; the function itself may write to them, `vel -= rate * grads`. Go
-    on with the results, and with no view of what was given. Arrays that are read-only, strided,
-    or share memory with another argument are copied first and stay as they are; so do all where
-    the call raises an error of a check. An interrupt (Ctrl-C) comes before all updates or after
-    them, and then the results are lost.
+    Each new signature (shapes, dtypes, structure, and static values) is traced and compiled by
+    its first call. The last 64 signatures are kept.
 
-    On the CPU a call shares its kernels among `threads` threads, by default as many as the process
-    has cores; results do not depend on it.
+    A result may be a donated array of the same shape and dtype, so that
+    `state = step(state, batch)` updates the state in place, and the function may write to donated
+    arguments (`vel -= rate * grads`). Afterwards, use only the results, and no views of the
+    donated arrays. Read-only and strided arrays, and arrays that share memory with another
+    argument, are copied first and stay unchanged. If a check of the call fails, all arrays stay
+    unchanged. An interrupt (Ctrl-C) takes effect before all updates or after all of them; in the
+    latter case the results are lost.
 
-    A function that is compiled already is compiled anew, and what is not given here is as there.
+    A function that is already compiled is compiled anew, with its own settings for the options
+    that are not given.
+
+    Raises ArgumentError if the device is not of the target. A call raises TargetError if the
+    target is not available; graphc never falls back to another one.
     """
     said = {
         "target": target,
@@ -133,10 +141,10 @@ def compile(
 
 
 class Compiled(Wrapper, Generic[P, R]):
-    """A function that compiles itself for every signature it is called with.
+    """A compiled function, as `graphc.compile` returns it.
 
-    Within a trace it is the plain function. Safe to call from several threads at once. `target`
-    is the one that was taken.
+    A call compiles the function for each new signature. Within a trace, it is the plain
+    function. Several threads may call it at once.
     """
 
     __name__: str
@@ -181,14 +189,14 @@ class Compiled(Wrapper, Generic[P, R]):
 
     @property
     def device(self) -> Device:
-        """The device compiled for, found on first use; raises TargetError where there is none."""
+        """The device that it is compiled for; raises TargetError if there is none."""
         if self._device is None:
             self._device = device_for(self.requested)
         return self._device
 
     @property
     def target(self) -> str:
-        """`cpu` or `cuda`."""
+        """The target in use: "cpu" or "cuda"."""
         return self.device.target
 
     @overload
@@ -271,9 +279,10 @@ class Compiled(Wrapper, Generic[P, R]):
 
     @trimmed
     def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
-        """Every stage of the compilation for arguments of these types (specs or arrays).
+        """Compile for arguments of these types (arrays, or types such as `graphc.f32[64, 8]`).
 
-        For `target="cuda"` on a machine without a device it is made as for an H100.
+        The result holds every stage and runs nothing. With `target="cuda"` and no device on this
+        machine, it is compiled for an H100.
         """
         arguments = bind(self.function, specs, kwargs, self.static)
         return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]

@@ -175,7 +175,7 @@ Visit = Callable[["Builder", Node, tuple[Operand, ...]], "Sequence[Operand] | No
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Inputs, nodes in an order in which each comes after its operands, and outputs."""
+    """A typed graph in SSA form: inputs, nodes in topological order, and outputs."""
 
     name: str
     inputs: tuple[Value, ...]

@@ -86,10 +86,10 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A graph lowered for a device.
+    """A function compiled for one signature and device: every stage, to read or to go on from.
 
-    `graph` is as traced. `passes` holds the graph after every pass, in order; `stages` what each
-    did besides. `donated` are the positions of inputs that results may overwrite.
+    `graph` is the graph as traced, and `stages` what each pass did. `donated` are the positions
+    of the inputs that results may overwrite.
     """
 
     graph: Graph
@@ -111,7 +111,7 @@ class Lowered:
 
     @property
     def passes(self) -> dict[str, Graph]:
-        """The graph after every pass, by name, in order; a repeated name gets a number."""
+        """The graph after each pass, by the name of the pass; a repeated name gets a number."""
         found: dict[str, Graph] = {}
         for stage in self.stages:
             found[distinct(stage.name, found)] = stage.graph
@@ -119,12 +119,12 @@ class Lowered:
 
     @property
     def final(self) -> Graph:
-        """The graph whose groups are the kernels."""
+        """The graph after the last pass. Its groups become the kernels."""
         return self.stages[-1].graph
 
     @once
     def plan(self) -> Plan:
-        """The steps and buffers."""
+        """The plan: steps in order, and the buffers that they read and write."""
         salt = "fast" if self.options.fast else ""
         plan = make_plan(self.final, self.device, self.spell, salt=salt, donated=self.donated)
         return replace(plan, flops=_flops(self.final))
@@ -167,7 +167,7 @@ class Lowered:
         )
 
     def compile(self, *, threads: int | None = None) -> Any:
-        """An executable: called with the graph's input arrays it returns the list of outputs.
+        """An executable, which takes the arrays of the graph's inputs and returns a list.
 
         Raises ArgumentError for a graph with inputs of unknown size.
         """

@@ -11,14 +11,14 @@ LEVELS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile; raises ArgumentError for a value that does not exist.
+    """How to compile. Raises ArgumentError for a value that does not exist.
 
-    fast            allow rules that hold for real numbers or up to the sign of zero, products and
-                    sums rounded once, reciprocals, and CUDA's approximate division
-    level           0: op by op, compiles at once; 1: fusion of what was written; 2: everything,
-                    simplification and common subexpressions too
-    deterministic   the same bits from run to run on one machine, for any number of threads;
-                    every kernel there is now keeps this, so that False changes nothing yet
+    fast            allow rewrites that hold for real numbers but change rounding or the sign of
+                    zero: contracted products and sums, reciprocals, approximate division on CUDA
+    level           0: a kernel for each operation; 1: fusion of the graph as written; 2: also
+                    simplification and common subexpressions
+    deterministic   the same bits in every run on one machine, for any number of threads. All
+                    present kernels are deterministic, so False changes nothing yet
     """
 
     fast: bool = False

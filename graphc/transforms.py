@@ -51,10 +51,11 @@ Function = Callable[..., Any]
 
 @trimmed
 def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
-    """The function that returns the gradient of `fun`'s float scalar result.
+    """A function that returns the gradient of `fun`, whose result is a float scalar.
 
-    The gradient has the pytree of argument `argnums` (a tuple of such if that is a sequence).
-    With `has_aux`, `fun` returns (scalar, aux) and the result is (gradient, aux).
+    The gradient is taken by argument number `argnums` and has the structure of that argument. If
+    `argnums` is a sequence, the result is a tuple of gradients. With `has_aux`, `fun` returns
+    (scalar, aux), and the result is (gradient, aux).
     """
     inner, rewrap = _unwrapped(fun)
     both = value_and_grad(inner, argnums, has_aux)
@@ -70,10 +71,11 @@ def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function
 
 @trimmed
 def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
-    """The function that returns `fun`'s float scalar result and its gradient.
+    """A function that returns the result of `fun`, a float scalar, and its gradient.
 
-    With `has_aux`, `fun` returns (scalar, aux) and the result is ((scalar, aux), gradient).
-    Raises NotDifferentiable for results that are no float scalars and arguments not of floats.
+    `argnums` is as for `grad`. With `has_aux`, `fun` returns (scalar, aux), and the result is
+    ((scalar, aux), gradient). A call raises NotDifferentiable if the result of `fun` is not a
+    float scalar, or an argument in `argnums` has no floats.
     """
     inner, rewrap = _unwrapped(fun)
     chosen = _numbers(argnums)
@@ -109,10 +111,10 @@ def _numbers(argnums: Argnums) -> tuple[int, ...]:
 
 @trimmed
 def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
-    """`(fun(*primals), pullback)`: the pullback maps a cotangent of the result to the primals'.
+    """The pair `(fun(*primals), pullback)`.
 
-    It returns a tuple with a cotangent for each primal. With `has_aux`, `fun` returns
-    (out, aux) and the result is (out, pullback, aux).
+    The pullback takes a cotangent of the result and returns a tuple with the cotangent of each
+    primal. With `has_aux`, `fun` returns (out, aux), and the result is (out, pullback, aux).
     """
     inner, _ = _unwrapped(fun)
     call = _traced(inner, primals, {}, tuple(range(len(primals))))
@@ -136,7 +138,7 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
 
 
 def stop_gradient(x: Any) -> Any:
-    """The same arrays, constants to every derivative."""
+    """The same arrays, treated as constants by every derivative."""
 
     def stop(leaf: Any) -> Any:
         trace = active_trace()
