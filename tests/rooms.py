@@ -45,6 +45,7 @@ HEAVY = frozenset(
 HEAVY_FILES: dict[str, str] = {
     "codegen/buffer_slices.py": "numba_names",
     "codegen/buffers.py": "numba_names",
+    "codegen/machine_code.py": "whoever makes or loads machine code",
     "codegen/numba_cpu.py": "the runtime, when a kernel is compiled",
     "codegen/numba_names.py": "the seams of the two targets",
     "codegen/numba_vectors.py": "numba_names",
