@@ -1,4 +1,4 @@
-"""The command line: `graphc compile | run | show | ops | sanitize`.
+"""The command line: `graphc compile | run | show | ops | sanitize | cache`.
 
 Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong, 130 or 143 it was
 interrupted or terminated. What is a user's mistake ends in the four-part text of an error, or in
@@ -20,10 +20,11 @@ from typing import Any, NoReturn
 from graphc import _lazy
 from graphc.cli_load import ModelError, parse_argument
 from graphc.device import CUDA_CAPABILITIES
+from graphc.disk_cache import parse_size
 from graphc.errors import ArgumentError, GraphcError
 from graphc.options import LEVELS
 
-COMMANDS = ("compile", "run", "show", "ops", "sanitize")
+COMMANDS = ("compile", "run", "show", "ops", "sanitize", "cache")
 EPILOG = "graphc COMMAND --help says more about a command."
 
 
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_ops(commands)
     _add_sanitize(commands)
+    _add_cache(commands)
     return top
 
 
@@ -258,6 +260,38 @@ def _add_sanitize(commands: Any) -> None:
     )
 
 
+def _add_cache(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "cache",
+        lambda args: _lazy.load("graphc.cli_cache").manage(args),
+        "show, prune or clear the disk cache",
+        "Show where the disk cache is and what it holds; or prune it, which removes what was "
+        "used least recently until the rest fits the limit; or clear it. GRAPHC_CACHE_DIR names "
+        "its folder, or is off, and GRAPHC_CACHE_SIZE is its limit.",
+    )
+    sub.add_argument(
+        "action",
+        nargs="?",
+        choices=("show", "prune", "clear"),
+        default="show",
+        help="show by default",
+    )
+    sub.add_argument(
+        "--size",
+        type=_size,
+        metavar="SIZE",
+        help="with prune: another limit, such as 500M or 0",
+    )
+    sub.set_defaults(check=_check_cache)
+
+
+def _check_cache(args: argparse.Namespace) -> str | None:
+    return (
+        "--size goes with prune" if args.size is not None and args.action != "prune" else None
+    )
+
+
 # --- parts --------------------------------------------------------------------------------
 
 
@@ -322,6 +356,13 @@ def _add_options(sub: argparse.ArgumentParser) -> None:
 def _argument(text: str) -> tuple[tuple[str, ...], Any]:
     try:
         return parse_argument(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # files into which it was split, `graphc/text_*.py`; a file in no room is reported.
 ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("_checkout", "_lazy", "device", "dtypes", "errors")),
-    (1, ("canonical", "index", "ir", "options", "provenance", "tracebacks")),
+    (1, ("canonical", "disk_cache", "index", "ir", "options", "provenance", "tracebacks")),
     (2, ("kinds", "opdef", "ops")),
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),

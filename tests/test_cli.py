@@ -16,7 +16,7 @@ import pytest
 
 import graphc
 from graphc import cli_compile
-from graphc.cli import main
+from graphc.cli import COMMANDS, main
 from graphc.cli_load import parse_argument
 from graphc.device import CPU, H100
 from graphc.dtypes import bf16, f32
@@ -791,7 +791,7 @@ def test_files_of_an_output_folder_have_equal_modes(model: Path, fixed_cpu: None
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes options another way")
-@pytest.mark.parametrize("command", ["", "compile", "run", "show", "ops", "sanitize"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command: str, capsys: Capture, golden: Callable[[str, str], None]) -> None:
     assert main([command, "--help"] if command else ["--help"]) == 0
     golden(f"cli/help_{command or 'graphc'}.txt", capsys.readouterr().out)
