@@ -70,8 +70,7 @@ class ElementType(DType):
 
     def __call__(self, value: Any) -> Any:
         """The value in this dtype; of the half types, rounded to it and held in float32."""
-        converted = evaluate(self.compute.name, value)
-        return converted if self.compute == self else evaluate(f"round_{self.name}", converted)
+        return evaluate(self.name if self.compute == self else f"round_{self.name}", value)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DType) and other.name == self.name
@@ -240,7 +239,7 @@ globals().update(
     {
         row.name: model(row.name)
         for row in SCALARS.values()
-        if not row.operator and not row.converts
+        if not row.operator and row.name not in DTYPES
     }
 )
 

@@ -170,7 +170,7 @@ def _is_conversion(node: Apply) -> bool:
     """Whether an operation gives the same float, in another dtype or rounded to one."""
     row = SCALARS.get(node.function)
     floats = node.dtype.is_float and node.args[0].dtype.is_float
-    return floats and row is not None and (row.converts or row.rounds)
+    return floats and row is not None and row.converts
 
 
 def _widens(node: Apply) -> bool:

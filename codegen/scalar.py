@@ -45,7 +45,6 @@ class Scalar:
     converts: bool = False  # operands keep their own dtype
     operator: bool = False  # kernels spell it by one of Python's operators, not by its name
     exponential: bool = False  # f(a + b) is f(a) f(b)
-    rounds: bool = False  # to a half type, held in its compute dtype
     numpy: str = "same"  # NumPy's name of it: its own, another one, or none ("")
 
     @property
@@ -137,8 +136,10 @@ _ROWS = (
     _operator("accumulate_add", 2, "biuf"),
     _operator("accumulate_multiply", 2, "biuf"),
     _operator("accumulate_product", 3, "iuf", flops=2),
-    _cheap("round_f16", 1, "f", flops=8, rounds=True, numpy=""),
-    _cheap("round_bf16", 1, "f", flops=4, rounds=True, numpy=""),
+    *(
+        _cheap(name, 1, "biuf", result="f32", flops=flops, converts=True, numpy="")
+        for name, flops in (("round_f16", 8), ("round_bf16", 4))
+    ),
     *(
         _cheap(d.name, 1, "biuf", _cast_to(d), result=d.name, converts=True, numpy="")
         for d in DTYPES.values()

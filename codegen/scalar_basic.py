@@ -300,9 +300,34 @@ def from_bfloat_bits(m: Any, bits: V) -> V:
     return m.from_bits(m.as_kind(m.cast(bits, "u32") << 16, "i32"))
 
 
+def rounded_to_odd(m: Any, x: V) -> V:
+    """Any number to f32, rounded to odd: rounding it again to a half type is exact rounding."""
+    kind = m.kind(x)
+    if kind in ("bool", "u8", "f32"):
+        return m.cast(x, "f32")
+    wide = x if kind == "f64" else m.cast(_fitting_double(m, x), "f64")
+    near = m.cast(wide, "f32")
+    back = m.cast(near, "f64")
+    # Toward zero where it was rounded away, and the last bit set where it was rounded at all.
+    bits = m.bits(near) - m.cast(m.abs(back) > m.abs(wide), "i32")
+    return m.from_bits(bits | m.cast(back != wide, "i32"))
+
+
+def _fitting_double(m: Any, x: V) -> V:
+    """An integer, rounded to odd where it has more bits than f64."""
+    if bits_of(m, x) < 64:
+        return x
+    low = (1 << 11) - 1
+    odd = (x & ~low) | (m.cast((x & low) != 0, m.kind(x)) << 11)
+    exact = x < (1 << 53)
+    if m.kind(x)[0] == "i":
+        exact = exact & (x > -(1 << 53))
+    return m.where(exact, x, odd)
+
+
 def round_f16(m: Any, x: V) -> V:
-    return from_half_bits(m, half_bits(m, x))
+    return from_half_bits(m, half_bits(m, rounded_to_odd(m, x)))
 
 
 def round_bf16(m: Any, x: V) -> V:
-    return from_bfloat_bits(m, bfloat_bits(m, x))
+    return from_bfloat_bits(m, bfloat_bits(m, rounded_to_odd(m, x)))

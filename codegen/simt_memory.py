@@ -85,16 +85,14 @@ def converter(dtype: DType | VectorType) -> Convert:
         return _integer_converter(scalar)
     if dtype is not dtype.compute:
         half: Any = dtype.numpy.type
-        return lambda value: scalar(half(scalar(value)))
+        return lambda value: scalar(half(value))
     return lambda value: value if type(value) is scalar else scalar(value)
 
 
 def cast(dtype: DType, vector: Any) -> Any:
     """The elements of a vector converted to `dtype`, those of the half types as float32."""
-    converted = evaluate(dtype.compute.name, vector)
-    if dtype is dtype.compute:
-        return converted
-    return evaluate(f"round_{dtype.name}", converted)
+    name = dtype.name if dtype is dtype.compute else f"round_{dtype.name}"
+    return evaluate(name, vector)
 
 
 def _integer_converter(scalar: Any) -> Convert:

@@ -74,6 +74,6 @@ def _result(function: str, args: tuple[Expr, ...]) -> DType:
 
 def convert(expr: Expr, to: DType) -> Expr:
     """`expr` in another dtype; the half types are rounded and stay in their compute dtype."""
-    if expr.dtype != to.compute:
-        expr = Apply(to.compute.name, (expr,), to.compute)
-    return expr if to.compute is to else Apply(f"round_{to.name}", (expr,), to.compute)
+    if to.compute is not to:
+        return Apply(f"round_{to.name}", (expr,), to.compute)
+    return expr if expr.dtype == to else Apply(to.name, (expr,), to)

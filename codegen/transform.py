@@ -112,7 +112,7 @@ class _Rewriter(ast.NodeTransformer):
         )
 
     def constant(self, value: Any, dtype: DType) -> ast.Name:
-        typed = dtype.compute.numpy.type(value)
+        typed = dtype.compute.numpy.type(dtype.numpy.type(value))
         text = str(typed).replace("-", "minus_").replace("+", "").replace(".", "_")
         name = f"_{dtype.compute.name}_{text}"
         self.globals.setdefault(name, typed)
@@ -311,9 +311,8 @@ class _Rewriter(ast.NodeTransformer):
         number = self.number(operand)
         if number is not None:
             return self.constant(number, dtype)
-        value = self.call(dtype.compute.name, self.visit(operand))
-        rounding = "round_" + dtype.name
-        return self.call(rounding, value) if dtype.compute is not dtype else value
+        name = dtype.name if dtype.compute is dtype else f"round_{dtype.name}"
+        return self.call(name, self.visit(operand))
 
     def scratch(self, node: ast.expr) -> ast.expr:
         kind = eval(ast.unparse(node), dict(self.environment))

@@ -18,6 +18,7 @@ from graphc.lowered import lower_graph
 from graphc.options import Options
 from graphc.tracing import trace
 from tests.codegen_harness import run_cpu, run_cuda_checked
+from tests.softgpu.plans import run_plan
 from tests.test_emitted import in_process
 
 # --- labels that are no class ---------------------------------------------------------------
@@ -54,6 +55,38 @@ def test_a_label_that_is_no_class_has_no_loss_and_no_gradient(classes: int, dtyp
 
 
 # --- half types -----------------------------------------------------------------------------
+
+
+def between(dtype: Any, source: Any) -> Any:
+    """Numbers at the middle of two neighbors of a half type, and those next to them."""
+    info = ml_dtypes.finfo(dtype)
+    powers = np.arange(-info.nmant - 1, min(info.maxexp, 62) + 1, dtype=np.float64)
+    middles = 2.0**powers * (1 + 2.0 ** -(info.nmant + 1))
+    ends = [float(info.max) * (1 + 2.0 ** -(info.nmant + 2)), float(info.tiny) * 1.5, 0.0]
+    if source is np.float64:
+        x = np.concatenate([middles, ends, [1e300, np.inf, np.nan]])
+        x = np.concatenate([np.nextafter(x, -np.inf), x, np.nextafter(x, np.inf), x + 2.0**-40])
+    else:
+        whole = middles[(powers > info.nmant) & (middles < np.iinfo(source).max)].astype(source)
+        x = np.concatenate([whole - 1, whole, whole + 1])
+    return np.concatenate([x, -x])
+
+
+@pytest.mark.parametrize("source", [np.float64, np.int64, np.int32])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_number_is_rounded_to_a_half_type_once(dtype: Any, source: Any) -> None:
+    x = between(dtype, source)
+    graph = graphc.trace(lambda x: x.astype(dtype), x)
+    with np.errstate(over="ignore"):
+        expected = x.astype(dtype)
+    for got in (
+        *graph.run(x),
+        *run_cpu(graph, [x]),
+        *run_cuda_checked(graph, [x]),
+        *run_plan(lower_graph(graph, H100, Options()).plan, [x]),
+        graphc.compile(lambda: graphc.numpy.array(x).astype(dtype))(),
+    ):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
