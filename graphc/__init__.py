@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphc import _checkout as _checkout
-from graphc import eager as eager
+from graphc import _lazy as _lazy
 from graphc import nn, numpy, optim
 from graphc.api import Compiled, compile
 from graphc.dtypes import DTYPES, DType, Type
@@ -21,12 +21,12 @@ from graphc.errors import GraphcError
 from graphc.ir import Graph
 from graphc.lowered import Lowered
 from graphc.options import Options
-from graphc.text import parse
 from graphc.tracing import trace
 from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
 
 if TYPE_CHECKING:
     from graphc.array_types import bf16, bool_, f16, f32, f64, i32, i64, u8
+    from graphc.text import parse
 else:
     from graphc.dtypes import bf16, bool_, f16, f32, f64, i32, i64, u8
 
@@ -60,6 +60,13 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`parse` is loaded on first use."""
+    if name != "parse":
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    return _lazy.load("graphc.text").parse
 
 
 def __dir__() -> list[str]:

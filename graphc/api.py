@@ -21,7 +21,6 @@ from graphc.arguments import (
     leaf_type,
     parameters_named,
 )
-from graphc.codegen.plan import plural
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
 from graphc.entries import Entry, Structure, orders_of
@@ -256,7 +255,7 @@ class Compiled(Wrapper, Generic[P, R]):
             "%s: compiled for %s, %s",
             traced.graph.name,
             self.target,
-            plural(len(lowered.plan.steps), "step"),
+            _lazy.load("graphc.codegen.plan").plural(len(lowered.plan.steps), "step"),
         )
         self._entries[key] = entry
         self._warn_of_retracing(arguments.names)

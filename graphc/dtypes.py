@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from graphc import _lazy
@@ -41,7 +41,7 @@ class DType:
     @property
     def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype that stores it (bfloat16 is the one of `ml_dtypes`)."""
-        return _NUMPY[self.name]
+        return _NUMPY[self.name] if self.name in _NUMPY else _bfloat16()
 
     @property
     def is_float(self) -> bool:
@@ -50,6 +50,11 @@ class DType:
     @property
     def is_integer(self) -> bool:
         return self.kind in "iu"
+
+    @property
+    def eps(self) -> float:
+        """The gap between 1 and the next number of a float dtype."""
+        return _EPS[self.name]
 
     @property
     def compute(self) -> DType:
@@ -96,6 +101,8 @@ bf16 = DType("bf16", "f", 2)
 f32 = DType("f32", "f", 4)
 f64 = DType("f64", "f", 8)
 
+_EPS = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-23, "f64": 2.0**-52}
+
 DTYPES: dict[str, DType] = {d.name: d for d in (bool_, u8, i32, i64, f16, bf16, f32, f64)}
 _NUMPY: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
@@ -103,11 +110,24 @@ _NUMPY: dict[str, np.dtype[Any]] = {
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
     "f16": np.dtype(np.float16),
-    "bf16": np.dtype(ml_dtypes.bfloat16),
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
 }
 _FROM_NUMPY: dict[np.dtype[Any], DType] = {v: DTYPES[k] for k, v in _NUMPY.items()}
+
+
+@cache
+def _bfloat16() -> np.dtype[Any]:
+    """The dtype that NumPy lacks; the package that has it is slow to load, and rarely needed."""
+    return np.dtype(_lazy.load("ml_dtypes").bfloat16)
+
+
+def _from_numpy(native: np.dtype[Any]) -> DType | None:
+    """The DType that a native NumPy dtype stores; None if there is none."""
+    found = _FROM_NUMPY.get(native)
+    if found is None and native.type.__name__ == "bfloat16" and native == _bfloat16():
+        return bf16
+    return found
 
 
 def dtype(value: object) -> DType:
@@ -119,11 +139,13 @@ def dtype(value: object) -> DType:
         return value
     if isinstance(value, str) and value in DTYPES:
         return DTYPES[value]
+    if isinstance(value, str) and value == "bfloat16":
+        return bf16  # NumPy knows the name only where the package is loaded
     try:
         native = np.dtype(value).newbyteorder("=")  # type: ignore[call-overload]
     except TypeError:
         native = None
-    found = None if native is None else _FROM_NUMPY.get(native)
+    found = None if native is None else _from_numpy(native)
     if found is None:
         raise TypeMismatch(
             f"{value!r} is not a dtype that graphc stores",
@@ -249,16 +271,16 @@ def promote(*operands: DType | bool | int | float) -> DType:
     """The dtype of an operation on `operands` by NumPy 2's rules; Python numbers are weak."""
     parts = [o.numpy if isinstance(o, DType) else o for o in operands]
     try:
-        found = np.result_type(*parts)
+        found = _from_numpy(np.result_type(*parts))
     except TypeError:
         found = None
-    if found is None or found not in _FROM_NUMPY:
+    if found is None:
         names = ", ".join(str(o) for o in operands)
         raise TypeMismatch(
             f"{names} have no common dtype that graphc stores",
             help="convert one of them with .astype(...)",
         )
-    return _FROM_NUMPY[found]
+    return found
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -1,6 +1,6 @@
 """Functions of arrays on a device: each compiled once for the types of its arguments, and run.
 
-The arrays are of the runtime, which knows no compiler: this completes their class.
+The arrays are of the runtime, which knows no compiler: their operators call `compute` here.
 """
 
 from __future__ import annotations
@@ -254,6 +254,3 @@ def _result_of(leaf: Any, given: Sequence[Any], places: Mapping[Value, int]) -> 
     ):
         value = value.node.operands[0]
     return _Result(leaf=places.get(value) if is_view else None, type=leaf.type)
-
-
-DeviceArray.compute = staticmethod(compute)

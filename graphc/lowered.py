@@ -1,28 +1,29 @@
-"""A function at one signature, lowered: every stage of its compilation, to read or go on from."""
+"""A function at one signature, lowered: every stage of its compilation, to read or go on from.
+
+The passes and what makes kernels are loaded when the first graph is lowered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc import _lazy
 from graphc._lazy import once
-from graphc.codegen.cpu import print_cpu
-from graphc.codegen.cuda import print_cuda
-from graphc.codegen.kernel import Kernel
-from graphc.codegen.plan import Plan, aligned, plural
-from graphc.codegen.planner import make_plan
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
 from graphc.ops.products import letters_of
 from graphc.options import Options
-from graphc.passes.pipeline import Step as Stage
-from graphc.passes.pipeline import run_pipeline
 from graphc.space import op_of
+
+if TYPE_CHECKING:
+    from graphc.codegen.kernel import Kernel
+    from graphc.codegen.plan import Plan
+    from graphc.passes.pipeline import Step as Stage
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,11 @@ class Lowered:
 
     def __str__(self) -> str:
         """The device, the options, the nodes after each pass, and the plan."""
+        plan = _lazy.load("graphc.codegen.plan")
         graphs = {"trace": self.graph, **self.passes}
-        rows = [(name, plural(count_nodes(graph), "node")) for name, graph in graphs.items()]
+        rows = [(name, plan.plural(count_nodes(g), "node")) for name, g in graphs.items()]
         parts = [f"{self.graph.name}, lowered for", f"  {self.device}", f"  {self.options!r}"]
-        return "\n".join([*parts, "passes", *aligned(rows, "  "), str(self.plan)])
+        return "\n".join([*parts, "passes", *plan.aligned(rows, "  "), str(self.plan)])
 
     @property
     def passes(self) -> dict[str, Graph]:
@@ -126,13 +128,20 @@ class Lowered:
     def plan(self) -> Plan:
         """The plan: steps in order, and the buffers that they read and write."""
         salt = "fast" if self.options.fast else ""
-        plan = make_plan(self.final, self.device, self.spell, salt=salt, donated=self.donated)
+        planner = _lazy.load("graphc.codegen.planner")
+        plan = planner.make_plan(
+            self.final, self.device, self.spell, salt=salt, donated=self.donated
+        )
         return replace(plan, flops=_flops(self.final))
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
-        printer = print_cuda if self.device.is_cuda else print_cpu
-        return printer(kernel, root=self.root, fast=self.options.fast)
+        if self.device.is_cuda:
+            printer = _lazy.load("graphc.codegen.cuda").print_cuda
+        else:
+            printer = _lazy.load("graphc.codegen.cpu").print_cpu
+        text: str = printer(kernel, root=self.root, fast=self.options.fast)
+        return text
 
     @once
     def kernels(self) -> tuple[EmittedKernel, ...]:
@@ -201,7 +210,8 @@ def lower_graph(
     A graph that has groups already, such as one from a dump, is fused anew.
     """
     stages: list[Stage] = []
-    run_pipeline(_ungrouped(graph), options, verify=verify, observe=stages.append)
+    pipeline = _lazy.load("graphc.passes.pipeline")
+    pipeline.run_pipeline(_ungrouped(graph), options, verify=verify, observe=stages.append)
     return Lowered(
         graph, device, options, tuple(stages), root or str(Path.cwd()), tuple(donated)
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from graphc import _lazy
 from graphc.errors import UnsupportedFunction
 from graphc.functions import tables
 from graphc.provenance import call_site
@@ -19,12 +19,10 @@ from graphc.tracing import public
 
 __all__ = [
     "__array_api_version__",
-    "bfloat16",
     "bool",
     "bool_",
     "dtype",
     "e",
-    "finfo",
     "float16",
     "float32",
     "float64",
@@ -37,7 +35,9 @@ __all__ = [
     "pi",
     "uint8",
 ]
-__all__ += tables.FUNCTIONS
+_LATE = ("bfloat16", "finfo")
+"""What comes from a package that is loaded on first use."""
+__all__ += [*_LATE, *tables.FUNCTIONS]
 
 __array_api_version__ = "2024.12"
 
@@ -53,11 +53,9 @@ uint8 = np.uint8
 int32 = np.int32
 int64 = np.int64
 float16 = np.float16
-bfloat16 = ml_dtypes.bfloat16
 float32 = np.float32
 float64 = np.float64
 
-finfo = ml_dtypes.finfo
 iinfo = np.iinfo
 
 globals().update(
@@ -71,6 +69,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(_lazy.load("ml_dtypes"), name)
     if name.startswith("_") or not hasattr(np, name):
         raise AttributeError(f"graphc.numpy has no attribute {name}")
     missing = MissingFunction(

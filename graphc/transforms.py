@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from graphc import _lazy
 from graphc.arguments import (
     bound_to,
     cast_number,
@@ -39,7 +40,6 @@ from graphc.ir import Graph
 from graphc.naming import identifier, leaf_paths
 from graphc.opdef import active_trace
 from graphc.ops.elementwise import stop_gradient as stop_gradient_op
-from graphc.passes import grad as passes_grad
 from graphc.tracebacks import trimmed
 from graphc.tracer import Tracer, leaked
 from graphc.traces import Trace, as_tracer
@@ -85,6 +85,7 @@ def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -
     def both(*args: Any, **kwargs: Any) -> Any:
         call = _traced(inner, args, kwargs, chosen)
         call.check_scalar(has_aux)
+        passes_grad = _lazy.load("graphc.passes.grad")
         graph = passes_grad.value_and_grad(call.graph, call.inputs_of_chosen())
         results = call.run(graph)
         count = len(call.graph.outputs)
@@ -127,7 +128,7 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     graph = Graph(
         graph.name, graph.inputs, graph.nodes, graph.outputs[: len(leaves)], graph.meta
     )
-    backward = passes_grad.vjp(graph, call.inputs_of_chosen())
+    backward = _lazy.load("graphc.passes.grad").vjp(graph, call.inputs_of_chosen())
 
     @trimmed
     def pullback(cotangent: Any) -> tuple[Any, ...]:

@@ -37,8 +37,8 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 
 HEAVY = frozenset(
-    "cuda llvmlite matplotlib mpi4py mpmath networkx numba numba_cuda onnx rich scipy sklearn "
-    "torch".split()
+    "cuda llvmlite matplotlib ml_dtypes mpi4py mpmath networkx numba numba_cuda onnx rich scipy "
+    "sklearn torch".split()
 )
 
 # Files that import a heavy package, or another of these, at their top; and who loads them late.
@@ -63,6 +63,7 @@ UPWARD: dict[tuple[str, str], str] = {
     ("graphc/ir.py", "graphc.text"): "`str(graph)`",
     ("codegen/device_lib.py", "graphc.runtime.standalone"): "`run_alone`, which runs a file",
     ("graphc/functions/tables.py", "graphc.numpy"): "what `__array_namespace__` returns",
+    ("graphc/runtime/device_array.py", "graphc.eager"): "the operators of arrays on a device",
 }
 
 # Module-level state, by file and name, and why it is there.

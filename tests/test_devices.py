@@ -85,6 +85,23 @@ def test_a_cuda_device_becomes_a_record():
 # --- no CUDA --------------------------------------------------------------------------------
 
 
+def test_without_a_driver_nothing_of_nvidias_is_imported():
+    text = """
+import ctypes, sys
+from graphc.runtime import cuda_device, devices
+opened = []
+def absent(name):
+    opened.append(name)
+    raise OSError("cannot open shared object file")
+cuda_device.ctypes = type("NoLibrary", (), {"CDLL": staticmethod(absent)})
+print(devices.cuda_devices(), len(opened), [m for m in sys.modules if m.startswith("cuda.")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "() 1 []\n", done.stderr
+
+
 class NoDriver:
     """`cuda.core` on a machine without a driver."""
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from graphc.dtypes import Type, i64
@@ -102,8 +101,7 @@ def _sinh(x: Any) -> Any:
     half = 0.5 * x
     up, down = ew.expm1(half), ew.expm1(-half)
     # Near 0 it is x to the last bit, and half of a subnormal is not exact.
-    eps = float(ml_dtypes.finfo(x.type.dtype.numpy).eps)
-    near = ew.lt(abs(half), 0.5 * eps**0.5)
+    near = ew.lt(abs(half), 0.5 * x.type.dtype.eps**0.5)
     return ew.where(near, x, 0.5 * (up - down) * (up + down + 2))
 
 

@@ -6,6 +6,7 @@ Where they or a device are missing, that is a TargetError; nothing is ever run o
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections import deque
@@ -23,6 +24,18 @@ LEGACY_STREAM = 1
 """CUDA's default stream, on which programs work that ask for none of their own."""
 _WITHOUT_TIMES = 2  # CU_EVENT_DISABLE_TIMING
 _ERROR = re.compile(r"CUDA_ERROR_\w+")
+
+
+def has_driver() -> bool:
+    """Whether the library of CUDA's driver can be loaded.
+
+    To find out that there is no device it takes a hundredth of the time of NVIDIA's packages.
+    """
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def load_core() -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc import _lazy
 from graphc.dtypes import Type, bf16, dtype
 from graphc.errors import (
     ArgumentError,
@@ -45,12 +46,6 @@ class DeviceArray(HostNumbers):
     without. `core` is the `cuda.core` module, `stream` that of a CudaDevice.
     """
 
-    compute: ClassVar[Callable[..., Any]]
-    """`compute(what, function, args, kwargs)` runs a function of graphc's on the device.
-
-    `graphc.eager` sets it, which stands above the executables that it makes.
-    """
-
     __hash__ = None  # type: ignore[assignment]
     _loan: Any = None
 
@@ -69,7 +64,7 @@ class DeviceArray(HostNumbers):
 
     def guard(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A function of graphc's of this array and others; `what` is its name to the user."""
-        return DeviceArray.compute(what, function, args, kwargs)
+        return _lazy.load("graphc.eager").compute(what, function, args, kwargs)
 
     # --- what it is ---------------------------------------------------------------------
 

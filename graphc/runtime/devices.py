@@ -10,7 +10,7 @@ from typing import Any
 from graphc import _lazy
 from graphc.device import Device
 from graphc.runtime.cores import usable_cores
-from graphc.runtime.cuda_device import load_core
+from graphc.runtime.cuda_device import has_driver, load_core
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _DEFAULT_L2 = 512 << 10
@@ -61,7 +61,12 @@ def caches(folder: Path = _CACHES) -> dict[int, int]:
 
 @cache
 def cuda_devices() -> tuple[Device, ...]:
-    """The CUDA devices of this machine; none where the packages or the driver are missing."""
+    """The CUDA devices of this machine; none where the packages or the driver are missing.
+
+    Nothing of NVIDIA's is imported where there is no driver.
+    """
+    if not has_driver():
+        return ()
     try:
         with _lazy.importing:  # cuda.core has a lock, which a fork would leave taken
             core = load_core()
