@@ -9,9 +9,12 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
-from graphc import _lazy
+import numpy as np
+import optree
+
+from graphc import _lazy, finite
 from graphc.arguments import (
     Arguments,
     bind,
@@ -24,14 +27,16 @@ from graphc.arguments import (
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
 from graphc.entries import Entry, Structure, orders_of
-from graphc.errors import ArgumentError, TargetError
+from graphc.errors import ArgumentError, NotFinite, TargetError
+from graphc.functions.promote import is_stored
 from graphc.lowered import Lowered, lower_graph
 from graphc.opdef import active_trace
 from graphc.options import Options
 from graphc.pickling import LIVE, Wrapper
+from graphc.runtime.buffers import adapt
 from graphc.runtime.cores import thread_count
 from graphc.tracebacks import trim, trimmed
-from graphc.tracing import Traced, trace_call
+from graphc.tracing import Traced, run_graph, trace_call
 
 LOG = logging.getLogger("graphc")
 SIGNATURES = 64
@@ -250,7 +255,9 @@ class Compiled(Wrapper, Generic[P, R]):
         traced, lowered = self._lower(arguments, self.device)
         direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
         direct = direct and len(traced.sources) == len(arguments.leaves)
-        entry = Entry(traced, lowered.compile(threads=self.threads), lowered, direct)
+        blame = self._blame if self.options.nan == "raise" else None
+        executable = lowered.compile(threads=self.threads)
+        entry = Entry(traced, executable, lowered, direct, blame)
         LOG.info(
             "%s: compiled for %s, %s",
             traced.graph.name,
@@ -288,8 +295,61 @@ class Compiled(Wrapper, Generic[P, R]):
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
         traced = trace_call(self.function, arguments, donated=self.donate)
-        donated = traced.inputs_of(self.donate)
+        # What a call may have to be repeated for is not overwritten.
+        keeps = self.options.nan == "raise"
+        donated = () if keeps else traced.inputs_of(self.donate)
         return traced, lower_graph(traced.graph, device, self.options, donated=donated)
+
+    @trimmed
+    def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result for these arguments, by NumPy and operation by operation, if it is finite.
+
+        Nothing is compiled, and nothing overwritten. The function is interpreted as it was traced,
+        a gradient in it too, and stops at the first operation that makes a NaN or an infinity of
+        operands that have none: NotFinite, also a FloatingPointError, has the operation, its
+        operands' and its result's type, least, greatest and mean finite element and how many are
+        not finite, and the line. Where none does, results that are not finite raise it as well,
+        with the arguments that hold such numbers.
+        """
+        arguments = bind(self.function, args, kwargs, self.static)
+        traced = trace_call(self.function, arguments, donated=self.donate)
+        inputs = self._on_host(traced, arguments.leaves)
+        results = run_graph(traced.graph, inputs, observe=finite.refuse)
+        if not all(map(finite.is_finite, results)):
+            raise finite.handed_on(traced.graph, inputs)
+        own = [a.copy() if any(np.may_share_memory(a, b) for b in inputs) else a for a in results]
+        made: Any = optree.tree_unflatten(traced.out_tree, own)
+        return made
+
+    def _blame(self, entry: Entry, leaves: Sequence[Any]) -> NoReturn:
+        """Raise for results that are not finite: interpret what was written, then what is run."""
+        inputs = self._on_host(entry.traced, leaves)
+        run_graph(entry.traced.graph, inputs, observe=finite.refuse)
+        try:
+            run_graph(entry.lowered.final, inputs, observe=finite.refuse)
+        except NotFinite as error:
+            error.message += ", as it is compiled"
+            raise
+        raise finite.handed_on(entry.traced.graph, inputs)
+
+    def _on_host(self, traced: Traced, leaves: Sequence[Any]) -> list[Any]:
+        """The graph's inputs for these leaves as NumPy's arrays."""
+        inputs = traced.graph_inputs(leaves)
+        theirs = [n for n, array in enumerate(inputs) if _is_foreign(array)]
+        if theirs and self.device.is_cuda:
+            copy = Compiled(_unchanged, device=self.device)
+            found = copy(*(inputs[n] for n in theirs))
+            for n, array in zip(theirs, found, strict=True):
+                inputs[n] = np.asarray(array)
+        return [
+            adapt(
+                np.asarray(array) if is_stored(array) else array,
+                value.type,
+                value.name or "?",
+                traced.graph.name,
+            )
+            for array, value in zip(inputs, traced.graph.inputs, strict=True)
+        ]
 
     def with_function(self, fn: Callable[Q, T]) -> Compiled[Q, T]:
         """Another function compiled in the same way; nothing is donated to it."""
@@ -314,6 +374,17 @@ class Compiled(Wrapper, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
+
+
+def _is_foreign(array: object) -> bool:
+    """Whether it is another library's array, which may lie anywhere."""
+    return not (
+        isinstance(array, (bool, int, float, np.ndarray, np.generic)) or is_stored(array)
+    )
+
+
+def _unchanged(*arrays: Any) -> Any:
+    return arrays
 
 
 def _check_kinds(fn: object, options: object, device: object) -> None:

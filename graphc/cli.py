@@ -1,4 +1,4 @@
-"""The command line: `graphc compile | run | show | ops | sanitize | cache`.
+"""The command line: `graphc compile | run | show | check | ops | sanitize | cache`.
 
 Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong, 130 or 143 it was
 interrupted or terminated. What is a user's mistake ends in the four-part text of an error, or in
@@ -24,7 +24,7 @@ from graphc.disk_cache import parse_size
 from graphc.errors import ArgumentError, GraphcError
 from graphc.options import LEVELS
 
-COMMANDS = ("compile", "run", "show", "ops", "sanitize", "cache")
+COMMANDS = ("compile", "run", "show", "check", "ops", "sanitize", "cache")
 EPILOG = "graphc COMMAND --help says more about a command."
 
 
@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     _add_compile(commands)
     _add_run(commands)
     _add_show(commands)
+    _add_check(commands)
     _add_ops(commands)
     _add_sanitize(commands)
     _add_cache(commands)
@@ -230,6 +231,28 @@ def _check_show(args: argparse.Namespace) -> str | None:
     return None
 
 
+def _add_check(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "check",
+        lambda args: _lazy.load("graphc.cli_check").check(args),
+        "find the operation that makes a NaN",
+        "Run the functions of a Python file and their gradients, or the graph of an .ir file, "
+        "by NumPy, operation by operation, and stop at the first that makes a NaN or an "
+        "infinity of operands that have none. Arrays come from --inputs, --arg, or the file's "
+        "specs(); where these give only types, normal numbers are made up.",
+    )
+    sub.add_argument("model", type=_path, help="a Python file or an .ir file")
+    sub.add_argument(
+        "--nan", action="store_true", required=True, help="what to look for: NaNs and infinities"
+    )
+    sub.add_argument(
+        "--inputs", type=_path, metavar="NPZ", help="inputs of the graphs, by their names"
+    )
+    _add_choice(sub)
+    sub.set_defaults(check=_check_show)
+
+
 def _add_ops(commands: Any) -> None:
     sub = _command(
         commands,
@@ -312,6 +335,17 @@ def _command(
 
 
 def _add_functions(sub: argparse.ArgumentParser) -> None:
+    _add_choice(sub)
+    sub.add_argument(
+        "--target",
+        choices=("auto", "cpu", "cuda"),
+        help="as the function says by default, else auto: CUDA where there is a "
+        "device; cuda needs none here",
+    )
+    _add_options(sub)
+
+
+def _add_choice(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--fn", action="append", metavar="NAME", help="this function (may be given again)"
     )
@@ -329,13 +363,6 @@ def _add_functions(sub: argparse.ArgumentParser) -> None:
         action="store_false",
         help="the functions without their gradients",
     )
-    sub.add_argument(
-        "--target",
-        choices=("auto", "cpu", "cuda"),
-        help="as the function says by default, else auto: CUDA where there is a "
-        "device; cuda needs none here",
-    )
-    _add_options(sub)
 
 
 def _add_options(sub: argparse.ArgumentParser) -> None:

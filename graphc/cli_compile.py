@@ -80,7 +80,7 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
         traced = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
         unused -= set(signature_of(one.function).parameters)
         options = _options(args, one)
-        for made_by, found in _graphs(traced.graph, args.grad, say):
+        for made_by, found in graphs_of(traced.graph, args.grad, say):
             # A gradient's caller goes on to use what the function would have overwritten.
             donated = traced.inputs_of(one.donate) if found is traced.graph else ()
             yield Work(
@@ -105,7 +105,7 @@ def _options(args: argparse.Namespace, chosen: Chosen) -> Options:
     return replace(own, **{k: v for k, v in given.items() if v is not None})
 
 
-def _graphs(graph: Graph, gradient: bool, say: Say) -> Iterator[tuple[str, Graph]]:
+def graphs_of(graph: Graph, gradient: bool, say: Say) -> Iterator[tuple[str, Graph]]:
     """The graph, and its gradient unless it is one: by all float inputs, or the vjp."""
     yield "trace", graph
     if not gradient:

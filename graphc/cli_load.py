@@ -18,7 +18,7 @@ from typing import Any
 import optree
 
 from graphc.api import Compiled
-from graphc.arguments import bind, definition, function_name, signature_of
+from graphc.arguments import Arguments, bind, definition, function_name, signature_of
 from graphc.dtypes import DTYPES, DType, Type, dtype
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
 from graphc.provenance import is_internal
@@ -212,7 +212,16 @@ Given = Sequence[tuple[tuple[str, ...], Any]]
 def trace_chosen(
     chosen: Chosen, namespace: Mapping[str, Any], given: Given, alone: bool
 ) -> Traced:
-    """A function traced for the types that are said of its arguments.
+    """A function traced for the types of `arguments_of`."""
+    arguments = arguments_of(chosen, namespace, given, alone)
+    with user_code(Path(namespace["__file__"])):
+        return trace_call(chosen.function, arguments, name=function_name(chosen.function))
+
+
+def arguments_of(
+    chosen: Chosen, namespace: Mapping[str, Any], given: Given, alone: bool
+) -> Arguments:
+    """What is said of a function's arguments: types and values.
 
     `given` are those of the command line; then come those of the file's `specs()`, then
     annotations, then defaults. `specs()` gives each function's by its name, as a tuple or a dict
@@ -228,8 +237,7 @@ def trace_chosen(
         _check_all(chosen, signature, values)
         _check_static(chosen, values)
         bound = _bound(signature, values)
-        arguments = bind(chosen.function, bound.args, bound.kwargs, chosen.static)
-        return trace_call(chosen.function, arguments, name=function_name(chosen.function))
+        return bind(chosen.function, bound.args, bound.kwargs, chosen.static)
 
 
 def _from_specs(

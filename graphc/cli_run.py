@@ -74,7 +74,7 @@ def run_graph(args: argparse.Namespace) -> int:
 
 def _inputs(graph: Graph, path: Path | None) -> list[Any]:
     """The arrays for a graph's inputs, by their names in its text."""
-    given = {} if path is None else _read_arrays(path)
+    given = {} if path is None else read_arrays(path)
     scope = name_values(graph)
     wanted = {scope[v]: v for v in graph.inputs}
     missing = [name for name in wanted if name not in given]
@@ -89,17 +89,18 @@ def _inputs(graph: Graph, path: Path | None) -> list[Any]:
             values=[(name, value.type) for name, value in wanted.items()],
             help="np.savez(path, name=array, ...) writes such a file",
         )
-    return [_as_stored(given[name], value) for name, value in wanted.items()]
+    return [as_stored(given[name], value) for name, value in wanted.items()]
 
 
-def _as_stored(array: Any, value: Value) -> Any:
+def as_stored(array: Any, value: Value) -> Any:
     """The array; an .npz file has bfloat16 as bare bytes."""
     dtype = value.type.dtype.numpy
     bare = array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize
     return array.view(dtype) if bare else array
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file by name; raises ArgumentError if it cannot be read."""
     try:
         found = np.load(path, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import optree
 
 from graphc.errors import SignatureError
+from graphc.finite import is_finite
 from graphc.lowered import Lowered
 from graphc.tracing import Traced
 
@@ -20,13 +21,15 @@ OrderTest = Callable[[Any], bool]
 class Entry:
     """One signature, compiled.
 
-    `direct` says that the leaves are the graph's inputs as they are.
+    `direct` says that the leaves are the graph's inputs as they are. `blame`, if there is one, is
+    called with the leaves where a result is not finite, and raises.
     """
 
     traced: Traced
     executable: Any
     lowered: Lowered
     direct: bool
+    blame: Callable[[Entry, Sequence[Any]], NoReturn] | None = None
 
     def exactly(self, leaves: Sequence[Any]) -> Any:
         """The result if the leaves are arrays of this signature; None otherwise."""
@@ -36,11 +39,16 @@ class Entry:
             results = self.executable(leaves)
         except SignatureError:
             return None
-        return optree.tree_unflatten(self.traced.out_tree, results)
+        return self._finished(leaves, results)
 
     def run(self, leaves: Sequence[Any]) -> Any:
         inputs = leaves if self.direct else self.traced.graph_inputs(leaves)
-        return optree.tree_unflatten(self.traced.out_tree, self.executable(inputs))
+        return self._finished(leaves, self.executable(inputs))
+
+    def _finished(self, leaves: Sequence[Any], results: Sequence[Any]) -> Any:
+        if self.blame is not None and not all(map(is_finite, results)):
+            self.blame(self, leaves)
+        return optree.tree_unflatten(self.traced.out_tree, results)
 
 
 @dataclass(frozen=True, eq=False)

@@ -188,6 +188,10 @@ class TargetError(GraphcError, RuntimeError):
     """The target cannot be had on this machine; the help line says how to go on."""
 
 
+class NotFinite(GraphcError, FloatingPointError):
+    """A NaN or an infinity that was looked for; the message says what made it."""
+
+
 class OutOfMemory(GraphcError, MemoryError):
     """An array that does not fit the memory of the machine."""
 

@@ -19,7 +19,7 @@ from graphc.errors import (
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.opdef import Op
 
-Observer = Callable[[Node, tuple[Any, ...]], None]
+Observer = Callable[[Node, Sequence[Any], tuple[Any, ...]], None]
 
 
 def interpret(
@@ -27,7 +27,8 @@ def interpret(
 ) -> list[Any]:
     """The graph's outputs for these inputs, in the dtypes that the graph states.
 
-    Floating-point warnings are silent. `observe(node, results)` sees every node as it is run.
+    Floating-point warnings are silent. `observe(node, operands, results)` sees every node as
+    it is run.
     Raises SignatureError if an array does not have the type of its input, and OutOfBounds,
     ArgumentError or OutOfMemory, at the node's line, where NumPy cannot compute a node.
     """
@@ -63,7 +64,7 @@ def _run(graph: Graph, values: dict[Value, Any], observe: Observer | None) -> No
         results = _results(node, arrays, observe)
         values.update(zip(node.results, results, strict=True))
         if observe is not None:
-            observe(node, results)
+            observe(node, arrays, results)
 
 
 def _operand(operand: Value | Literal, values: dict[Value, Any]) -> Any:

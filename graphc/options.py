@@ -7,6 +7,7 @@ from dataclasses import Field, dataclass, fields
 from graphc.errors import ArgumentError
 
 LEVELS = (0, 1, 2)
+NANS = ("keep", "raise")
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,17 @@ class Options:
                     zero: contracted products and sums, reciprocals, approximate division on CUDA
     level           0: a kernel for each operation; 1: fusion of the graph as written; 2: also
                     simplification and common subexpressions
+    nan             "keep" what is computed, or "raise" NotFinite for a result that holds a NaN or
+                    an infinity, with the operation and the line that made it. After each call
+                    every float result is looked through, on its device, and where one is not
+                    finite the call is repeated as by `debug`. Donated arguments are kept for that
     deterministic   the same bits in every run on one machine, for any number of threads. All
                     present kernels are deterministic, so False changes nothing yet
     """
 
     fast: bool = False
     level: int = 2
+    nan: str = "keep"
     deterministic: bool = True
 
     def __repr__(self) -> str:
@@ -41,6 +47,8 @@ class Options:
         for name in ("fast", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name} is True or False, not {getattr(self, name)!r}")
+        if self.nan not in NANS:
+            raise ArgumentError(f'nan is "keep" or "raise", not {self.nan!r}')
         if type(self.level) is not int or self.level not in LEVELS:
             raise ArgumentError(
                 f"level {self.level!r} does not exist",

@@ -36,7 +36,7 @@ from graphc.errors import (
     TypeMismatch,
 )
 from graphc.functions import promote
-from graphc.interpret import interpret
+from graphc.interpret import Observer, interpret
 from graphc.ir import Graph
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
@@ -340,9 +340,11 @@ def at_once(what: str, function: Callable[..., Any], args: Any, kwargs: Any) -> 
     )
 
 
-def run_graph(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
-    """The graph interpreted, to arrays that may be written to."""
-    results = [np.asarray(a) for a in interpret(graph, arrays)]
+def run_graph(
+    graph: Graph, arrays: Sequence[Any], *, observe: Observer | None = None
+) -> list[Any]:
+    """The graph interpreted, to arrays that may be written to; `observe` is the interpreter's."""
+    results = [np.asarray(a) for a in interpret(graph, arrays, observe=observe)]
     try:
         return [a if a.flags.writeable else a.copy() for a in results]
     except MemoryError as error:

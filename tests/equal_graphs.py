@@ -160,7 +160,7 @@ def _observed(case: Case) -> dict[Value, Any]:
     interpret(
         case.graph,
         case.arrays,
-        observe=lambda node, results: known.update(zip(node.results, results, strict=True)),
+        observe=lambda node, _, results: known.update(zip(node.results, results, strict=True)),
     )
     return known
 

@@ -1373,4 +1373,32 @@ graphc.compile(lambda x: x, target="cpu", device=graphc.device.H100)
 
 # compile_no_threads
 graphc.compile(lambda x: x, threads=0)
+
+# debug_forward
+@graphc.compile
+def entropy(p):
+    logs = np.log(p)
+    return -(p * logs).sum()
+entropy.debug(np.array([0.5, 0.0, 0.5], np.float32))
+
+# debug_gradient
+@graphc.compile
+def length(x):
+    return np.sqrt((x * x).sum())
+graphc.value_and_grad(length).debug(np.zeros(3, np.float32))
+
+# debug_given
+@graphc.compile(target="cpu")
+def scaled(x, by):
+    return x * by
+scaled.debug(np.ones(3, np.float32), np.array([1, np.nan, np.inf], np.float32))
+
+# nan_raise
+@graphc.compile(target="cpu", options=graphc.Options(nan="raise"))
+def ratio(a, b):
+    return a / b
+ratio(np.ones((2, 3), np.float32), np.eye(2, 3, dtype=np.float32))
+
+# options_nan
+graphc.Options(nan="warn")
 """

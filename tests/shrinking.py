@@ -45,7 +45,7 @@ def _cut(case: Case, outputs: tuple[Value, ...], inputs: frozenset[Value]) -> Ca
     interpret(
         case.graph,
         case.arrays,
-        observe=lambda node, results: known.update(zip(node.results, results, strict=True)),
+        observe=lambda node, _, results: known.update(zip(node.results, results, strict=True)),
     )
     builder = Builder(case.graph.name)
     new: dict[Value, Operand] = {}

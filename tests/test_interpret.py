@@ -155,7 +155,7 @@ def test_the_observer_sees_every_node_of_every_region() -> None:
     graph = in_groups()
     x = np.ones((3, 4), np.float32)
 
-    def observe(node: Node, results: tuple[Any, ...]) -> None:
+    def observe(node: Node, operands: Any, results: tuple[Any, ...]) -> None:
         assert tuple(r.dtype for r in results) == tuple(t.dtype.numpy for t in node.types)
         seen.append(node)
 

@@ -79,7 +79,7 @@ def is_finite(case: Case) -> bool:
     interpret(
         case.graph,
         case.arrays,
-        observe=lambda node, arrays: found.extend(bool(np.isfinite(a).all()) for a in arrays),
+        observe=lambda node, _, arrays: found.extend(bool(np.isfinite(a).all()) for a in arrays),
     )
     return all(found)
 
