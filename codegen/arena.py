@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from graphc.codegen.plan import Buffer, Place, Step
 from graphc.dtypes import Type
+from graphc.ir import Loc
 
 ALIGNMENT = 64
 
@@ -21,7 +22,7 @@ class Draft:
     """A buffer before it is laid out: the first and last step that need it, and whose it is.
 
     `index` is that of an input, an output or a constant, or an offset of the arena. `home` is the
-    buffer of which it is a view, -1 if it is none.
+    buffer of which it is a view, -1 if it is none. `loc` is the line that makes it, `file:line`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Draft:
     first: int = -1
     last: int = -1
     home: int = -1
+    loc: str = ""
 
 
 @dataclass(eq=False)
@@ -41,14 +43,17 @@ class Memory:
     _names: dict[str, int] = field(default_factory=dict)
     _views: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, name: str, type: Type, place: Place, index: int = -1) -> int:
+    def add(
+        self, name: str, type: Type, place: Place, index: int = -1, *, loc: Loc | None = None
+    ) -> int:
         """The number of a new buffer, whose name no other has."""
         unique = name
         while unique in self._names:
             self._names[name] += 1
             unique = f"{name}_{self._names[name]}"
         self._names[unique] = 1
-        return self._append(Draft(unique, type, place, index))
+        line = "" if loc is None else loc.place
+        return self._append(Draft(unique, type, place, index, loc=line))
 
     def _append(self, draft: Draft) -> int:
         self.drafts.append(draft)
@@ -91,7 +96,7 @@ class Memory:
         arena_bytes = self._place_temporaries()
         homes = [self._home(number) for number in range(len(self.drafts))]
         return tuple(
-            Buffer(draft.name, draft.type, home.place, home.index)
+            Buffer(draft.name, draft.type, home.place, home.index, draft.loc)
             for draft, home in zip(self.drafts, homes, strict=True)
         ), arena_bytes
 

@@ -14,6 +14,7 @@ from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index
 from graphc.ir import Loc, Node, Value
 from graphc.naming import kernel_name
+from graphc.space import flops
 
 # --- expressions --------------------------------------------------------------------------
 
@@ -335,6 +336,12 @@ class Kernel:
                     elif self.team == "block":
                         total += WARP * s.dtype.itemsize
         return total
+
+    @property
+    def flops(self) -> int:
+        """The floating-point operations of the nodes that it computes."""
+        meanings = (part.meaning for part in self.whole)
+        return sum(flops(node) for m in meanings if m is not None for node in m.nodes)
 
     @property
     def origins(self) -> tuple[Origin, ...]:

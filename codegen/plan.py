@@ -28,13 +28,14 @@ class Buffer:
     """A contiguous array of the plan.
 
     `index` is the number of the input, output or constant, or the byte offset in the arena (a
-    multiple of 64).
+    multiple of 64). `loc` is the user's line that made it, `file:line`, where it is known.
     """
 
     name: str
     type: Type
     place: Place
     index: int
+    loc: str = ""
 
 
 class StepKind(Enum):
@@ -124,6 +125,11 @@ class Gemm:
     stride_b: int = 0
     stride_c: int = 0
 
+    @property
+    def flops(self) -> int:
+        """Its multiplications and additions."""
+        return 2 * self.batch * self.m * self.n * self.k
+
 
 @dataclass(frozen=True)
 class Step:
@@ -138,7 +144,8 @@ class Step:
     boolean `reads[0]` is false, or always if it reads nothing; the target lies in the
     same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read, arrays
     written)`, two sequences in the order of `reads` and `writes`. `moved` are the bytes between
-    memory and the caches that the planner expects (`graphc.codegen.traffic`).
+    memory and the caches that the planner expects (`graphc.codegen.traffic`), `flops` its
+    floating-point operations.
     """
 
     kind: StepKind
@@ -153,6 +160,7 @@ class Step:
     target: int = 0
     function: Callable[..., Any] | None = None
     moved: int = 0
+    flops: int = 0
     locs: tuple[str, ...] = ()
 
     @property
@@ -168,8 +176,7 @@ class Plan:
     `inputs` and `outputs` are buffer numbers; the same buffer may be several outputs, and an
     output may be an input or a constant (it is then copied out). `donated` are inputs that may be
     overwritten: an output may lie in one of these, and is not copied then. `faults` maps the code
-    that a kernel's `check` leaves in the status buffer to what it means. `flops` counts the
-    floating-point operations of a call.
+    that a kernel's `check` leaves in the status buffer to what it means.
     """
 
     name: str
@@ -183,13 +190,17 @@ class Plan:
     status: int | None = None
     faults: dict[int, Any] = field(default_factory=dict)
     donated: tuple[int, ...] = ()
-    flops: int = 0
 
     @property
     def bytes_moved(self) -> int:
         """Bytes that the steps move between memory and the caches, as `graphc.codegen.traffic`
         counts them: what is read again beyond the caches counts again."""
         return sum(step.moved for step in self.steps)
+
+    @property
+    def flops(self) -> int:
+        """The floating-point operations of all steps."""
+        return sum(step.flops for step in self.steps)
 
     @property
     def least_bytes(self) -> int:

@@ -31,7 +31,7 @@ from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
-from graphc.ir import Graph, Literal, Node, Value
+from graphc.ir import Graph, Literal, Loc, Node, Value
 from graphc.naming import output_names
 from graphc.space import is_access, op_of
 
@@ -147,7 +147,7 @@ class _Planner:
                 name = self.output_names.get(result) if result is not None else None
                 where = Place.ARENA if name is None else Place.OUTPUT
                 name = name or (result or value).name or f"t{len(self.memory.drafts)}"
-                inner[value] = self.memory.add(name, value.type, where)
+                inner[value] = self.memory.add(name, value.type, where, loc=value.node.loc)
             return inner[value]
 
         gemm = self._product(task, inner, outputs, place)
@@ -157,7 +157,6 @@ class _Planner:
             kernel, launch, more_reads, more_writes = self._launch(task, place)
             reads += [b for b in more_reads if b not in writes]
             writes += more_writes
-        locs = task.kernel.locs if task.kernel is not None and task.locs is None else task.locs
         step = Step(
             StepKind.KERNEL if gemm is None else StepKind.GEMM,
             task.kernel.name if task.kernel is not None else "product",
@@ -165,7 +164,7 @@ class _Planner:
             tuple(dict.fromkeys(writes)),
             launch=launch,
             gemm=gemm,
-            locs=tuple(f"{loc.file}:{loc.line}" for loc in locs or ()),
+            locs=tuple(dict.fromkeys(loc.place for loc in _locs(task))),
         )
         self.steps.add(step, kernel)
 
@@ -285,8 +284,17 @@ class _Planner:
     def _finished(self, step: Step) -> Step:
         """The step as it is launched, with its sources and its bytes."""
         moved = bytes_moved(step, self.steps.kernel_of, self.memory.type_of, self.device)
+        kernels = map(self.steps.kernel_of, step.launches)
+        work = sum(k.flops for k in kernels) + (0 if step.gemm is None else step.gemm.flops)
         launched = self.steps.as_launched(step, self.launches.launch_of)
-        return self.launches.spelled(replace(launched, moved=moved))
+        return self.launches.spelled(replace(launched, moved=moved, flops=work))
+
+
+def _locs(task: Task) -> tuple[Loc, ...]:
+    """The user's expressions that a task computes, that of its product first."""
+    made = None if task.result is None else task.result.node.loc
+    rest = task.locs if task.kernel is None or task.locs is not None else task.kernel.locs
+    return (*((made,) if made is not None else ()), *(rest or ()))
 
 
 def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:

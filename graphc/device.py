@@ -13,6 +13,15 @@ STACK_BYTES = 256 << 10
 """The most bytes of arrays that a kernel has on the stack: threads have 512 KiB and more."""
 
 
+CORE_BANDWIDTH = 16e9
+"""The bytes a second that a core of a CPU moves: a rule of thumb."""
+CORE_OPERATIONS = 4 * 3e9
+"""What a core does a second with each float32 element of a vector: two products and two sums in
+each of 3 GHz, a rule of thumb."""
+CUDA_LAUNCH = 1.5e-6
+"""The seconds of a launch on CUDA that follows another."""
+
+
 @dataclass(frozen=True)
 class Device:
     """A target and its sizes; plans for two records may live in one process.
@@ -21,7 +30,9 @@ class Device:
     the cores or multiprocessors, `cc` the compute capability of a CUDA device, `shared_bytes` the
     shared memory of a block (CUDA) or the part of the L2 cache that a chunk may fill (CPU),
     `cache_bytes` the L2 cache (CUDA) or what a core has of L2 and L3 (CPU). `number` is which of a
-    machine's CUDA devices it is.
+    machine's CUDA devices it is. For predictions of times there are `bandwidth`, the bytes a second
+    of its memory, `peak`, the float32 operations a second of all cores, and `launch`, the seconds
+    of a launch; those of a CPU are rules of thumb.
     """
 
     target: str
@@ -31,8 +42,10 @@ class Device:
     shared_bytes: int
     cache_bytes: int
     cc: CC = (0, 0)
-    bandwidth: float = 0.0
+    bandwidth: float = 2 * CORE_BANDWIDTH
     number: int = 0
+    peak: float = 2 * 16 * CORE_OPERATIONS
+    launch: float = 2e-7
 
     def __repr__(self) -> str:
         return f"<{self.target} device {self.name}>"
@@ -60,9 +73,25 @@ class Device:
         return self.shared_bytes if self.is_cuda else STACK_BYTES
 
 
+def cuda_peak(cc: CC, multiprocessors: int, clock: float) -> float:
+    """The float32 operations a second of a CUDA device at a clock in Hz.
+
+    Each lane does a product and a sum in a clock. A multiprocessor has 64 lanes in 7.5 and 8.0,
+    and 128 since (CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions").
+    """
+    lanes = 64 if cc <= (8, 0) else 128
+    return 2 * lanes * multiprocessors * clock
+
+
 CPU = Device("cpu", "generic-cpu", 2, 64, 1 << 18, 1 << 20)
-H100 = Device("cuda", "H100", 132, 16, 48 << 10, 50 << 20, cc=(9, 0), bandwidth=3.35e12)
-T4 = Device("cuda", "T4", 40, 16, 48 << 10, 4 << 20, cc=(7, 5), bandwidth=3.2e11)
+H100 = Device(
+    "cuda", "H100", 132, 16, 48 << 10, 50 << 20, cc=(9, 0), bandwidth=3.35e12,
+    peak=cuda_peak((9, 0), 132, 1.98e9), launch=CUDA_LAUNCH,
+)  # fmt: skip
+T4 = Device(
+    "cuda", "T4", 40, 16, 48 << 10, 4 << 20, cc=(7, 5), bandwidth=3.2e11,
+    peak=cuda_peak((7, 5), 40, 1.59e9), launch=CUDA_LAUNCH,
+)  # fmt: skip
 CUDA_CAPABILITIES: tuple[CC, ...] = (
     (7, 5),
     (8, 0),

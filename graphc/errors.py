@@ -67,7 +67,7 @@ LONGEST_BITS = 1000
 
 def _quote(loc: Loc) -> list[str]:
     """The user's line with the expression underlined, as far as the source is known."""
-    lines = [f"  {loc.file}:{loc.line}"]
+    lines = [f"  {loc.place}"]
     source = loc.source.strip()
     if source:
         # A tab is one column here, and as many as it likes on a terminal.

@@ -39,6 +39,11 @@ class Loc:
     end_column: int = 0
     source: str = ""
 
+    @property
+    def place(self) -> str:
+        """Its file and line: `layer.py:7`."""
+        return f"{self.file}:{self.line}"
+
     def underline(self) -> tuple[int, int]:
         """Start and stop of the expression within the line as errors quote it (unindented)."""
         indent = len(self.source) - len(self.source.lstrip())

@@ -6,7 +6,7 @@ The passes and what makes kernels are loaded when the first graph is lowered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,12 @@ from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
-from graphc.ops.products import letters_of
 from graphc.options import Options
-from graphc.space import op_of
 
 if TYPE_CHECKING:
     from graphc.codegen.kernel import Kernel
     from graphc.codegen.plan import Plan
+    from graphc.cost import Cost, Memory
     from graphc.passes.pipeline import Step as Stage
 
 
@@ -62,27 +61,6 @@ class EmittedKernel:
 
 def _is_capability(cc: object) -> bool:
     return isinstance(cc, tuple) and [type(n) for n in cc] == [int, int]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a plan moves and computes, counted: bytes and floating-point operations."""
-
-    steps: int
-    kernels: int
-    bytes_moved: int
-    least_bytes: int
-    flops: int
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a call holds, in bytes: arguments, results, constants, and the arena's peak."""
-
-    inputs: int
-    outputs: int
-    constants: int
-    arena: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +107,10 @@ class Lowered:
         """The plan: steps in order, and the buffers that they read and write."""
         salt = "fast" if self.options.fast else ""
         planner = _lazy.load("graphc.codegen.planner")
-        plan = planner.make_plan(
+        made: Plan = planner.make_plan(
             self.final, self.device, self.spell, salt=salt, donated=self.donated
         )
-        return replace(plan, flops=_flops(self.final))
+        return made
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
@@ -156,24 +134,14 @@ class Lowered:
         return tuple(found.values())
 
     def cost(self) -> Cost:
-        """Bytes and flops of one call."""
-        return Cost(
-            len(self.plan.steps),
-            len(self.kernels),
-            self.plan.bytes_moved,
-            self.plan.least_bytes,
-            self.plan.flops,
-        )
+        """The bytes, operations and predicted time of each step of a call."""
+        made: Cost = _lazy.load("graphc.cost").cost_of(self.plan, self.device, self.root)
+        return made
 
     def memory(self) -> Memory:
-        """Bytes held during a call."""
-        buffers = self.plan.buffers
-        return Memory(
-            sum(buffers[b].type.nbytes for b in self.plan.inputs),
-            sum(buffers[b].type.nbytes for b in self.plan.outputs),
-            sum(c.nbytes for c in self.plan.constants),
-            self.plan.arena_bytes,
-        )
+        """The bytes held during a call, and the largest temporaries."""
+        made: Memory = _lazy.load("graphc.cost").memory_of(self.plan, self.root)
+        return made
 
     def compile(self, *, threads: int | None = None) -> Any:
         """An executable, which takes the arrays of the graph's inputs and returns a list.
@@ -233,16 +201,3 @@ def _ungrouped(graph: Graph) -> Graph:
 def count_nodes(graph: Graph) -> int:
     """The nodes of a graph, and those in its regions."""
     return sum(1 + sum(len(r.nodes) for r in n.regions) for n in graph.nodes)
-
-
-def _flops(graph: Graph) -> int:
-    total = 0
-    for node in graph.nodes:
-        total += sum(_flops(r) for r in node.regions)
-        op = op_of(node)
-        if op.kind == "contraction":
-            total += 2 * letters_of(node).work
-        elif op.kind in ("elementwise", "reduction"):
-            source = node.types[0] if op.kind == "elementwise" else node.operands[0].type
-            total += op.flops * source.size
-    return total

@@ -16,7 +16,7 @@ from graphc.dtypes import Size
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Literal, Node, Value
 from graphc.opdef import Op
-from graphc.ops.products import letter_sizes, split_spec
+from graphc.ops.products import letter_sizes, letters_of, split_spec
 
 Axes = tuple[int | None, ...]
 
@@ -42,6 +42,17 @@ def op_of(node: Node) -> Op:
     """The op record of a node that is no graph input."""
     assert isinstance(node.op, Op)
     return node.op
+
+
+def flops(node: Node) -> int:
+    """The floating-point operations of a node: for each element that it makes or reduces."""
+    op = op_of(node)
+    if op.kind == "contraction":
+        return 2 * letters_of(node).work
+    if op.kind not in ("elementwise", "reduction"):
+        return sum(flops(inner) for region in node.regions for inner in region.nodes)
+    source = node.types[0] if op.kind == "elementwise" else node.operands[0].type
+    return op.flops * source.size
 
 
 def is_access(node: Node) -> bool:

@@ -30,7 +30,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (6, ("arguments", "control", "tracing", "transforms")),
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
-    (9, ("lowered",)),
+    (9, ("cost", "lowered")),
     (10, ("eager", "entries", "pickling")),
     (11, ("api", "debug", "output")),
     (12, ("__main__", "cli")),

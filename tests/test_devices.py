@@ -67,6 +67,7 @@ def test_a_containers_quota_limits_the_cores(tmp_path, text, most):
 
 def test_a_cuda_device_becomes_a_record():
     properties = SimpleNamespace(
+        clock_rate=1_980_000,
         memory_clock_rate=2_619_000,
         global_memory_bus_width=5120,
         multiprocessor_count=132,
@@ -80,6 +81,7 @@ def test_a_cuda_device_becomes_a_record():
     assert (record.target, record.cores, record.cc) == ("cuda", 132, (9, 0))
     assert (record.number, record.cache_bytes) == (3, 50 << 20)
     assert record.bandwidth == pytest.approx(3.35e12, rel=0.01)
+    assert record.peak == pytest.approx(6.69e13, rel=0.01) and record.launch == H100.launch
 
 
 # --- no CUDA --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphc import _lazy
-from graphc.device import Device
+from graphc.device import CORE_BANDWIDTH, CORE_OPERATIONS, CUDA_LAUNCH, Device, cuda_peak
 from graphc.runtime.cores import usable_cores
 from graphc.runtime.cuda_device import has_driver, load_core
 
@@ -27,13 +27,16 @@ def cpu() -> Device:
     A core's part of L3 is what it has if all share one.
     """
     binding = _lazy.llvm()
+    cores, width = usable_cores(), vector_bytes(dict(binding.get_host_cpu_features()))
     return Device(
         "cpu",
         binding.get_host_cpu_name(),
-        cores=usable_cores(),
-        vector_bytes=vector_bytes(dict(binding.get_host_cpu_features())),
+        cores=cores,
+        vector_bytes=width,
         shared_bytes=caches().get(2, _DEFAULT_L2) // 2,
         cache_bytes=caches().get(2, _DEFAULT_L2) + caches().get(3, 0) // (os.cpu_count() or 1),
+        bandwidth=cores * CORE_BANDWIDTH,
+        peak=cores * width / 4 * CORE_OPERATIONS,
     )
 
 
@@ -79,15 +82,18 @@ def cuda_record(device: Any) -> Device:
     """The record of a `cuda.core.Device`; bandwidth in bytes/s, by clock and bus width."""
     properties = device.properties
     major, minor = device.compute_capability
-    clock = 1e3 * properties.memory_clock_rate  # given in kHz
+    cores = properties.multiprocessor_count
+    clock, memory = 1e3 * properties.clock_rate, 1e3 * properties.memory_clock_rate  # from kHz
     return Device(
         "cuda",
         device.name,
-        cores=properties.multiprocessor_count,
+        cores=cores,
         vector_bytes=_CUDA_ACCESS,
         shared_bytes=properties.max_shared_memory_per_block,
         cache_bytes=properties.l2_cache_size,
         cc=(major, minor),
-        bandwidth=2 * clock * properties.global_memory_bus_width / 8,  # two transfers a clock
+        bandwidth=2 * memory * properties.global_memory_bus_width / 8,  # two a clock
         number=device.device_id,
+        peak=cuda_peak((major, minor), cores, clock),
+        launch=CUDA_LAUNCH,
     )
