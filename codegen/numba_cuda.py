@@ -10,12 +10,15 @@ file; tried with numba-cuda 0.30.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +36,9 @@ from graphc.dtypes import Type, i32, i64
 from graphc.errors import ParseError, TargetError
 
 INSTALL = 'pip install "graphc[cuda]"'
+_TOOLS = tuple(
+    "numba-cuda numba llvmlite nvidia-nvvm nvidia-cuda-nvcc nvidia-cuda-nvcc-cu12".split()
+)
 SHARED_LIMIT = 48 << 10  # bytes of static shared memory of a block
 _EXACT = {"fma": 0, "prec-div": 1, "prec-sqrt": 1}
 _FAST = {"fma": 1, "prec-div": 0, "prec-sqrt": 0}
@@ -75,6 +81,16 @@ def check_tools() -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TargetError(f"PTX needs libNVVM ({reason})", help=INSTALL) from error
     _functions()
+
+
+@cache
+def toolkit() -> tuple[str | None, ...]:
+    """What PTX is made by: versions of packages, and where CUDA is that is in none of them."""
+    found: list[str | None] = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    for package in _TOOLS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    return tuple(found)
 
 
 @cache

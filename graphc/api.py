@@ -15,6 +15,7 @@ import numpy as np
 import optree
 
 from graphc import _lazy, finite
+from graphc.account import Account
 from graphc.arguments import (
     Arguments,
     bind,
@@ -258,11 +259,15 @@ class Compiled(Wrapper, Generic[P, R]):
         blame = self._blame if self.options.nan == "raise" else None
         executable = lowered.compile(threads=self.threads)
         entry = Entry(traced, executable, lowered, direct, blame)
+        plural = _lazy.load("graphc.codegen.plan").plural
         LOG.info(
-            "%s: compiled for %s, %s",
+            "%s: compiled for %s in %s: %s, %s, %d of them from the cache",
             traced.graph.name,
             self.target,
-            _lazy.load("graphc.codegen.plan").plural(len(lowered.plan.steps), "step"),
+            lowered.account,
+            plural(len(lowered.plan.steps), "step"),
+            plural(lowered.plan.kernels, "kernel"),
+            lowered.account.found,
         )
         self._entries[key] = entry
         self._warn_of_retracing(arguments.names)
@@ -294,11 +299,15 @@ class Compiled(Wrapper, Generic[P, R]):
         return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
-        traced = trace_call(self.function, arguments, donated=self.donate)
+        account = Account()
+        with account.of("trace"):
+            traced = trace_call(self.function, arguments, donated=self.donate)
         # What a call may have to be repeated for is not overwritten.
         keeps = self.options.nan == "raise"
         donated = () if keeps else traced.inputs_of(self.donate)
-        return traced, lower_graph(traced.graph, device, self.options, donated=donated)
+        return traced, lower_graph(
+            traced.graph, device, self.options, donated=donated, account=account
+        )
 
     @trimmed
     def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:

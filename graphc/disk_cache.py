@@ -21,7 +21,7 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -305,6 +305,17 @@ def disk_cache() -> DiskCache | None:
     named = os.environ.get(FOLDER)
     folder = _default_folder() if named is None else named
     return None if folder is None or folder in OFF else _cache_at(folder, os.environ.get(SIZE))
+
+
+def kept(kind: str, key: str, make: Callable[[], bytes]) -> bytes:
+    """What the user's cache has for this kind and key, or else what `make` makes for it."""
+    cache = disk_cache()
+    data = None if cache is None else cache.get(kind, key)
+    if data is None:
+        data = make()
+        if cache is not None:
+            cache.put(kind, key, data)
+    return data
 
 
 @cache

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import _lazy
 from graphc._lazy import once
+from graphc.account import Account
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
 from graphc.options import Options
+from graphc.ptx_cache import keep_ptx, ptx_keys, stored_ptx
 
 if TYPE_CHECKING:
     from graphc.codegen.kernel import Kernel
@@ -41,8 +43,11 @@ class EmittedKernel:
         """
         return self.assemble([cc])[cc]
 
-    def assemble(self, ccs: Sequence[CC]) -> dict[CC, str]:
-        """PTX for each compute capability, by one run of the front end."""
+    def assemble(self, ccs: Sequence[CC], account: Account | None = None) -> dict[CC, str]:
+        """PTX for each compute capability, by one run of the front end; or as the disk has it.
+
+        `account` is told if it has all.
+        """
         if self.target != "cuda":
             raise ArgumentError(f"{self.name} is a {self.target} kernel and has no PTX")
         for cc in ccs:
@@ -52,11 +57,19 @@ class EmittedKernel:
                     help=f"the least that can be compiled for is {CUDA_CAPABILITIES[0]}",
                 )
             ptx_target(cc)
-        device_lib = _lazy.load("graphc.codegen.device_lib")
         seam = _lazy.load("graphc.codegen.numba_cuda")
-        found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
-        ptx: dict[CC, str] = seam.compile_ptx(found[self.name], ccs)
-        return ptx
+        keys = ptx_keys(self.name, self.source, ccs, seam.toolkit())
+        ptx = stored_ptx(keys)
+        missing = [cc for cc in ccs if cc not in ptx]
+        if missing:
+            device_lib = _lazy.load("graphc.codegen.device_lib")
+            found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
+            made = seam.compile_ptx(found[self.name], missing)
+            keep_ptx(keys, made)
+            ptx |= made
+        elif account is not None:
+            account.found += 1
+        return {cc: ptx[cc] for cc in ccs}
 
 
 def _is_capability(cc: object) -> bool:
@@ -74,9 +87,10 @@ class Lowered:
     graph: Graph
     device: Device
     options: Options
-    stages: tuple[Stage, ...]
     root: str = field(default="")
     donated: tuple[int, ...] = ()
+    verify: bool = False
+    account: Account = field(default_factory=Account, compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.graph.name} lowered for {self.device.name}: {len(self.stages)} passes>"
@@ -88,6 +102,16 @@ class Lowered:
         rows = [(name, plan.plural(count_nodes(g), "node")) for name, g in graphs.items()]
         parts = [f"{self.graph.name}, lowered for", f"  {self.device}", f"  {self.options!r}"]
         return "\n".join([*parts, "passes", *plan.aligned(rows, "  "), str(self.plan)])
+
+    @once
+    def stages(self) -> tuple[Stage, ...]:
+        """What each pass made, in order."""
+        done: list[Stage] = []
+        with self.account.of("passes"):
+            pipeline = _lazy.load("graphc.passes.pipeline")
+            graph = _ungrouped(self.graph)
+            pipeline.run_pipeline(graph, self.options, verify=self.verify, observe=done.append)
+        return tuple(done)
 
     @property
     def passes(self) -> dict[str, Graph]:
@@ -104,13 +128,36 @@ class Lowered:
 
     @once
     def plan(self) -> Plan:
-        """The plan: steps in order, and the buffers that they read and write."""
-        salt = "fast" if self.options.fast else ""
-        planner = _lazy.load("graphc.codegen.planner")
-        made: Plan = planner.make_plan(
-            self.final, self.device, self.spell, salt=salt, donated=self.donated
+        """The plan: steps in order, and the buffers that they read and write.
+
+        Where the disk cache has the plan of an equal graph, it is that one.
+        """
+        if self.stored is not None:
+            return self.stored
+        final = self.final
+        with self.account.of("schedule"):
+            salt = "fast" if self.options.fast else ""
+            planner = _lazy.load("graphc.codegen.planner")
+            plan: Plan = planner.make_plan(
+                final, self.device, self.spell, salt=salt, donated=self.donated
+            )
+        with self.account.of("cache"):
+            _lazy.load("graphc.plan_cache").keep_plan(self._key, plan, self.graph)
+        return plan
+
+    @once
+    def stored(self) -> Plan | None:
+        """The plan in the disk cache; None if there is none."""
+        with self.account.of("cache"):
+            found: Plan | None = _lazy.load("graphc.plan_cache").stored_plan(self._key, self.graph)
+        return found
+
+    @once
+    def _key(self) -> str | None:
+        key: str | None = _lazy.load("graphc.plan_cache").plan_key(
+            self.graph, self.device, self.options, self.donated, self.root
         )
-        return made
+        return key
 
     def spell(self, kernel: Kernel) -> str:
         """The emitted file of a kernel of the Kernel IR (`kernels` have theirs as `source`)."""
@@ -155,11 +202,16 @@ class Lowered:
                 values=unknown,
                 help="lower it for known sizes",
             )
-        if self.device.is_cuda:
-            runtime = _lazy.load("graphc.runtime.cuda")
-            ptx = {k.key: k.ptx(self.device.cc) for k in self.kernels}
-            return runtime.CudaExecutable(self.plan, ptx, device=self.device.number)
-        return _lazy.load("graphc.runtime.execute").Executable(self.plan, threads=threads)
+        plan = self.plan
+        with self.account.of("machine code"):
+            if self.device.is_cuda:
+                runtime = _lazy.load("graphc.runtime.cuda")
+                cc = self.device.cc
+                ptx = {k.key: k.assemble([cc], self.account)[cc] for k in self.kernels}
+                return runtime.CudaExecutable(plan, ptx, device=self.device.number)
+            runtime = _lazy.load("graphc.runtime.execute")
+            kernels = runtime.compile_kernels(plan, self.account)
+            return runtime.Executable(plan, kernels, threads=threads)
 
 
 def lower_graph(
@@ -170,19 +222,22 @@ def lower_graph(
     verify: bool = False,
     root: str = "",
     donated: Sequence[int] = (),
+    account: Account | None = None,
 ) -> Lowered:
     """Run the passes that the options ask for; the plan and the kernels are made on demand.
 
-    `donated` are the positions of inputs whose arrays a call may overwrite.
+    Where the disk cache has the plan the passes run on demand, too, but for `verify`.
+    `donated` are the positions of inputs whose arrays a call may overwrite. `account` is told
+    where the time goes.
 
     A graph that has groups already, such as one from a dump, is fused anew.
     """
-    stages: list[Stage] = []
-    pipeline = _lazy.load("graphc.passes.pipeline")
-    pipeline.run_pipeline(_ungrouped(graph), options, verify=verify, observe=stages.append)
-    return Lowered(
-        graph, device, options, tuple(stages), root or str(Path.cwd()), tuple(donated)
-    )
+    root = root or str(Path.cwd())
+    account = account or Account()
+    lowered = Lowered(graph, device, options, root, tuple(donated), verify, account)
+    if verify or lowered.stored is None:
+        _ = lowered.stages  # whatever is wrong with the graph is said here
+    return lowered
 
 
 def _ungrouped(graph: Graph) -> Graph:

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import os
 import random
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -81,6 +82,14 @@ def devices_of_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """`auto` takes the CPU in tests, whatever the machine has; but for those on `software_gpu`."""
     if "software_gpu" not in request.fixturenames and "gpu" not in request.keywords:
         monkeypatch.setattr("graphc.runtime.devices.cuda_devices", lambda: ())
+
+
+@pytest.fixture(autouse=True)
+def kernels_of_tests() -> None:
+    """No test runs a kernel that another has compiled: it may have planted a fault."""
+    execute = sys.modules.get("graphc.runtime.execute")
+    if execute is not None:
+        execute._KERNELS.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # never import each other, passes and codegen above all. `text` stands for `graphc.text` and for
 # files into which it was split, `graphc/text_*.py`; a file in no room is reported.
 ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("_checkout", "_lazy", "device", "dtypes", "errors")),
-    (1, ("canonical", "disk_cache", "index", "ir", "options", "provenance", "tracebacks")),
+    (0, ("_checkout", "_lazy", "account", "device", "dtypes", "errors", "fingerprint")),
+    (1, tuple("canonical disk_cache index ir options provenance tracebacks".split())),
     (2, ("kinds", "opdef", "ops")),
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
@@ -30,6 +30,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (6, ("arguments", "control", "tracing", "transforms")),
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
+    (8, ("plan_cache", "ptx_cache")),
     (9, ("cost", "lowered")),
     (10, ("eager", "entries", "pickling")),
     (11, ("api", "debug", "output")),
@@ -75,6 +76,7 @@ STATE: dict[tuple[str, str], str] = {
     ("graphc/naming.py", "_SOURCES"): "what nodes are named after, as long as they live",
     ("graphc/pickling.py", "LIVE"): "which compiled functions a pickle finds here",
     ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",
+    ("graphc/runtime/execute.py", "_KERNELS"): "compiled kernels, as long as a plan has them",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
     ("graphc/kinds.py", "REGISTRY"): "every kind registers the record that it makes",
 }

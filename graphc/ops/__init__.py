@@ -13,7 +13,11 @@ from graphc.ops import (
     views,
 )
 
+BUILT_IN = frozenset(REGISTRY)
+"""The ops that are graphc's own; others may be registered later."""
+
 __all__ = [
+    "BUILT_IN",
     "REGISTRY",
     "composite",
     "creation",

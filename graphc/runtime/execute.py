@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from struct import Struct
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc import _lazy
+from graphc.account import Account
 from graphc.codegen.plan import Launch, Place, Plan, StepKind
 from graphc.errors import RuntimeFault, wrong_count
 from graphc.runtime import rows
@@ -46,17 +48,27 @@ class NativeKernel(Protocol):
     def address(self) -> int: ...
 
 
-def compile_kernels(plan: Plan) -> dict[str, NativeKernel]:
-    """The kernels of a CPU plan by `Launch.key`: each distinct one once, all in one go."""
+_KERNELS: WeakValueDictionary[str, NativeKernel] = WeakValueDictionary()
+
+
+def compile_kernels(plan: Plan, account: Account | None = None) -> dict[str, NativeKernel]:
+    """The kernels of a CPU plan by `Launch.key`: those that some plan of the process has are
+    taken from there, and of the others each distinct one is compiled once, all in one go."""
     launches = {launch.key: launch for step in plan.steps for launch in step.launches}
-    if not launches:
-        return {}
-    numba_cpu = _lazy.load("graphc.codegen.numba_cpu")
-    sources = [
-        numba_cpu.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
-        for key, launch in launches.items()
-    ]
-    return dict(zip(launches, numba_cpu.compile_cpu(sources), strict=True))
+    kernels = {key: found for key in launches if (found := _KERNELS.get(key)) is not None}
+    if account is not None:
+        account.found += len(kernels)
+    missing = {key: launch for key, launch in launches.items() if key not in kernels}
+    if missing:
+        numba_cpu = _lazy.load("graphc.codegen.numba_cpu")
+        sources = [
+            numba_cpu.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
+            for key, launch in missing.items()
+        ]
+        made = dict(zip(missing, numba_cpu.compile_cpu(sources), strict=True))
+        _KERNELS.update(made)
+        kernels |= made
+    return kernels
 
 
 class _Context:

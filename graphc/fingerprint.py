@@ -1,0 +1,46 @@
+"""What made an entry of the disk cache: versions, and this very source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from functools import cache
+
+import numpy as np
+
+from graphc import _lazy
+
+@cache
+def made_by() -> tuple[str, ...]:
+    """What the same graph becomes the same plan and kernels by; a checkout may be edited."""
+    return (
+        str(sys.modules["graphc"].__version__),
+        _source_hash(),
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"numpy {np.__version__}",
+        f"ml_dtypes {_lazy.load('ml_dtypes').__version__}",
+    )
+
+
+def key_of(*facts: object) -> str:
+    """The key of an entry that `facts` decide, besides what made it."""
+    return hashlib.sha256(repr((made_by(), facts)).encode()).hexdigest()
+
+
+def _source_hash() -> str:
+    """The hash of every source file of graphc and of its place."""
+    whole = hashlib.sha256()
+    # The packages that may lie in folders of their own.
+    rooms = sys.modules["graphc"], _lazy.load("graphc.passes"), _lazy.load("graphc.codegen")
+    for start in sorted({room.__path__[0] for room in rooms}):
+        for folder, inner, names in os.walk(start):
+            inner.sort()
+            for name in sorted(names):
+                if name.endswith(".py"):
+                    path = os.path.join(folder, name)
+                    with open(path, "rb") as file:
+                        content = hashlib.sha256(file.read()).hexdigest()
+                    whole.update(f"{os.path.relpath(path, start)} {content}\n".encode())
+    return whole.hexdigest()
