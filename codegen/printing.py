@@ -36,6 +36,7 @@ from graphc.codegen.spelling import COMPARISONS, UNARY
 from graphc.codegen.walks import parts
 from graphc.dtypes import DType, Type, f32, f64, i64
 from graphc.index import Condition, Index
+from graphc.provenance import relative
 from graphc.text_words import order_mark
 
 _PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
@@ -284,13 +285,6 @@ def user_line(origin: Origin | None, root: str) -> str:
     """Where the user's line stands, and the line if it is known: `layer.py:5 (grad): h = x + b`."""
     source = origin.loc.source.strip() if origin is not None else ""
     return f"{_place(origin, root)}: {source}" if source else _place(origin, root)
-
-
-def relative(file: str, root: str) -> str:
-    """A path below `root`, or the file's name alone."""
-    if root and file.startswith(root.rstrip("/") + "/"):
-        return file[len(root.rstrip("/")) + 1 :]
-    return file.rsplit("/", 1)[-1]
 
 
 def print_scratch(printer: Printer, statement: Scratch) -> None:

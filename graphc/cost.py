@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.plan import Place, Plan, Step, aligned, plural
-from graphc.codegen.printing import relative
 from graphc.device import Device
+from graphc.provenance import relative
 from graphc.runtime.buffers import in_units
 
 LARGEST = 5

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from graphc.codegen.plan import Extent, Plan, Table, aligned, plural
-from graphc.codegen.printing import relative
 from graphc.ir import Graph
 from graphc.lowered import Lowered, count_nodes
+from graphc.provenance import relative
 from graphc.text import save_graph
 
 DUMP = "graphc ir dump 1"

@@ -16,7 +16,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import stat
 import sys
 import time
@@ -258,7 +257,7 @@ def _write(folder: _Folder, name: str, entry: bytes) -> None:
 
     It need not have reached the disk: what a crash of the machine leaves fails its checksum.
     """
-    half = f".new-{os.getpid()}-{secrets.token_hex(8)}"
+    half = f".new-{os.getpid()}-{os.urandom(8).hex()}"
     number = folder.open(half, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     try:
         with os.fdopen(number, "wb") as file:

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc import _lazy
 
+
 @cache
 def made_by() -> tuple[str, ...]:
     """What the same graph becomes the same plan and kernels by; a checkout may be edited."""
@@ -20,7 +21,6 @@ def made_by() -> tuple[str, ...]:
         _source_hash(),
         f"{platform.python_implementation()} {platform.python_version()}",
         f"numpy {np.__version__}",
-        f"ml_dtypes {_lazy.load('ml_dtypes').__version__}",
     )
 
 
@@ -29,12 +29,16 @@ def key_of(*facts: object) -> str:
     return hashlib.sha256(repr((made_by(), facts)).encode()).hexdigest()
 
 
+def _folders() -> list[str]:
+    """Where graphc's source is: two rooms may lie in folders of their own."""
+    rooms = sys.modules["graphc"], _lazy.load("graphc.passes"), _lazy.load("graphc.codegen")
+    return [room.__path__[0] for room in rooms]
+
+
 def _source_hash() -> str:
     """The hash of every source file of graphc and of its place."""
     whole = hashlib.sha256()
-    # The packages that may lie in folders of their own.
-    rooms = sys.modules["graphc"], _lazy.load("graphc.passes"), _lazy.load("graphc.codegen")
-    for start in sorted({room.__path__[0] for room in rooms}):
+    for start in _folders():
         for folder, inner, names in os.walk(start):
             inner.sort()
             for name in sorted(names):

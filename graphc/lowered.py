@@ -18,7 +18,6 @@ from graphc.errors import ArgumentError
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
 from graphc.options import Options
-from graphc.ptx_cache import keep_ptx, ptx_keys, stored_ptx
 
 if TYPE_CHECKING:
     from graphc.codegen.kernel import Kernel
@@ -58,14 +57,15 @@ class EmittedKernel:
                 )
             ptx_target(cc)
         seam = _lazy.load("graphc.codegen.numba_cuda")
-        keys = ptx_keys(self.name, self.source, ccs, seam.toolkit())
-        ptx = stored_ptx(keys)
+        kept = _lazy.load("graphc.ptx_cache")
+        keys = kept.ptx_keys(self.name, self.source, ccs, seam.toolkit())
+        ptx: dict[CC, str] = kept.stored_ptx(keys)
         missing = [cc for cc in ccs if cc not in ptx]
         if missing:
             device_lib = _lazy.load("graphc.codegen.device_lib")
             found = device_lib.load_kernels(self.source, f"<graphc {self.key}>")
             made = seam.compile_ptx(found[self.name], missing)
-            keep_ptx(keys, made)
+            kept.keep_ptx(keys, made)
             ptx |= made
         elif account is not None:
             account.found += 1

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from typing import Any
 
+from graphc import _lazy
 from graphc.codegen.plan import Plan
 from graphc.codegen.plan_bytes import Unwritable, plan_bytes, read_plan
-from graphc.codegen.printing import relative
 from graphc.device import Device
 from graphc.disk_cache import disk_cache
 from graphc.dtypes import DType, Type
@@ -21,6 +21,7 @@ from graphc.ir import Graph, Loc, Node, Operand, Value
 from graphc.ops import BUILT_IN
 from graphc.ops.creation import Constant
 from graphc.options import Options
+from graphc.provenance import relative
 
 
 class _Unknown(Exception):
@@ -37,7 +38,9 @@ def plan_key(
         traced = _Writer(root).graph(graph)
     except _Unknown:
         return None
-    return key_of(traced, astuple(device), astuple(options), tuple(donated))
+    # Constants of bfloat16 are folded by its package.
+    package = _lazy.load("ml_dtypes").__version__ if "bf16" in repr(traced) else None
+    return key_of(traced, package, astuple(device), astuple(options), tuple(donated))
 
 
 def stored_plan(key: str | None, graph: Graph) -> Plan | None:

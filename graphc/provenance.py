@@ -268,3 +268,10 @@ def _line(code: CodeType, number: int | None) -> str:
 def _characters(line: str, utf8_bytes: int) -> int:
     """CPython counts columns in bytes of UTF-8; where there is no line, they are as good."""
     return utf8_bytes if not line else len(line.encode()[:utf8_bytes].decode(errors="ignore"))
+
+
+def relative(file: str, root: str) -> str:
+    """A path below `root`, or the file's name alone."""
+    if root and file.startswith(root.rstrip("/") + "/"):
+        return file[len(root.rstrip("/")) + 1 :]
+    return file.rsplit("/", 1)[-1]

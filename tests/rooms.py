@@ -63,6 +63,8 @@ HEAVY_FILES: dict[str, str] = {
 UPWARD: dict[tuple[str, str], str] = {
     ("graphc/ir.py", "graphc.interpret"): "`Graph.run`, which says what a graph means",
     ("graphc/ir.py", "graphc.text"): "`str(graph)`",
+    ("graphc/fingerprint.py", "graphc.passes"): "the folder, whose files are hashed",
+    ("graphc/fingerprint.py", "graphc.codegen"): "the same",
     ("codegen/device_lib.py", "graphc.runtime.standalone"): "`run_alone`, which runs a file",
     ("graphc/functions/tables.py", "graphc.numpy"): "what `__array_namespace__` returns",
     ("graphc/runtime/device_array.py", "graphc.eager"): "the operators of arrays on a device",

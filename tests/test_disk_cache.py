@@ -264,8 +264,11 @@ def test_eight_processes_share_a_folder(tmp_path: Path) -> None:
 def test_a_process_may_be_killed_at_any_moment(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache")
     for moment in range(10):
+        cache.clear()
         writer = forked(lambda: write_often(cache, 100_000))
-        time.sleep(0.01 + moment * 0.007)
+        while not whole_entries(cache):
+            time.sleep(0.001)
+        time.sleep(moment * 0.007)
         os.kill(writer, signal.SIGKILL)
         assert ended(writer) == -signal.SIGKILL
         assert whole_entries(cache) > 0
