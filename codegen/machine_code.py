@@ -11,7 +11,7 @@ import itertools
 import platform
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from graphc import _lazy
+from graphc.disk_cache import kept
+from graphc.fingerprint import key_of
 
 Effort = Literal["loops", "words"]
 """What is optimised: loops over arrays, all that LLVM can do; code over words, what is cheap."""
@@ -106,11 +108,12 @@ def emit_assembly(module: Any, effort: Effort) -> str:
 
 
 def object_code(name: str, build: Callable[[], Any], effort: Effort) -> bytes:
-    """The object bytes of the module that `build` makes.
+    """The object bytes of the module that `build` makes, from the disk cache if they are there.
 
     `name` stands for the module: where two names are equal, so are the modules.
     """
-    return emit_object(build(), effort)
+    key = key_of("code", name, effort, astuple(host()))
+    return kept("code", key, lambda: emit_object(build(), effort))
 
 
 class Code:

@@ -6,12 +6,15 @@ import ctypes
 import gc
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graphc.codegen import machine_code
 from graphc.codegen.machine_code import emit_assembly, emit_object, load_objects
+from graphc.disk_cache import DiskCache, disk_cache
 
 
 def module(name: str, factor: int, calls: str = "") -> Any:
@@ -86,3 +89,44 @@ def test_the_host_says_what_objects_depend_on() -> None:
     assert host.cpu and host.triple and not host.has("no such feature")
     first = host.features.split(",")[0]
     assert host.has(first[1:]) == first.startswith("+")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskCache:
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    found = disk_cache()
+    assert found is not None
+    return found
+
+
+def test_an_object_is_made_once_a_machine(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def answer(name: str, effort: Any = "words") -> int:
+        def build() -> Any:
+            built.append(name)
+            return module(name, 6)
+
+        code = load_objects([machine_code.object_code(name, build, effort)], [name])
+        return call(code.address(name), 7)
+
+    assert answer("six") == answer("six") == 42 and built == ["six"]
+    assert answer("six", "loops") == answer("six_again") == 42 and len(built) == 3
+    entries = sorted(cache.folder.glob("code-*"))
+    assert len(entries) == 3
+    for entry in entries:
+        data = entry.read_bytes()
+        entry.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert answer("six") == 42 and len(built) == 4
+    for field in ("cpu", "features", "triple", "llvm"):
+        other = replace(machine_code.host(), **{field: "another"})
+        with monkeypatch.context() as patch:
+            patch.setattr(machine_code, "host", lambda other=other: other)
+            patch.setattr(machine_code, "emit_object", lambda *_: b"not for this computer")
+            assert (
+                machine_code.object_code("six", lambda: None, "words")
+                == b"not for this computer"
+            )
+    assert answer("six") == 42 and len(built) == 4
