@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -123,39 +125,79 @@ def _mapping_slots(cls: type) -> Any:
 
 
 def _is_supported() -> bool:
-    """Whether slots are where they are looked for, and no other thread runs while they change."""
+    """Whether slots are where they are looked for, and no other thread runs while they change.
+
+    Interpreters of one process share the class, so that only the first one may change it.
+    """
     has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
     if sys.implementation.name != "cpython" or not has_lock:
         return False
-    slot = ctypes.pythonapi.PyType_GetSlot
-    slot.restype, slot.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_int)
+    slot, this, main = (
+        getattr(ctypes.pythonapi, f"Py{name}")
+        for name in ("Type_GetSlot", "InterpreterState_Get", "InterpreterState_Main")
+    )
+    slot.restype = this.restype = main.restype = ctypes.c_void_p
+    slot.argtypes = (ctypes.py_object, ctypes.c_int)
     # The numbers of the three slots in CPython's `typeslots.h`.
-    return [slot(np.ndarray, number) for number in (4, 5, 3)] == list(_mapping_slots(np.ndarray))
+    found = [slot(np.ndarray, number) for number in (4, 5, 3)]
+    return this() == main() and found == list(_mapping_slots(np.ndarray))
+
+
+class _UnderWay:
+    """A trace that needs the hooks, and the thread in which it runs."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 class _Hooks:
-    """The methods of NumPy's arrays, replaced while any thread traces a function."""
+    """The methods of NumPy's arrays, replaced while any thread traces a function.
+
+    `under_way` holds the traces only as long as they live, and what is `installed` is unknown
+    while it changes: an interrupt at any place is mended by the next trace.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         _lazy.hold_over_forks(self.lock)
-        self.traces = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_threads)
+        self.under_way: weakref.WeakSet[_UnderWay] = weakref.WeakSet()
         # What a mapping proxy is a view of.
         (self.methods,) = gc.get_referents(np.ndarray.__dict__)
         self.slots = _mapping_slots(np.ndarray)
         self.plain = {name: self.methods[name] for name in _HOOKS}, tuple(self.slots)
         own = {name: make(self.methods[name]) for name, make in _HOOKS.items()}
         self.hooked = own, (self.slots[0], *_mapping_slots(_Model)[1:])
+        self.installed: Any = self.plain
 
-    def change(self, by: int) -> None:
-        """Count a trace that begins or ends."""
+    def begin(self, trace: _UnderWay) -> None:
+        """Have the hooks in place from here on, at least to the end of `trace`."""
         with self.lock:
-            before, self.traces = self.traces, self.traces + by
-            if not before or not self.traces:
-                methods, slots = self.hooked if self.traces else self.plain
-                self.methods.update(methods)
-                self.slots[:] = slots
-                ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
+            self.under_way.add(trace)
+            self._install()
+
+    def end(self, trace: _UnderWay) -> None:
+        """Take the hooks away if no other trace needs them."""
+        with self.lock:
+            self.under_way.discard(trace)
+            self._install()
+
+    def _install(self) -> None:
+        wanted = self.hooked if self.under_way else self.plain
+        if self.installed is not wanted:
+            self.installed = None
+            methods, slots = wanted
+            self.methods.update(methods)
+            self.slots[:] = slots
+            ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
+            self.installed = wanted
+
+    def _forget_threads(self) -> None:
+        """In a forked child: of all threads only this one is here to go on."""
+        here = threading.get_ident()
+        for trace in [t for t in self.under_way if t.thread != here]:
+            self.end(trace)
 
 
 _hooks = _Hooks() if _is_supported() else None
@@ -167,8 +209,9 @@ def hooked() -> Iterator[None]:
     if _hooks is None:
         yield
         return
-    _hooks.change(1)
+    trace = _UnderWay()
     try:
+        _hooks.begin(trace)
         yield
     finally:
-        _hooks.change(-1)
+        _hooks.end(trace)

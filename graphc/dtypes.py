@@ -61,6 +61,9 @@ class DType:
         """The dtype kernels compute in: f32 for the half types, itself otherwise."""
         return f32 if self in (f16, bf16) else self
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # which Python keeps
+
     def __getitem__(self, shape: Size | None | Shape) -> Type:
         """`f32[4, 3]` is a spec; `f32[()]` is 0-d; `None` is a size that is not known yet."""
         dims = shape if isinstance(shape, tuple) else (shape,)
@@ -180,6 +183,9 @@ class Type:
 
     dtype: DType
     shape: Shape
+
+    def __hash__(self) -> int:
+        return hash((self.dtype.name, self.shape))
 
     @property
     def ndim(self) -> int:

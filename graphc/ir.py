@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graphc import _lazy
+from graphc._lazy import once
 from graphc.dtypes import DType, Type
 
 Attrs = Mapping[str, Any]
@@ -94,6 +95,8 @@ class Literal:
 class LiteralType(Type):
     """The type of a literal operand: 0-d, and fit for an operand of any shape."""
 
+    __hash__ = Type.__hash__
+
 
 def literal(value: object, dtype: DType) -> Literal:
     """The literal of `value` rounded to `dtype`; raises OverflowError for an int too large."""
@@ -121,8 +124,9 @@ class Node:
     order: int = 0
     tag: str = ""
 
-    @property
+    @once
     def results(self) -> tuple[Value, ...]:
+        """The values that it makes."""
         return tuple(Value(self, i) for i in range(len(self.types)))
 
     @property
@@ -140,6 +144,9 @@ class Value:
 
     node: Node
     index: int = 0
+
+    def __hash__(self) -> int:
+        return id(self.node) + self.index
 
     @property
     def type(self) -> Type:

@@ -25,6 +25,8 @@ def leaf_paths(tree: optree.PyTreeSpec) -> list[tuple[Any, ...]]:
 def identifier(path: Sequence[Any]) -> str:
     """The parts of a path as one identifier."""
     name = "_".join(map(str, path))
+    if name.isascii() and name.isidentifier():
+        return name
     clean = "".join(c if c.isalnum() else "_" for c in name)
     return clean if clean.isidentifier() else f"arg_{clean}"
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from graphc.dtypes import DTYPES, DType, Type, impossible, is_size
@@ -84,7 +85,16 @@ class Op:
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
     ) -> tuple[Type, ...]:
         """The result types; raises a GraphcError where the rule is broken, whatever is given."""
-        _check_attributes(self, attrs)
+        if attrs or self.attrs:
+            _check_attributes(self, attrs)
+        if not regions and attrs.keys() <= ATTRIBUTES.keys():
+            # Such attributes are of one type, so that equal ones are the same.
+            return _inferred(self, tuple(operands), tuple(attrs.items()))
+        return self._infer(operands, attrs, regions)
+
+    def _infer(
+        self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
+    ) -> tuple[Type, ...]:
         if self.kind != "group" and len(operands) != len(self.operands):
             raise ArgumentError(
                 f"{self.name} takes {len(self.operands)} operands, not {len(operands)}"
@@ -119,6 +129,13 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+@lru_cache(maxsize=4096)
+def _inferred(
+    op: Op, operands: tuple[Type, ...], attrs: tuple[tuple[str, Any], ...]
+) -> tuple[Type, ...]:
+    return op._infer(operands, dict(attrs), ())
 
 
 # --- what every rule may rely on, and promises ---------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import bisect
 import dis
+import functools
 import linecache
 import os
 import re
 import sys
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,8 +76,10 @@ def raised_at(error: BaseException) -> Loc | None:
 
 def site(code: CodeType, instruction: int) -> tuple[Loc, Names]:
     """The expression of an instruction, and the names that its result is stored to."""
-    offsets, entries = _sites(code, code.co_filename)
-    return entries[bisect.bisect_right(offsets, instruction) - 1]
+    known = _CODES.get(id(code))
+    if known is None or known.code() is not code:
+        known = _CODES[id(code)] = _Code(code)
+    return known.entries.get(instruction) or known.read(code, instruction)
 
 
 def user_frame(*, traced: bool = False) -> FrameType | None:
@@ -109,19 +113,33 @@ def is_own(filename: str) -> bool:
     return not filename.startswith("<") and str(Path(filename).resolve()).startswith(_OWN)
 
 
-@lru_cache(maxsize=1024)
-def _sites(code: CodeType, filename: str) -> tuple[list[int], list[tuple[Loc, Names]]]:
-    """For every instruction its offset, its location, and the names its result is stored to.
+class _Code:
+    """The instructions of a code object, and what `site` says of those that it was asked for."""
 
-    The file's name is an argument for the cache: equal code of two files is equal.
-    """
-    positions = list(code.co_positions())
-    instructions = list(dis.get_instructions(code))
-    entries = [
-        (_loc(code, positions[this.offset // 2]), _stored(instructions, i + 1))
-        for i, this in enumerate(instructions)
-    ]
-    return [i.offset for i in instructions], entries
+    def __init__(self, code: CodeType) -> None:
+        self.code = weakref.ref(code, functools.partial(_forget, id(code)))
+        self.entries: dict[int, tuple[Loc, Names]] = {}
+        self._positions = list(code.co_positions())
+        self._instructions = list(dis.get_instructions(code))
+        self._offsets = [this.offset for this in self._instructions]
+
+    def read(self, code: CodeType, instruction: int) -> tuple[Loc, Names]:
+        """The entry of an instruction, which is kept."""
+        at = bisect.bisect_right(self._offsets, instruction) - 1
+        loc = _loc(code, self._positions[self._offsets[at] // 2])
+        found = self.entries[instruction] = loc, _stored(self._instructions, at + 1)
+        return found
+
+
+# By identity: to hash a code object is to hash all that it consists of, and equal code of two
+# files is equal.
+_CODES: dict[int, _Code] = {}
+
+
+def _forget(number: int, gone: weakref.ref[CodeType]) -> None:
+    known = _CODES.get(number)
+    if known is not None and known.code is gone:
+        del _CODES[number]
 
 
 def expression(loc: Loc | None) -> str:

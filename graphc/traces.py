@@ -41,6 +41,7 @@ from graphc.written import Written
 LARGE_CONSTANT = 1 << 20
 """Bytes from which an array that a function closes over is reported as a large constant."""
 
+_READY = frozenset((Value, Literal))
 # What a function of ours may raise about an argument that nobody foresaw.
 _FOREIGN = (TypeError, ValueError, IndexError, OverflowError, ArithmeticError)
 
@@ -158,6 +159,11 @@ class Trace:
 
         The leaves of a pytree are named by the variable and their paths: `params_w1`.
         """
+        if isinstance(result, Tracer):  # as most are: there is no tree to be walked
+            name, value = names[0] if len(names) == 1 else None, result._value
+            if name and value is not None and value.node in self.builder.nodes[before:]:
+                self.builder.name_value(value, identifier((name,)))
+            return
         results = result if type(result) is tuple else (result,)
         if len(results) != len(names):
             return
@@ -221,7 +227,8 @@ class Trace:
         """`value` as a traced value of this trace; Python numbers stay numbers."""
         if type(value) in promote.Number:
             return value
-        value = self.current(value)
+        if not isinstance(value, Tracer):
+            value = self.current(value)
         if isinstance(value, Tracer):
             return value if value.trace is self else self._capture(value)
         if is_masked(value) or isinstance(value, np.matrix):
@@ -246,8 +253,9 @@ class Trace:
             results = self.builder.emit(op, self._operands(op, operands), attrs, loc=loc)
         except GraphcError as error:
             raise error.at(loc) from None
-        made = tuple(Tracer(self, r) for r in results)
-        return made[0] if len(made) == 1 else made
+        if len(results) == 1:
+            return Tracer(self, results[0])
+        return tuple(Tracer(self, r) for r in results)
 
     def _location(self) -> Loc | None:
         if self.builder.origin is not None:
@@ -257,25 +265,18 @@ class Trace:
 
     def _operands(self, op: Op, operands: Sequence[Any]) -> list[Operand]:
         lifted = [o if isinstance(o, Literal) else self.lift(o) for o in operands]
+        ready = [o.value if isinstance(o, Tracer) else o for o in lifted]
+        if _READY.issuperset(map(type, ready)):
+            return ready
         letters = op.signature.split("->")[0] or "T" * len(lifted)
-        common = next(
-            (
-                o.type.dtype
-                for o, letter in zip(lifted, letters, strict=True)
-                if isinstance(o, Tracer) and letter == "T"
-            ),
-            None,
-        )
-        ready: list[Operand] = []
-        for o in lifted:
-            if isinstance(o, Tracer):
-                ready.append(o.value)
-            elif isinstance(o, Literal):
-                ready.append(o)
-            else:
-                kind = common or dtype(np.asarray(o).dtype)
-                ready.append(promote.fitting_literal(o, kind))
-        return ready
+        tracers = ((o, t) for o, t in zip(lifted, letters, strict=True) if isinstance(o, Tracer))
+        common = next((o.type.dtype for o, letter in tracers if letter == "T"), None)
+        return [
+            o
+            if isinstance(o, (Value, Literal))
+            else promote.fitting_literal(o, common or dtype(np.asarray(o).dtype))
+            for o in ready
+        ]
 
     def array_constant(self, array: Any) -> Tracer:
         """An array known now; the same object with the same content is one constant."""

@@ -76,6 +76,7 @@ STATE: dict[tuple[str, str], str] = {
     ("graphc/allocations.py", "_NOTED"): "the ContextVar of the trace whose arrays are noted",
     ("graphc/arguments.py", "_SIGNATURES"): "what functions take, as long as they live",
     ("graphc/naming.py", "_SOURCES"): "what nodes are named after, as long as they live",
+    ("graphc/provenance.py", "_CODES"): "the instructions of code, as long as it lives",
     ("graphc/pickling.py", "LIVE"): "which compiled functions a pickle finds here",
     ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",
     ("graphc/runtime/execute.py", "_KERNELS"): "compiled kernels, as long as a plan has them",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import functools
 import gc
 import math
 import operator
+import os
 import random
+import subprocess
 import sys
 import threading
 import warnings
@@ -544,7 +547,49 @@ def test_threads_trace_and_index_at_once():
         done.set()
         for t in threads:
             t.join()
-    assert not failed and not array_hooks._hooks.traces
+    assert not failed and not array_hooks._hooks.under_way
+
+
+def test_an_interrupt_while_the_class_changes_is_mended_by_the_next_trace(monkeypatch):
+    before, modified = dict(vars(np.ndarray)), ctypes.pythonapi.PyType_Modified
+
+    def interrupted(cls):
+        monkeypatch.setattr(ctypes.pythonapi, "PyType_Modified", modified)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ctypes.pythonapi, "PyType_Modified", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trace(gather, f64[3])
+    assert trace(gather, f64[3]).outputs
+    assert dict(vars(np.ndarray)) == before and not array_hooks._hooks.under_way
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_has_no_hooks_of_a_thread_that_it_does_not_have():
+    program = """
+import os, threading, warnings
+import numpy as np, graphc
+plain, began, done = dict(vars(np.ndarray)), threading.Event(), threading.Event()
+def slow(x):
+    began.set()
+    done.wait()
+    return x
+thread = threading.Thread(target=graphc.trace, args=(slow, graphc.f64[3]))
+thread.start()
+began.wait()
+assert dict(vars(np.ndarray)) != plain
+warnings.simplefilter("ignore")
+child = os.fork()
+if not child:
+    os._exit(dict(vars(np.ndarray)) != plain)
+done.set()
+thread.join()
+print(os.waitpid(child, 0)[1], dict(vars(np.ndarray)) == plain)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "0 True\n", done.stderr
 
 
 def test_traces_leave_no_references():

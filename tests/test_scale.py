@@ -123,6 +123,19 @@ def test_passes_are_linear(make: Callable[[int], Graph], size: int) -> None:
     assert calls(lambda: lower(three)) <= LINEAR * calls(lambda: lower(one))
 
 
+def test_tracing_is_linear_in_the_lines_of_a_function() -> None:
+    """Of each instruction it is looked up once where its result goes, and of no other."""
+
+    def traced(lines: int) -> int:
+        text = "".join(f"    x = x + {n}.5\n" for n in range(lines))
+        space: dict[str, Any] = {}
+        exec(f"def long(x):\n{text}    return x", space)
+        return calls(lambda: graphc.trace(space["long"], np.zeros(64)))
+
+    traced(100)  # what a process does once does not count
+    assert traced(300) <= LINEAR * traced(100)
+
+
 @pytest.mark.parametrize("make", [pointwise, layers, siblings, norms])
 def test_fusion_judges_as_many_pairs_as_there_are_nodes(make: Callable[[int], Graph]) -> None:
     for size in (10, 40, 160):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -159,9 +159,13 @@ def _operand(value: Any) -> Any:
 
 
 def _converted(operand: Any, to: DType, shape: Shape) -> Any:
-    if is_traced(operand):
-        return broadcast_to(astype(operand, to), shape)
-    return fitting_literal(operand.value if isinstance(operand, Literal) else operand, to)
+    if not is_traced(operand):
+        number = operand.value if isinstance(operand, Literal) else operand
+        return fitting_literal(number, to)
+    type = operand.type
+    if type.dtype is to and type.shape == shape and not operand.weak:
+        return operand
+    return broadcast_to(astype(operand, to), shape)
 
 
 def _beyond(operand: Any, to: DType) -> int:
@@ -173,8 +177,11 @@ def _beyond(operand: Any, to: DType) -> int:
 
 
 def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
+    shapes = [o.type.shape for o in operands if is_traced(o)]
+    if shapes and shapes.count(shapes[0]) == len(shapes):
+        return shapes[0]
     try:
-        return broadcast_shapes(*(o.shape for o in operands if is_traced(o)))
+        return broadcast_shapes(*shapes)
     except ShapeError as error:
         names = op.operands if len(operands) == len(op.operands) else "xyz"[: len(operands)]
         raise ShapeError(
@@ -185,83 +192,105 @@ def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
 
 # --- promotion ----------------------------------------------------------------------------
 
+Kind = DType | type | int
+"""What promotion asks of an operand: its dtype, or the type of a number that is weak.
 
-def resolve(op: Op, operands: Sequence[Any]) -> list[DType]:
+Of an integer that 64 bits do not hold NumPy also asks how large it is.
+"""
+
+
+def resolve(op: Op, operands: Sequence[Any]) -> Sequence[DType]:
     """The dtype that each operand is converted to, by NumPy 2's rules."""
-    takes = op.signature.split("->")[0] or "T" * len(operands)
-    common = [o for o, letter in zip(operands, takes, strict=True) if letter == "T"]
+    kinds = tuple(map(_kind, operands))
+    try:
+        found, dtypes = _resolved(op, kinds)
+    except _NoLoopError as none:
+        raise TypeMismatch(
+            f"{op.name} does not take these dtypes",
+            values=zip(labels(operands, op.operands), map(describe, operands), strict=True),
+            help="convert an operand with .astype(...)",
+        ) from none.__cause__
+    if found is f64:
+        warn_of_float64(operands, kinds)
+    return dtypes
+
+
+class _NoLoopError(Exception):
+    """NumPy's ufunc has no loop for operands of these kinds; the cause says why."""
+
+
+@lru_cache(maxsize=4096)
+def _resolved(op: Op, kinds: tuple[Kind, ...]) -> tuple[DType, tuple[DType, ...]]:
+    """The common dtype, and that of each operand."""
+    takes = op.signature.split("->")[0] or "T" * len(kinds)
+    common = [kind for kind, letter in zip(kinds, takes, strict=True) if letter == "T"]
     if isinstance(op.numpy, np.ufunc) and len(common) == len(takes):
-        found = _by_ufunc(op, common)
+        found = _by_ufunc(op.numpy, common)
     else:
-        found = common_dtype(common)
+        found = promote(*_parts(common))
     if op.kinds == "f" and not found.is_float:
         found = f64
-    warn_of_float64(operands, found)
-    return [found if letter == "T" else bool_ for letter in takes]
+    return found, tuple(found if letter == "T" else bool_ for letter in takes)
 
 
 def common_dtype(values: Sequence[Any]) -> DType:
     """The dtype that NumPy gives an array made of all these values."""
-    found = promote(*_parts(values))
-    warn_of_float64(values, found)
+    kinds = tuple(map(_kind, values))
+    found = promote(*_parts(kinds))
+    if found is f64:
+        warn_of_float64(values, kinds)
     return found
 
 
-def _parts(values: Sequence[Any]) -> list[DType | bool | int | float]:
+def _kind(value: Any) -> Kind:
+    if is_traced(value):
+        kind: DType = value.type.dtype
+        if not value.weak or kind is bool_:
+            return kind
+        return float if kind.is_float else int
+    if isinstance(value, Literal):
+        return value.dtype
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return value
+    return type(value)
+
+
+def _parts(kinds: Sequence[Kind]) -> list[DType | bool | int | float]:
     """The dtypes, and a number for every weak value.
 
     A float dtype wins over numbers anyway; to leave them out makes bfloat16 do so too, for
     which `ml_dtypes` gives NumPy no such rule.
     """
-    strong = [v.type.dtype for v in values if _is_strong(v)]
-    weak = [_number(v) for v in values if not _is_strong(v)]
+    strong: list[Any] = [kind for kind in kinds if isinstance(kind, DType)]
+    weak = [_ONE.get(kind, kind) for kind in kinds if not isinstance(kind, DType)]
     return strong if any(d.is_float for d in strong) else [*strong, *weak]
 
 
-def _is_strong(value: Any) -> bool:
-    if is_traced(value):
-        return not value.weak or value.type.dtype is bool_
-    return isinstance(value, Literal)
+_ONE: Mapping[Any, Any] = {bool: True, int: 1, float: 1.0}
+"""By the type of a number one that stands for all."""
 
 
-def _number(value: Any) -> bool | int | float:
-    if not is_traced(value):
-        return value
-    return 1.0 if value.type.dtype.is_float else 1
-
-
-def _by_ufunc(op: Op, operands: Sequence[Any]) -> DType:
-    """NumPy's own resolution of a ufunc's loop."""
+def _by_ufunc(ufunc: np.ufunc, kinds: Sequence[Kind]) -> DType:
+    """NumPy's own resolution of a ufunc's loop: the dtype of its first operand."""
     parts: list[Any] = [
-        o.type.dtype.numpy if _is_strong(o) else type(_number(o)) for o in operands
+        k.numpy if isinstance(k, DType) else k if isinstance(k, type) else int for k in kinds
     ]
-    strong = [o.type.dtype for o in operands if _is_strong(o)]
+    strong = [k for k in kinds if isinstance(k, DType)]
     if not strong or any(d.is_float for d in strong):
         # Numbers alone are NumPy's own types; beside floats they do not matter (see _parts).
         other = strong[0].numpy if len(strong) == 1 else None
         parts = [p if isinstance(p, np.dtype) else other or np.dtype(p) for p in parts]
     parts = [np.dtype(bool) if p is bool else p for p in parts]
     try:
-        return dtype(_loop(op.numpy, *parts))
+        return dtype(ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))[0])
     except (TypeError, GraphcError) as error:
-        raise TypeMismatch(
-            f"{op.name} does not take these dtypes",
-            values=zip(labels(operands, op.operands), map(describe, operands), strict=True),
-            help="convert an operand with .astype(...)",
-        ) from error
+        raise _NoLoopError from error
 
 
-@lru_cache(maxsize=4096, typed=True)
-def _loop(ufunc: Any, *parts: Any) -> np.dtype[Any]:
-    """The dtype of the first operand in the loop that NumPy takes for operands of these dtypes."""
-    found: np.dtype[Any] = ufunc.resolve_dtypes((*parts, *([None] * ufunc.nout)))[0]
-    return found
-
-
-def warn_of_float64(operands: Sequence[Any], found: DType) -> None:
+def warn_of_float64(operands: Sequence[Any], kinds: Sequence[Kind]) -> None:
     """Say where float64 enters a float32 program: it is often a NumPy scalar by accident."""
-    kinds = {o.type.dtype: o for o in operands if _is_strong(o)}
-    if found is f64 and f32 in kinds:
+    strong = {k: o for k, o in zip(kinds, operands, strict=True) if isinstance(k, DType)}
+    if f32 in strong:
         trace: Any = current_trace()
-        wide = f64 if f64 in kinds else next(kind for kind in kinds if kind is not f32)
-        trace.warn_of_float64(kinds[wide])
+        wide = f64 if f64 in strong else next(kind for kind in strong if kind is not f32)
+        trace.warn_of_float64(strong[wide])
