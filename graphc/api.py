@@ -27,7 +27,7 @@ from graphc.arguments import (
 )
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
-from graphc.entries import Entry, Structure, orders_of
+from graphc.entries import CallForm, Entry, orders_of
 from graphc.errors import ArgumentError, NotFinite, TargetError
 from graphc.functions.promote import is_stored
 from graphc.lowered import Lowered, lower_graph
@@ -187,7 +187,7 @@ class Compiled(Wrapper, Generic[P, R]):
             )
         self._given_device = self._device = device
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
-        self._last: Structure | None = None
+        self._last: CallForm | None = None
         self._lock = threading.RLock()
         self._warned = False
         self._register()
@@ -220,19 +220,17 @@ class Compiled(Wrapper, Generic[P, R]):
             return self.function(*args, **kwargs)
         try:
             last = self._last
-            if last is not None and not kwargs:
-                leaves = last.leaves_of(args)
-                if leaves is not None:
-                    results = last.entry.exactly(leaves)
-                    if results is not None:
-                        return results
+            if last is not None:
+                result = last.run(args, kwargs)
+                if result is not None:
+                    return result
             return self._call(args, kwargs)
         except Exception as error:
             trim(error)
             raise
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        arguments = bind(self.function, args, kwargs, self.static)
+        arguments = self._bind(args, kwargs)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
         static = tuple((n, exact_key(v)) for n, v in arguments.static)
         orders = orders_of((args, kwargs))
@@ -243,9 +241,11 @@ class Compiled(Wrapper, Generic[P, R]):
                 entry = self._entries.get(key) or self._compile(key, arguments)
         else:
             self._touch(key)
-        if not kwargs and not self.static and entry.direct:
-            self._last = Structure.of(args, entry)
+        self._last = entry.form_of(self._bind, args, kwargs)
         return entry.run(arguments.leaves)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        return bind(self.function, args, kwargs, self.static)
 
     def _touch(self, key: Key) -> None:
         with self._lock:
@@ -254,11 +254,8 @@ class Compiled(Wrapper, Generic[P, R]):
 
     def _compile(self, key: Key, arguments: Arguments) -> Entry:
         traced, lowered = self._lower(arguments, self.device)
-        direct = all(s.cast is None and s.leaf == i for i, s in enumerate(traced.sources))
-        direct = direct and len(traced.sources) == len(arguments.leaves)
         blame = self._blame if self.options.nan == "raise" else None
-        executable = lowered.compile(threads=self.threads)
-        entry = Entry(traced, executable, lowered, direct, blame)
+        entry = Entry(traced, lowered.compile(threads=self.threads), lowered, blame)
         plural = _lazy.load("graphc.codegen.plan").plural
         LOG.info(
             "%s: compiled for %s in %s: %s, %s, %d of them from the cache",
@@ -295,7 +292,7 @@ class Compiled(Wrapper, Generic[P, R]):
         The result holds every stage and runs nothing. With `target="cuda"` and no device on this
         machine, it is compiled for an H100.
         """
-        arguments = bind(self.function, specs, kwargs, self.static)
+        arguments = self._bind(specs, kwargs)
         return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
@@ -320,9 +317,9 @@ class Compiled(Wrapper, Generic[P, R]):
         not finite, and the line. Where none does, results that are not finite raise it as well,
         with the arguments that hold such numbers.
         """
-        arguments = bind(self.function, args, kwargs, self.static)
+        arguments = self._bind(args, kwargs)
         traced = trace_call(self.function, arguments, donated=self.donate)
-        inputs = self._on_host(traced, arguments.leaves)
+        inputs = self._on_host(traced, traced.graph_inputs(arguments.leaves))
         results = run_graph(traced.graph, inputs, observe=finite.refuse)
         if not all(map(finite.is_finite, results)):
             raise finite.handed_on(traced.graph, inputs)
@@ -330,9 +327,9 @@ class Compiled(Wrapper, Generic[P, R]):
         made: Any = optree.tree_unflatten(traced.out_tree, own)
         return made
 
-    def _blame(self, entry: Entry, leaves: Sequence[Any]) -> NoReturn:
+    def _blame(self, entry: Entry, inputs: Sequence[Any]) -> NoReturn:
         """Raise for results that are not finite: interpret what was written, then what is run."""
-        inputs = self._on_host(entry.traced, leaves)
+        inputs = self._on_host(entry.traced, inputs)
         run_graph(entry.traced.graph, inputs, observe=finite.refuse)
         try:
             run_graph(entry.lowered.final, inputs, observe=finite.refuse)
@@ -341,9 +338,9 @@ class Compiled(Wrapper, Generic[P, R]):
             raise
         raise finite.handed_on(entry.traced.graph, inputs)
 
-    def _on_host(self, traced: Traced, leaves: Sequence[Any]) -> list[Any]:
-        """The graph's inputs for these leaves as NumPy's arrays."""
-        inputs = traced.graph_inputs(leaves)
+    def _on_host(self, traced: Traced, inputs: Sequence[Any]) -> list[Any]:
+        """The graph's inputs as NumPy's arrays."""
+        inputs = list(inputs)
         theirs = [n for n, array in enumerate(inputs) if _is_foreign(array)]
         if theirs and self.device.is_cuda:
             copy = Compiled(_unchanged, device=self.device)

@@ -1,0 +1,229 @@
+"""Calls of a known form run without being bound to the signature; all others are told apart."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+import pytest
+
+import graphc
+from graphc import api
+from graphc.errors import SignatureError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+X, Y = np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+@optree.dataclasses.dataclass(namespace="")
+class Layer:
+    weight: Any
+    bias: Any
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with every call that is bound to a signature."""
+    calls: list[int] = []
+    bind = api.bind
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return bind(*args)
+
+    monkeypatch.setattr(api, "bind", counted)
+    return calls
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    return graphc.compile(function, target="cpu", **options)
+
+
+def total(tree: Any) -> Any:
+    """The leaves, each by a number of its own, so that none stands for another."""
+    return sum(n * leaf for n, leaf in enumerate(optree.tree_leaves(tree), 1))
+
+
+FORMS: dict[str, tuple[Any, Any]] = {
+    "list": ([X, Y], [Y, X]),
+    "tuples": ((X, (Y, X)), (Y, (X, X))),
+    "named tuple": (Pair(X, Y), Pair(Y, X)),
+    "dict": ({"b": X, "a": Y}, {"b": Y, "a": X}),
+    "ordered dict": (OrderedDict(b=X, a=Y), OrderedDict(b=Y, a=X)),
+    "default dict": (defaultdict(list, b=X, a=Y), defaultdict(list, b=Y, a=X)),
+    "dataclass": (Layer(X, Y), Layer(Y, X)),
+    "none": ([X, None, Y], [Y, None, X]),
+    "nested": (
+        {"w": [X, {"z": Y, "a": X}], "b": Pair(Y, Layer(X, {"q": Y}))},
+        {"w": [Y, {"z": X, "a": Y}], "b": Pair(X, Layer(Y, {"q": X}))},
+    ),
+    "number": ([X, 2.5], [Y, 3.5]),
+    "numbers": ([2, X, True, 1e300], [3, Y, False, 0.5]),
+    "scalar": ([X, np.float32(2)], [Y, np.float32(3)]),
+    "scalars": ({"b": np.int64(2), "a": X}, {"b": np.int64(3), "a": Y}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_call_of_a_known_form_is_not_bound(name: str, bound: list[int]) -> None:
+    first, second = FORMS[name]
+    function = compiled(total)
+    function(first)
+    bound.clear()
+    for tree in (second, first):
+        np.testing.assert_allclose(function(tree), total(tree), rtol=1e-6)
+    assert not bound
+
+
+def test_keywords_and_static_values_are_part_of_the_form(bound: list[int]) -> None:
+    def power(x: Any, y: Any, n: int, how: str, *, scale: Any, unused: Any = None) -> Any:
+        return x**n * scale - y if how == "minus" else x**n * scale + y
+
+    function = compiled(power, static=("n", "how"))
+    function(X, Y, 3, "minus", scale=2.0)
+    function(X, n=3, y=Y, how="minus", scale=X)
+    bound.clear()
+    found = function(Y, how="minus", n=3, y=X, scale=Y)
+    assert bound  # of another order
+    bound.clear()
+    again = function(Y, how="minus", n=3, y=X, scale=Y)
+    assert not bound
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_allclose(found, Y**3 * Y - X)
+    np.testing.assert_allclose(function(X, Y, 3, "plus", scale=2.0), X**3 * 2 + Y)
+    np.testing.assert_allclose(function(X, Y, 2, "plus", scale=2.0), X**2 * 2 + Y)
+    np.testing.assert_allclose(function(X, Y, 2, how="plus", scale=2), X**2 * 2 + Y)
+
+
+def test_several_arguments_and_words_go_to_their_places(bound: list[int]) -> None:
+    function = compiled(lambda *args, **words: (args[0] - args[1], words["z"] - words["a"]))
+    function(X, Y, z=X, a=Y)
+    bound.clear()
+    for got, want in zip(function(Y, X, z=Y, a=X), (Y - X, Y - X), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not bound
+
+
+OTHERS: dict[str, tuple[Any, Any]] = {
+    "a list for a tuple": ((X, Y), [X, Y]),
+    "a tuple for a named one": (Pair(X, Y), (X, Y)),
+    "another dict": ({"a": X, "b": Y}, OrderedDict(a=X, b=Y)),
+    "another key": ({"a": X, "b": Y}, {"a": X, "c": Y}),
+    "another order": ({"a": X, "b": Y}, {"b": Y, "a": X}),
+    "another order within": ([Layer(X, {"a": X, "b": Y})], [Layer(X, {"b": Y, "a": X})]),
+    "fewer": ([X, Y], [X]),
+    "more": ({"a": X}, {"a": X, "b": Y}),
+    "a container for an array": ([X, Y], [X, [Y]]),
+    "an array for a container": ([X, [Y]], [X, Y]),
+    "an array for none": ([X, None], [X, Y]),
+    "none for an array": ([X, Y], [X, None]),
+    "another dtype": ([X, Y], [X, Y.astype(np.float64)]),
+    "another shape": ([X, Y], [X, Y[:1]]),
+    "an int for a float": ([X, 2.5], [X, 2]),
+    "a bool for an int": ([X, 2], [X, True]),
+    "an array for a number": ([X, 2.5], [X, np.float64(2.5)]),
+    "a number for an array": ([X, Y], [X, 2.5]),
+    "another scalar": ([X, np.float32(2)], [X, np.float64(2)]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_structure_or_type_is_another_signature(name: str) -> None:
+    first, other = OTHERS[name]
+    seen: list[Any] = []
+
+    def noted(tree: Any) -> Any:
+        seen.append(optree.tree_structure(tree))
+        return total(tree)
+
+    function = compiled(noted)
+    function(first)
+    result = function(other)
+    assert len(seen) == 2
+    assert result.dtype == np.asarray(total(other)).dtype
+    np.testing.assert_allclose(result, total(other), rtol=1e-6)
+    function(first), function(other)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [(1, True), (1, 1.0), (1.0, True), (0.0, -0.0), ((1,), (True,)), ("a", "b"), (None, 0)],
+)
+def test_other_static_values_are_told_apart(first: Any, other: Any) -> None:
+    seen: list[Any] = []
+
+    def noted(x: Any, what: Any) -> Any:
+        seen.append(repr(what))
+        return x + 1
+
+    function = compiled(noted, static="what")
+    for value in (first, first, other, other, first):
+        function(X, value)
+    assert seen == [repr(first), repr(other)]
+
+
+def test_a_static_object_that_changes_is_seen() -> None:
+    class Setting:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Setting) and self.value == other.value
+
+        def __hash__(self) -> int:
+            return hash(self.value)
+
+    function = compiled(lambda x, s: x * s.value, static="s")
+    setting = Setting(2)
+    function(X, setting), function(X, setting)
+    setting.value = 5
+    np.testing.assert_array_equal(function(X, setting), X * 5)
+
+
+def test_errors_of_known_forms_are_those_of_the_first_call() -> None:
+    function = compiled(lambda x, n: x + n)
+    bytes_ = np.ones(3, np.uint8)
+    function(bytes_, 1), function(bytes_, 2)
+    with pytest.raises(SignatureError, match="argument n is 300, out of the range of u8"):
+        function(bytes_, 300)
+    with pytest.raises(SignatureError, match="neither an array nor a number"):
+        function(bytes_, "x")
+    with pytest.raises(SignatureError, match="missing a required argument"):
+        function(bytes_)
+    with pytest.raises(SignatureError, match="too many positional arguments"):
+        function(bytes_, 1, 2)
+    with pytest.raises(SignatureError):
+        function(bytes_, 1, m=2)
+    np.testing.assert_array_equal(function(bytes_, 3), bytes_ + 3)
+
+
+def test_threads_call_with_forms_of_their_own() -> None:
+    function = compiled(total)
+    trees = [tree for pair in FORMS.values() for tree in pair]
+    wanted, failed = [total(tree) for tree in trees], []
+    for tree in trees:
+        function(tree)
+
+    def run(start: int) -> None:
+        for n in range(start, start + 2 * len(trees)):
+            n %= len(trees)
+            if not np.allclose(function(trees[n]), wanted[n], rtol=1e-6):
+                failed.append(n)
+
+    threads = [threading.Thread(target=run, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
