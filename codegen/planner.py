@@ -291,10 +291,10 @@ class _Planner:
 
 
 def _locs(task: Task) -> tuple[Loc, ...]:
-    """The user's expressions that a task computes, that of its product first."""
+    """The user's expressions that a task computes, that of its product last."""
     made = None if task.result is None else task.result.node.loc
     rest = task.locs if task.kernel is None or task.locs is not None else task.kernel.locs
-    return (*((made,) if made is not None else ()), *(rest or ()))
+    return (*(rest or ()), *((made,) if made is not None else ()))
 
 
 def _gemm(task: Task, a: int, b: int, c: int) -> Gemm:

@@ -250,17 +250,21 @@ def _place(path: Path) -> Loc:
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
-    """The names that an emitted CUDA file defines, `cuda` left out: Numba is not needed."""
-    path = Path(path)
-    linecache.checkcache(str(path))
-    tree = ast.parse(path.read_text(), str(path))
+    """The names that an emitted file defines, `cuda` left out: Numba is not needed."""
+    return load_text(Path(path).read_text("utf-8"), str(path))
+
+
+def load_text(text: str, file: str) -> dict[str, Any]:
+    """The names that the text of an emitted file defines; `file` is what tracebacks name."""
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    tree = ast.parse(text, file)
     tree.body = [
         statement
         for statement in tree.body
         if not (isinstance(statement, ast.ImportFrom) and statement.module == "numba")
     ]
-    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path), "cuda": None}
-    exec(compile(tree, str(path), "exec", dont_inherit=True), space)
+    space: dict[str, Any] = {"__name__": Path(file).stem, "__file__": file, "cuda": None}
+    exec(compile(tree, file, "exec", dont_inherit=True), space)
     return space
 
 

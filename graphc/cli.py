@@ -207,7 +207,20 @@ def _add_run(commands: Any) -> None:
     sub.add_argument(
         "--interpret", action="store_true", help="run it with NumPy, operation by operation"
     )
+    sub.add_argument(
+        "--replace",
+        action="append",
+        type=_replacement,
+        metavar="KERNEL=FILE",
+        help="run this file's kernel in the place of the kernel, after both have been compared "
+        "(may be given again)",
+    )
     _add_options(sub)
+    sub.set_defaults(check=_check_run)
+
+
+def _check_run(args: argparse.Namespace) -> str | None:
+    return "--replace goes without --interpret" if args.replace and args.interpret else None
 
 
 def _add_show(commands: Any) -> None:
@@ -392,6 +405,13 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _replacement(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not (name and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KERNEL=FILE, such as softmax=mine.py")
+    return name, Path(file)
 
 
 def _path(text: str) -> Path:

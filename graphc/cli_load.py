@@ -20,6 +20,7 @@ import optree
 from graphc.api import Compiled
 from graphc.arguments import Arguments, bind, definition, function_name, signature_of
 from graphc.dtypes import DTYPES, DType, Type, dtype
+from graphc.edited import emitted_kernels, read_source
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
 from graphc.provenance import is_internal
 from graphc.tracing import Traced, trace_call
@@ -57,33 +58,6 @@ def user_traceback(error: BaseException) -> str:
 
 
 # --- the file -----------------------------------------------------------------------------
-
-
-def read_source(path: Path) -> str:
-    """The text of a Python file; raises ArgumentError if it cannot be read."""
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ArgumentError(f"{path} cannot be read: it is no text in UTF-8") from None
-
-
-def emitted_kernels(text: str) -> list[ast.FunctionDef]:
-    """The kernels of a file that graphc wrote; none in another file."""
-    with suppress(SyntaxError, ValueError):
-        found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
-        return [f for f in found if any(_is_kernel(d) for d in f.decorator_list)]
-    return []
-
-
-def _is_kernel(decorator: ast.expr) -> bool:
-    """Whether it is `kernel(target, ...)`."""
-    return (
-        isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Name)
-        and decorator.func.id == "kernel"
-    )
 
 
 def _check_python(path: Path, text: str) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 from graphc import _lazy
 from graphc.api import device_for
 from graphc.cli_compile import device_of, works_of
-from graphc.cli_load import emitted_kernels, read_source, user_code
+from graphc.cli_load import user_code
 from graphc.codegen import simt
 from graphc.codegen.plan import aligned
+from graphc.edited import emitted_kernels, read_source
 from graphc.errors import ArgumentError, GraphcError, RuntimeFault, SignatureError
 from graphc.interpret import interpret
 from graphc.ir import Graph, Value
@@ -60,7 +61,10 @@ def run_graph(args: argparse.Namespace) -> int:
     else:
         device = device_for("cpu")
         print(f"target cpu: {device.name}", file=sys.stderr)
-        outputs = lower_graph(graph, device, _options(args), verify=True).compile()(arrays)
+        lowered = lower_graph(graph, device, _options(args), verify=True)
+        for name, file in args.replace or ():
+            lowered = lowered.replace(name, file)
+        outputs = lowered.compile()(arrays)
     named = dict(zip(output_names(graph), map(np.asarray, outputs), strict=True))
     if args.output is not None:
         with output_file(args.output) as file:

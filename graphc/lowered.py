@@ -6,7 +6,7 @@ The passes and what makes kernels are loaded when the first graph is lowered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +188,21 @@ class Lowered:
     def memory(self) -> Memory:
         """The bytes held during a call, and the largest temporaries."""
         made: Memory = _lazy.load("graphc.cost").memory_of(self.plan, self.root)
+        return made
+
+    def replace(self, name: str, file: str | Path) -> Lowered:
+        """The same with the kernel `name` as an edited file has it, ready to `compile`.
+
+        The file is one that `graphc compile -o` wrote, or `source` of a kernel. Its kernel must
+        have the same parameters, types, target and threads, and compute what the file's
+        `reference` and the program's do, within the file's tolerance: it is run on made-up inputs,
+        a CUDA kernel on the device or else in the checker. Raises ArgumentError for a name that
+        no kernel has and for a file that does not fit, ParseError for a kernel that does not
+        compile, RuntimeFault for what the checker finds.
+        """
+        made = replace(self)
+        edited = _lazy.load("graphc.edited")
+        made.__dict__["plan"] = edited.with_kernel(self.plan, name, Path(file))
         return made
 
     def compile(self, *, threads: int | None = None) -> Any:

@@ -31,7 +31,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (8, ("plan_cache", "ptx_cache")),
-    (9, ("cost", "lowered")),
+    (9, ("cost", "edited", "lowered")),
     (10, ("eager", "entries", "pickling")),
     (11, ("api", "debug", "output")),
     (12, ("__main__", "cli")),

@@ -218,7 +218,7 @@ def _on_device(
     plan, arrays = _plan(kernel, workers, made, roles)
     seam = _lazy.load("graphc.codegen.numba_cuda")
     ptx = seam.compile_ptx(kernel, [devices[0].cc])[devices[0].cc]
-    executable = runtime.CudaExecutable(plan, {kernel.name: ptx})
+    executable = runtime.CudaExecutable(plan, {inspect.getfile(kernel.function): ptx})
     _take(executable(arrays), kernel, made, roles)
 
 
@@ -309,10 +309,9 @@ def _launch(
             )
         else:
             args.append(Extent(arg) if isinstance(arg, int) else numbers[id(arg)])
-    source = Path(inspect.getfile(kernel.function)).read_text("utf-8")
-    return Launch(
-        kernel.name, source, kernel.name, tuple(args), workers, threads=kernel.threads
-    )
+    file = inspect.getfile(kernel.function)  # errors name a kernel's file by its key
+    source = Path(file).read_text("utf-8")
+    return Launch(kernel.name, source, file, tuple(args), workers, threads=kernel.threads)
 
 
 def _take(

@@ -1,0 +1,143 @@
+"""An edited kernel goes back into the program, once its signature and numbers are checked."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import f32, nn
+from graphc.cli import main
+from graphc.device import CPU, H100
+from graphc.errors import ArgumentError, GraphcError
+from graphc.lowered import Lowered, lower_graph
+from tests.cuda_arrays import numbers
+
+DEVICES = pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
+Golden = Callable[[str, str], None]
+SOURCE = """\
+import numpy as np
+from graphc import nn
+
+
+def layer(x, b):
+    h = x + b
+    return nn.softmax(h)
+"""
+# What is changed in the emitted file, and to what; names that are no edit stand for whole texts.
+EDITS: dict[str, tuple[str, str]] = {
+    "computes more": ("* inverse_exp_sum\n\n\nLAUNCHES", "* inverse_exp_sum * 1.01\n\n\nLAUNCHES"),
+    "parameter of another type": ("x: f32[8, 100]", "x: f32[8, 101]"),
+    "parameter of another name": ("b: f32[100]", "bias: f32[100]"),
+    "another reference": ("return exp_h * inverse_exp_sum\n\n\nif", "return exp_h\n\n\nif"),
+    "no reference": ("def reference(", "def other("),
+    "another kernel": ("def add_softmax(", "def softmax("),
+    "no function of kernels": ("= exp(", "= exponential("),
+    "fails": ("\nLAUNCHES", "\nundefined()\nLAUNCHES"),
+    "no Python": ("\nLAUNCHES", "\n)\nLAUNCHES"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = SOURCE.splitlines(keepends=True)
+    monkeypatch.setitem(linecache.cache, "layer.py", (len(SOURCE), None, lines, "layer.py"))
+
+
+def lowered(device: graphc.device.Device) -> Lowered:
+    space: dict[str, Any] = {}
+    exec(compile(SOURCE, "layer.py", "exec"), space)
+    return graphc.compile(space["layer"], device=device).lower(f32[8, 100], f32[100])
+
+
+def raised(call: Callable[[], Any]) -> str:
+    with pytest.raises(GraphcError) as caught:
+        call()
+    return f"{type(caught.value).__name__}: {caught.value}\n"
+
+
+@DEVICES
+def test_what_does_not_fit_is_refused(device: Any, golden: Golden) -> None:
+    low = lowered(device)
+    source = low.kernels[0].source
+    path = Path("edited.py")
+    texts = []
+    for name, (before, after) in EDITS.items():
+        assert before in source, name
+        path.write_text(source.replace(before, after))
+        texts.append(f"# {name}\n{raised(lambda: low.replace('add_softmax', path))}")
+    other = lowered(H100 if device is CPU else CPU)
+    path.write_text(other.kernels[0].source)
+    texts.append(f"# another target\n{raised(lambda: low.replace('add_softmax', 'edited.py'))}")
+    texts.append(f"# no such kernel\n{raised(lambda: low.replace('add_sofmax', 'edited.py'))}")
+    texts.append(f"# no file\n{raised(lambda: low.replace('add_softmax', 'nowhere.py'))}")
+    path.write_text("open('was_run', 'w')\n")
+    texts.append(f"# no kernel\n{raised(lambda: low.replace('add_softmax', path))}")
+    assert not Path("was_run").exists()
+    golden(f"edited_{device.target}.txt", "\n".join(texts))
+
+
+@DEVICES
+def test_an_edited_kernel_is_checked_and_taken(device: Any) -> None:
+    """In every launch of it; other kernels, and the program that it was made of, stay."""
+
+    def blocks(x: Any, y: Any, b: Any) -> Any:
+        return np.exp(np.tanh(x) + b), nn.softmax(y @ y), np.exp(np.tanh(x * 2) + b)
+
+    low = graphc.compile(blocks, device=device, options=graphc.Options(level=1)).lower(
+        f32[20, 30], f32[16, 16], f32[30]
+    )
+    kernel = next(k for k in low.kernels if "tanh" in k.name)
+    path = Path("mine.py")
+    path.write_text("# by hand\n" + kernel.source)
+    made = low.replace(kernel.name, path)
+    changed = [k for k in made.kernels if k.source.startswith("# by hand")]
+    assert [k.name for k in changed] == [kernel.name] and changed[0].key != kernel.key
+    assert len(made.kernels) == len(low.kernels)
+    assert kernel.source in [k.source for k in low.kernels]
+    assert made.graph is low.graph and made.cost() == low.cost()
+
+
+def test_the_edited_program_runs() -> None:
+    """By its file: a slip that the tolerance allows is seen in the results."""
+    low = lowered(CPU)
+    source = low.kernels[0].source
+    once = source.replace("* inverse_exp_sum\n\n\nLAU", "* inverse_exp_sum + 0.0001\n\n\nLAU")
+    assert once != source
+    Path("edited.py").write_text(once)
+    x, b = numbers(8, 100), numbers(100, seed=1)
+    (before,), (after,) = (
+        made.compile()([x, b]) for made in (low, low.replace("add_softmax", "edited.py"))
+    )
+    np.testing.assert_allclose(after, before + np.float32(1e-4), rtol=1e-5)
+
+
+def test_on_a_device_it_is_checked_there(software_gpu: Any) -> None:
+    low = graphc.compile(lambda x: np.tanh(x) + 1, target="cuda").lower(f32[70])
+    (kernel,) = low.kernels
+    Path("edited.py").write_text(kernel.source.replace("+ 1.0", "+ 1.0001"))
+    x = numbers(70)
+    (result,) = low.replace(kernel.name, "edited.py").compile()([x])
+    np.testing.assert_allclose(np.asarray(result), np.tanh(x) + 1.0001, atol=1e-6)
+    Path("edited.py").write_text(kernel.source.replace("+ 1.0", "+ 1.5"))
+    with pytest.raises(ArgumentError, match="something else than the program.s kernel"):
+        low.replace(kernel.name, "edited.py")
+
+
+def test_a_graph_runs_with_an_edited_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "graphc ir 1\ngraph f(x: f32[3]) -> f32[3]:\n    y = mul x, 2.0 : f32[3]\n    return y\n"
+    Path("double.ir").write_text(text)
+    np.savez("x.npz", x=np.array([1, 2, 3], np.float32))
+    (kernel,) = lower_graph(graphc.parse(text), CPU, graphc.Options()).kernels
+    Path("edited.py").write_text(kernel.source.replace("* 2.0\n\n\nLA", "* 2.0001\n\n\nLA"))
+    line = ["run", "double.ir", "--inputs", "x.npz"]
+    assert main([*line, "--replace", f"{kernel.name}=edited.py"]) == 0
+    assert "[2.0001 " in capsys.readouterr().out
+    assert main([*line, "--replace", "double=edited.py"]) == 1
+    assert "f has no kernel double" in capsys.readouterr().err
