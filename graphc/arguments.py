@@ -18,7 +18,14 @@ import numpy as np
 import optree
 
 from graphc.dtypes import DTYPES, DType, Type, bool_, dtype, f64, i64, impossible, is_masked
-from graphc.errors import ArgumentError, SignatureError, TypeMismatch, unexpected, written
+from graphc.errors import (
+    ArgumentError,
+    OutOfRange,
+    SignatureError,
+    TypeMismatch,
+    unexpected,
+    written,
+)
 from graphc.ir import Loc
 from graphc.naming import identifier, leaf_paths
 from graphc.tracer import Tracer
@@ -28,11 +35,11 @@ WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
 
 
 def cast_number(number: Any, to: DType, name: str) -> Any:
-    """A Python number in a dtype; raises SignatureError for an int out of its range."""
+    """A Python number in a dtype; raises OutOfRange for an int that does not fit."""
     try:
         return to.numpy.type(number)
     except OverflowError:
-        raise SignatureError(
+        raise OutOfRange(
             f"the argument {name} is {written(number)}, out of the range of {to}, in which it is "
             "used"
         ) from None

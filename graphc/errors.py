@@ -115,6 +115,10 @@ class OutOfBounds(GraphcError, IndexError):
     """An index lies outside the axis it indexes."""
 
 
+class OutOfRange(GraphcError, OverflowError):
+    """A Python integer does not fit into the dtype that it takes."""
+
+
 class ConcretizationError(GraphcError, TypeError):
     """The Python value of a traced array was asked for; it is known only when the graph runs."""
 

@@ -20,6 +20,7 @@ from graphc.errors import (
     GraphcError,
     MutationError,
     OutOfBounds,
+    OutOfRange,
     SignatureError,
     TypeMismatch,
     UnsupportedFunction,
@@ -411,11 +412,13 @@ def _in_our_form(
     numbers = (leaf for leaf in optree.tree_leaves(given) if isinstance(leaf, int))
     longest = max(numbers, key=int.bit_length, default=0)
     if longest.bit_length() > LONGEST_BITS:
-        return ArgumentError(f"{what} takes no integer as large as {written(longest)}")
+        return OutOfRange(f"{what} takes no integer as large as {written(longest)}")
     if Dim.__name__ in str(error):
         return UnsupportedFunction(f"{what} over sizes that are not known is not built yet")
     if isinstance(error, IndexError):
         return OutOfBounds(f"{what}: {error}")
+    if isinstance(error, OverflowError):
+        return OutOfRange(f"{what}: {error}")
     if isinstance(error, TypeError):
         return TypeMismatch(f"{what}: {error}")
     return ArgumentError(f"{what}: {error}")

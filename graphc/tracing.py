@@ -82,7 +82,7 @@ class Traced:
     def graph_inputs(self, leaves: Sequence[Any]) -> list[Any]:
         """The graph's inputs for these leaves (captures included), weak numbers cast.
 
-        Raises SignatureError for a Python int out of the range of the dtype that it meets.
+        Raises OutOfRange for a Python int that does not fit into the dtype that it meets.
         """
         values = (*leaves, *self.captures)
         return [

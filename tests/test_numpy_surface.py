@@ -18,7 +18,7 @@ import graphc.numpy as gnp
 from graphc import nn, optim
 from graphc.arguments import bind
 from graphc.dtypes import DTYPES, f64
-from graphc.errors import ArgumentError, GraphcError, UnsupportedFunction
+from graphc.errors import GraphcError, UnsupportedFunction
 from graphc.functions import tables
 from graphc.interpret import interpret
 from graphc.tracing import trace_call
@@ -111,7 +111,7 @@ def test_dtypes_of_array_and_number(op, dtype):
     for number in NUMBERS:
         if op == "where" and dtype == "u8" and number in (-1, 300):
             # NumPy wraps them around without a word.
-            with pytest.raises(ArgumentError, match="out of the range of u8"):
+            with pytest.raises(OverflowError, match="out of the range of u8"):
                 run(lambda x, n=number: np.where(x > 1, x, n), sample(dtype))
         elif not is_half_float_quirk(op, dtype, number):
             agree(lambda x, n=number: BINARY[op](x, n), sample(dtype))
@@ -405,6 +405,72 @@ def test_an_axis_that_is_none_raises_what_numpys_does():
         for call in (lambda x: x.sum(axis=3), lambda x: gnp.concatenate([x, x], axis=-3)):
             with pytest.raises(kind, match="axis -?3 is out of range"):
                 graphc.trace(call, f64[2, 2])
+
+
+AXES = (
+    0,
+    -1,
+    1,
+    np.int64(0),
+    np.array(0),
+    (),
+    (0,),
+    None,
+    1.0,
+    "a",
+    (0.0,),
+    np.array([0]),
+)
+
+
+@pytest.mark.parametrize(
+    "name", "sum prod max min any all argmax argmin mean var std take".split()
+)
+@pytest.mark.parametrize("axis", AXES, ids=repr)
+def test_axes_of_a_0_d_array_are_numpys(name, axis):
+    def call(x):
+        if name == "take":
+            return x.take([0], axis=axis)
+        return getattr(x, name)(axis=axis, keepdims=True)
+
+    x = np.array(2.5)
+    try:
+        expected = call(x)
+    except (TypeError, ValueError) as error:
+        with pytest.raises(type(error)) as caught:
+            run(call, x)
+        assert isinstance(caught.value, GraphcError)
+    else:
+        check(expected, run(call, x))
+
+
+@pytest.mark.parametrize(
+    "number", [300, -1, 2**31, -(2**31) - 1, 2**63, 2**70, 10**400], ids=str
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float32])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            lambda x, n: x + n,
+            lambda x, n: n - x,
+            lambda x, n: x * n,
+            lambda x, n: x // (n or 1),
+        ),
+        *(lambda x, n: x < n, np.maximum, lambda x, n: np.full_like(x, n)),
+    ],
+)
+def test_python_integers_out_of_range_are_numpys(call, dtype, number):
+    x = np.array([1, 2], dtype)
+    try:
+        expected = call(x, number)
+    except OverflowError:
+        for traced in (lambda x: call(x, number), lambda x: call(x, number) + x):
+            with pytest.raises(OverflowError) as caught:
+                run(traced, x)
+            assert isinstance(caught.value, GraphcError)
+    else:
+        check(expected, run(lambda x: call(x, number), x))
 
 
 def test_empty_is_zeros():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from graphc.codegen.plan import StepKind
 from graphc.codegen.schedule import schedules
 from graphc.device import CPU, H100, T4, Device
 from graphc.dtypes import Dim, Type, bf16, f16, f32
+from graphc.functions import reductions
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
 from graphc.lowered import Lowered, lower_graph
@@ -401,6 +403,35 @@ def test_equal_views_of_one_array_are_read_along_the_same_axes() -> None:
     x = np.random.default_rng(2).standard_normal((3, 1001)).astype("f4")
     for run in (run_cpu, run_cuda_checked):
         assert run(graph, [x]) == [np.argmax(x)]
+
+
+@pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("shape", "reads"),
+    [((1500, 1500), 1), ((40, 50, 1000), 1), ((3, 400_000), 2), ((10**6,), 2)],
+)
+def test_the_index_of_an_extreme_of_all_elements_writes_no_array(
+    shape: tuple[int, ...], reads: int, device: Device
+) -> None:
+    """What is computed before it is computed there, as for `max`."""
+    graph = graphc.trace(lambda x: np.argmax(np.exp(x) * 2), Type(f32, shape))
+    moved = lower_graph(graph, device, Options()).plan.bytes_moved
+    assert moved < (reads + 0.02) * 4 * math.prod(shape)
+
+
+@pytest.mark.parametrize("f", [np.argmax, np.argmin])
+def test_the_index_of_an_extreme_is_the_first_of_rows(
+    f: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By rows, whose extremes and indices are kept, and at the first nan wherever it lies."""
+    monkeypatch.setattr(reductions, "ROW", 16)
+    monkeypatch.setattr(reductions, "WHOLE", 64)
+    x = np.random.default_rng(2).integers(0, 20, (4, 3, 19)).astype("f4")
+    for at in (None, (3, 2, 18), (1, 0, 7)):
+        if at is not None:
+            x[at] = np.nan
+        graph = graphc.trace(lambda x: f(x), x)
+        assert run_cpu(graph, [x]) == run_cuda_checked(graph, [x]) == [f(x)]
 
 
 def test_a_printed_plan_tells_buffers_apart() -> None:

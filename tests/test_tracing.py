@@ -291,7 +291,7 @@ def test_a_sign_that_meets_nothing_keeps_the_numbers_own_dtype():
 
 
 def test_a_number_out_of_range_is_reported_by_name():
-    with pytest.raises(SignatureError, match="the argument n is 300, out of the range of u8"):
+    with pytest.raises(OverflowError, match="the argument n is 300, out of the range of u8"):
         run(lambda x, n: x + n, np.ones(2, np.uint8), 300)
 
 

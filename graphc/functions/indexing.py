@@ -13,6 +13,7 @@ from graphc.errors import (
     ConcretizationError,
     InvalidIndex,
     OutOfBounds,
+    TypeMismatch,
     UnsupportedFunction,
     written,
 )
@@ -206,7 +207,7 @@ def _bounds(key: slice, size: int) -> tuple[int, int, int]:
 def _position(key: Any, size: int, axis: int) -> int:
     try:
         at = as_int(key, "an index")
-    except ArgumentError as error:
+    except TypeMismatch as error:
         raise InvalidIndex(error.message) from None
     if not -size <= at < size:
         raise OutOfBounds(
@@ -220,6 +221,9 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     a = array(a)
     if axis is None:
         a, axis = ravel(a), 0
+    elif a.ndim == 0:
+        # NumPy gives it an axis.
+        a = ravel(a)
     along = as_axis(axis, a.ndim)
     if not is_traced(indices) and not holds_traced(indices):
         known = np.asarray(indices)

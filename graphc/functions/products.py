@@ -15,7 +15,7 @@ from graphc.functions.promote import (
     label,
     labels,
 )
-from graphc.functions.shapes import as_axis, expand_dims, ravel, squeeze
+from graphc.functions.shapes import as_axis, as_int, expand_dims, ravel, squeeze
 from graphc.ops import elementwise as ew
 from graphc.ops import views
 from graphc.ops.products import contract
@@ -104,13 +104,14 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """The sum of products over pairs of axes."""
     a, b = _pair("tensordot", a, b)
     pairs = axes
-    if isinstance(axes, int):
-        if axes > min(a.ndim, b.ndim):
+    if not isinstance(axes, (tuple, list)):
+        count = as_int(axes, "the number of axes")
+        if count > min(a.ndim, b.ndim):
             raise ShapeError(
-                f"tensordot: a and b do not both have {axes} axes", values=_named(a, b)
+                f"tensordot: a and b do not both have {count} axes", values=_named(a, b)
             )
-        pairs = (range(a.ndim - axes, a.ndim), range(axes))
-    if not isinstance(pairs, (tuple, list)) or len(pairs) != 2:
+        pairs = (range(a.ndim - count, a.ndim), range(count))
+    if len(pairs) != 2:
         raise ArgumentError(f"tensordot: axes {axes!r} are neither a number nor a pair")
     first, second = _axes(pairs[0], a), _axes(pairs[1], b)
     unlike = len(set(first)) < len(first) or len(set(second)) < len(second)

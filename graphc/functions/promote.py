@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote
-from graphc.errors import ArgumentError, GraphcError, ShapeError, TypeMismatch, written
+from graphc.errors import GraphcError, OutOfRange, ShapeError, TypeMismatch, written
 from graphc.ir import Literal, literal
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
@@ -83,11 +83,11 @@ def full(shape: Shape, number: Any, dtype: DType) -> Any:
 
 
 def fitting_literal(number: Any, dtype: DType) -> Literal:
-    """The literal of `number` in `dtype`; raises ArgumentError for an int out of its range."""
+    """The literal of `number` in `dtype`; raises OutOfRange for an int that does not fit."""
     try:
         return literal(number, dtype)
     except (OverflowError, ValueError):
-        raise ArgumentError(
+        raise OutOfRange(
             f"the number {written(number)} is out of the range of {dtype}"
         ) from None
 

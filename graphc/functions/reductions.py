@@ -18,15 +18,23 @@ from graphc.functions.promote import (
     label,
     lift,
 )
-from graphc.functions.shapes import Axes, as_axes, as_int, ravel, reshape
+from graphc.functions.shapes import Axes, as_axes, as_axis, as_int, reshape
 from graphc.opdef import Op
 from graphc.ops import elementwise as ew
 from graphc.ops import factors, reductions
 from graphc.ops.creation import iota
 
 
+def _axes(axis: Axes, a: Any) -> tuple[int, ...]:
+    """The axes that are reduced; of a 0-d array 0 and -1 are none, as NumPy's ufuncs have it."""
+    if a.ndim == 0 and axis is not None and not isinstance(axis, (tuple, list)):
+        as_axis(axis, 1)
+        return ()
+    return as_axes(axis, a.ndim)
+
+
 def _reduce(op: Op, a: Any, axis: Axes, keepdims: bool) -> Any:
-    axes = as_axes(axis, a.ndim)
+    axes = _axes(axis, a)
     if not isinstance(keepdims, (bool, int, np.bool_, np.integer)):
         raise ArgumentError(f"keepdims is True or False, not {keepdims!r}")
     result = op(a, axes=axes)
@@ -169,7 +177,7 @@ def min(
 
 
 def _count(a: Any, axis: Axes) -> int:
-    sizes = [a.shape[i] for i in as_axes(axis, a.ndim)]
+    sizes = [a.shape[i] for i in _axes(axis, a)]
     if [n for n in sizes if not isinstance(n, int)]:
         raise UnsupportedFunction(
             "the number of elements along a symbolic axis is not built yet",
@@ -205,6 +213,7 @@ def mean(
     """Arithmetic mean along axes of the elements where `where` holds; integers give float64."""
     _no_out(out)
     a = _floating(a, dtype)
+    axis = as_axes(axis, a.ndim)
     # The sum of a half type may overflow where the mean does not.
     wide = astype(a, a.type.dtype.compute)
     total = _reduce(reductions.reduce_sum, _chosen(wide, where, 0.0), axis, keepdims)
@@ -237,6 +246,7 @@ def var(
     freed = ddof if correction is None else correction
     a = _floating(a, dtype)
     kind = _spread_dtype(a, dtype, mean)
+    axis = as_axes(axis, a.ndim)
     # Of a half type the sum of the squares may overflow where the variance does not.
     wide = astype(a, a.type.dtype.compute)
     center = _mean(wide, axis, keepdims=True, where=where) if mean is None else mean
@@ -311,30 +321,56 @@ def _has_none(a: Any, axis: Axes) -> bool:
 
 def _empty(a: Any, axis: Axes, keepdims: bool, value: Any) -> Any:
     """What a reduction of no elements gives: one value everywhere."""
-    axes = as_axes(axis, a.ndim)
+    axes = _axes(axis, a)
     shape = [1 if i in axes else n for i, n in enumerate(a.shape) if keepdims or i not in axes]
     return broadcast_to(value, tuple(shape))
 
 
+ROW, WHOLE = 256, 1 << 14
+"""Elements of a row whose extreme and index are worth being kept, so that all elements are read
+once, and elements up to which they are read again instead: they are in the cache."""
+
+
 def _arg(extreme: Op, a: Any, axis: int | None, keepdims: bool) -> Any:
-    """The least index of the extreme, or of the first nan: two reductions."""
+    """The least index of the extreme, or of the first nan, along one axis or all."""
     a = array(a)
-    flat = ravel(a) if axis is None else a
-    at = as_axes(0 if axis is None else as_int(axis, "an axis"), flat.ndim)
-    if not flat.shape[at[0]]:
+    axes = _axes(axis if axis is None else as_int(axis, "an axis"), a)
+    if _has_none(a, axis):
         raise ShapeError(
             "the index of an extreme of an empty axis does not exist",
             values=[(label(a, "a"), a.type)],
         )
-    best = reductions.along(extreme(flat, axes=at), flat, at)
-    hit = ew.eq(flat, best)
-    if flat.type.dtype.is_float:
-        hit = ew.or_(hit, ew.ne(flat, flat))
-    place = iota(dtype=i64, shape=flat.shape, axis=at[0])
-    index = reductions.reduce_min(ew.where(hit, place, flat.shape[at[0]]), axes=at)
-    if not keepdims:
-        return index
-    return reshape(index, _kept_shape(a, as_axes(axis, a.ndim)))
+    row = axes
+    while len(row) > 1 and _size(a, axes) > WHOLE and _size(a, row[1:]) >= ROW:
+        row = row[1:]
+    best = extreme(a, axes=row)
+    index = _earliest(a, best, _places(a, row), row, _size(a, row))
+    if row != axes:
+        rest = axes[: len(axes) - len(row)]
+        begin = elementwise(ew.mul, _places(best, rest), _size(a, row))
+        places = elementwise(ew.add, begin, index)
+        index = _earliest(best, extreme(best, axes=rest), places, rest, _size(a, axes))
+    return reshape(index, _kept_shape(a, axes)) if keepdims else index
+
+
+def _size(a: Any, axes: tuple[int, ...]) -> int:
+    return math.prod(a.shape[i] for i in axes)
+
+
+def _places(a: Any, axes: tuple[int, ...]) -> Any:
+    """At each element its index in C order along axes, which lie next to each other."""
+    if len(axes) == 1:
+        return iota(dtype=i64, shape=a.shape, axis=axes[0])
+    counted = iota(dtype=i64, shape=(_size(a, axes),), axis=0)
+    return broadcast_to(reshape(counted, tuple(a.shape[i] for i in axes)), a.shape)
+
+
+def _earliest(a: Any, best: Any, places: Any, axes: tuple[int, ...], end: int) -> Any:
+    """The least of the places, all below `end`, along axes where `a` is the best, or nan."""
+    hit = ew.eq(a, reductions.along(best, a, axes))
+    if a.type.dtype.is_float:
+        hit = ew.or_(hit, ew.ne(a, a))
+    return reductions.reduce_min(ew.where(hit, places, end), axes=axes)
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:

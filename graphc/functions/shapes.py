@@ -14,6 +14,7 @@ from graphc.errors import (
     ArgumentError,
     ConcretizationError,
     ShapeError,
+    TypeMismatch,
     UnsupportedFunction,
 )
 from graphc.functions import promote
@@ -34,18 +35,18 @@ Axes = int | Sequence[int] | None
 
 
 def as_int(value: Any, what: str) -> int:
-    """A Python int; raises ArgumentError for what is none (a traced integer says so itself)."""
+    """A Python int; raises TypeMismatch for what is none (a traced integer says so itself)."""
     if isinstance(value, Dim):
         raise UnsupportedFunction(f"{what} that is not known, {value}, is not built yet")
     not_integer = is_traced(value) and (value.ndim != 0 or value.dtype.kind != "i")
     if isinstance(value, (bool, np.bool_)) or not_integer:
-        raise ArgumentError(f"{what} must be an integer, not {value!r}")
+        raise TypeMismatch(f"{what} must be an integer, not {value!r}")
     try:
         return operator.index(value)
     except ConcretizationError:
         raise
     except TypeError:
-        raise ArgumentError(f"{what} must be an integer, not {value!r}") from None
+        raise TypeMismatch(f"{what} must be an integer, not {value!r}") from None
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:
@@ -64,7 +65,7 @@ def _as_sizes(shape: Any) -> tuple[int, ...]:
 
 
 def as_axis(axis: Any, ndim: int) -> int:
-    """An axis counted from the front; raises AxisError or ArgumentError for what is none."""
+    """An axis counted from the front; raises AxisError or TypeMismatch for what is none."""
     return normalize_axis(as_int(axis, "an axis"), ndim)
 
 
