@@ -1,8 +1,8 @@
 """The typed buffer of emitted kernels: `x[row, col]` as a raw access that LLVM can reason
 about.
 
-A `Buffer` is a Numba type that carries element type, shape, strides and alias slot; its value
-is a pointer. An access has no wraparound, no bounds check and natural alignment; it bears
+A `Buffer` is a type that carries element type, shape, strides and alias slot; its value is a
+pointer. An access has no wraparound, no bounds check and natural alignment; it bears
 `alias.scope` and `noalias` metadata, so buffers of different slots are known not to overlap.
 f16 and bf16 elements are f32 in the kernel, bools are bytes in memory. What a kernel never
 writes is loaded as invariant, which CUDA turns into loads through the read-only cache.
@@ -11,18 +11,17 @@ writes is loaded as invariant, which CUDA turns into loads through the read-only
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from graphc._lazy import once
 from graphc.codegen import scalar_basic as basic
 from graphc.codegen.scalar_llvm import KINDS, TABLES, Arith, alias_scope
 from graphc.codegen.scalar_value import Value
-from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
+from graphc.dtypes import DType, Type
 
 _STORAGE = {"bool": ir.IntType(8), "f16": ir.IntType(16), "bf16": ir.IntType(16)}
 _SIZES = {"i8": 1, "i16": 2, "i32": 4, "i64": 8, "float": 4, "double": 8}  # bytes
@@ -45,18 +44,23 @@ class Access:
     narrow: bool = False
 
 
-class Buffer(types.Type):
-    """The Numba type of a C-contiguous buffer of `type` (its first size may be unknown).
+@dataclass(frozen=True)
+class Buffer:
+    """The type of a C-contiguous buffer of `type` (its first size may be unknown).
 
     An index names `width` elements: 1, or those of a vector in an array of vectors.
     """
 
-    def __init__(self, type: Type, access: Access, width: int = 1) -> None:
-        self.type, self.access, self.width = type, access, width
-        inner = [d for d in type.shape[1:] if isinstance(d, int)]
-        sizes = [math.prod(inner[axis:]) for axis in range(len(type.shape))]
-        self.strides = tuple(size * width for size in sizes)
-        super().__init__(f"Buffer({type}, {access}, {width})")
+    type: Type
+    access: Access
+    width: int = 1
+
+    @once
+    def strides(self) -> tuple[int, ...]:
+        """The elements from one index to the next, along each axis."""
+        inner = [d for d in self.type.shape[1:] if isinstance(d, int)]
+        sizes = [math.prod(inner[axis:]) for axis in range(len(self.type.shape))]
+        return tuple(size * self.width for size in sizes)
 
     @property
     def dtype(self) -> DType:
@@ -76,29 +80,6 @@ class Buffer(types.Type):
 def is_small(type: Type) -> bool:
     """Whether index arithmetic in a buffer of `type` fits 32 bits."""
     return type.is_static and type.nbytes <= _SMALL
-
-
-_NUMBA: Mapping[DType, Any] = MappingProxyType(
-    {
-        bool_: types.boolean,
-        u8: types.uint8,
-        i32: types.int32,
-        i64: types.int64,
-        f32: types.float32,
-        f64: types.float64,
-    }
-)
-_DTYPES: Mapping[Any, DType] = MappingProxyType({kind: d for d, kind in _NUMBA.items()})
-
-
-def numba_type(dtype: DType) -> Any:
-    """The Numba type of a value of `dtype` in a kernel (f32 for the half types)."""
-    return _NUMBA[dtype.compute]
-
-
-def dtype_of(kind: Any) -> DType | None:
-    """The dtype of values of a Numba type, None for a type that is no scalar's."""
-    return _DTYPES.get(kind)
 
 
 def kernel_type(dtype: DType) -> ir.Type:

@@ -124,9 +124,10 @@ def _functions() -> Mapping[str, Any]:
 
 def _vocabulary(kernel: KernelSource, layout: Layout, cuda: Any) -> Vocabulary:
     buffers = load("graphc.codegen.buffers")
+    numba_types = load("graphc.codegen.numba_types")
 
     def scratch(kind: Type, slot: int, slots: int) -> Any:
-        return buffers.Buffer(kind, buffers.Access("shared", slot, slots, narrow=True))
+        return numba_types.BufferType(kind, buffers.Access("shared", slot, slots, narrow=True))
 
     @cache
     def helper(record: DeviceHelper) -> Any:
@@ -152,19 +153,20 @@ def _vocabulary(kernel: KernelSource, layout: Layout, cuda: Any) -> Vocabulary:
 
 def _registers(kind: Type | VectorArray) -> Any:
     """The Numba type of an array of a thread's own."""
-    buffers = load("graphc.codegen.buffers")
     places, width = (
         (kind.places, kind.vector.width) if isinstance(kind, VectorArray) else (kind, 1)
     )
-    return buffers.Buffer(places, buffers.Access("local", 0, 1, narrow=True), width)
+    access = load("graphc.codegen.buffers").Access("local", 0, 1, narrow=True)
+    return load("graphc.codegen.numba_types").BufferType(places, access, width)
 
 
 def _global_buffer(layout: Layout, name: str, kind: Type) -> Any:
     """The Numba type of a buffer in global memory; indices are 32 bits wide in small ones."""
-    buffers = load("graphc.codegen.buffers")
     slot, constant = layout.slots[name], layout.constant(name)
-    access = buffers.Access("global", slot, layout.slot_count, constant, narrow=True)
-    return buffers.Buffer(kind, access)
+    access = load("graphc.codegen.buffers").Access(
+        "global", slot, layout.slot_count, constant, narrow=True
+    )
+    return load("graphc.codegen.numba_types").BufferType(kind, access)
 
 
 def _arguments(kernel: KernelSource, layout: Layout) -> list[Any]:

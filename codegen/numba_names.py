@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from graphc.codegen import buffer_slices, buffers
-from graphc.codegen.buffers import Buffer
+from graphc.codegen.numba_types import BufferType, dtype_of, numba_type
 from graphc.codegen.numba_vectors import (
     Vector,
     Words,
@@ -61,7 +61,7 @@ def _typed(row: Scalar, operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any
         if isinstance(operand, types.IntegerLiteral):
             known.append(0)
             continue
-        dtype = buffers.dtype_of(operand)
+        dtype = dtype_of(operand)
         if dtype is None:
             return (), None, f"{row.name} does not take {operand}"
         known.append(dtype)
@@ -71,7 +71,7 @@ def _typed(row: Scalar, operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any
         wanted, result = signature(row, known)
     except GraphcError as error:
         return (), None, str(error)
-    return tuple(map(buffers.numba_type, wanted)), buffers.numba_type(result), ""
+    return tuple(map(numba_type, wanted)), numba_type(result), ""
 
 
 class _Installer:
@@ -139,11 +139,11 @@ class _Installer:
 
     def buffer(self) -> None:
         """The model of the typed buffer."""
-        kit, buffer_type = self.kit, Buffer
+        kit, buffer_type = self.kit, BufferType
 
         class Model(kit.primitive_model):  # type: ignore[name-defined]
-            def __init__(self, manager: Any, type: Buffer) -> None:
-                super().__init__(manager, type, type.storage.as_pointer())
+            def __init__(self, manager: Any, type: BufferType) -> None:
+                super().__init__(manager, type, type.buffer.storage.as_pointer())
 
         kit.register_model(buffer_type)(Model)
 
@@ -154,24 +154,24 @@ class _Installer:
         """
         kit, make = self.kit, self.kit.templates.signature
 
-        def type_load(buffer: Any, *index: Any) -> Any:
-            _check_index(kit, buffer, index)
-            return make(held(buffer), buffer, *map(_plain, index))
+        def type_load(kind: Any, *index: Any) -> Any:
+            _check_index(kit, kind, index)
+            return make(held(kind.buffer), kind, *map(_plain, index))
 
         def lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            buffer, m = sig.args[0], kit.arith(builder)
+            buffer, m = sig.args[0].buffer, kit.arith(builder)
             address = _address(builder, buffer, args[0], sig.args[1:], args[1:])
             if buffer.width == 1:
                 return buffers.load(m, buffer, address)
             return joined(builder, buffer_slices.load_slice(m, buffer, address, buffer.width))
 
-        def type_store(buffer: Any, value: Any, *index: Any) -> Any:
-            _check_index(kit, buffer, index)
-            taken = stored(kit, value, buffer)
-            return make(types.none, buffer, taken, *map(_plain, index))
+        def type_store(kind: Any, value: Any, *index: Any) -> Any:
+            _check_index(kit, kind, index)
+            taken = stored(kit, value, kind.buffer)
+            return make(types.none, kind, taken, *map(_plain, index))
 
         def lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            buffer, m = sig.args[0], kit.arith(builder)
+            buffer, m = sig.args[0].buffer, kit.arith(builder)
             address = _address(builder, buffer, args[0], sig.args[2:], args[2:])
             if buffer.width == 1:
                 buffers.store(m, buffer, address, args[1])
@@ -196,7 +196,7 @@ class _Installer:
 
         def lower_argument(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             word = _word(builder, args[1], args[2])
-            return builder.inttoptr(word, sig.return_type.storage.as_pointer())
+            return builder.inttoptr(word, sig.return_type.buffer.storage.as_pointer())
 
         def type_word(table: Any, position: Any) -> Any:
             return make(types.int64, types.int64, types.int64)
@@ -208,7 +208,7 @@ class _Installer:
             return make(spec.instance_type, types.int64, spec)
 
         def lower_buffer_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return buffers.global_pointer(builder, sig.return_type, args[0])
+            return buffers.global_pointer(builder, sig.return_type.buffer, args[0])
 
         return {
             "argument": self.function("argument", type_argument, lower_argument),
@@ -225,12 +225,12 @@ class _Installer:
 
         def type_scratch_like(value: Any, spec: Any) -> Any:
             kind = _plain(value)
-            given = spec.instance_type
+            given = spec.instance_type.buffer
             like = given.type.with_dtype(_dtype(element_of(kind)))
-            return make(Buffer(like, given.access, width_of(kind)), value, spec)
+            return make(BufferType(like, given.access, width_of(kind)), value, spec)
 
         def lower_scratch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            buffer = sig.return_type
+            buffer = sig.return_type.buffer
             return buffers.POINTERS[buffer.access.space](builder, buffer)
 
         return {
@@ -270,7 +270,7 @@ class _Installer:
 
 def _dtype(kind: Any) -> DType:
     """The dtype of a Numba type that is a scalar's."""
-    found = buffers.dtype_of(kind)
+    found = dtype_of(kind)
     assert found is not None, kind
     return found
 
@@ -280,15 +280,16 @@ def _plain(kind: Any) -> Any:
     return types.unliteral(kind)
 
 
-def _check_index(kit: Toolkit, buffer: Any, index: tuple[Any, ...]) -> None:
+def _check_index(kit: Toolkit, kind: Any, index: tuple[Any, ...]) -> None:
     """One integer for each axis of a buffer."""
-    if not isinstance(buffer, Buffer):
-        raise kit.typing_error(f"{buffer} is no buffer and cannot be indexed")
-    if len(index) != buffer.type.ndim:
-        raise kit.typing_error(f"{buffer.type} is indexed with {len(index)} integers")
+    if not isinstance(kind, BufferType):
+        raise kit.typing_error(f"{kind} is no buffer and cannot be indexed")
+    type = kind.buffer.type
+    if len(index) != type.ndim:
+        raise kit.typing_error(f"{type} is indexed with {len(index)} integers")
     for part in index:
         if not isinstance(part, types.Integer):
-            raise kit.typing_error(f"{buffer.type} is indexed with {part}")
+            raise kit.typing_error(f"{type} is indexed with {part}")
 
 
 def _word(builder: ir.IRBuilder, table: ir.Value, position: ir.Value) -> ir.Value:
@@ -300,7 +301,7 @@ def _word(builder: ir.IRBuilder, table: ir.Value, position: ir.Value) -> ir.Valu
 
 
 def _address(
-    builder: ir.IRBuilder, buffer: Buffer, pointer: ir.Value, kinds: Any, index: Any
+    builder: ir.IRBuilder, buffer: buffers.Buffer, pointer: ir.Value, kinds: Any, index: Any
 ) -> ir.Value:
     parts = [(value, kind.signed) for value, kind in zip(index, kinds, strict=True)]
     return buffers.element_pointer(builder, buffer, pointer, parts)

@@ -14,6 +14,7 @@ from numba import types
 
 from graphc.codegen import buffer_slices, buffers
 from graphc.codegen.buffers import Buffer
+from graphc.codegen.numba_types import BufferType, dtype_of, numba_type
 from graphc.codegen.scalar import ELEMENTS, SCALARS
 from graphc.codegen.scalar_llvm import KINDS
 from graphc.codegen.scalar_value import Value
@@ -33,7 +34,7 @@ class Vector(types.Type):
     @property
     def element(self) -> Any:
         """The Numba type of an element."""
-        return buffers.numba_type(self.dtype)
+        return numba_type(self.dtype)
 
 
 def element_of(kind: Any) -> Any:
@@ -99,12 +100,12 @@ class Words:
         """`splat(v, 4)`: the scalar v in each of 4 elements."""
 
         def typing(value: Any, width: Any) -> Any:
-            kind = buffers.dtype_of(types.unliteral(value))
+            kind = dtype_of(types.unliteral(value))
             if kind is None:
                 raise self.kit.typing_error(
                     f"every element of a vector is a number, not {value}"
                 )
-            return self.make(Vector(kind, self.number(width)), buffers.numba_type(kind), width)
+            return self.make(Vector(kind, self.number(width)), numba_type(kind), width)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return joined(builder, [args[0]] * sig.return_type.width)
@@ -156,7 +157,7 @@ class Words:
             return self.make(spec.instance_type, spec)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return buffers.POINTERS["local"](builder, sig.return_type)
+            return buffers.POINTERS["local"](builder, sig.return_type.buffer)
 
         return self.function("registers", typing, lower)
 
@@ -179,13 +180,12 @@ class Words:
     def load_slice(self) -> Any:
         """`load_slice(x, 4, i, start)` and `load_slice(x, 4, i, start, stop)`."""
 
-        def typing(buffer: Any, width: Any, *index: Any) -> Any:
-            self.check(buffer, index)
-            result = Vector(buffer.dtype.compute, self.number(width))
-            return self.make(result, buffer, width, *map(types.unliteral, index))
+        def typing(given: Any, width: Any, *index: Any) -> Any:
+            result = Vector(self.check(given, index).dtype.compute, self.number(width))
+            return self.make(result, given, width, *map(types.unliteral, index))
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            buffer, m = sig.args[0], self.kit.arith(builder)
+            buffer, m = sig.args[0].buffer, self.kit.arith(builder)
             place = _Place(builder, buffer, args[0], sig.args[2:], args[2:])
             width = sig.return_type.width
             if place.stop is None:
@@ -200,17 +200,17 @@ class Words:
     def store_slice(self) -> Any:
         """`store_slice(x, value, 4, i, start)`, and with a stop like `load_slice`."""
 
-        def typing(buffer: Any, value: Any, width: Any, *index: Any) -> Any:
-            self.check(buffer, index)
+        def typing(given: Any, value: Any, width: Any, *index: Any) -> Any:
+            buffer = self.check(given, index)
             kind, wide = types.unliteral(value), self.number(width)
             if width_of(kind) not in (1, wide):
                 raise self.kit.typing_error(f"{kind} is stored to a slice of {wide} elements")
             check_conversion(self.kit, kind, buffer)
-            return self.make(types.none, buffer, kind, width, *map(types.unliteral, index))
+            return self.make(types.none, given, kind, width, *map(types.unliteral, index))
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            buffer, kind, width = sig.args[:3]
-            m = self.kit.arith(builder)
+            given, kind, width = sig.args[:3]
+            buffer, m = given.buffer, self.kit.arith(builder)
             place = _Place(builder, buffer, args[0], sig.args[3:], args[3:])
             wide = width.literal_value
             values = elements_for(context, builder, buffer, args[1], kind, wide)
@@ -229,10 +229,11 @@ class Words:
             raise self.kit.typing_error("the width of a vector is a literal")
         return int(width.literal_value)
 
-    def check(self, buffer: Any, index: tuple[Any, ...]) -> None:
+    def check(self, kind: Any, index: tuple[Any, ...]) -> Buffer:
         """A buffer of elements, an integer for each axis, and perhaps a stop."""
-        if not isinstance(buffer, Buffer):
-            raise self.kit.typing_error(f"{buffer} is no buffer and cannot be sliced")
+        if not isinstance(kind, BufferType):
+            raise self.kit.typing_error(f"{kind} is no buffer and cannot be sliced")
+        buffer = kind.buffer
         if buffer.width != 1:
             raise self.kit.typing_error("an array of vectors cannot be sliced")
         if len(index) - buffer.type.ndim not in (0, 1):
@@ -240,6 +241,7 @@ class Words:
         for part in index:
             if not isinstance(part, types.Integer):
                 raise self.kit.typing_error(f"{buffer.type} is sliced at {part}")
+        return buffer
 
 
 def converted(
@@ -277,7 +279,7 @@ def _is_mark(instruction: Any) -> bool:
 def held(buffer: Buffer) -> Any:
     """The Numba type of what an index of a buffer names."""
     if buffer.width == 1:
-        return buffers.numba_type(buffer.dtype)
+        return numba_type(buffer.dtype)
     return Vector(buffer.dtype.compute, buffer.width)
 
 
@@ -295,7 +297,7 @@ def stored(kit: Any, value: Any, buffer: Buffer) -> Any:
 
 def check_conversion(kit: Any, kind: Any, buffer: Buffer) -> None:
     """Raise a typing error where elements of a buffer take no value of `kind`."""
-    wanted = buffers.numba_type(buffer.dtype)
+    wanted = numba_type(buffer.dtype)
     if kit.typing_context.can_convert(element_of(kind), wanted) is None:
         raise kit.typing_error(f"{kind} is stored to elements of {buffer.dtype}")
 
@@ -304,7 +306,7 @@ def elements_for(
     context: Any, builder: ir.IRBuilder, buffer: Buffer, value: ir.Value, kind: Any, width: int
 ) -> list[ir.Value]:
     """The `width` elements of a value of `kind`, as values for elements of a buffer."""
-    wanted = buffers.numba_type(buffer.dtype)
+    wanted = numba_type(buffer.dtype)
     parts = split(builder, value, kind, width)
     return converted(context, builder, parts, element_of(kind), wanted)
 

@@ -1,4 +1,4 @@
-"""The kernel dialect rewritten for Numba: the one step that both targets share.
+"""The kernel dialect rewritten: the one step that all compilers of kernels share.
 
 Numba's own rules would make `i32 + i32` an int64, `0.5` a float64 and `a // b` a branch. So
 every operator on values becomes a call of a row of `scalar.py`, every float literal a constant
@@ -90,6 +90,13 @@ class _Rewriter(ast.NodeTransformer):
         self.in_index = False
         self.checks = False
         self.loops = 0
+
+    def visit(self, node: ast.AST) -> Any:
+        """What a node becomes, at the place where the node was."""
+        made = super().visit(node)
+        if isinstance(made, ast.AST) and hasattr(node, "lineno") and not hasattr(made, "lineno"):
+            ast.copy_location(made, node)
+        return made
 
     # --- names and constants ----------------------------------------------------------
 
@@ -264,7 +271,7 @@ class _Rewriter(ast.NodeTransformer):
         if name != "registers":
             return self.call(name, self.visit(operand))
         assert self.vocabulary.registers is not None
-        kind = eval(ast.unparse(operand), dict(self.environment))
+        kind = self.storage(operand)
         return self.call(name, self.bind("registers_type", self.vocabulary.registers(kind)))
 
     def arguments(self, node: ast.Call, count: int) -> list[ast.expr]:
@@ -314,8 +321,20 @@ class _Rewriter(ast.NodeTransformer):
         name = dtype.name if dtype.compute is dtype else f"round_{dtype.name}"
         return self.call(name, self.visit(operand))
 
+    def storage(self, node: ast.expr) -> Type | VectorArray:
+        """The type that an expression is, of storage whose size is known."""
+        try:
+            kind = eval(ast.unparse(node), dict(self.environment))
+        except Exception:  # whatever a user wrote there
+            kind = None
+        if isinstance(kind, VectorArray) or (isinstance(kind, Type) and kind.is_static):
+            return kind
+        raise self.fail(node, f"{ast.unparse(node)} is no type of storage of known size")
+
     def scratch(self, node: ast.expr) -> ast.expr:
-        kind = eval(ast.unparse(node), dict(self.environment))
+        kind = self.storage(node)
+        if not isinstance(kind, Type):
+            raise self.fail(node, "scratch takes the type of a buffer")
         spec = self.vocabulary.scratch(kind, self.next_slot, self.slots)
         self.next_slot += 1
         return self.call("scratch", self.bind(f"scratch_{self.next_slot}", spec))
@@ -475,19 +494,16 @@ def _flush(body: list[ast.stmt]) -> list[ast.stmt]:
     return [*start, *flat, *ast.parse(text).body]
 
 
-def rewrite(
-    kernel: KernelSource,
-    layout: Layout,
-    vocabulary: Vocabulary,
-    params: Sequence[str],
-    prologue: str = "",
-    given: Mapping[str, Any] = MappingProxyType({}),
-) -> Callable[..., None]:
-    """The kernel as a function that Numba compiles for the target of `vocabulary`.
+@dataclass(frozen=True)
+class Rewritten:
+    """The statements of a kernel, and what their names stand for that are no variables."""
 
-    Its parameters are `params`; `prologue` is text put before its body, whose names are
-    `given`. Raises ParseError where the body leaves the dialect.
-    """
+    body: list[ast.stmt]
+    names: dict[str, Any]
+
+
+def rewritten(kernel: KernelSource, layout: Layout, vocabulary: Vocabulary) -> Rewritten:
+    """The kernel in the words of `vocabulary`; raises ParseError where it leaves the dialect."""
     first = max(layout.slots.values(), default=-1) + 1
     environment = kernel.function.__globals__
     if kernel.width != 1 and vocabulary.registers is None:
@@ -501,8 +517,25 @@ def rewrite(
         body = _flush(body)
         rewriter.bind("store", vocabulary.functions["store"])
         rewriter.globals[f"{FAILED}_start"] = i32.numpy.type(0)
-    body = [*ast.parse(prologue).body, *body]
-    return _build(kernel.name, params, body, rewriter.globals | dict(given), layout.filename)
+    return Rewritten(body, rewriter.globals)
+
+
+def rewrite(
+    kernel: KernelSource,
+    layout: Layout,
+    vocabulary: Vocabulary,
+    params: Sequence[str],
+    prologue: str = "",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[..., None]:
+    """The kernel as a function that Numba compiles for the target of `vocabulary`.
+
+    Its parameters are `params`; `prologue` is text put before its body, whose names are
+    `given`. Raises ParseError where the body leaves the dialect.
+    """
+    made = rewritten(kernel, layout, vocabulary)
+    body = [*ast.parse(prologue).body, *made.body]
+    return _build(kernel.name, params, body, made.names | dict(given), layout.filename)
 
 
 def rewrite_helper(helper: DeviceHelper, vocabulary: Vocabulary) -> Callable[..., Any]:

@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run every plan that the SIMT checker runs by PTX as well, not a share of them",
     )
     parser.addoption(
+        "--all-by-numba",
+        action="store_true",
+        help="compare every plan for the CPU with what Numba makes of it, not a share of them",
+    )
+    parser.addoption(
         "--update-golden", action="store_true", help="write the golden files, compare nothing"
     )
 
@@ -97,6 +102,26 @@ def plans_by_ptx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """With --all-by-ptx no plan that the checker runs goes without PTX."""
     if request.config.getoption("--all-by-ptx"):
         monkeypatch.setattr("tests.codegen_harness.SHARE", 1)
+
+
+@pytest.fixture(autouse=True)
+def plans_by_numba(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A share of the plans that a test compiles for the CPU have the bits that Numba gives."""
+    execute = importlib.import_module("graphc.runtime.execute")
+    compile_kernels, plans = execute.compile_kernels, []
+
+    def noting(plan: Any) -> Any:
+        plans.append(plan)
+        return compile_kernels(plan)
+
+    monkeypatch.setattr(execute, "compile_kernels", noting)
+    yield
+    monkeypatch.setattr(execute, "compile_kernels", compile_kernels)
+    if plans:
+        oracle = importlib.import_module("tests.oracle")
+        oracle.compare(plans, 1 if request.config.getoption("--all-by-numba") else oracle.SHARE)
 
 
 @pytest.fixture

@@ -64,6 +64,30 @@ def loops(a, b):
             total += a
 
 
+def steps(a, b):
+    total = 0
+    for i in range(a, 20, 3):
+        for j in range(b, -9, -2):
+            total += i * j
+    for i in range(a, b, 2 if b > 0 else -1):
+        total += i
+    for i in range(b, a, a - b or 1):
+        total -= 3 * i + 1
+    return total
+
+
+def kinds(a, b):
+    """A truth value is a number, whatever path it comes from."""
+    found = False
+    for i in range(a):
+        if i == b:
+            found = 5
+            break
+        found = i > b
+    either = found and a or b
+    return found + 10 * either + (a > b) * 3
+
+
 def nothing(a, b):
     if a > b:
         return
@@ -96,6 +120,8 @@ SIGNED = tuple(product((-5, -1, 0, 1, 2, 7), repeat=2))
         (conditions, SIGNED),
         (guarded, PAIRS),
         (loops, PAIRS),
+        (steps, SIGNED),
+        (kinds, SIGNED),
         (with_a_call, SIGNED),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
@@ -160,13 +186,16 @@ def unbound(a):
     return a + missing  # noqa: F821
 
 
-def steps(a):
-    for i in range(0, a, 2):
-        a += i
-    return a
+def chained(a):
+    return 0 < a < 9
 
 
-@pytest.mark.parametrize("function", [floats, lists, unknown, unbound, steps])
+def unequal_tuples(a):
+    a, b = 1, 2, 3
+    return a + b
+
+
+@pytest.mark.parametrize("function", [floats, lists, unknown, unbound, chained, unequal_tuples])
 def test_what_is_not_of_the_language(function: Callable[..., int]) -> None:
     with pytest.raises(TypeError, match=f"{function.__name__}: .* is not of the language"):
         compiled(function)(1)

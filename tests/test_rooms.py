@@ -27,6 +27,10 @@ WORDS: dict[tuple[str, str], str] = {
     ("codegen/lines.py", "and"): "Python's operator",
     ("codegen/lines.py", "or"): "Python's operator",
     ("codegen/simt_rewrite.py", "accumulate_product"): "what `+=` of a product compiles to",
+    ("codegen/llvm_body.py", "add"): "LLVM's instruction",
+    ("codegen/llvm_body.py", "mul"): "LLVM's instruction",
+    ("codegen/llvm_body.py", "sub"): "LLVM's instruction",
+    ("codegen/llvm_body.py", "xor"): "LLVM's instruction",
     ("codegen/simt_rewrite.py", "pow"): "Python's `**`",
 }
 
@@ -142,7 +146,7 @@ CLEAN = [
     module("graphc/errors.py", ""),
     module("graphc/ir.py", "from graphc.errors import E"),
     module("passes/dce.py", "from graphc.ir import Graph"),
-    module("codegen/numba_cpu.py", "import numba"),
+    module("codegen/numba_cuda.py", "import numba"),
 ]
 
 
@@ -152,7 +156,7 @@ def with_file(path: str, source: str) -> list[rooms.Module]:
 
 
 def heavy(modules: list[rooms.Module]) -> list[str]:
-    return rooms.check_heavy(modules, {"codegen/numba_cpu.py": "loaded by the runtime"})
+    return rooms.check_heavy(modules, {"codegen/numba_cuda.py": "loaded by the runtime"})
 
 
 def state(modules: list[rooms.Module]) -> list[str]:
@@ -207,8 +211,8 @@ BREACHES: list[tuple[str, Callable[[list[rooms.Module]], list[str]], str, str]] 
     ("__import__", rooms.check_form, "passes/cse.py", "__import__('numba')"),
     ("heavy", heavy, "codegen/cpu.py", "import numba"),
     ("heavy, a module", heavy, "codegen/cpu.py", "from numba.core import types"),
-    ("heavy by a listed file", heavy, "codegen/cpu.py", "import graphc.codegen.numba_cpu"),
-    ("listed and light", heavy, "codegen/numba_cpu.py", "import os"),
+    ("heavy by a listed file", heavy, "codegen/cpu.py", "import graphc.codegen.numba_cuda"),
+    ("listed and light", heavy, "codegen/numba_cuda.py", "import os"),
     ("name", rooms.check_names, "graphc/__init__.py", "from graphc.passes.dce import ir"),
     ("name of a definition", rooms.check_names, "passes/__init__.py", "def dce(graph): pass"),
     ("small letters", state, "passes/cse.py", "cache = {}"),

@@ -129,7 +129,7 @@ FEW = 8
 def kernels_of(name: str):
     """The compiled CPU kernels of the sample's function, by name, with their parameters."""
     from graphc.codegen.device_lib import load_kernels
-    from graphc.codegen.numba_cpu import compile_cpu
+    from graphc.codegen.llvm_kernels import compile_cpu
 
     sample, function = {"mlp": (mlp, "step"), "blackscholes": (blackscholes, "greeks")}[name]
     compiled = graphc.compile(getattr(sample, function), target="cpu")

@@ -433,14 +433,14 @@ def compiled(row: str) -> dict[str, Any]:
     text = f"from graphc.codegen.device_lib import {', '.join(sorted(names))}\n\n"
     text += "\n".join(kernel_text(row, kind) for kind in kinds_of(row))
     kernels = list(load_kernels(text, f"<{row}>").values())
-    codes = load("graphc.codegen.numba_cpu").compile_cpu(kernels)
+    codes = load("graphc.codegen.llvm_kernels").compile_cpu(kernels)
     return dict(zip(kinds_of(row), codes, strict=True))
 
 
 def has_fma() -> bool:
-    """Numba compiles for a machine with FMA."""
-    has = load("graphc.codegen.numba_cpu").has_feature
-    return bool(has("fma") or has("neon"))
+    """Kernels are compiled for a machine with FMA."""
+    host = load("graphc.codegen.machine_code").host()
+    return bool(host.has("fma") or host.has("neon"))
 
 
 @pytest.mark.parametrize("row", SCALARS)

@@ -15,7 +15,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.canonical import region_key
-from graphc.codegen import device_lib, numba_cpu
+from graphc.codegen import device_lib
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Place
@@ -26,6 +26,7 @@ from graphc.interpret import interpret
 from graphc.ir import Graph
 from graphc.lowered import Lowered, lower_graph
 from graphc.options import Options
+from tests import numba_cpu
 from tests.codegen_harness import compiled_cpu
 
 LINEAR = 3.4
@@ -252,6 +253,6 @@ def test_kernels_come_to_numba_without_subscripts() -> None:
     """Numba has dozens of its own and would try them all first, at every access."""
     (kernel,) = lower(pointwise(3)).kernels
     found = device_lib.load_kernels(kernel.source, "<kernel>")[kernel.name]
-    function = numba_cpu._rewritten(found, layout_of(found))
+    function = numba_cpu.rewritten(found, layout_of(found))
     names = {instruction.opname for instruction in dis.get_instructions(function)}
     assert "FOR_ITER" in names and not names & {"BINARY_SUBSCR", "STORE_SUBSCR"}

@@ -152,7 +152,7 @@ WIDE = IMPORTS + "\n".join(
 def compiled():
     """The CPU kernels of this file, in one module of native code."""
     kernels = load_kernels(CPU, "<cpu kernels>") | load_kernels(WIDE, "<wide kernel>")
-    seam = load("graphc.codegen.numba_cpu")
+    seam = load("graphc.codegen.llvm_kernels")
     codes = seam.compile_cpu(list(kernels.values()))
     return dict(zip(kernels, codes, strict=True))
 
@@ -301,7 +301,7 @@ def test_loops_become_packed_instructions(compiled, name, least):
 
 
 def test_the_symbol_is_the_content():
-    seam = load("graphc.codegen.numba_cpu")
+    seam = load("graphc.codegen.llvm_kernels")
     text = (
         IMPORTS
         + """
@@ -339,7 +339,7 @@ def test_leaving_the_dialect_is_an_error(body, reason):
     text = IMPORTS + f'@kernel("cpu")\ndef wrong(x: f32[None], lo: i64, hi: i64):\n    {body}\n'
     kernel = load_kernels(text, "<wrong>")["wrong"]
     with pytest.raises(ParseError, match=reason):
-        load("graphc.codegen.numba_cpu").compile_cpu([kernel])
+        load("graphc.codegen.llvm_kernels").compile_cpu([kernel])
 
 
 def test_a_parameter_needs_a_type():

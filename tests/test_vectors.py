@@ -504,7 +504,7 @@ def test_the_cpu_has_no_vectors(value: str, width: str, what: str) -> None:
         "wrong"
     ]
     with pytest.raises(ParseError, match=what):
-        load("graphc.codegen.numba_cpu").compile_cpu([kernel])
+        load("graphc.codegen.llvm_kernels").compile_cpu([kernel])
 
 
 @pytest.mark.parametrize("width", [0, 3, 32, "4"])

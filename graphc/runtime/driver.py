@@ -1,6 +1,6 @@
 """The compiled driver: one native function that runs the program of any plan.
 
-Loads Numba, so it is itself loaded on first use; compiled once a process, in the language of
+Loads LLVM, so it is itself loaded on first use; compiled once a process, in the language of
 `machine`. `rows` says what its words mean.
 """
 

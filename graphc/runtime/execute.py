@@ -60,12 +60,12 @@ def compile_kernels(plan: Plan, account: Account | None = None) -> dict[str, Nat
         account.found += len(kernels)
     missing = {key: launch for key, launch in launches.items() if key not in kernels}
     if missing:
-        numba_cpu = _lazy.load("graphc.codegen.numba_cpu")
+        seam = _lazy.load("graphc.codegen.llvm_kernels")
         sources = [
-            numba_cpu.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
+            seam.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
             for key, launch in missing.items()
         ]
-        made = dict(zip(missing, numba_cpu.compile_cpu(sources), strict=True))
+        made = dict(zip(missing, seam.compile_cpu(sources), strict=True))
         _KERNELS.update(made)
         kernels |= made
     return kernels

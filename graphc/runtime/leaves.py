@@ -1,6 +1,6 @@
 """Native functions of the driver's own, in the form of a kernel: copy and matrix product.
 
-Loads Numba, so it is itself loaded on first use; each function is compiled on first use.
+Loads LLVM, so it is itself loaded on first use; each function is compiled on first use.
 """
 
 from __future__ import annotations

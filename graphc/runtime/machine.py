@@ -1,54 +1,36 @@
-"""Python functions over machine words, compiled straight to LLVM.
+"""Python functions over machine words, compiled for this computer.
 
-The language is a small part of Python. Every value is an int64, a condition one that is not 0.
-There are assignments, `if`, `while`, `for` over a range, `break`, `continue` and `return`; the
-operators below, comparisons, `and`, `or`, `not` and `a if c else b`; calls of operations
-(`native`), of `min` and `max`, and of functions like these. Other names are ints of the module,
-or of the function around. `//` is of what is not negative. It knows no types and infers nothing,
-so that what is compiled anew in each process is ready in a few hundredths of a second.
+They are of the language of `codegen/llvm_body.py`, where every number is an int64 and every name
+that is no variable an int of the module, or of the function around. They call one another, `min`
+and `max` of two words, and what the language cannot say (`operation`).
 
-Loads Numba, whose LLVM it uses, so it is itself loaded on first use.
+Loads LLVM, so it is itself loaded on first use.
 """
 
 from __future__ import annotations
 
 import ast
 import ctypes
-import inspect
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import linecache
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import CodeType, FunctionType
 from typing import Any
 
 from llvmlite import ir
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 
-WORD = ir.IntType(64)
-_BOOL = ir.IntType(1)
+from graphc._lazy import once
+from graphc.codegen import machine_code
+from graphc.codegen.llvm_body import WORD, Body
+from graphc.codegen.llvm_variables import Operand, Outside
+from graphc.codegen.scalar_llvm import CpuArith
+from graphc.codegen.scalar_value import Value
+
 _OBJECT = ir.IntType(8).as_pointer()
 _FASTCALL = 0x80  # METH_FASTCALL: arguments come as an array
-
-_BINARY: Mapping[type[ast.operator], str] = {
-    ast.Add: "add",
-    ast.Sub: "sub",
-    ast.Mult: "mul",
-    ast.FloorDiv: "sdiv",
-    ast.Mod: "srem",
-    ast.BitAnd: "and_",
-    ast.BitOr: "or_",
-    ast.BitXor: "xor",
-    ast.LShift: "shl",
-    ast.RShift: "ashr",
-}
-_COMPARISONS: Mapping[type[ast.cmpop], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +39,24 @@ class Operation:
 
     emit: Callable[..., Any]
 
+    def call(self, body: Body, operands: Sequence[Operand]) -> Value | None:
+        found = self.emit(body.builder, *map(body.integer, operands))
+        if found is None:
+            return None
+        return Value(body.m, found, "i64" if found.type == WORD else "bool")
+
 
 def operation(emit: Callable[..., Any]) -> Any:
     """A decorator: the function emits the operation, which functions of the language call."""
     return Operation(emit)
+
+
+def _chosen(relation: str) -> Operation:
+    """Of two words the one that is less, or greater."""
+    return Operation(lambda b, one, two: b.select(b.icmp_signed(relation, one, two), one, two))
+
+
+_BUILTINS: Mapping[str, Operation] = {"min": _chosen("<"), "max": _chosen(">")}
 
 
 class Compiled:
@@ -70,21 +66,33 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-        assert isinstance(tree, ast.FunctionDef)
-        self.name = function.__name__
-        self.body = tree.body
-        self.parameters = [a.arg for a in tree.args.args]
-        self.names = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        # No two functions of a process may bear one name.
-        self.symbol = f"graphc_{self.name}_{id(self):x}"
-        self._library: Any = None
+        code: Any = function.__code__
+        self.function, self.name = function, function.__name__
+        self.parameters = code.co_varnames[: code.co_argcount]
+        self._code: machine_code.Code | None = None
         self._entrance: Callable[..., int] | None = None
+
+    @once
+    def names(self) -> Mapping[str, Any]:
+        """What the names of the function stand for that are no variables."""
+        function: Any = self.function
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        return (
+            _BUILTINS
+            | function.__globals__
+            | {name: cell.cell_contents for name, cell in cells}
+        )
+
+    @once
+    def tree(self) -> ast.FunctionDef:
+        """The syntax of the function."""
+        code: Any = self.function.__code__
+        return _functions(code.co_filename)[self.name, code.co_firstlineno]
 
     @property
     def address(self) -> int:
         """Where the native function is."""
-        return int(self._compiled().get_pointer_to_function(self.symbol))
+        return self._compiled().address(self.name)
 
     @property
     def entrance(self) -> Callable[..., int]:
@@ -92,9 +100,9 @@ class Compiled:
 
         It does not look at how many words it is given.
         """
-        with global_compiler_lock:
+        with machine_code.lock:
             if self._entrance is None:
-                address = self._compiled().get_pointer_to_function(_of_python(self.symbol))
+                address = self._compiled().address(_of_python(self.name))
                 self._method = _Method(self.name.encode(), address, _FASTCALL, None)
                 new = ctypes.pythonapi.PyCFunction_NewEx
                 new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
@@ -106,22 +114,78 @@ class Compiled:
             raise TypeError(f"{self.name} takes {len(self.parameters)} words")
         return self.entrance(*words)
 
-    def _compiled(self) -> Any:
-        """Numba's library of the native function and of its entrance from Python."""
-        with global_compiler_lock:
-            if self._library is None:
-                library = cpu_target.target_context.codegen().create_library(self.symbol)
-                module = library.create_ir_module(self.symbol)
-                inner = _Emitter(module).function(self)
-                inner.linkage = "external"
-                _emit_entrance(module, inner)
-                library.add_ir_module(module)
-                library.finalize()
-                self._library = library
-        return self._library
+    def call(self, body: Body, operands: Sequence[Operand]) -> Value:
+        """Emit the call of this function by another one."""
+        assert isinstance(body, _Words)
+        inner = _function(body.builder.module, self, body.functions)
+        words = [body.integer(o) for o in operands]
+        return Value(body.m, body.builder.call(inner, words), "i64")
+
+    def _compiled(self) -> machine_code.Code:
+        """The code of the native function and of its entrance from Python."""
+        with machine_code.lock:
+            if self._code is None:
+                self._code = _load(self)
+        return self._code
 
 
 compiled = Compiled
+
+
+@cache
+def _functions(filename: str) -> dict[tuple[str, int], ast.FunctionDef]:
+    """The functions of a file by name and first line, that of decorators if there are any."""
+    tree = ast.parse("".join(linecache.getlines(filename)))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {(f.name, min([f.lineno, *(d.lineno for d in f.decorator_list)])): f for f in found}
+
+
+def _load(function: Compiled) -> machine_code.Code:
+    """The code of a function and of its entrance."""
+
+    def module() -> Any:
+        made = ir.Module(function.name)
+        inner = _function(made, function, {})
+        inner.linkage = "external"
+        _emit_entrance(made, inner)
+        return made
+
+    parts = repr((sys.version, *_parts(function, set())))
+    name = f"{function.name}_{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+    data = machine_code.object_code(name, module, "words")
+    return machine_code.load_objects([data], (function.name, _of_python(function.name)))
+
+
+def _parts(what: Any, seen: set[int]) -> Iterator[Any]:
+    """All that decides what a function does: its code, and what its names stand for."""
+    if id(what) in seen:
+        return
+    seen.add(id(what))
+    match what:
+        case Compiled(function=function) | Operation(emit=function):
+            yield from _parts(function, seen)
+        case FunctionType(__code__=code, __closure__=cells):
+            yield from _parts(code, seen)
+            for cell in cells or ():
+                yield from _parts(cell.cell_contents, seen)
+            for name in sorted(set(_names(code)) & what.__globals__.keys()):
+                yield name
+                yield from _parts(what.__globals__[name], seen)
+        case CodeType():
+            yield what.co_name, what.co_code, what.co_varnames, what.co_names, what.co_freevars
+            for constant in what.co_consts:
+                yield from _parts(constant, seen)
+        case int() | float() | str() | tuple() | None | ir.Type():
+            seen.remove(id(what))
+            yield str(what)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names of a function, and of those within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 class _Method(ctypes.Structure):
@@ -159,210 +223,30 @@ def _emit_entrance(module: Any, inner: Any) -> None:
     builder.ret(builder.call(python("PyLong_FromLongLong", _OBJECT, WORD), [result]))
 
 
-class _Emitter:
-    """One LLVM module under construction, and the functions in it."""
+class _Words(Body):
+    """The body of a function of the language, and the functions of its module."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.functions: dict[Compiled, Any] = {}
+    def __init__(self, source: Compiled, made: Any, functions: dict[Compiled, Any]) -> None:
+        builder = ir.IRBuilder(made.append_basic_block())
+        super().__init__(made, source.names, CpuArith(builder), wrap=True)
+        self.functions = functions
+        for name, word in zip(source.parameters, made.args, strict=True):
+            self.assign(name, Value(self.m, word, "i64"))
 
-    def function(self, source: Compiled) -> Any:
-        """The LLVM function of a function of the language."""
-        if source not in self.functions:
-            kind = ir.FunctionType(WORD, [WORD] * len(source.parameters))
-            made = ir.Function(self.module, kind, source.symbol)
-            made.linkage = "internal"
-            self.functions[source] = made
-            _Body(self, source, made).emit()
-        return self.functions[source]
+    def assign(self, name: str, operand: Operand) -> None:
+        self.variables.assign(name, Value(self.m, self.integer(operand), "i64"))
 
 
-class _Body:
-    """The statements of one function. Variables lie on the stack: LLVM takes them off it."""
-
-    def __init__(self, emitter: _Emitter, source: Compiled, function: Any) -> None:
-        self.emitter, self.source, self.names = emitter, source, source.names
-        self.builder = ir.IRBuilder(function.append_basic_block())
-        self.places: dict[str, Any] = {}
-        self.loops: list[tuple[Any, Any]] = []
-        for name, word in zip(source.parameters, function.args, strict=True):
-            self.assign(name, word)
-
-    def emit(self) -> None:
-        """Emit all of it; where the end is reached the result is 0."""
-        self.statements(self.source.body)
-        if not self.builder.block.is_terminated:
-            self.builder.ret(WORD(0))
-
-    def block(self) -> Any:
-        return self.builder.append_basic_block()
-
-    def go(self, to: Any) -> None:
-        if not self.builder.block.is_terminated:
-            self.builder.branch(to)
-
-    def assign(self, name: str, word: Any) -> None:
-        if name not in self.places:
-            with self.builder.goto_entry_block():
-                self.places[name] = self.builder.alloca(WORD)
-        self.builder.store(word, self.places[name])
-
-    # --- statements ---------------------------------------------------------------------
-
-    def statements(self, body: Sequence[ast.stmt]) -> None:
-        for statement in body:
-            if not self.builder.block.is_terminated:
-                self.statement(statement)
-
-    def statement(self, s: ast.stmt) -> None:
-        match s:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                self.assign(name, self.word(value))
-            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
-                words = [self.word(v) for v in values]
-                for target, word in zip(names, words, strict=True):
-                    assert isinstance(target, ast.Name)
-                    self.assign(target.id, word)
-            case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
-                read = ast.BinOp(ast.Name(name, ast.Load()), op, value)
-                self.assign(name, self.word(read))
-            case ast.Expr(value=ast.Constant(value=str())):
-                pass
-            case ast.Expr(value=ast.Call() as call):
-                self.word(call)
-            case ast.If(test=test, body=body, orelse=orelse):
-                self.choose(test, body, orelse)
-            case ast.While(test=test, body=body, orelse=[]):
-                self.repeat(test, body)
-            case ast.For(
-                target=ast.Name(id=name),
-                iter=ast.Call(func=ast.Name(id="range"), args=bounds),
-                body=body,
-                orelse=[],
-            ) if len(bounds) < 3:
-                self.count(name, bounds, body)
-            case ast.Return(value=value):
-                self.builder.ret(WORD(0) if value is None else self.word(value))
-            case ast.Continue():
-                self.go(self.loops[-1][0])
-            case ast.Break():
-                self.go(self.loops[-1][1])
-            case _:
-                raise self.outside(s)
-
-    def choose(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
-        yes, no, after = self.block(), self.block(), self.block()
-        self.branch(test, yes, no)
-        for block, part in ((yes, body), (no, orelse)):
-            self.builder.position_at_end(block)
-            self.statements(part)
-            self.go(after)
-        self.builder.position_at_end(after)
-
-    def repeat(self, test: ast.expr, body: list[ast.stmt]) -> None:
-        head, inside, after = self.block(), self.block(), self.block()
-        self.go(head)
-        self.builder.position_at_end(head)
-        self.branch(test, inside, after)
-        self.builder.position_at_end(inside)
-        self.loops.append((head, after))
-        self.statements(body)
-        self.loops.pop()
-        self.go(head)
-        self.builder.position_at_end(after)
-
-    def count(self, name: str, bounds: list[ast.expr], body: list[ast.stmt]) -> None:
-        """The loop's own counter is no variable: the body may change the one that it sees."""
-        first, stop = ([WORD(0)] + [self.word(b) for b in bounds])[-2:]
-        head, inside, last, after = (self.block() for _ in range(4))
-        start = self.builder.block
-        self.go(head)
-        self.builder.position_at_end(head)
-        counter = self.builder.phi(WORD)
-        counter.add_incoming(first, start)
-        self.builder.cbranch(self.builder.icmp_signed("<", counter, stop), inside, after)
-        self.builder.position_at_end(inside)
-        self.assign(name, counter)
-        self.loops.append((last, after))
-        self.statements(body)
-        self.loops.pop()
-        self.go(last)
-        self.builder.position_at_end(last)
-        counter.add_incoming(self.builder.add(counter, WORD(1)), last)
-        self.go(head)
-        self.builder.position_at_end(after)
-
-    # --- expressions --------------------------------------------------------------------
-
-    def branch(self, test: ast.expr, yes: Any, no: Any) -> None:
-        """Go on at `yes` or at `no`; what does not matter is not computed."""
-        match test:
-            case ast.BoolOp(op=op, values=[*first, last]):
-                for part in first:
-                    further = self.block()
-                    both = isinstance(op, ast.And)
-                    self.branch(part, *((further, no) if both else (yes, further)))
-                    self.builder.position_at_end(further)
-                self.branch(last, yes, no)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                self.branch(operand, no, yes)
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                relation = _COMPARISONS[type(op)]
-                holds = self.builder.icmp_signed(relation, self.word(left), self.word(right))
-                self.builder.cbranch(holds, yes, no)
-            case _:
-                word = self.word(test)
-                self.builder.cbranch(self.builder.icmp_signed("!=", word, WORD(0)), yes, no)
-
-    def word(self, e: ast.expr) -> Any:
-        match e:
-            case ast.Constant(value=int() as value):
-                return WORD(int(value))
-            case ast.Name(id=name) if name in self.places:
-                return self.builder.load(self.places[name])
-            case ast.Name(id=name) if isinstance(self.names.get(name), int):
-                return WORD(int(self.names[name]))
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self.builder.neg(self.word(operand))
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                emit = getattr(self.builder, _BINARY[type(op)])
-                return emit(self.word(left), self.word(right))
-            case ast.BoolOp() | ast.Compare() | ast.UnaryOp(op=ast.Not()):
-                return self.either(e, ast.Constant(1), ast.Constant(0))
-            case ast.IfExp(test=test, body=body, orelse=orelse):
-                return self.either(test, body, orelse)
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-                return self.call(e, name, [self.word(a) for a in args])
-        raise self.outside(e)
-
-    def either(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Any:
-        yes, no, after = self.block(), self.block(), self.block()
-        self.branch(test, yes, no)
-        found = []
-        for block, part in ((yes, body), (no, orelse)):
-            self.builder.position_at_end(block)
-            found.append((self.word(part), self.builder.block))
-            self.builder.branch(after)
-        self.builder.position_at_end(after)
-        chosen = self.builder.phi(WORD)
-        for word, block in found:
-            chosen.add_incoming(word, block)
-        return chosen
-
-    def call(self, e: ast.expr, name: str, args: list[Any]) -> Any:
-        callee = self.names.get(name)
-        if isinstance(callee, Compiled):
-            return self.builder.call(self.emitter.function(callee), args)
-        if isinstance(callee, Operation):
-            found = callee.emit(self.builder, *args)
-            if found is None:
-                return WORD(0)
-            return self.builder.zext(found, WORD) if found.type == _BOOL else found
-        if name in ("min", "max") and callee is None and len(args) == 2:
-            relation = "<" if name == "min" else ">"
-            return self.builder.select(self.builder.icmp_signed(relation, *args), *args)
-        raise self.outside(e)
-
-    def outside(self, tree: ast.AST) -> TypeError:
-        line = ast.unparse(tree).splitlines()[0]
-        return TypeError(f"{self.source.name}: {line} is not of the language")
+def _function(module: Any, source: Compiled, functions: dict[Compiled, Any]) -> Any:
+    """The LLVM function of a function of the language, emitted on first use."""
+    if source not in functions:
+        kind = ir.FunctionType(WORD, [WORD] * len(source.parameters))
+        made = ir.Function(module, kind, module.get_unique_name(source.name))
+        made.linkage = "internal"
+        functions[source] = made
+        body = _Words(source, made, functions)
+        try:
+            body.emit(source.tree.body)
+        except Outside as error:
+            raise TypeError(f"{source.name}: {error.reason}") from None
+    return functions[source]

@@ -1,6 +1,6 @@
 """Operations on machine words: raw and atomic memory, calls, floating-point mode.
 
-Loads Numba, so it is itself loaded on first use. Every address and word is an int64; atomics
+Loads LLVM, so it is itself loaded on first use. Every address and word is an int64; atomics
 are sequentially consistent. No function address is baked into the code: it comes in a word.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphc.runtime.machine import WORD as _WORD
+from graphc.codegen.llvm_body import WORD as _WORD
 from graphc.runtime.machine import operation
 
 _BYTE, _INT = ir.IntType(8), ir.IntType(32)

@@ -1,6 +1,6 @@
 """The compiled half of the thread pool: dealing pieces of a kernel to whoever is free.
 
-Loads Numba, so it is itself loaded on first use. The threads share one block of memory, of
+Loads LLVM, so it is itself loaded on first use. The threads share one block of memory, of
 64-byte lines. The pieces of a job lie in windows, one for each thread as a rule: a thread takes
 those of its own window from the front, as memory is read fastest, and then helps in the others.
 
