@@ -23,7 +23,9 @@ from graphc.disk_cache import kept
 from graphc.fingerprint import key_of
 
 Effort = Literal["loops", "words"]
-"""What is optimised: loops over arrays, all that LLVM can do; code over words, what is cheap."""
+"""What is optimised: loops over arrays, by all that LLVM has. In code over words only variables
+come off the stack: it waits for memory, and more would take longer than it gains.
+"""
 
 lock = threading.RLock()
 """Whoever makes code that others may ask for at the same time has it; forks wait for it."""
@@ -75,7 +77,7 @@ def _target(level: int) -> Any:
 
 def _optimised(module: Any, effort: Effort) -> tuple[Any, Any]:
     """The module (llvmlite's `ir.Module`) as LLVM has optimised it, and the target machine."""
-    target = _target(3 if effort == "loops" else 2)
+    target = _target(3 if effort == "loops" else 0)
     module.triple, module.data_layout = host().triple, str(target.target_data)
     # A context of its own takes all that LLVM keeps of the module with it.
     parsed = llvm.parse_assembly(str(module), llvm.create_context())
@@ -89,8 +91,6 @@ def _optimised(module: Any, effort: Effort) -> tuple[Any, Any]:
     else:
         passes = llvm.create_new_module_pass_manager()
         passes.add_sroa_pass()
-        passes.add_simplify_cfg_pass()
-        passes.add_instruction_combine_pass()
     passes.run(parsed, builder)
     return parsed, target
 
