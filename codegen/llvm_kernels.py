@@ -32,7 +32,7 @@ from graphc.device import STACK_BYTES
 from graphc.dtypes import DTYPES, DType, Type, i64
 from graphc.errors import ParseError, TypeMismatch
 
-__all__ = ["CompiledKernel", "compile_cpu", "load_kernels"]
+__all__ = ["CompiledKernel", "compile_cpu", "kernel_module", "load_kernels"]
 
 _FLOATS = (KINDS["f32"], KINDS["f64"])
 _RELAXED = frozenset("fadd fsub fmul fdiv frem fcmp".split())
@@ -68,14 +68,19 @@ def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
     objects: dict[str, bytes] = {}
     for symbol, kernel, layout in zip(symbols, kernels, layouts, strict=True):
         if symbol not in objects:
-            objects[symbol] = _object(symbol, kernel, layout)
+            objects[symbol] = machine_code.emit_object(_module(kernel, layout, symbol), "loops")
     code = machine_code.load_objects(objects.values(), objects)
     pairs = zip(symbols, kernels, strict=True)
     return [CompiledKernel(code.address(s), s, code, kernel) for s, kernel in pairs]
 
 
-def _object(symbol: str, kernel: KernelSource, layout: Layout) -> bytes:
-    return machine_code.object_code(symbol, lambda: _module(kernel, layout, symbol), "loops")
+def kernel_module(source: str, name: str, key: str, symbol: str) -> Any:
+    """The LLVM module of the kernel `name` of an emitted file, as the function `symbol`.
+
+    Errors name the file by its key. Raises ParseError for a kernel outside the dialect.
+    """
+    kernel = load_kernels(source, f"<graphc {key}>")[name]
+    return _module(kernel, layout_of(kernel), symbol)
 
 
 def _module(kernel: KernelSource, layout: Layout, symbol: str) -> Any:

@@ -6,6 +6,7 @@ constant, or an offset of one arena. `graphc.runtime` binds it to memory and run
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -83,6 +84,17 @@ class Launch:
     def buffers(self) -> tuple[int, ...]:
         """The buffers among the arguments, in the order of the kernel's parameters."""
         return tuple(a for a in self.args if isinstance(a, int))
+
+
+def is_emitted(key: str) -> bool:
+    """Whether it is the key of a kernel as graphc emits it, and not of a file of the user's.
+
+    It then stands for the kernel wherever it is found.
+    """
+    return _EMITTED.fullmatch(key) is not None
+
+
+_EMITTED = re.compile(r"[0-9a-f]{16}(-ragged)?")
 
 
 @dataclass(frozen=True)

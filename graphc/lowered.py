@@ -58,7 +58,7 @@ class EmittedKernel:
             ptx_target(cc)
         seam = _lazy.load("graphc.codegen.numba_cuda")
         kept = _lazy.load("graphc.ptx_cache")
-        keys = kept.ptx_keys(self.name, self.source, ccs, seam.toolkit())
+        keys = kept.ptx_keys(self.key, self.name, self.source, ccs, seam.toolkit())
         ptx: dict[CC, str] = kept.stored_ptx(keys)
         missing = [cc for cc in ccs if cc not in ptx]
         if missing:

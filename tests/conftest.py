@@ -112,9 +112,9 @@ def plans_by_numba(
     execute = importlib.import_module("graphc.runtime.execute")
     compile_kernels, plans = execute.compile_kernels, []
 
-    def noting(plan: Any) -> Any:
+    def noting(plan: Any, *more: Any) -> Any:
         plans.append(plan)
-        return compile_kernels(plan)
+        return compile_kernels(plan, *more)
 
     monkeypatch.setattr(execute, "compile_kernels", noting)
     yield

@@ -16,7 +16,7 @@ import pytest
 
 import graphc
 import graphc.numpy as gnp
-from graphc import fingerprint, nn, provenance
+from graphc import fingerprint, nn
 from graphc.account import Account
 from graphc.codegen import plan_bytes as form
 from graphc.codegen.plan import Plan, StepKind
@@ -26,9 +26,10 @@ from graphc.dtypes import bf16, f32, i64
 from graphc.errors import OutOfBounds
 from graphc.ir import Graph
 from graphc.kinds import REGISTRY
-from graphc.lowered import Lowered, lower_graph
+from graphc.lowered import EmittedKernel, Lowered, lower_graph
 from graphc.options import Options
 from graphc.plan_cache import plan_key
+from graphc.ptx_cache import ptx_keys
 from graphc.runtime import execute
 from tests.test_codegen_random import graph_of
 
@@ -128,7 +129,6 @@ def traced(text: str, file: str = "/home/user/model.py") -> Graph:
     """The graph of the function f that a text defines."""
     space: dict[str, Any] = {"np": np, "graphc": graphc}
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
-    provenance._sites.cache_clear()  # which knows the lines of equal code
     exec(compile(text, file, "exec"), space)
     return graphc.trace(space["f"], *space.get("args", (f32[4],)))
 
@@ -361,21 +361,24 @@ def test_ptx_is_kept_by_code_and_capability(
     assert len(asked) == 5
 
 
-# --- kernels of the process ---------------------------------------------------------------
+# --- kernels ------------------------------------------------------------------------------
 
 
-def test_a_kernel_is_compiled_once_and_lives_as_long_as_it_is_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seam = graphc._lazy.load("graphc.codegen.numba_cpu")
-    compiled: list[Any] = []
-    real = seam.compile_cpu
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are compiled from here on."""
+    seam, names = graphc._lazy.load("graphc.codegen.llvm_kernels"), []
+    real = seam._module
 
-    def counted(kernels: Any) -> Any:
-        compiled.extend(kernels)
-        return real(kernels)
+    def noting(kernel: Any, *rest: Any) -> Any:
+        names.append(kernel.name)
+        return real(kernel, *rest)
 
-    monkeypatch.setattr(seam, "compile_cpu", counted)
+    monkeypatch.setattr(seam, "_module", noting)
+    return names
+
+
+def test_a_kernel_is_compiled_once_and_lives_as_long_as_it_is_used(compiled: list[str]) -> None:
     x = np.arange(3, dtype=np.float32)
 
     def made(name: str) -> Any:
@@ -388,12 +391,64 @@ def test_a_kernel_is_compiled_once_and_lives_as_long_as_it_is_used(
     gc.collect()
     held = [made("first")]
     held += [made(f"other{n}") for n in range(20)]
-    assert len(compiled) == 1 and len(execute._KERNELS) == 1
+    assert compiled == ["tanh_mul"] and len(execute._KERNELS) == 1
     del held
     gc.collect()
     assert len(execute._KERNELS) == 0
     made("late")
-    assert len(compiled) == 2
+    assert compiled == ["tanh_mul"] * 2
+
+
+def test_kernels_come_from_the_disk_by_their_code(
+    cache: DiskCache, compiled: list[str]
+) -> None:
+    """Another process finds them, whatever the lines are; and so does another program."""
+    x = np.arange(4, dtype=np.float32)
+    results = []
+    for text in (PLAIN, OTHERS["line"], OTHERS["name of a value"]):
+        execute._KERNELS.clear()
+        account = Account()
+        low = lower_graph(traced(text), CPU, Options(), account=account)
+        results.append(low.compile()([x])[0].tolist())
+        assert compiled == ["mul_add"] and account.found == (len(results) > 1)
+    assert results == [(x * 2).tolist()] * 3
+    for entry in cache.folder.glob("code-*"):
+        entry.write_bytes(entry.read_bytes()[:-1])
+    execute._KERNELS.clear()
+    assert low.compile()([x])[0].tolist() == results[0] and len(compiled) == 2
+
+
+FILE = """
+from graphc.codegen.device_lib import f32, i64, kernel
+
+FACTOR = {factor}
+
+@kernel("cpu", literals=f32)
+def scaled(x: f32[4], out: f32[4], lo: i64, hi: i64):
+    for i in range(lo, hi):
+        out[i] = x[i] * FACTOR
+"""
+
+
+@pytest.mark.parametrize("key", ["scaled.py", "0123456789abcdef-0123456789abcdef"])
+def test_kernels_of_the_users_files_are_not_kept(
+    cache: DiskCache, compiled: list[str], key: str
+) -> None:
+    """What their code says may be decided elsewhere."""
+    plan = lower_graph(traced("def f(x):\n    return x * 2.0"), CPU, Options()).plan
+    (own,) = plan.steps
+    assert own.launch is not None
+    x = np.arange(4, dtype=np.float32)
+    kept = []
+    for factor in (3, 5):
+        launch = replace(own.launch, entry="scaled", source=FILE.format(factor=factor), key=key)
+        launch = replace(launch, args=launch.args[:2])
+        run = execute.Executable(replace(plan, steps=(replace(own, launch=launch),)))
+        assert run([x])[0].tolist() == (x * factor).tolist()
+        kept.append(run)
+    assert compiled == ["scaled"] * 2 and not execute._KERNELS
+    emitted = EmittedKernel("scaled", key, "cuda", FILE.format(factor=3))
+    assert not ptx_keys(emitted.key, emitted.name, emitted.source, [(9, 0)], ())
 
 
 def test_programs_are_known() -> None:

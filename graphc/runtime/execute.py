@@ -11,6 +11,8 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from graphc import _lazy
 from graphc.account import Account
-from graphc.codegen.plan import Launch, Place, Plan, StepKind
+from graphc.codegen.plan import Launch, Place, Plan, StepKind, is_emitted
 from graphc.errors import RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
@@ -48,27 +50,73 @@ class NativeKernel(Protocol):
     def address(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class KernelCode:
+    """A kernel as native code, which is there as long as this is."""
+
+    address: int
+    code: Any
+
+
 _KERNELS: WeakValueDictionary[str, NativeKernel] = WeakValueDictionary()
 
 
 def compile_kernels(plan: Plan, account: Account | None = None) -> dict[str, NativeKernel]:
-    """The kernels of a CPU plan by `Launch.key`: those that some plan of the process has are
-    taken from there, and of the others each distinct one is compiled once, all in one go."""
+    """The kernels of a CPU plan by `Launch.key`, each distinct one compiled once.
+
+    Those that graphc emits are taken from other plans of the process, or from the disk cache,
+    where they are there; `account` is told how many.
+    """
     launches = {launch.key: launch for step in plan.steps for launch in step.launches}
     kernels = {key: found for key in launches if (found := _KERNELS.get(key)) is not None}
-    if account is not None:
-        account.found += len(kernels)
-    missing = {key: launch for key, launch in launches.items() if key not in kernels}
-    if missing:
-        seam = _lazy.load("graphc.codegen.llvm_kernels")
-        sources = [
-            seam.load_kernels(launch.source, f"<graphc {key}>")[launch.entry]
-            for key, launch in missing.items()
-        ]
-        made = dict(zip(missing, seam.compile_cpu(sources), strict=True))
+    missing = [launch for key, launch in launches.items() if key not in kernels]
+    compiled: list[Launch] = []
+    emitted = [launch for launch in missing if is_emitted(launch.key)]
+    if emitted:
+        made = _emitted(emitted, compiled)
         _KERNELS.update(made)
         kernels |= made
+    others = [launch for launch in missing if not is_emitted(launch.key)]
+    if others:
+        compiled += others
+        kernels |= _files(others)
+    if account is not None:
+        account.found += len(launches) - len(compiled)
     return kernels
+
+
+def _emitted(launches: Sequence[Launch], compiled: list[Launch]) -> dict[str, NativeKernel]:
+    """Kernels as graphc emits them; what the disk cache has not is added to `compiled`."""
+    machine_code = _lazy.load("graphc.codegen.machine_code")
+    objects = {}
+    for launch in launches:
+        symbol = _symbol(launch)
+        build = partial(_build, launch, symbol, compiled)
+        objects[symbol] = machine_code.object_code(symbol, build, "loops")
+    code = machine_code.load_objects(objects.values(), objects)
+    return {launch.key: KernelCode(code.address(_symbol(launch)), code) for launch in launches}
+
+
+def _symbol(launch: Launch) -> str:
+    return f"{launch.entry}_{launch.key}"
+
+
+def _build(launch: Launch, symbol: str, compiled: list[Launch]) -> Any:
+    """The LLVM module of a kernel, which is noted."""
+    compiled.append(launch)
+    module = _lazy.load("graphc.codegen.llvm_kernels").kernel_module
+    return module(launch.source, launch.entry, launch.key, symbol)
+
+
+def _files(launches: Sequence[Launch]) -> dict[str, NativeKernel]:
+    """Kernels of files that are not, or no longer, as graphc emits them."""
+    seam = _lazy.load("graphc.codegen.llvm_kernels")
+    sources = [
+        seam.load_kernels(launch.source, f"<graphc {launch.key}>")[launch.entry]
+        for launch in launches
+    ]
+    keys = [launch.key for launch in launches]
+    return dict(zip(keys, seam.compile_cpu(sources), strict=True))
 
 
 class _Context:
