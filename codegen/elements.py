@@ -69,6 +69,7 @@ class Elements:
         self.names = Names()
         self.inputs = set(region.inputs)
         self.nodes = [n for n in self.space.nodes if n not in chosen.late]
+        self.place = {n: i for i, n in enumerate(self.nodes)}
         self.outputs = [v for v in region.outputs if v.node not in chosen.late]
         self.buffers: dict[str, Type] = {}
         self.buffer_of: dict[Value, str] = {}
@@ -234,8 +235,7 @@ class Elements:
                 if self._is_kept(found, phase):
                     continue
             stack.extend(found.node.values)
-        place = {n: i for i, n in enumerate(self.nodes)}
-        for found in sorted(order, key=lambda v: place[v.node]):
+        for found in sorted(order, key=lambda v: self.place[v.node]):
             self.value(found, scope, phase)
 
     def _is_known(self, value: Value, scope: Scope) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+from collections.abc import Callable
 
 from graphc.codegen import device_lib
 
@@ -22,22 +23,32 @@ class Names:
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
+        # Names that are taken stay so: the search for a number goes on where it ended.
+        self._next: dict[str, int] = {}
 
     def fresh(self, name: str | None, fallback: str = "t") -> str:
         """`name`, cut where it is too long, or a variation that nobody has."""
         short = name[:LONGEST] if name else ""
         base = short if short.isidentifier() and not keyword.iskeyword(short) else None
         if base is None:
-            number = 0
-            while f"{fallback}{number}" in self.taken:
-                number += 1
-            base = f"{fallback}{number}"
-        unique, number = base, 2
-        stem = base if base.endswith("_") else f"{base}_"
-        while unique in self.taken or _is_builtin(unique) or RESERVED.fullmatch(unique):
-            unique, number = f"{stem}{number}", number + 1
+            base = self._numbered(fallback, 0, lambda name: name in self.taken)
+        unique = base if self._is_free(base) else None
+        if unique is None:
+            stem = base if base.endswith("_") else f"{base}_"
+            unique = self._numbered(stem, 2, lambda name: not self._is_free(name))
         self.taken.add(unique)
         return unique
+
+    def _numbered(self, stem: str, first: int, is_taken: Callable[[str], bool]) -> str:
+        """`stem` with the least number from `first` on with which it is free."""
+        number = self._next.get(stem, first)
+        while is_taken(f"{stem}{number}"):
+            number += 1
+        self._next[stem] = number
+        return f"{stem}{number}"
+
+    def _is_free(self, name: str) -> bool:
+        return not (name in self.taken or _is_builtin(name) or RESERVED.fullmatch(name))
 
     def axis(self, name: str) -> str:
         """The name of an axis: one that is kept for them as it is, another one if it is free."""

@@ -132,9 +132,9 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
     """Assignments of roles, the likeliest first."""
     if not chosen.inner:
         return [Form("nothing", lambda _, body, on: roles.flat(body, on))]
-    lane = lies_along(region, chosen)
     width = chosen.space.size(chosen.inner)
     if device.is_cuda:
+        lane = lies_along(region, chosen)
         by_rows: list[Form[Assign]] = [
             Form("registers", register_rows, picked),
             Form("nothing", roles.rows, picked_online),
@@ -150,7 +150,8 @@ def _ranked_forms(region: Graph, chosen: Partition, device: Device) -> Sequence[
     as_rows: Form[Assign] = Form(kept(chosen, device), roles.rows)
     if is_short(chosen.space.size(chosen.outer), width):
         return [Form("nothing", lambda _, body, on: columns(body, body.outer[-1])), as_rows]
-    if lane is None or lane in chosen.inner or not chosen.outer:
+    lane = lies_along(region, chosen) if chosen.outer else None
+    if lane is None or lane in chosen.inner:
         return [as_rows]
     return [Form("nothing", lambda _, body, on: _columns(body, lane)), as_rows]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 from graphc.codegen import roles
 from graphc.codegen.arranged import arranged
@@ -55,13 +57,12 @@ class _Products:
         return Value(self.product)
 
     def candidates(self) -> Iterator[Schedule]:
-        """All of them, ranked."""
+        """All of them, ranked; each is made when it is asked for."""
         operands = before_product(self.region, self.product)
         if operands is not None:
-            loops = list(self._loops())
-            parts = [together([next(self.schedules(p, self.device)) for p in operands])]
             tiny = letters_of(self.product).work <= TINY_PRODUCT
-            yield from (*loops, *parts) if tiny else (*parts, *loops)
+            ranked = (self._loops, partial(self._parts, operands))
+            yield from _first_of(*ranked) if tiny else _first_of(*reversed(ranked))
             return
         cuda = self.device.is_cuda
         form = None if cuda else matrix_form(self.product, set(self.region.inputs))
@@ -69,13 +70,18 @@ class _Products:
             yield from self._tiled()
         if not cuda and form is None:
             yield from self._arranged()
-        loops = list(self._loops())
         if form is not None:
             tiny = form.m * form.n * form.k * form.batch <= TINY_PRODUCT
-            called = list(self._library(form))
-            yield from (*loops, *called) if tiny and loops else (*called, *loops)
+            ranked = (self._loops, partial(self._library, form))
+            yield from _first_of(*ranked) if tiny else _first_of(*reversed(ranked))
             return
-        yield from loops or self._by_itself()
+        loops = self._loops()
+        first = next(loops, None)
+        yield from self._by_itself() if first is None else chain([first], loops)
+
+    def _parts(self, operands: Sequence[Graph]) -> Iterator[Schedule]:
+        """The operands of the product and the product, each by its own."""
+        yield together([next(self.schedules(p, self.device)) for p in operands])
 
     def _loops(self) -> Iterator[Schedule]:
         """One nest for all; nothing if there is none."""
@@ -177,6 +183,11 @@ class _Products:
         assert task.kernel is not None
         covered = task.kernel.extent * task.block
         return [task, *late] if rows <= covered < rows + task.block else []
+
+
+def _first_of(*ranked: Callable[[], Iterator[Schedule]]) -> Iterator[Schedule]:
+    """What each of them gives, one after the other."""
+    return chain.from_iterable(candidates() for candidates in ranked)
 
 
 def _read_axes(space: Space, value: Value) -> tuple[int | None, ...]:

@@ -193,9 +193,9 @@ class _Writer:
     def _bind(self, value: Value, expr: ast.expr) -> None:
         """Name the value, or keep it as an expression to be written where it is used."""
         width = LINE if value in self.returned else WIDTH
-        short = len(ast.unparse(expr)) <= width and self.uses.get(value, 0) <= 1
         simple = isinstance(expr, ast.Name | ast.Constant) or _is_simple(_repeated(expr))
-        if simple or (short and not value.name):
+        inlined = not value.name and self.uses.get(value, 0) <= 1
+        if simple or (inlined and len(ast.unparse(expr)) <= width):
             self.known[value] = expr
         else:
             self._name(value, expr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import lru_cache
 
 from graphc.codegen.kernel import Apply, Const, Expr
 from graphc.codegen.scalar import SCALARS
@@ -37,9 +38,14 @@ def spell(code: str, names: Mapping[str, Expr], dtype: DType, op: str = "an op")
     Raises TypeError, which names `op`, for what kernels cannot compute.
     """
     try:
-        return _expression(ast.parse(code, mode="eval").body, names, dtype)
+        return _expression(_parsed(code), names, dtype)
     except TypeError as error:
         raise TypeError(f"the code {code!r} of {op}: {error}") from None
+
+
+@lru_cache(maxsize=512)
+def _parsed(code: str) -> ast.expr:
+    return ast.parse(code, mode="eval").body
 
 
 def _expression(tree: ast.AST, names: Mapping[str, Expr], dtype: DType) -> Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -31,7 +32,9 @@ def map_body(body: Sequence[Statement], change: StatementChange) -> tuple[Statem
     result: list[Statement] = []
     for statement in body:
         if isinstance(statement, Loop | Once | When):
-            statement = replace(statement, body=map_body(statement.body, change))
+            inner = map_body(statement.body, change)
+            if not _same(inner, statement.body):
+                statement = replace(statement, body=inner)
         made = change(statement)
         result += made if isinstance(made, list) else [] if made is None else [made]
     return tuple(result)
@@ -46,13 +49,14 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
 
 def subexpressions(expr: Expr) -> Iterator[Expr]:
     """The expression and everything in it."""
-    yield expr
-    if isinstance(expr, Apply):
-        for arg in expr.args:
-            yield from subexpressions(arg)
-    elif isinstance(expr, Masked):
-        yield from subexpressions(expr.value)
-        yield from subexpressions(expr.other)
+    stack = [expr]
+    while stack:
+        found = stack.pop()
+        yield found
+        if isinstance(found, Apply):
+            stack.extend(reversed(found.args))
+        elif isinstance(found, Masked):
+            stack += (found.other, found.value)
 
 
 def parts(statement: Statement) -> Iterator[Expr]:
@@ -98,16 +102,24 @@ def written(body: Sequence[Statement]) -> set[str]:
 def map_expr(expr: Expr, change: ExprChange) -> Expr:
     """Rebuild an expression from the inside out."""
     if isinstance(expr, Apply):
-        expr = replace(expr, args=tuple(map_expr(a, change) for a in expr.args))
+        args = tuple([map_expr(a, change) for a in expr.args])
+        if not _same(args, expr.args):
+            expr = Apply(expr.function, args, expr.dtype)
     elif isinstance(expr, Masked):
-        expr = replace(
-            expr, value=map_expr(expr.value, change), other=map_expr(expr.other, change)
-        )
+        both = map_expr(expr.value, change), map_expr(expr.other, change)
+        if not _same(both, (expr.value, expr.other)):
+            expr = Masked(expr.conditions, *both)
     return change(expr)
+
+
+def _same(new: Sequence[object], old: Sequence[object]) -> bool:
+    """Whether nothing was changed: what is rebuilt for nothing takes most of the time."""
+    return len(new) == len(old) and all(map(operator.is_, new, old))
 
 
 def map_exprs(statement: Statement, change: ExprChange) -> Statement:
     """A statement with `change` applied to each of its expressions."""
     if isinstance(statement, Let | Store | Update):
-        return replace(statement, expr=change(statement.expr))
+        expr = change(statement.expr)
+        return statement if expr is statement.expr else replace(statement, expr=expr)
     return statement

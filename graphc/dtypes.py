@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -158,11 +159,8 @@ def dtype(value: object) -> DType:
 
 
 def is_masked(value: object) -> bool:
-    """Whether a value is a masked array of NumPy's, which loads their module on first use."""
-    # Plain arrays come often, and are told without the module.
-    return type(value) is not np.ndarray and isinstance(
-        value, _lazy.load("numpy.ma").MaskedArray
-    )
+    """Whether a value is a masked array of NumPy's; there is none while their module is absent."""
+    return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
 def dtype_text(native: object) -> str:

@@ -129,6 +129,21 @@ def test_import_loads_nothing_heavy():
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
 
 
+def test_lowering_for_the_cpu_loads_nothing_that_it_does_not_need():
+    loaded = json.loads(
+        run(
+            "import json, sys, numpy as np, graphc\n"
+            "f = graphc.compile(lambda x, s, t: np.tanh(x) * s + t, target='cpu')\n"
+            "f.lower(np.ones(9, 'f'), 2.5, np.float32(3)).plan\n"
+            "print(json.dumps(list(sys.modules)))"
+        )
+    )
+    assert "graphc.codegen.planner" in loaded
+    unread = "cuda numba ml_dtypes numpy.ma scipy".split()
+    unread += [f"graphc.{name}" for name in "codegen.cuda text eager passes.grad".split()]
+    assert set(loaded) & set(unread) == set()
+
+
 def test_no_unlisted_module_loads_anything_heavy(tree):
     names = [m.name for m in tree if m.path not in HEAVY_FILES and m.room != "__main__"]
     loaded = json.loads(

@@ -15,7 +15,7 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.canonical import region_key
-from graphc.codegen import device_lib
+from graphc.codegen import device_lib, nest_schedule, product_schedule
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.layout import layout_of
 from graphc.codegen.plan import Place
@@ -153,6 +153,27 @@ def test_many_siblings_fill_one_kernel_after_the_other() -> None:
     x = np.linspace(-1, 1, 64)
     found, wanted = lowered.compile()([x]), interpret(lowered.graph, [x])
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_of_the_candidates_for_a_product_those_are_made_that_are_taken(monkeypatch) -> None:
+    """A product that BLAS takes is not written as loops as well."""
+    made: list[str] = []
+    plain = product_schedule.kernel_task
+
+    def counted(region: Graph, *rest: Any) -> Any:
+        made.append("epilogue")
+        return plain(region, *rest)
+
+    monkeypatch.setattr(product_schedule, "kernel_task", counted)
+    monkeypatch.setattr(nest_schedule, "kernel_task", lambda *_: pytest.fail("loops were made"))
+
+    def products(pairs: Any) -> Any:
+        return [np.tanh(a @ b) for a, b in pairs]
+
+    sizes = [(30 + n, 40 + n, 50 + n) for n in range(5)]
+    arrays = [(np.zeros((m, k), "f"), np.zeros((k, n), "f")) for m, k, n in sizes]
+    plan = lower(graphc.trace(products, arrays)).plan
+    assert len(plan.steps) == len(made) == 5
 
 
 @BOTH
