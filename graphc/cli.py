@@ -1,4 +1,4 @@
-"""The command line: `graphc compile | run | show | check | ops | sanitize | cache`.
+"""The command line: `graphc compile | run | show | check | ops | sanitize | cache | doctor`.
 
 Exit codes: 0 done, 1 it could not be done, 2 the command line itself is wrong, 130 or 143 it was
 interrupted or terminated. What is a user's mistake ends in the four-part text of an error, or in
@@ -24,7 +24,7 @@ from graphc.disk_cache import parse_size
 from graphc.errors import ArgumentError, GraphcError
 from graphc.options import LEVELS
 
-COMMANDS = ("compile", "run", "show", "check", "ops", "sanitize", "cache")
+COMMANDS = ("compile", "run", "show", "check", "ops", "sanitize", "cache", "doctor")
 EPILOG = "graphc COMMAND --help says more about a command."
 
 
@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _add_ops(commands)
     _add_sanitize(commands)
     _add_cache(commands)
+    _add_doctor(commands)
     return top
 
 
@@ -325,6 +326,19 @@ def _add_cache(commands: Any) -> None:
 def _check_cache(args: argparse.Namespace) -> str | None:
     return (
         "--size goes with prune" if args.size is not None and args.action != "prune" else None
+    )
+
+
+def _add_doctor(commands: Any) -> None:
+    _command(
+        commands,
+        "doctor",
+        lambda args: _lazy.load("graphc.cli_doctor").doctor(args),
+        "say what this machine has for graphc, and whether it works",
+        "Print Python and the packages, the processor, what there is of CUDA, and the cache; "
+        "compile and check a kernel of each target; and say how to install what is missing. "
+        "The exit code is 1 where something fails that should work: a GPU and what belongs to "
+        "it may be missing.",
     )
 
 
