@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import mpmath
 import numpy as np
 import pytest
 
@@ -363,6 +364,58 @@ def test_the_gradient_of_expm1_is_exp_to_the_end(dtype: Any) -> None:
     exact = np.exp(x.astype(np.float64))
     for got in (gradient(x), graphc.compile(gradient, target="cpu")(x)):
         np.testing.assert_allclose(got, exact, rtol=4 * float(np.finfo(dtype).eps))
+
+
+def sigma(x: Any) -> Any:
+    return 1 / (1 + mpmath.exp(-x))
+
+
+SATURATED: dict[str, tuple[Any, Any]] = {
+    "sigmoid": (nn.sigmoid, sigma),
+    "tanh": (np.tanh, mpmath.tanh),
+    "silu": (nn.silu, lambda x: x * sigma(x)),
+    "softplus": (nn.softplus, lambda x: mpmath.log1p(mpmath.exp(x))),
+    "logaddexp": (lambda x: np.logaddexp(x, 0), lambda x: mpmath.log1p(mpmath.exp(x))),
+    "binary cross-entropy": (
+        lambda x: nn.binary_cross_entropy_with_logits(x, np.ones_like(x)),
+        lambda x: mpmath.log1p(mpmath.exp(-x)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_derivatives_keep_their_digits_where_the_function_is_flat(
+    name: str, dtype: Any
+) -> None:
+    """Up to where they are no normal numbers, the second derivative among them."""
+    f, exact = SATURATED[name]
+    info = np.finfo(dtype)
+    size = np.array([0.5, 3, 9.1, 17, 37.43, 80, *([340, 700] if dtype is np.float64 else [])])
+    x = np.concatenate([-size, size]).astype(dtype)
+    first = graphc.grad(lambda v: f(v).sum())
+    graph = graphc.trace(lambda v: (first(v), graphc.grad(lambda v: first(v).sum())(v)), x)
+    with mpmath.workprec(3000):
+        expected = [
+            np.array([float(mpmath.diff(exact, mpmath.mpf(float(v)), n)) for v in x])
+            for n in (1, 2)
+        ]
+    for run in (
+        graph.run,
+        lambda v: run_cpu(graph, [v]),
+        lambda v: run_cuda_checked(graph, [v]),
+    ):
+        for got, want in zip(run(x), expected, strict=True):
+            np.testing.assert_allclose(
+                got.astype(float), want, rtol=float(10 * info.eps), atol=float(4 * info.tiny)
+            )
+
+
+def test_the_curvature_of_tanh_at_0() -> None:
+    third = np.tanh
+    for _ in range(3):
+        third = graphc.grad(lambda v, f=third: f(v).sum())
+    np.testing.assert_allclose(third(np.array([0.0, -0.0, 1e-9])), -2)
 
 
 def test_derivatives_of_gelu_by_tanh_where_its_sigmoid_is_almost_1() -> None:

@@ -29,15 +29,13 @@ def _activation(name: str, doc: str, expand: Any, numpy: Any, vjp: Any = None) -
 
 
 def _silu_vjp(g: Any, out: Any, x: Any) -> Any:
-    s = sigmoid(x)
-    return (g * (s + out * (1 - s)),)
+    return (g * (sigmoid(x) + out * sigmoid(-x)),)
 
 
 def _gelu_tanh_vjp(g: Any, out: Any, x: Any) -> Any:
     """gelu_tanh is x * sigmoid(2u), with u a polynomial in x."""
     twice = 2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
     du = _SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
-    # Not 1 - sigmoid(2u), of whose rounding du and the next derivative make a hundredfold.
     return (g * (sigmoid(twice) + 2 * out * sigmoid(-twice) * du),)
 
 
@@ -46,7 +44,8 @@ _HALF_SQRT = math.sqrt(0.5)
 
 
 # exp(-x) overflows where x is far below 0. The functions are right there all the same; their
-# expansions' gradients are not (0 * inf), and so they have one of their own.
+# expansions' gradients are not (0 * inf), and so they have one of their own. In these stands
+# sigmoid(-x) for 1 - sigmoid(x), of which nothing is left where sigmoid(x) rounds to 1.
 def _numpy_sigmoid(x: Any) -> Any:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
@@ -57,7 +56,7 @@ sigmoid = _activation(
     "1 / (1 + exp(-x)).",
     lambda x: 1 / (1 + ew.exp(-x)),
     lambda x: _numpy_sigmoid(x),
-    lambda g, out, x: (g * (out * (1 - out)),),
+    lambda g, out, x: (g * (out * sigmoid(-x)),),
 )
 relu = _activation(
     "relu",
@@ -368,7 +367,7 @@ binary_cross_entropy = composite(
     operands=("logits", "targets"),
     expand=lambda x, t: ew.maximum(x, 0) - x * t + ew.log1p(ew.exp(-abs(x))),
     numpy=lambda x, t: np.logaddexp(x, 0) - x * t,
-    vjp=lambda g, out, x, t: (g * (sigmoid(x) - t), -(g * x)),
+    vjp=lambda g, out, x, t: (g * ((1 - t) * sigmoid(x) - t * sigmoid(-x)), -(g * x)),
     result=_binary_cross_entropy_type,
     samples=({"shapes": ((4,), (4,)), "domains": ((-4.0, 4.0), (0.0, 1.0))},),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import bool_, f32, f64, i64, to_integers
-from graphc.kinds import elementwise
+from graphc.kinds import composite, elementwise
 from graphc.opdef import NOT_DIFFERENTIABLE
 
 # --- arithmetic ---------------------------------------------------------------------------
@@ -190,10 +190,26 @@ tanh = elementwise(
     numpy=np.tanh,
     code="tanh(x)",
     kinds="f",
-    vjp=lambda g, out, x: (g * (1 - out * out),),
-    jvp=lambda t, out, x: t[0] * (1 - out * out),
+    vjp=lambda g, out, x: (None if _is_number(x) else g * sech2(x),),
+    jvp=lambda t, out, x: t[0] * sech2(x),
     batch=lambda op, operands, axes: (op(*operands), axes[0]),
     flops=20,
+)
+
+
+def _sech2(x: Any) -> Any:
+    e = exp(-2 * absolute(x))
+    return 4 * e / ((1 + e) * (1 + e))
+
+
+# Not 1 - tanh(x)**2, of which nothing is left where tanh rounds to 1.
+sech2 = composite(
+    "sech2",
+    "1 / cosh(x)**2, the derivative of tanh.",
+    operands=("x",),
+    expand=_sech2,
+    numpy=lambda x: (1 / np.cosh(x)) ** 2,
+    vjp=lambda g, out, x: (g * (-2 * tanh(x) * out),),
 )
 sin = elementwise(
     "sin",
