@@ -15,7 +15,9 @@ class Options:
     """How to compile. Raises ArgumentError for a value that does not exist.
 
     fast            allow rewrites that hold for real numbers but change rounding or the sign of
-                    zero: contracted products and sums, reciprocals, approximate division on CUDA
+                    zero: contracted products and sums, reciprocals, approximate division on CUDA.
+                    An infinity or a NaN may become a finite number (x - x is 0), or the reverse;
+                    isnan, isfinite and comparisons are right for the value that was computed
     level           0: a kernel for each operation; 1: fusion of the graph as written; 2: also
                     simplification and common subexpressions
     nan             "keep" what is computed, or "raise" NotFinite for a result that holds a NaN or

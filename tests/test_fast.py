@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from graphc.codegen.scalar import SCALARS
 from graphc.device import CPU, H100
 from graphc.lowered import lower_graph
 from graphc.options import Options
-from tests.codegen_harness import call_native
+from graphc.passes.pipeline import run_pipeline
+from tests.codegen_harness import Run, call_native, run_cpu, run_cuda_checked
 
 COMBINE = """
 @kernel({decorator})
@@ -112,3 +114,44 @@ def test_options_reach_the_kernels(target: str) -> None:
     if target == "cpu":
         (got,) = fast.compile()([x])
         np.testing.assert_allclose(got, f(x), rtol=1e-6)
+
+
+TESTS: dict[str, Callable[[Any], Any]] = {
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "isfinite": np.isfinite,
+    "not isnan": lambda z: ~np.isnan(z),
+    "not isfinite": lambda z: ~np.isfinite(z),
+    "not less": lambda z: ~(z < 1),
+    "not at most": lambda z: np.logical_not(z <= 1),
+    "not greater": lambda z: ~(z > 1),
+    "not at least": lambda z: ~(z >= 1),
+    "at most itself": lambda z: z <= z,
+    "at least itself": lambda z: z >= z,
+    "chosen": lambda z: np.where(~np.isfinite(z), 1.0, z),
+}
+VALUES: dict[str, Callable[[Any, Any], Any]] = {
+    "given": lambda x, y: x,
+    "sum": lambda x, y: x + y,
+    "quotient": lambda x, y: x / y,
+    "no difference": lambda x, y: (x + y) - y,
+    "logarithm": lambda x, y: np.log(x * y),
+}
+
+
+@pytest.mark.parametrize("run", [run_cpu, run_cuda_checked], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("value", VALUES)
+def test_tests_for_nan_are_right_about_the_numbers_that_come_out(value: str, run: Run) -> None:
+    x, y = (a.ravel() for a in np.meshgrid(*[[np.nan, np.inf, -np.inf, 0.0, -1.0, 2.0]] * 2))
+
+    def f(x: Any, y: Any) -> Any:
+        z = VALUES[value](x, y)
+        return z, *(test(z) for test in TESTS.values())
+
+    z, *found = run(graphc.trace(f, x, y), [x, y], options=Options(fast=True))
+    for name, got in zip(TESTS, found, strict=True):
+        np.testing.assert_array_equal(got, TESTS[name](z), err_msg=name)
+    for name, test in TESTS.items():
+        alone = graphc.trace(lambda x, y, test=test: test(VALUES[value](x, y)), x, y)
+        (got,) = run_pipeline(alone, Options(fast=True)).run(x, y)
+        np.testing.assert_array_equal(got, test(z), err_msg=name)
