@@ -186,6 +186,13 @@ def stack_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     return builder.gep(space, [zero, zero], inbounds=True)
 
 
+def stack_of(builder: ir.IRBuilder, buffer: Buffer, count: ir.Value) -> ir.Value:
+    """Space for `count` elements on the stack, until the function returns."""
+    space = builder.alloca(buffer.storage, size=count)
+    space.align = 64
+    return space
+
+
 def shared_pointer(builder: ir.IRBuilder, buffer: Buffer) -> ir.Value:
     """Shared memory of the block, of its own for every place in the code."""
     module = builder.module

@@ -61,8 +61,7 @@ def print_cpu(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
     literals = literal_dtype(kernel)
     printer = Printer(kernel, _Cpu(), literals, root)
     printer.body(kernel.body)
-    sizes = dict.fromkeys(kernel.sizes.values())
-    params = [f"{p.name}: {spec(p.type)}" for p in kernel.params]
+    params = [f"{p.name}: {spec(kernel.named.get(p.name, p.type))}" for p in kernel.params]
     more = f", alias={kernel.alias!r}" if kernel.alias else ""
     more += ", fast=True" if fast else ""
     return emitted_file(
@@ -70,19 +69,22 @@ def print_cpu(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
         Frame(
             imports=(),
             decorator=f'@kernel("cpu", literals={literals.name}{more})',
-            params=params + [f"{s}: i64" for s in (*sizes, "lo", "hi")],
+            params=params + [f"{size}: i64" for size in (*kernel.extents, "lo", "hi")],
             names={"i64", *(element(p.type) for p in kernel.params)},
             launch=_launch(kernel),
-            grid=kernel.extent,
-            given=input_roles(kernel) | {s: str(kernel.extents[s]) for s in sizes},
+            launches=[(one.extent, _given(kernel, one)) for one in (kernel, *kernel.shown)],
         ),
     )
 
 
+def _given(kernel: Kernel, one: Kernel) -> dict[str, str]:
+    """What the parameters are in a launch of `one`, which is the same kernel for other sizes."""
+    roles = input_roles(one)
+    given = {p.name: roles[q.name] for p, q in zip(kernel.params, one.params, strict=True)}
+    return given | {s: str(n) for s, n in zip(kernel.extents, one.extents.values())}
+
+
 def _launch(kernel: Kernel) -> list[str]:
     """How the kernel is called, and what the sizes are."""
-    sizes = {name: str(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())}
-    if not all(p.type.is_static for p in kernel.params):
-        sizes["n"] = str(kernel.extent)
     call = [f"{kernel.name}(..., lo, hi)", f"lo:hi pieces of range({kernel.extent})"]
-    return [*call, *(f"{name} = {value}" for name, value in sizes.items())]
+    return [*call, *(f"{name} = {value}" for name, value in kernel.extents.items())]

@@ -48,6 +48,7 @@ from graphc.codegen.whole_turns import with_whole_turns
 from graphc.index import Index
 
 FIRST_BUFFER = 2
+UNNAMED = "None"  # a size that is the launch's
 """The column of a table's first buffer, behind the first block and the number of elements."""
 
 
@@ -293,7 +294,8 @@ def _find_buffers(printer: Printer, target: _Cuda) -> None:
     printer.line("# The row of this block: its first block, n, and the addresses of its buffers.")
     printer.line(f"{row} = find_row({table}, {len(kernel.table)}, {target.block})")
     for column, param in enumerate(kernel.params, FIRST_BUFFER):
-        printer.line(f"{param.name} = buffer_at({table}[{row}, {column}], {spec(param.type)})")
+        type = spec(param.type, UNNAMED)
+        printer.line(f"{param.name} = buffer_at({table}[{row}, {column}], {type})")
 
 
 def _print_parts(printer: Printer, words: Words) -> None:
@@ -339,8 +341,7 @@ def print_cuda(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
             params=[f"{name}: {text}" for name, text in params.items()],
             names={*map(element, types), *integers},
             launch=launch,
-            grid=kernel.blocks,
-            given=given,
+            launches=[(kernel.blocks, given)],
         ),
     )
 
@@ -364,7 +365,7 @@ def _signature(kernel: Kernel, table: str) -> tuple[dict[str, str], dict[str, st
     sizes = dict.fromkeys(kernel.sizes.values())
     launch = [f"{kernel.name}[{kernel.blocks}, {kernel.threads}]"]
     tabled = next((part for part in kernel.whole if part.table), None)
-    params = {p.name: spec(p.type) for p in kernel.params if kernel is not tabled}
+    params = {p.name: spec(p.type, UNNAMED) for p in kernel.params if kernel is not tabled}
     if tabled is None:
         params |= dict.fromkeys(sizes, "i64")
         launch += [f"{s} = {kernel.extents[s]}" for s in sizes]

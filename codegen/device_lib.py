@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,7 +48,7 @@ from graphc.codegen.device_helpers import (
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.scalar_numpy import evaluate, model
 from graphc.codegen.vectors import VECTORS, WIDTHS, VectorArray
-from graphc.dtypes import DTYPES, DType, Shape, Size, Type
+from graphc.dtypes import DTYPES, Dim, DType, Shape, Size, Type
 from graphc.errors import ArgumentError, RuntimeFault
 
 if TYPE_CHECKING:  # whoever compiles or interprets the body of a helper binds `cuda`
@@ -129,6 +129,7 @@ def kernel(
 ) -> Callable[[Callable[..., None]], KernelSource]:
     """Make a kernel of the function below.
 
+    The type of a buffer may have integer parameters as sizes, where annotations are strings.
     Raises ArgumentError for a wrong annotation, or a width that no vector has.
     """
     if width not in (1, *WIDTHS):
@@ -137,7 +138,7 @@ def kernel(
 
     def decorate(function: Any) -> KernelSource:
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
-        given = tuple((n, function.__annotations__.get(n)) for n in names)
+        given = _annotations(function, names)
         for name, annotation in given:
             if not isinstance(annotation, Type) and annotation != i64:
                 raise ArgumentError(
@@ -163,6 +164,19 @@ def kernel(
         )
 
     return decorate
+
+
+def _annotations(function: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """The parameters and their annotations; in strings, those that are `i64` name sizes."""
+    written = [(n, function.__annotations__.get(n)) for n in names]
+    sizes = {n: Dim(n) for n, text in written if text == "i64"}
+    try:
+        return [
+            (n, eval(a, function.__globals__, sizes) if isinstance(a, str) else a)
+            for n, a in written
+        ]
+    except NameError as error:
+        raise ArgumentError(f"a parameter of kernel {function.__name__}: {error}") from None
 
 
 def load_kernels(source: str, filename: str) -> dict[str, KernelSource]:

@@ -182,7 +182,7 @@ class _Taker:
                 shared = share_buffer(shared, names[source], names[target])
             self._shared[kernel, pairs] = shared
         gone = {source for source, _ in pairs}
-        args = tuple(a for at, a in enumerate(launch.args) if at not in gone)
+        args = tuple(a for at, a in enumerate(launch.buffers) if at not in gone)
         shared = self._shared[kernel, pairs]
         made = self.launches.launch_of(shared, args, launch.block)
         self.kernels.remember(shared, made)

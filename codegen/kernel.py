@@ -287,15 +287,17 @@ class Kernel:
     `extent` workers (chunks of rows, or elements of a flat nest) are dealt out, on the CPU in
     pieces of at least `grain`; on CUDA a block has `threads`, and `team` says which are a worker.
     `sizes` names the
-    parameters that hold the extents of loops, `extents` gives their values. `alias` names pairs of
+    parameters that hold the extents of loops, `extents` gives the values of all that hold sizes.
+    `named` has the types of buffers and scratch in which sizes stand by the names of parameters.
+    `alias` names pairs of
     buffers that are one, `in_place` pairs (read, written) that could be. `form` is the name of the
     assignment of roles; `name` says what is computed, and a plan makes an identifier of it.
     `any_threads` says that on CUDA the body is right for another number of `threads`, too.
     `table` makes one launch of several of a kernel: it holds the extent
     of each, and the buffers are found in a table of as many rows. `parts` are kernels that run
     side by side, each on blocks of its own in this order, instead of `body`. `meaning` is for
-    readers, as is `shared`, the lines of which other kernels compute something else: they are no
-    part of what the kernel does.
+    readers, as is `shared`, the lines of which other kernels compute something else, and `shown`,
+    this kernel for some other sizes: they are no part of what the kernel does.
     """
 
     params: tuple[Param, ...]
@@ -308,6 +310,7 @@ class Kernel:
     sizes: Mapping[int, str]
     extents: Mapping[str, int]
     name: str = "kernel"
+    named: Mapping[str, Type] = field(default_factory=dict)
     alias: tuple[tuple[str, str], ...] = ()
     in_place: tuple[tuple[str, str], ...] = ()
     any_threads: bool = False
@@ -316,6 +319,7 @@ class Kernel:
     parts: tuple[Kernel, ...] = ()
     meaning: Meaning | None = None
     shared: frozenset[Line] = frozenset()
+    shown: tuple[Kernel, ...] = ()
 
     @property
     def whole(self) -> tuple[Kernel, ...]:

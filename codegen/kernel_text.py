@@ -30,6 +30,7 @@ from graphc.codegen.kernel import (
     origin_of,
 )
 from graphc.codegen.region import is_temporary
+from graphc.dtypes import Dim, Type
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
 from graphc.ir import Value
 from graphc.space import is_access, op_of
@@ -86,7 +87,10 @@ class _Canonical:
     def kernel(self) -> str:
         """All that makes the kernel what it is; parameters come first."""
         made = self._kernel
-        head = "; ".join(f"{self.name(p.name)}: {p.type} {p.role}" for p in made.params)
+        head = "; ".join(
+            f"{self.name(p.name)}: {self.type(p.name, p.type)} {p.role}" for p in made.params
+        )
+        head += "".join(f", {self.name(size)}" for size in made.extents)
         alias = [self.name(name) for pair in made.alias for name in pair]
         body = self.body(made.body)
         rows = f" | {len(made.table)} rows" if made.table else ""
@@ -94,6 +98,12 @@ class _Canonical:
 
     def name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
+
+    def type(self, name: str, type: Type) -> str:
+        """A type, the sizes in it that are parameters numbered as other names are."""
+        named = self._kernel.named.get(name, type)
+        sizes = (self.name(n.name) if isinstance(n, Dim) else str(n) for n in named.shape)
+        return f"{named.dtype}[{', '.join(sizes)}]"
 
     def axis(self, axis: int) -> str:
         return self._axes.setdefault(axis, f"a{len(self._axes)}")
@@ -114,7 +124,8 @@ class _Canonical:
             case Combine(name=name, function=function, across=across):
                 return f"combine {self.name(name)} {function} over {across}"
             case Scratch(name=name, type=type, registers=registers):
-                return f"{'registers' if registers else 'scratch'} {self.name(name)} {type}"
+                where = "registers" if registers else "scratch"
+                return f"{where} {self.name(name)} {self.type(name, type)}"
             case Once(body=body, by=by):
                 return f"once by a {by} [{self.body(body)}]"
             case When(conditions=conditions, body=body):
@@ -127,8 +138,8 @@ class _Canonical:
     def loop(self, loop: Loop) -> str:
         # The extent of a dealt-out axis is the launch's, not the kernel's.
         axis = loop.axis
-        given = axis.number in self._kernel.sizes or loop.role in DEALT
-        extent = "n" if given else axis.extent
+        size = self._kernel.sizes.get(axis.number)
+        extent = self.name(size) if size else "n" if loop.role in DEALT else axis.extent
         wide = f" by {loop.width}" if loop.width > 1 else ""
         head = f"{loop.role} {self.axis(axis.number)}:{extent}{wide}"
         inside = self.body(loop.body)

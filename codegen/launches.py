@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc._lazy import once
@@ -11,10 +12,15 @@ from graphc.codegen.kernel import Kernel, Line
 from graphc.codegen.kernel_text import kernel_key, shared_lines
 from graphc.codegen.names import entry_name
 from graphc.codegen.plan import Extent, Launch, Step, Table
+from graphc.codegen.reference import print_reference
+from graphc.codegen.sizes import with_named_sizes
 from graphc.device import Device
 from graphc.naming import distinct
 
 Spell = Callable[[Kernel], str]
+Sizes = tuple[int, ...]
+MOST_SHOWN = 3
+"""How many more sizes an emitted file is run for."""
 
 
 @dataclass(eq=False)
@@ -28,9 +34,9 @@ class Launches:
     spell: Spell
     salt: str
     _sources: dict[tuple[str, bool], tuple[str, str]] = field(default_factory=dict)
-    _kernels: dict[tuple[str, bool], Kernel] = field(default_factory=dict)
+    _kernels: dict[tuple[str, bool], dict[Sizes, Kernel]] = field(default_factory=dict)
     _fitted: dict[Hashable, Kernel] = field(default_factory=dict)
-    _keys: dict[Kernel, str] = field(default_factory=dict)
+    _ready: dict[Kernel, tuple[Kernel, str]] = field(default_factory=dict)
 
     def fitted(self, kernel: Kernel, numbers: dict[str, int]) -> Kernel:
         """The kernel for buffers some of which are one; the very same for the next such."""
@@ -42,11 +48,15 @@ class Launches:
     def launch_of(
         self, kernel: Kernel, args: tuple[int | Extent | Table, ...], block: int = 1
     ) -> Launch:
-        """A launch, by the first kernel of the key; its source is still to come."""
-        salt = f"{self.device.target} {self.salt}"
-        key = self._keys.get(kernel) or kernel_key(kernel, salt)
-        self._keys[kernel] = key
-        self._kernels.setdefault((key, kernel.is_ragged), kernel)
+        """A launch of a kernel on buffers; what else it takes is added.
+
+        It is of the first kernel of its key, and its source is still to come.
+        """
+        kernel, key = self._keyed(kernel)
+        if not kernel.table:
+            args += tuple(map(Extent, kernel.extents.values()))
+        own = self._kernels.setdefault((key, kernel.is_ragged), {})
+        own.setdefault((kernel.extent, *kernel.extents.values()), kernel)
         return Launch(
             entry="",
             source="",
@@ -60,10 +70,18 @@ class Launches:
             ragged=kernel.is_ragged,
         )
 
+    def _keyed(self, kernel: Kernel) -> tuple[Kernel, str]:
+        """The kernel, on the CPU with its sizes as parameters, and its key."""
+        if kernel not in self._ready:
+            made = kernel if self.device.is_cuda else with_named_sizes(kernel)
+            key = kernel_key(made, f"{self.device.target} {self.salt}")
+            self._ready[kernel] = made, key
+        return self._ready[kernel]
+
     @once
     def _shared(self) -> frozenset[Line]:
         """Known when the first kernel is spelled: there is a launch of each by then."""
-        return shared_lines(self._kernels.values())
+        return shared_lines(next(iter(own.values())) for own in self._kernels.values())
 
     def spelled(self, step: Step) -> Step:
         """The step with its kernels as emitted, each under a name that no other has."""
@@ -71,10 +89,11 @@ class Launches:
         def of(launch: Launch) -> Launch:
             own = launch.key, launch.ragged
             if own not in self._sources:
-                kernel = self._kernels[own]
+                kernel, *others = self._kernels[own].values()
                 taken = {entry for entry, _ in self._sources.values()}
                 entry = distinct(entry_name(kernel.name), taken)
-                kernel = replace(kernel, name=entry, shared=self._shared)
+                shown = () if self.device.is_cuda else tuple(_shown(kernel, others))
+                kernel = replace(kernel, name=entry, shared=self._shared, shown=shown)
                 self._sources[own] = entry, self.spell(kernel)
             entry, source = self._sources[own]
             key = f"{launch.key}-ragged" if launch.ragged else launch.key
@@ -82,6 +101,21 @@ class Launches:
 
         first = None if step.launch is None else of(step.launch)
         return replace(step, launch=first, others=tuple(map(of, step.others)))
+
+
+def _shown(kernel: Kernel, others: Sequence[Kernel]) -> Iterator[Kernel]:
+    """The first of the same kernels for other sizes of which the reference says the same."""
+    said = _numbers_of(kernel)
+    for other in others[:MOST_SHOWN]:
+        if _numbers_of(other) == said:
+            yield other
+
+
+def _numbers_of(kernel: Kernel) -> list[str]:
+    """The numbers in the reference: of kernels that do the same, all that can differ but names."""
+    reference = print_reference(kernel)
+    lines = () if reference is None else reference.lines
+    return re.findall(r"(?<![\w.])[\d.]+(?:e[-+]?\d+)?", " ".join(lines))
 
 
 def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.device_lib import KernelSource
-from graphc.dtypes import Type
+from graphc.dtypes import Dim, Type
 from graphc.errors import ParseError
 
 
@@ -76,6 +76,12 @@ class Layout:
         )
         text = repr((*parts, kernel.params, kernel.alias))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def in_memory(type: Type) -> Type:
+    """A buffer's type as it is indexed in machine code: along one axis where the strides vary."""
+    fixed = all(isinstance(n, int) for n in type.shape[1:])
+    return type if fixed else type.with_shape((Dim("n"),))
 
 
 def layout_of(kernel: KernelSource) -> Layout:

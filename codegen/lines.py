@@ -84,11 +84,15 @@ def import_lines(names: Sequence[str]) -> list[str]:
     return [head + "(", *(f"    {line}" for line in body), ")"]
 
 
-def entries(head: str, items: Iterable[tuple[str, str]], tail: str) -> list[str]:
-    """A dict on a line, or with a line for each item."""
+def entries(
+    head: str, items: Iterable[tuple[str, str]], tail: str, inner: int = 0
+) -> list[str]:
+    """A dict on a line, or with a line for each item, `inner` columns from the margin."""
     pairs = [f'"{name}": {value}' for name, value in items]
-    one = f"{head}{', '.join(pairs)}{tail}"
-    return [one] if len(one) <= WIDTH else [head, *(f"    {pair}," for pair in pairs), tail]
+    one, margin = f"{head}{', '.join(pairs)}{tail}", " " * inner
+    fits = inner + len(one) <= WIDTH
+    lines = [one] if fits else [head, *(f"    {pair}," for pair in pairs), tail]
+    return [margin + line for line in lines]
 
 
 def signature(name: str, params: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from graphc.codegen import buffers, machine_code
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource, load_kernels
-from graphc.codegen.layout import Layout, layout_of
+from graphc.codegen.layout import Layout, in_memory, layout_of
 from graphc.codegen.llvm_body import WORD, Body
 from graphc.codegen.llvm_variables import Located, Operand, Outside, shown
 from graphc.codegen.machine_code import Code, host
@@ -121,7 +121,7 @@ def _emit(body: Body, kernel: KernelSource, layout: Layout, made: Rewritten) -> 
         if isinstance(kind, Type):
             slot = layout.slots[name]
             access = Access("global", slot, layout.slot_count, layout.constant(name))
-            buffer = Buffer(kind, access)
+            buffer = Buffer(in_memory(kind), access)
             pointer = body.builder.inttoptr(word, buffer.storage.as_pointer())
             body.variables.assign(name, Located(pointer, buffer))
         else:
@@ -149,7 +149,7 @@ def _vocabulary(kernel: KernelSource) -> Vocabulary:
 
     def scratch(kind: Type, slot: int, slots: int) -> Buffer:
         nonlocal used
-        used += kind.nbytes
+        used += kind.nbytes if kind.is_static else 0
         if used > STACK_BYTES:
             raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
         return Buffer(kind, Access("stack", slot, slots))
@@ -236,9 +236,11 @@ def _place(body: Body, place: Operand, index: Sequence[Operand]) -> tuple[Buffer
 
 
 def _scratch(body: Body, operands: Sequence[Operand]) -> Located:
-    """`scratch(t)`: storage on the stack."""
-    (kind,) = operands
+    """`scratch(t)`, or `scratch(t, n)` of n elements: storage on the stack."""
+    kind, *count = operands
     assert isinstance(kind, Buffer)
+    if count:
+        return Located(buffers.stack_of(body.builder, kind, body.integer(*count)), kind)
     return Located(buffers.POINTERS[kind.access.space](body.builder, kind), kind)
 
 

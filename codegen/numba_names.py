@@ -217,11 +217,11 @@ class _Installer:
         }
 
     def storage(self) -> dict[str, Any]:
-        """`scratch(t)`, and `scratch_like(v, t)` with elements like v."""
+        """`scratch(t)`, `scratch(t, n)` of n elements, `scratch_like(v, t)` with some like v."""
         make = self.kit.templates.signature
 
-        def type_scratch(spec: Any) -> Any:
-            return make(spec.instance_type, spec)
+        def type_scratch(spec: Any, *count: Any) -> Any:
+            return make(spec.instance_type, spec, *map(_plain, count))
 
         def type_scratch_like(value: Any, spec: Any) -> Any:
             kind = _plain(value)
@@ -231,6 +231,8 @@ class _Installer:
 
         def lower_scratch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             buffer = sig.return_type.buffer
+            if not buffer.type.is_static:
+                return buffers.stack_of(builder, buffer, args[1])
             return buffers.POINTERS[buffer.access.space](builder, buffer)
 
         return {

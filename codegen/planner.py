@@ -13,7 +13,6 @@ from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Check, Kernel, Statement
 from graphc.codegen.launches import Launches, Spell, pattern
 from graphc.codegen.plan import (
-    Extent,
     Gemm,
     Launch,
     Place,
@@ -220,10 +219,10 @@ class _Planner:
             kernel = self._with_codes(kernel, task.faults)
         numbers = {p: place(v) for p, v in task.binding.items()}
         kernel = self.launches.fitted(kernel, numbers)
-        args: list[int | Extent] = []
-        for param in kernel.params:
-            args.append(self._status() if param.role == "status" else numbers[param.name])
-        args += [Extent(kernel.extents[name]) for name in dict.fromkeys(kernel.sizes.values())]
+        args = [
+            self._status() if param.role == "status" else numbers[param.name]
+            for param in kernel.params
+        ]
         launch = self.launches.launch_of(kernel, tuple(args), task.block)
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]

@@ -290,12 +290,13 @@ def user_line(origin: Origin | None, root: str) -> str:
 def print_scratch(printer: Printer, statement: Scratch) -> None:
     """Storage of a worker that its lanes share."""
     printer.used |= {"scratch", element(statement.type)}
-    printer.line(f"{statement.name} = scratch({spec(statement.type)})")
+    type = printer.kernel.named.get(statement.name, statement.type)
+    printer.line(f"{statement.name} = scratch({spec(type)})")
 
 
-def spec(type: Type, symbol: str = "None") -> str:
-    """A type as an annotation; a size that is not known is written as `symbol`."""
-    sizes = [str(n) if isinstance(n, int) else symbol for n in type.shape]
+def spec(type: Type, symbol: str = "") -> str:
+    """A type as an annotation; a size that is not known has its name, or is `symbol`."""
+    sizes = [str(n) if isinstance(n, int) else symbol or n.name for n in type.shape]
     inside = ", ".join(sizes) if sizes else "()"
     return f"{element(type)}[{inside}]"
 
@@ -331,7 +332,7 @@ def header(kernel: Kernel, launch: Sequence[str], root: str) -> str:
 
 def _effects(kernel: Kernel, root: str) -> list[str]:
     """Whence a kernel comes, what it reads, and what it writes."""
-    typed = [(p.role, f"{p.name} {spec(p.type, 'n')}") for p in kernel.params]
+    typed = [(p.role, f"{p.name} {spec(kernel.named.get(p.name, p.type))}") for p in kernel.params]
     reads = [text for role, text in typed if role in ("input", "inout")]
     writes = [text for role, text in typed if role not in ("input", "status")]
     checks = [
@@ -370,8 +371,8 @@ def docstring(lines: Sequence[str]) -> str:
 class Frame:
     """What a target puts around a kernel's body.
 
-    `launch` says in phrases how the kernel is called, `grid` is LAUNCHES's number of workers;
-    `given` are the parameters with what LAUNCHES says of them.
+    `launch` says in phrases how the kernel is called; `launches` are those of LAUNCHES, each a
+    number of workers and the parameters with what they are.
     """
 
     imports: tuple[str, ...]
@@ -379,8 +380,7 @@ class Frame:
     params: Sequence[str]
     names: Iterable[str]
     launch: Sequence[str]
-    grid: int
-    given: Mapping[str, str]
+    launches: Sequence[tuple[int, Mapping[str, str]]]
 
 
 def emitted_file(printer: Printer, frame: Frame) -> str:
@@ -391,12 +391,14 @@ def emitted_file(printer: Printer, frame: Frame) -> str:
     if reference is not None:
         names |= {"run_alone", *reference.used}
         numpy = ("import numpy as np",)
-    imports = (*numpy, *frame.imports)
+    # Sizes in types are parameters, which have no value where annotations stand.
+    future = ("from __future__ import annotations", "") if kernel.named else ()
+    imports = (*future, *numpy, *frame.imports)
     return "\n".join(
         [
             header(kernel, frame.launch, printer.root),
             *imports,
-            *([""] if imports else []),
+            *([""] if numpy or frame.imports else []),
             *import_lines(sorted(names)),
             "",
             "",
@@ -408,10 +410,19 @@ def emitted_file(printer: Printer, frame: Frame) -> str:
     )
 
 
+def _launches(name: str, frame: Frame) -> list[str]:
+    """LAUNCHES, on a line where it has one launch."""
+    found = [(f'("{name}", {grid}, {{', given.items()) for grid, given in frame.launches]
+    if len(found) == 1:
+        ((start, items),) = found
+        return entries(f"LAUNCHES = ({start}", items, "}),)")
+    lines = [line for start, items in found for line in entries(start, items, "}),", inner=4)]
+    return ["LAUNCHES = (", *lines, ")"]
+
+
 def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[str]:
     """How the kernel is launched, the same in NumPy, and what `python file.py` does."""
-    start = f'LAUNCHES = (("{kernel.name}", {frame.grid}, {{'
-    launches = entries(start, frame.given.items(), "}),)")
+    launches = _launches(kernel.name, frame)
     if reference is None:
         return ["", "", *launches, ""]
     totals = entries("TOTALS = {", reference.totals.items(), "}") if reference.totals else []

@@ -320,13 +320,18 @@ def float_text(value: float, dtype: DType) -> str:
     Where that is long, and it is the reciprocal of a whole number, it is `1.0 / 1024`.
     """
     kind = dtype.compute.numpy.type
-    text = str(kind(value)) if dtype is f32 else repr(float(value))
+    text = decimal_text(value, dtype)
     if len(text) < FEW or not 0 < value < 1:
         return text
     below = round(1 / value)
     # A larger one may be so by chance, but for powers of two.
     plain = below <= LARGEST_COUNT or value.hex().startswith("0x1.0000000000000p")
     return f"1.0 / {below}" if plain and kind(1.0 / below) == kind(value) else text
+
+
+def decimal_text(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype."""
+    return str(dtype.compute.numpy.type(value)) if dtype is f32 else repr(float(value))
 
 
 def numpy_name(dtype: DType) -> str:

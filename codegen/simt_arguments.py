@@ -220,17 +220,16 @@ def make_up(
     """An array of the parameter's type for each buffer, its given value for each integer.
 
     A role is that of an entry of LAUNCHES. Floats are normal (or their magnitudes), integers lie
-    in the role's range, or below every extent. A size that a type leaves open is the kernel's
-    integer, or else the number of workers. Parameters that may overlap are one array. Raises
+    in the role's range, or below every extent. A size that a type leaves open is the integer of its
+    name, or else the number of workers. Parameters that may overlap are one array. Raises
     ArgumentError for a parameter whose role does not say what it holds.
     """
     maker = _Maker(kernel, roles, positive)
-    given = [role for role in roles.values() if isinstance(role, int)]
-    size = given[-1] if given else workers
+    sizes = {name: role for name, role in roles.items() if isinstance(role, int)}
     # On the CPU the last two parameters bound the workers of a call.
     params = kernel.params[:-2] if kernel.target == "cpu" else kernel.params
     tables = {name: role for name, role in roles.items() if isinstance(role, tuple)}
-    args = maker.row({n: t for n, t in params if n not in tables}, size)
+    args = maker.row({n: t for n, t in params if n not in tables}, sizes, workers)
     if not tables:
         return MadeUp(args, {})
     (rows,) = tables.values()
@@ -246,17 +245,27 @@ class _Maker:
         self.kernel, self.roles, self.positive = kernel, roles, positive
         self.random = np.random.default_rng(0)
 
-    def row(self, params: Mapping[str, Type | DType], size: int) -> list[Any]:
-        """The arguments of one launch of these parameters."""
+    def row(
+        self, params: Mapping[str, Type | DType], sizes: Mapping[str, int], other: int
+    ) -> list[Any]:
+        """The arguments of one launch of these parameters; of a size without a name, `other`."""
+
+        def shape_of(type: Type) -> tuple[int, ...]:
+            return tuple(
+                n if isinstance(n, int) else sizes.get(n.name, other) for n in type.shape
+            )
+
         kinds = {n: t for n, t in params.items() if isinstance(t, Type) and n != STATUS}
-        shapes = [_sized(t, size) for t in kinds.values()]
+        shapes = [shape_of(t) for t in kinds.values()]
         high = min((n for shape in shapes for n in shape if n), default=1)
         made: dict[str, Any] = {}
         for name, type in params.items():
             role = self._checked(name, type)
             if isinstance(type, Type):
                 twin = self._twin(name, type, params, made)
-                made[name] = self._array(name, type, size, role, high) if twin is None else twin
+                if twin is None:
+                    twin = self._array(name, type.with_shape(shape_of(type)), role, high)
+                made[name] = twin
             else:
                 made[name] = role
         return list(made.values())
@@ -266,7 +275,7 @@ class _Maker:
     ) -> tuple[Any, dict[str, list[np.ndarray[Any, Any]]]]:
         """The table of a launch that does the work of several, and the arrays that it locates."""
         kinds = layout_of(self.kernel).located
-        rows = [self.row(kinds, size) for _, size in firsts_and_sizes]
+        rows = [self.row(kinds, {}, size) for _, size in firsts_and_sizes]
         words = [
             [*begin, *(a.__array_interface__["data"][0] for a in arrays)]
             for begin, arrays in zip(firsts_and_sizes, rows, strict=True)
@@ -297,9 +306,9 @@ class _Maker:
         )
 
     def _array(
-        self, name: str, type: Type, size: int, role: Role | None, high: int
+        self, name: str, type: Type, role: Role | None, high: int
     ) -> np.ndarray[Any, Any]:
-        shape, dtype = _sized(type, size), type.dtype
+        shape, dtype = type.static_shape, type.dtype
         if name == STATUS:
             return np.zeros(shape, dtype.numpy)
         if dtype.is_float:
@@ -308,7 +317,3 @@ class _Maker:
         bounds = role if isinstance(role, range) else range(2 if dtype.kind == "b" else high)
         numbers = self.random.integers(bounds.start, bounds.stop, shape)
         return np.asarray(numbers, dtype.numpy)
-
-
-def _sized(type: Type, size: int) -> tuple[int, ...]:
-    return tuple(n if isinstance(n, int) else size for n in type.shape)

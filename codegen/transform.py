@@ -14,16 +14,17 @@ import builtins
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import Layout, function_tree
+from graphc.codegen.layout import Layout, function_tree, in_memory
 from graphc.codegen.scalar import ELEMENTS, SCALARS
 from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, literal_quotient, read_slice
 from graphc.codegen.versions import versioned
-from graphc.dtypes import DTYPES, DType, Type, f32, i32
+from graphc.dtypes import DTYPES, Dim, DType, Size, Type, f32, i32
 from graphc.errors import ParseError
 
 _BINARY: Mapping[type[ast.operator], str] = {
@@ -87,6 +88,8 @@ class _Rewriter(ast.NodeTransformer):
         self.globals: dict[str, Any] = {}
         self.locals: set[str] = set()
         self.kept: set[str] = set()  # the names of registers
+        self.sizes: Mapping[str, Dim] = {}  # the parameters that hold sizes
+        self.types: dict[str, Type] = {}  # of buffers with sizes that are parameters
         self.in_index = False
         self.checks = False
         self.loops = 0
@@ -211,10 +214,23 @@ class _Rewriter(ast.NodeTransformer):
             raise self.fail(node, error.message) from None
         if found is None:
             at = node.slice
-            return "", [self.index(i) for i in (at.elts if isinstance(at, ast.Tuple) else [at])]
+            index = [self.index(i) for i in (at.elts if isinstance(at, ast.Tuple) else [at])]
+            return "", self.flattened(node, index)
         self.need_vectors(node, "a slice")
         index = [*found.index, *([found.stop] if found.stop else [])]
         return "_slice", [ast.Constant(self.width), *map(self.index, index)]
+
+    def flattened(self, node: ast.Subscript, index: list[ast.expr]) -> list[ast.expr]:
+        """The index along the one axis of a buffer whose strides are known at run time."""
+        type = self.types.get(getattr(node.value, "id", ""))
+        if type is None or in_memory(type) == type:
+            return index
+        if len(index) != type.ndim:
+            raise self.fail(node, f"{type} is indexed with {len(index)} integers")
+        whole = index[0]
+        for size, at in zip(type.shape[1:], index[1:], strict=True):
+            whole = ast.BinOp(ast.BinOp(whole, ast.Mult(), _size(size)), ast.Add(), at)
+        return [whole]
 
     def need_vectors(self, node: ast.AST, what: str) -> None:
         if self.vocabulary.registers is None:
@@ -322,12 +338,15 @@ class _Rewriter(ast.NodeTransformer):
         return self.call(name, self.visit(operand))
 
     def storage(self, node: ast.expr) -> Type | VectorArray:
-        """The type that an expression is, of storage whose size is known."""
+        """The type that an expression is, its sizes numbers or parameters."""
         try:
-            kind = eval(ast.unparse(node), dict(self.environment))
+            kind = eval(ast.unparse(node), {**self.environment, **self.sizes})
         except Exception:  # whatever a user wrote there
             kind = None
-        if isinstance(kind, VectorArray) or (isinstance(kind, Type) and kind.is_static):
+        known = {*self.sizes.values()}
+        if isinstance(kind, VectorArray) or (
+            isinstance(kind, Type) and all(isinstance(n, int) or n in known for n in kind.shape)
+        ):
             return kind
         raise self.fail(node, f"{ast.unparse(node)} is no type of storage of known size")
 
@@ -335,9 +354,15 @@ class _Rewriter(ast.NodeTransformer):
         kind = self.storage(node)
         if not isinstance(kind, Type):
             raise self.fail(node, "scratch takes the type of a buffer")
-        spec = self.vocabulary.scratch(kind, self.next_slot, self.slots)
+        spec = self.vocabulary.scratch(in_memory(kind), self.next_slot, self.slots)
         self.next_slot += 1
-        return self.call("scratch", self.bind(f"scratch_{self.next_slot}", spec))
+        given = self.bind(f"scratch_{self.next_slot}", spec)
+        if kind.is_static:
+            return self.call("scratch", given)
+        if self.vocabulary.threads:
+            raise self.fail(node, "the sizes of scratch are numbers in CUDA kernels")
+        count = reduce(lambda n, size: ast.BinOp(n, ast.Mult(), size), map(_size, kind.shape))
+        return self.call("scratch", given, count)
 
     # --- statements -------------------------------------------------------------------
 
@@ -447,6 +472,13 @@ class _Rewriter(ast.NodeTransformer):
         match node:
             case ast.Assign(
                 targets=[ast.Name(id=name)],
+                value=ast.Call(func=ast.Name(id="scratch"), args=[kind]),
+            ):
+                type = self.storage(kind)
+                if isinstance(type, Type):
+                    self.types[name] = type
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
                 value=ast.Call(func=ast.Name(id="buffer_at"), args=[address, _]),
             ) if self.vocabulary.located is not None:
                 spec = self.bind(f"type_of_{name}", self.vocabulary.located(name))
@@ -455,6 +487,10 @@ class _Rewriter(ast.NodeTransformer):
         if len(node.targets) > 1:
             raise self.fail(node, "an assignment in a kernel has one target")
         return self.assigned(node.targets[0], self.visit(node.value))
+
+
+def _size(size: Size) -> ast.expr:
+    return ast.Constant(size) if isinstance(size, int) else ast.Name(size.name, ast.Load())
 
 
 def _as_list(part: Any) -> list[ast.stmt]:
@@ -512,6 +548,8 @@ def rewritten(kernel: KernelSource, layout: Layout, vocabulary: Vocabulary) -> R
     rewriter = _Rewriter(
         environment, vocabulary, kernel.literals, slots, layout.filename, kernel.width
     )
+    rewriter.sizes = {n: Dim(n) for n, kind in kernel.params if not isinstance(kind, Type)}
+    rewriter.types = {n: kind for n, kind in kernel.params if isinstance(kind, Type)}
     body = _rewritten_body(rewriter, versioned(layout.tree, kernel.width))
     if rewriter.checks:
         body = _flush(body)

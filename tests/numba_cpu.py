@@ -22,7 +22,7 @@ from numba.core.typing import templates
 from graphc.codegen.buffers import Access
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import Layout, compile_error, layout_of
+from graphc.codegen.layout import Layout, compile_error, in_memory, layout_of
 from graphc.codegen.machine_code import host
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.numba_types import BufferType
@@ -93,7 +93,7 @@ def _vocabulary(kernel: KernelSource) -> Vocabulary:
 
     def scratch(kind: Type, slot: int, slots: int) -> BufferType:
         nonlocal used
-        used += kind.nbytes
+        used += kind.nbytes if kind.is_static else 0
         if used > STACK_BYTES:
             raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
         return BufferType(kind, Access("stack", slot, slots))
@@ -114,7 +114,7 @@ def rewritten(kernel: KernelSource, layout: Layout) -> Callable[..., None]:
         if isinstance(kind, Type):
             slot = layout.slots[name]
             access = Access("global", slot, layout.slot_count, layout.constant(name))
-            given[f"_{name}_type"] = BufferType(kind, access)
+            given[f"_{name}_type"] = BufferType(in_memory(kind), access)
             lines.append(f"{name} = _argument(_{name}_type, _table, {k})")
         else:
             lines.append(f"{name} = _word(_table, {k})")

@@ -3,17 +3,27 @@
 Computes
     model.py:24: h = x + b
     model.py:25: return nn.gelu(h)
-Reads    b f32[96], x f32[32, 96]
-Writes   out f32[32, 96]
-Launch   add_gelu(..., lo, hi), lo:hi pieces of range(32), cols = 96
+Reads    b f32[cols], x f32[rows, cols]
+Writes   out f32[rows, cols]
+Launch   add_gelu(..., lo, hi), lo:hi pieces of range(32), rows = 32, cols = 96
 """
+from __future__ import annotations
+
 import numpy as np
 
 from graphc.codegen.device_lib import erf, f32, i64, kernel, run_alone
 
 
 @kernel("cpu", literals=f32)
-def add_gelu(b: f32[96], x: f32[32, 96], out: f32[32, 96], cols: i64, lo: i64, hi: i64):
+def add_gelu(
+    b: f32[cols],
+    x: f32[rows, cols],
+    out: f32[rows, cols],
+    rows: i64,
+    cols: i64,
+    lo: i64,
+    hi: i64,
+):
     for row in range(lo, hi):
         for col in range(cols):
             h = x[row, col] + b[col]                      # model.py:24: h = x + b
@@ -21,7 +31,13 @@ def add_gelu(b: f32[96], x: f32[32, 96], out: f32[32, 96], cols: i64, lo: i64, h
             out[row, col] = out_
 
 
-LAUNCHES = (("add_gelu", 32, {"b": "input", "x": "input", "out": "output", "cols": 96}),)
+LAUNCHES = (("add_gelu", 32, {
+    "b": "input",
+    "x": "input",
+    "out": "output",
+    "rows": 32,
+    "cols": 96,
+}),)
 
 
 def reference(b, x):

@@ -2,11 +2,13 @@
 
 Computes
     model.py:30: return np.take(table, words, axis=0) * 2
-Reads    table f32[50, 16], words i64[8]
-Writes   out f32[8, 16]
+Reads    table f32[50, cols], words i64[rows]
+Writes   out f32[rows, cols]
 Checks   that indices are in bounds; status[0] is the code of a check that fails
-Launch   take_mul(..., lo, hi), lo:hi pieces of range(8), cols = 16
+Launch   take_mul(..., lo, hi), lo:hi pieces of range(8), rows = 8, cols = 16
 """
+from __future__ import annotations
+
 import numpy as np
 
 from graphc.codegen.device_lib import check, f32, i64, kernel, run_alone
@@ -14,10 +16,11 @@ from graphc.codegen.device_lib import check, f32, i64, kernel, run_alone
 
 @kernel("cpu", literals=f32)
 def take_mul(
-    table: f32[50, 16],
-    words: i64[8],
-    out: f32[8, 16],
+    table: f32[50, cols],
+    words: i64[rows],
+    out: f32[rows, cols],
     status: i64[1],
+    rows: i64,
     cols: i64,
     lo: i64,
     hi: i64,
@@ -36,6 +39,7 @@ LAUNCHES = (("take_mul", 8, {
     "words": range(50),
     "out": "output",
     "status": "output",
+    "rows": 8,
     "cols": 16,
 }),)
 

@@ -4,18 +4,27 @@ Computes
     model.py:12: top = np.max(x, axis=-1, keepdims=True)
     model.py:13: e = np.exp(x - top)
     model.py:14: return e / np.sum(e, axis=-1, keepdims=True)
-Reads    x f32[64, 1000]
-Writes   out f32[64, 1000]
-Launch   max_exp_sum(..., lo, hi), lo:hi pieces of range(64), cols = 1000
+Reads    x f32[rows, cols]
+Writes   out f32[rows, cols]
+Launch   max_exp_sum(..., lo, hi), lo:hi pieces of range(64), rows = 64, cols = 1000
 """
+from __future__ import annotations
+
 import numpy as np
 
 from graphc.codegen.device_lib import exp, f32, i64, inf, kernel, maximum, run_alone, scratch
 
 
 @kernel("cpu", literals=f32)
-def max_exp_sum(x: f32[64, 1000], out: f32[64, 1000], cols: i64, lo: i64, hi: i64):
-    e_row = scratch(f32[1000])
+def max_exp_sum(
+    x: f32[rows, cols],
+    out: f32[rows, cols],
+    rows: i64,
+    cols: i64,
+    lo: i64,
+    hi: i64,
+):
+    e_row = scratch(f32[cols])
     for row in range(lo, hi):
         x_max = -inf
         for col in range(cols):
@@ -31,7 +40,7 @@ def max_exp_sum(x: f32[64, 1000], out: f32[64, 1000], cols: i64, lo: i64, hi: i6
             out[row, col] = e_row[col] / e_sum
 
 
-LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out": "output", "cols": 1000}),)
+LAUNCHES = (("max_exp_sum", 64, {"x": "input", "out": "output", "rows": 64, "cols": 1000}),)
 
 
 def reference(x):
