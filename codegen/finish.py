@@ -255,7 +255,8 @@ def inline(body: tuple[Statement, ...], constant: set[str]) -> tuple[Statement, 
                 once = depths.get(s.name) == [level]
                 free = not s.user or s.name in stored
                 rest = statements[place + 1 :]
-                if once and free and _movable(s.expr, constant, rest) and _small(s.expr):
+                movable = once and free and _movable(s.expr, constant, changing, rest)
+                if movable and _small(s.expr):
                     moved[s.name] = s.expr
                     continue
             result.append(s)
@@ -285,14 +286,18 @@ def _with_depth(body: Sequence[Statement], level: int) -> list[tuple[int, Statem
     return result
 
 
-def _movable(expr: Expr, constant: set[str], rest: Sequence[Statement]) -> bool:
-    """Whether an expression has the same value wherever among the `rest` it is put."""
-    changing = changed(rest)
-    return all(
-        p.buffer in constant if isinstance(p, Load) else getattr(p, "name", "") not in changing
-        for p in subexpressions(expr)
-    )
+def _movable(
+    expr: Expr, constant: set[str], changing: set[str], rest: Sequence[Statement]
+) -> bool:
+    """Whether an expression has the same value wherever among the `rest` it is put.
+
+    `changing` are the variables that the `rest`, or what is before it, may change.
+    """
+    found = subexpressions(expr)
+    names = {p.name for p in found if isinstance(p, Var)} & changing
+    constants = all(p.buffer in constant for p in found if isinstance(p, Load))
+    return constants and not (names and names & changed(rest))
 
 
 def _small(expr: Expr) -> bool:
-    return sum(1 for _ in subexpressions(expr)) <= 7
+    return len(subexpressions(expr)) <= 7

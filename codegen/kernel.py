@@ -446,10 +446,15 @@ def between(
 
 def walk(body: Sequence[Statement]) -> Iterator[Statement]:
     """Every statement, outer before inner."""
-    for statement in body:
+    stack = list(reversed(body))
+    while stack:
+        statement = stack.pop()
         yield statement
-        if isinstance(statement, Loop | Once | When):
-            yield from walk(statement.body)
+        if isinstance(statement, _WITH_BODY):
+            stack.extend(reversed(statement.body))
+
+
+_WITH_BODY = (Loop, Once, When)
 
 
 def rows_in_registers(body: Sequence[Statement]) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.codegen.kernel import (
@@ -40,29 +40,31 @@ def map_body(body: Sequence[Statement], change: StatementChange) -> tuple[Statem
     return tuple(result)
 
 
+_WITH_EXPRESSION = (Let, Store, Update)
+
+
 def expressions(statement: Statement) -> tuple[Expr, ...]:
     """The expressions of a statement itself."""
-    if isinstance(statement, Let | Store | Update):
-        return (statement.expr,)
-    return ()
+    return (statement.expr,) if isinstance(statement, _WITH_EXPRESSION) else ()
 
 
-def subexpressions(expr: Expr) -> Iterator[Expr]:
-    """The expression and everything in it."""
+def subexpressions(expr: Expr) -> list[Expr]:
+    """The expression and everything in it, each before its operands."""
+    found: list[Expr] = []
     stack = [expr]
     while stack:
-        found = stack.pop()
-        yield found
-        if isinstance(found, Apply):
-            stack.extend(reversed(found.args))
-        elif isinstance(found, Masked):
-            stack += (found.other, found.value)
+        expr = stack.pop()
+        found.append(expr)
+        if isinstance(expr, Apply):
+            stack.extend(reversed(expr.args))
+        elif isinstance(expr, Masked):
+            stack += (expr.other, expr.value)
+    return found
 
 
-def parts(statement: Statement) -> Iterator[Expr]:
-    """The expressions of a statement itself, and everything in them."""
-    for expr in expressions(statement):
-        yield from subexpressions(expr)
+def parts(statement: Statement) -> Sequence[Expr]:
+    """The expression of a statement itself, and everything in it."""
+    return subexpressions(statement.expr) if isinstance(statement, _WITH_EXPRESSION) else ()
 
 
 def retargeted(
@@ -119,7 +121,7 @@ def _same(new: Sequence[object], old: Sequence[object]) -> bool:
 
 def map_exprs(statement: Statement, change: ExprChange) -> Statement:
     """A statement with `change` applied to each of its expressions."""
-    if isinstance(statement, Let | Store | Update):
+    if isinstance(statement, _WITH_EXPRESSION):
         expr = change(statement.expr)
         return statement if expr is statement.expr else replace(statement, expr=expr)
     return statement
