@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import optim
+from graphc import api, optim
 from graphc.codegen.plan import Extent, Place, Plan, Step, StepKind
 from graphc.dtypes import Type, f32
 from graphc.errors import SignatureError
@@ -70,6 +70,14 @@ def test_the_callers_context_is_as_it_was(own):
         return True
 
     assert elsewhere(call)
+
+
+def test_numbers_beside_arrays_are_not_bound_again(monkeypatch):
+    scaled = compiled(lambda x, s, t: x * s + t)
+    array = scaled(numbers(5), 2.5, np.float32(1))
+    monkeypatch.setattr(api, "bind", pytest.fail)
+    found = np.asarray(scaled(array, 3.5, np.float32(2)))
+    assert np.array_equal(found, (numbers(5) * 2.5 + 1) * 3.5 + 2)
 
 
 def test_calls_from_threads_do_not_meet():
