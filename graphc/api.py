@@ -452,8 +452,8 @@ def device_for(target: str) -> Device:
     if target == "cuda":
         raise TargetError(
             "no CUDA device can be used on this machine",
-            help='install a driver and pip install "graphc[cuda]", or use target="cpu"; '
-            "graphc compile --target cuda writes kernels without a device",
+            help=f"{_lazy.load('graphc.runtime.devices').missing()}; target=\"cpu\" runs here, "
+            "and graphc compile --target cuda writes kernels without a device",
         )
     return _lazy.load("graphc.runtime.devices").cpu()
 

@@ -231,7 +231,8 @@ def _add_show(commands: Any) -> None:
         lambda args: _lazy.load("graphc.cli_run").show(args),
         "print a graph and its plan",
         "Print the graph of an .ir file, or the graphs of a Python file's functions, and for "
-        "each its plan: steps, bytes, kernels. Of a kernel that graphc wrote, print what it "
+        "each its plan: steps, bytes, kernels. An .ir file is planned for this machine's device, "
+        "or for --target. Of a kernel that graphc wrote, print what it "
         "computes, what its arguments are, and how to run it.",
     )
     sub.add_argument("model", type=_path, help="an .ir file, a Python file, or a kernel's file")
@@ -289,7 +290,12 @@ def _add_sanitize(commands: Any) -> None:
         "accesses out of bounds, misaligned or uninitialized, and barriers that not all reach. "
         "Where all blocks are run, the results are compared with NumPy.",
     )
-    sub.add_argument("file", nargs="+", type=_path, help="a file that graphc compile wrote")
+    sub.add_argument(
+        "file",
+        nargs="+",
+        type=_path,
+        help="a file that graphc compile wrote, or a folder: the CUDA kernels in it",
+    )
     sub.add_argument(
         "--all",
         action="store_true",

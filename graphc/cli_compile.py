@@ -171,7 +171,7 @@ def _write(args: argparse.Namespace, works: Sequence[Work], folder: Path, say: S
     graphs = []
     ccs = _ccs(args, works[0].lowered.device, say)
     total = sum(len(w.lowered.kernels) for w in works)
-    with _progress(total, say) as advance:
+    with progress(total, say) as advance:
         for work in works:
             lowered = work.lowered
             own = folder / lowered.graph.name
@@ -213,7 +213,7 @@ def _ccs(args: argparse.Namespace, device: Device, say: Say) -> Sequence[CC]:
 
 
 @contextmanager
-def _progress(total: int, say: Say) -> Iterator[Say]:
+def progress(total: int, say: Say) -> Iterator[Say]:
     """What to call as each kernel is begun: a bar on a terminal, plain lines elsewhere."""
     console = _lazy.load("rich.console").Console(stderr=True) if sys.stderr.isatty() else None
     if console is None or console.is_dumb_terminal:

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.api import device_for
-from graphc.cli_compile import device_of, works_of
+from graphc.cli_compile import device_of, progress, works_of
 from graphc.cli_load import user_code
 from graphc.codegen import simt
 from graphc.codegen.plan import aligned
@@ -168,8 +168,8 @@ def _lowered(args: argparse.Namespace) -> Iterator[Lowered]:
         )
         return
     graph = read_graph(args.model)
-    device = device_of(args.target or "cpu", [])
-    print(f"target {device.target}\n")
+    device = device_of(args.target, [])
+    print(f"target {device}\n")
     yield lower_graph(graph, device, _options(args), verify=True)
 
 
@@ -201,8 +201,34 @@ def _op_row(op: Op) -> tuple[str, str, str, str]:
 
 def sanitize(args: argparse.Namespace) -> int:
     """Run emitted files in the checker; 1 if one has a fault or, where all ran, a wrong result."""
-    good = [_sanitize_file(path, args.all) for path in args.file]
-    return int(not all(good))
+    files = [file for path in args.file for file in _files_in(path)]
+    good = True
+    with progress(len(files), lambda line: None) as advance:
+        for file in files:
+            advance(str(file))
+            good &= _sanitize_file(file, args.all)
+    return int(not good)
+
+
+def _files_in(path: Path) -> list[Path]:
+    """The file itself, or of a folder the files of CUDA kernels, in it and below it."""
+    if not path.is_dir():
+        return [path]
+    found = [p for p in sorted(path.rglob("*.py")) if _target_of(read_source(p)) == "cuda"]
+    if not found:
+        raise ArgumentError(
+            f"{path} has no CUDA kernels",
+            help=f"graphc compile MODEL --target cuda -o {path} writes them there",
+        )
+    return found
+
+
+def _target_of(text: str) -> str | None:
+    """The target of the kernels of an emitted file; None for another file."""
+    for kernel in emitted_kernels(text):
+        (call,) = (d for d in kernel.decorator_list if isinstance(d, ast.Call))
+        return str(ast.literal_eval(call.args[0]))
+    return None
 
 
 def _sanitize_file(path: Path, every: bool) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -156,13 +156,23 @@ def _keywords(words: Iterable[str]) -> str:
 
 
 def wrong_count(
-    name: str, inputs: Sequence[tuple[str | None, object]], given: object
+    name: str,
+    inputs: Sequence[tuple[str | None, object]],
+    given: object,
+    more: Sequence[object] = (),
 ) -> SignatureError:
     """The error for a graph that is called with other than a list of its arrays.
 
-    `inputs` are its inputs with their types, `given` is what came in the place of the list.
+    `inputs` are its inputs with their types, `given` is what came in the place of the list, and
+    `more` what came after it.
     """
     one = len(inputs) == 1
+    if more:
+        return SignatureError(
+            f"{name} takes its arrays in one list, not as {1 + len(more)} arguments",
+            values=[(n or "?", t) for n, t in inputs],
+            help="put them in a list",
+        )
     if not isinstance(given, (list, tuple)):
         said = f"{name} takes a list of {len(inputs)} array{'' if one else 's'}, "
         return SignatureError(
@@ -174,6 +184,22 @@ def wrong_count(
         f"{name} takes {len(inputs)} array{'' if one else 's'}, not {len(given)}",
         values=[(n or "?", t) for n, t in inputs],
     )
+
+
+class Kept:
+    """What does not change and holds functions or machine code: it is not pickled, nor copied."""
+
+    _instead: ClassVar[str] = ""
+    """What to pickle."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeMismatch(f"{type(self).__name__} objects cannot be pickled", help=self._instead)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 class ParseError(GraphcError, ValueError):

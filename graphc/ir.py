@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from graphc import _lazy
 from graphc._lazy import once
 from graphc.dtypes import DType, Type
+from graphc.errors import Kept
 
 Attrs = Mapping[str, Any]
 
@@ -186,8 +187,10 @@ Visit = Callable[["Builder", Node, tuple[Operand, ...]], "Sequence[Operand] | No
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class Graph(Kept):
     """A typed graph in SSA form: inputs, nodes in topological order, and outputs."""
+
+    _instead: ClassVar[str] = "str(graph) is its text, which graphc.parse reads"
 
     name: str
     inputs: tuple[Value, ...]

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphc import _lazy
 from graphc._lazy import once
 from graphc.account import Account
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, Kept
 from graphc.ir import Builder, Graph, Node, Operand
 from graphc.naming import distinct
 from graphc.options import Options
@@ -77,12 +77,16 @@ def _is_capability(cc: object) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Lowered:
+class Lowered(Kept):
     """A function compiled for one signature and device: every stage, to read or to go on from.
 
     `graph` is the graph as traced, and `stages` what each pass did. `donated` are the positions
     of the inputs that results may overwrite.
     """
+
+    _instead: ClassVar[str] = (
+        "pickle the compiled function, its plan or its kernels; graphc compile -o writes them"
+    )
 
     graph: Graph
     device: Device

@@ -494,8 +494,12 @@ def test_outputs_are_printed_where_no_file_is_named(dumped: Path, capsys: Captur
 def test_show_prints_graph_and_plan(dumped: Path, capsys: Capture) -> None:
     assert main(["show", str(dumped / "00-trace.ir")]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("target cpu") and "h  = tanh t1" in printed
+    assert re.match(r"target cpu: \S+, \d+ cores?, vectors", printed) or has_gpu()
+    assert "h  = tanh t1" in printed
     assert "1 step, 1 kernel" in printed
+    assert main(["show", str(dumped / "00-trace.ir"), "--target", "cuda"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("target cuda: ") and "plan layer for cuda" in printed
     assert main(["show", "layer.py", "--target", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "graph layer_grad(" in printed and printed.count("\nplan ") == 2
@@ -532,6 +536,19 @@ def test_sanitize_finds_a_fault(model: Path, capsys: Capture) -> None:
     printed = capsys.readouterr().out
     assert "bad.py: " in printed and "FAULTS" in printed and "good.py: " in printed
     assert "out-of-bounds: thread" in printed and "computes layer.py:" in printed
+
+
+def test_sanitize_takes_a_folder(model: Path, capsys: Capture) -> None:
+    """The CUDA kernels in it and below it, and nothing else that lies there."""
+    assert main(["compile", "layer.py", "--target", "cuda", "-o", "out"]) == 0
+    Path("out/notes.py").write_text("raise SystemExit\n")
+    Path("out/host.py").write_text(CPU_FILE)
+    capsys.readouterr()
+    assert main(["sanitize", "out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    kernels = sorted(str(p) for p in Path("out").glob("*/*.py"))
+    assert len(kernels) >= 2
+    assert [line.split(": ")[0] for line in lines if line[0] != " "] == kernels
 
 
 # --- what users do wrong ------------------------------------------------------------------

@@ -430,3 +430,54 @@ def test_threads_that_never_called_graphc_may_use_them():
     thread.join(60)
     rows = [[0, 1, 2], [3, 4, 5]]
     assert found == [(rows, 5.0, [[1, 2, 3], [4, 5, 6]], 2), rows]
+
+
+class Silent:
+    """An array of a library that is wrong without a word of why."""
+
+    shape, dtype = (2, 3), np.dtype(np.float32)
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **options):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class OnStreamZero:
+    """An interface with the stream that it forbids."""
+
+    shape, dtype = (2, 3), np.dtype(np.float32)
+
+    def __init__(self, array):
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, "stream": 0}
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda x: Silent(None), "AssertionError: its __dlpack__ has to return a capsule"),
+        (lambda x: Silent(3), "AssertionError: its __dlpack__ has to return a capsule"),
+        (lambda x: Silent(ValueError()), "ValueError: it gives no reason"),
+        (OnStreamZero, "its stream is 0, which may be several"),
+    ],
+    ids=["none", "number", "raises", "stream zero"],
+)
+def test_a_reason_is_never_empty(make, reason):
+    array = make(on_device(np.ones((2, 3), np.float32)))
+    with pytest.raises(SignatureError, match=reason):
+        graphc.compile(twice, target="cuda")(array)
+
+
+def test_a_stream_that_there_is_not_is_the_consumers_fault():
+    """And no kernel's that was launched before; the device goes on."""
+    x = graphc.compile(twice, target="cuda")(np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="stream=987654 is no stream of the CUDA driver") as caught:
+        x.__dlpack__(stream=987654)
+    assert "twice" not in str(caught.value)
+    assert x.tolist() == [2, 2, 2]

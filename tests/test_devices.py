@@ -175,3 +175,25 @@ except TargetError:
         [sys.executable, "-c", text], capture_output=True, text=True, timeout=60
     )
     assert done.stdout in ("0 True\n", "none ()\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("driver", "packages", "words"),
+    [
+        (False, True, "it takes an NVIDIA GPU and its driver, which nvidia-smi shows"),
+        (True, False, 'it takes pip install "graphc[cuda]"'),
+        (False, False, 'nvidia-smi shows and pip install "graphc[cuda]"'),
+        (True, True, "the driver shows no device that works; graphc doctor says more"),
+    ],
+)
+def test_only_what_is_missing_is_asked_for(driver, packages, words, monkeypatch):
+    def core():
+        if not packages:
+            raise TargetError("target 'cuda' needs the package cuda-core")
+
+    monkeypatch.setattr(devices, "has_driver", lambda: driver)
+    monkeypatch.setattr(devices, "load_core", core)
+    monkeypatch.setattr(devices, "cuda_devices", lambda: ())
+    with pytest.raises(TargetError) as caught:
+        graphc.compile(lambda x: x, target="cuda")(np.ones(3))
+    assert words in caught.value.help and ("pip" in caught.value.help) == (not packages)

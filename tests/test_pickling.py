@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import pickle
@@ -195,3 +196,16 @@ def test_a_function_of_a_module_that_is_registered_goes_by_value(tmp_path: Path)
     with pytest.raises(ModuleNotFoundError, match="only_here"):
         pickle.loads(by_name)
     assert np.array_equal(pickle.loads(by_value)(A), A * 3)
+
+
+def test_what_holds_functions_or_machine_code_says_what_to_pickle():
+    low = graphc.compile(np.tanh, target="cpu").lower(graphc.f32[3])
+    for kept, name in (
+        (low, "Lowered"), (low.graph, "Graph"), (low.compile(), "Executable")
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=f"^{name} objects cannot be pickled") as caught:
+            pickle.dumps([kept])
+        assert caught.value.help
+        assert copy.deepcopy(kept) is kept and copy.copy(kept) is kept
+    for data in (low.plan, low.kernels, low.cost(), low.memory()):
+        assert pickle.loads(pickle.dumps(data)) == data

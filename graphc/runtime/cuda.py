@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc.codegen.plan import Place, Plan, StepKind
 from graphc.dtypes import Type
-from graphc.errors import GraphcError, OutOfMemory, UnsupportedFunction, wrong_count
+from graphc.errors import GraphcError, Kept, OutOfMemory, UnsupportedFunction, wrong_count
 from graphc.runtime.buffers import COUNTED, Recycler, aligned_copy
 from graphc.runtime.cuda_arguments import (
     ALIGNMENT,
@@ -39,7 +39,7 @@ KEPT_BYTES = 1 << 20
 """Up to this size memory of arguments from the host, and of results, is kept for the next call."""
 
 
-class CudaExecutable:
+class CudaExecutable(Kept):
     """A plan that runs on a CUDA device: `executable(arrays)` returns DeviceArrays.
 
     `ptx` is the PTX of every kernel by `Launch.key`, `device` the device's number. Arguments are
@@ -50,6 +50,7 @@ class CudaExecutable:
     copy. Safe to call from several threads at once.
     """
 
+    _instead = "pickle the compiled function: it is compiled again where it is loaded"
     array_types = frozenset((DeviceArray, np.ndarray))
 
     def __init__(self, plan: Plan, ptx: Mapping[str, str], *, device: int = 0) -> None:
@@ -120,16 +121,16 @@ class CudaExecutable:
                 self.device.upload(start, host)
         return found
 
-    def __call__(self, arrays: Sequence[Any]) -> list[DeviceArray]:
+    def __call__(self, arrays: Sequence[Any] = (), *more: Any) -> list[DeviceArray]:
         """Enqueue the plan; waits for the device only where Python has to act or checks run.
 
         Raises SignatureError for arguments that do not fit, OutOfMemory, what the plan's faults
         say, and RuntimeFault for what the device or its driver report.
         """
         plan = self.plan
-        if not isinstance(arrays, (list, tuple)) or len(arrays) != len(plan.inputs):
+        if more or not isinstance(arrays, (list, tuple)) or len(arrays) != len(plan.inputs):
             wanted = [plan.buffers[b] for b in plan.inputs]
-            raise wrong_count(plan.name, [(b.name, b.type) for b in wanted], arrays)
+            raise wrong_count(plan.name, [(b.name, b.type) for b in wanted], arrays, more)
         with self.device.current():
             arguments = self._binder.bind(arrays)
             frame = None

@@ -148,7 +148,7 @@ class ArgumentBinder:
         if isinstance(reason, Exception):
             # For an interface, `cuda.core` asks the driver about the address, too.
             unknown = "CUDA_ERROR_INVALID_VALUE" in str(reason)
-            named = f"{reason.__class__.__name__}: {reason}"
+            named = f"{reason.__class__.__name__}: {str(reason) or _without_words(value, reason)}"
             reason = _UNKNOWN_MEMORY if unknown else named
         return SignatureError(
             f"{self._function}: argument {buffer.name} cannot be read as an array on a CUDA "
@@ -162,6 +162,16 @@ class ArgumentBinder:
             f"{self._function} runs on device {self._device.number}",
             help=f"numpy.asarray({buffer.name}) copies it to the host, from where it is taken",
         )
+
+
+def _without_words(value: Any, reason: Exception) -> str:
+    """What is the matter with another library's array, of which `cuda.core` says nothing."""
+    face = getattr(value, "__cuda_array_interface__", None)
+    if isinstance(face, dict) and face.get("stream") == 0:
+        return "its stream is 0, which may be several; 1 is the default stream, 2 the thread's"
+    if isinstance(reason, AssertionError) and hasattr(value, "__dlpack__"):
+        return "its __dlpack__ has to return a capsule"
+    return "it gives no reason"
 
 
 def overlapping(starts: Sequence[int], sizes: Sequence[int]) -> frozenset[int]:

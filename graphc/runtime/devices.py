@@ -9,6 +9,7 @@ from typing import Any
 
 from graphc import _lazy
 from graphc.device import CORE_BANDWIDTH, CORE_OPERATIONS, CUDA_LAUNCH, Device, cuda_peak
+from graphc.errors import TargetError
 from graphc.runtime.cores import usable_cores
 from graphc.runtime.cuda_device import has_driver, load_core
 
@@ -76,6 +77,20 @@ def cuda_devices() -> tuple[Device, ...]:
             return tuple(cuda_record(device) for device in core.Device.get_all_devices())
     except Exception:  # TargetError without the package; anything without a driver
         return ()
+
+
+def missing() -> str:
+    """What a machine needs on which no CUDA device was found: only what it does not have."""
+    wanted = []
+    if not has_driver():
+        wanted.append("an NVIDIA GPU and its driver, which nvidia-smi shows")
+    try:
+        load_core()
+    except TargetError:
+        wanted.append('pip install "graphc[cuda]"')
+    if not wanted:
+        return "the driver shows no device that works; graphc doctor says more"
+    return f"it takes {' and '.join(wanted)}"
 
 
 def cuda_record(device: Any) -> Device:

@@ -18,6 +18,7 @@ from graphc.errors import ArgumentError, GraphcError, TypeMismatch
 from graphc.provenance import call_site
 from graphc.runtime.buffers import address_of
 from graphc.runtime.cuda_device import LEGACY_STREAM
+from graphc.runtime.cuda_faults import is_final
 
 HOST = (1, 0)
 """kDLCPU, as DLPack names the host's memory."""
@@ -151,7 +152,13 @@ class Loan:
             self.event = device.check(driver.cuEventCreate(_WITHOUT_TIMING))
             if consumer not in (NO_ORDER, int(device.handle)):
                 device.check(driver.cuEventRecord(self.event, device.handle))
-                device.check(driver.cuStreamWaitEvent(consumer, self.event, 0))
+                (error,) = driver.cuStreamWaitEvent(consumer, self.event, 0)
+                if error and not is_final(error.name):
+                    raise ArgumentError(
+                        f"stream={consumer} is no stream of the CUDA driver's ({error.name})",
+                        help="None or 1 is the default stream, other numbers are handles",
+                    ).at(call_site()[0])
+                device.check((error,))
 
     def __del__(self) -> None:
         """Let our stream, in whose order the memory is freed, wait for the consumer's work.

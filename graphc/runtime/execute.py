@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from graphc import _lazy
 from graphc.account import Account
 from graphc.codegen.plan import Launch, Place, Plan, StepKind, is_emitted
-from graphc.errors import RuntimeFault, wrong_count
+from graphc.errors import Kept, RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
     LAYOUT,
@@ -160,7 +160,7 @@ class _Context:
         self.address = address_of(words)
 
 
-class Executable:
+class Executable(Kept):
     """A plan that runs: `executable(arrays)` returns the list of output arrays.
 
     `kernels` holds the compiled kernels by key (they are compiled here if it is None);
@@ -172,6 +172,7 @@ class Executable:
     cannot be written to or shares memory with another argument.
     """
 
+    _instead = "pickle the compiled function: it is compiled again where it is loaded"
     array_types = frozenset((np.ndarray,))
 
     def __init__(
@@ -229,15 +230,15 @@ class Executable:
         """How often native code was entered to run rows of this plan."""
         return self._retired_calls + sum(context.calls for context in self._contexts)
 
-    def __call__(self, arrays: Sequence[Any]) -> list[Array]:
+    def __call__(self, arrays: Sequence[Any] = (), *more: Any) -> list[Array]:
         """Run the plan; raises SignatureError for arguments that do not fit their types."""
         try:
             fits = len(arrays) == self._inputs
         except TypeError:
             fits = False
-        if not fits:
+        if not fits or more:
             inputs = [self.plan.buffers[b] for b in self.plan.inputs]
-            raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays)
+            raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays, more)
         context = None
         try:
             context = self._context()

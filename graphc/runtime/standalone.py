@@ -213,7 +213,7 @@ def _on_device(
     if not devices:
         raise TargetError(
             "there is no CUDA device on this machine",
-            help='a GPU, its driver, and pip install "graphc[cuda]" run it',
+            help=_lazy.load("graphc.runtime.devices").missing(),
         )
     plan, arrays = _plan(kernel, workers, made, roles)
     seam = _lazy.load("graphc.codegen.numba_cuda")
