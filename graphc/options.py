@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, fields
+from typing import Literal
 
 from graphc.errors import ArgumentError
 
@@ -30,7 +31,7 @@ class Options:
 
     fast: bool = False
     level: int = 2
-    nan: str = "keep"
+    nan: Literal["keep", "raise"] = "keep"
     deterministic: bool = True
 
     def __repr__(self) -> str:

@@ -68,6 +68,12 @@ reveal_type(masked(np.ones(3), np.ones(3) > 0))  # Floats
 reveal_type(nn.relu([1.0, -1.0]))  # Array
 reveal_type(power.lower(graphc.f64[3], 2).plan.steps[0].name)  # str
 reveal_type(power.lower(graphc.f64[3], 2).kernels[0].source)  # str
+reveal_type(power.lower(graphc.f64[3], 2).replace("pow", "pow.py").cost().seconds)  # float
+reveal_type(power.lower(graphc.f64[3], 2).memory().largest[0].line)  # str
+reveal_type(power.debug(np.ones(3), n=2))  # Floats
+graphc.compile(scaled, options=graphc.Options(nan="raise"))
+graphc.compile(scaled, options=graphc.Options(nan="warn"))  # wrong
+power.debug("a")  # wrong
 params: dict[str, Any] = {"w": np.ones(3)}
 reveal_type(optim.sgd(params, params, 0.1))  # Params
 print(graphc.grad(scaled, argnums=0)(np.ones(3), 2.0))
@@ -81,12 +87,14 @@ MEANT = {
         "Array": "numpy.ndarray[tuple[Any, ...], numpy.dtype[Any]]",
         "Params": "dict[str, Any]",
         "str": "str",
+        "float": "float",
     },
     "pyright": {
         "Floats": "ndarray[tuple[Any, ...], dtype[float64]]",
         "Array": "ndarray[tuple[Any, ...], dtype[Any]]",
         "Params": "dict[str, Any]",
         "str": "str",
+        "float": "float",
     },
 }
 
