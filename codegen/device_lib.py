@@ -86,6 +86,11 @@ def _element(name: str) -> ElementType:
 
 bool_ = boolean = _element("bool")
 u8 = _element("u8")
+u16 = _element("u16")
+u32 = _element("u32")
+u64 = _element("u64")
+i8 = _element("i8")
+i16 = _element("i16")
 i32 = _element("i32")
 i64 = _element("i64")
 f16 = _element("f16")

@@ -246,7 +246,8 @@ class _Installer:
 
         def typing(value: Any) -> Any:
             kind = _plain(value)
-            wide = types.int32 if kind in (types.boolean, types.uint8) else kind
+            narrow = kind == types.boolean or getattr(kind, "bitwidth", 32) < 32
+            wide = types.int32 if narrow else kind
             return kit.templates.signature(wide, kind)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -7,19 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from numba import types
+from numba.np.numpy_support import from_dtype
 
 from graphc.codegen.buffers import Access, Buffer
-from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
+from graphc.dtypes import DTYPES, DType, Type
 
 _NUMBA: Mapping[DType, Any] = MappingProxyType(
-    {
-        bool_: types.boolean,
-        u8: types.uint8,
-        i32: types.int32,
-        i64: types.int64,
-        f32: types.float32,
-        f64: types.float64,
-    }
+    {d: from_dtype(d.numpy) for d in DTYPES.values() if d.compute is d}
 )
 _DTYPES: Mapping[Any, DType] = MappingProxyType({kind: d for d, kind in _NUMBA.items()})
 

@@ -18,6 +18,7 @@ from graphc.codegen.scalar_value import Value
 
 KINDS = {
     "bool": ir.IntType(1),
+    "i8": ir.IntType(8),
     "u8": ir.IntType(8),
     "i16": ir.IntType(16),
     "u16": ir.IntType(16),
@@ -264,7 +265,8 @@ class CpuArith(Arith):
     def truncate(self, a: Value, kind: str) -> Value:
         """Saturating, NaN gives 0: the plain conversion would be poison out of range."""
         to, source = KINDS[kind], KINDS[a.kind]
-        name = f"llvm.fptosi.sat.{to.intrinsic_name}.{source.intrinsic_name}"
+        letter = "s" if kind[0] == "i" else "u"
+        name = f"llvm.fpto{letter}i.sat.{to.intrinsic_name}.{source.intrinsic_name}"
         module = self.builder.module
         function = module.globals.get(name)
         if function is None:
@@ -344,7 +346,8 @@ class CudaArith(Arith):
 
         Of NaN it makes 0, but where either side has 64 bits the least integer (PTX ISA, cvt).
         """
-        whole = self.builder.fptosi(a.ir, KINDS[kind])
+        convert = self.builder.fptosi if kind[0] == "i" else self.builder.fptoui
+        whole = convert(a.ir, KINDS[kind])
         if "64" in a.kind + kind:
             nan = self.builder.fcmp_unordered("uno", a.ir, a.ir)
             whole = self.builder.select(nan, whole.type(0), whole)

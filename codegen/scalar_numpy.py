@@ -14,14 +14,10 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.scalar import SCALARS, signature
-from graphc.dtypes import dtype, to_integers
+from graphc.dtypes import DTYPES, dtype, to_integers
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_KINDS = {
-    "bool": "bool", "uint8": "u8", "uint16": "u16", "int32": "i32", "uint32": "u32",
-    "int64": "i64", "uint64": "u64", "float16": "f16", "float32": "f32", "float64": "f64",
-}  # fmt: skip
-_DTYPES = {kind: np.dtype(name) for name, kind in _KINDS.items()}
+_KINDS = {d.numpy.name: name for name, d in DTYPES.items()}
 
 TOTALS = MappingProxyType(
     {"+": "np.sum", "*": "np.prod", "maximum": "np.max", "minimum": "np.min"}
@@ -97,12 +93,12 @@ class NumpyArith:
         return np.ascontiguousarray(a).view(f"f{a.dtype.itemsize}")
 
     def as_kind(self, a: Array, kind: str) -> Array:
-        return np.ascontiguousarray(a).view(_DTYPES[kind])
+        return np.ascontiguousarray(a).view(DTYPES[kind].numpy)
 
     def cast(self, a: Array, kind: str) -> Array:
         if a.dtype.kind == "f" and kind[0] in "iu":
-            return np.asarray(to_integers(a, _DTYPES[kind]))
-        return a.astype(_DTYPES[kind])
+            return np.asarray(to_integers(a, DTYPES[kind].numpy))
+        return a.astype(DTYPES[kind].numpy)
 
     def c_divide(self, a: Array, b: Array) -> Array:
         quotient: Array = a // b

@@ -25,10 +25,38 @@ from graphc.tracing import trace
 from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from graphc.array_types import bf16, bool_, f16, f32, f64, i32, i64, u8
+    from graphc.array_types import (
+        bf16,
+        bool_,
+        f16,
+        f32,
+        f64,
+        i8,
+        i16,
+        i32,
+        i64,
+        u8,
+        u16,
+        u32,
+        u64,
+    )
     from graphc.text import parse
 else:
-    from graphc.dtypes import bf16, bool_, f16, f32, f64, i32, i64, u8
+    from graphc.dtypes import (
+        bf16,
+        bool_,
+        f16,
+        f32,
+        f64,
+        i8,
+        i16,
+        i32,
+        i64,
+        u8,
+        u16,
+        u32,
+        u64,
+    )
 
 __version__ = "0.1.0"
 
@@ -48,6 +76,8 @@ __all__ = [
     "f32",
     "f64",
     "grad",
+    "i8",
+    "i16",
     "i32",
     "i64",
     "nn",
@@ -57,6 +87,9 @@ __all__ = [
     "stop_gradient",
     "trace",
     "u8",
+    "u16",
+    "u32",
+    "u64",
     "value_and_grad",
     "vjp",
 ]

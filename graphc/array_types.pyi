@@ -109,9 +109,14 @@ if MYPY:
     f16: Any
     f32: Any
     f64: Any
+    i8: Any
+    i16: Any
     i32: Any
     i64: Any
     u8: Any
+    u16: Any
+    u32: Any
+    u64: Any
 else:
     class _DType(DType, type):
         def __getitem__(self, shape: Size | None | Shape) -> Type: ...
@@ -131,6 +136,12 @@ else:
     class f64(Numbers, Protocol, metaclass=_DType):
         def __class_getitem__(cls, shape: Any) -> Any: ...
 
+    class i8(Numbers, Bits, Protocol, metaclass=_DType):
+        def __class_getitem__(cls, shape: Any) -> Any: ...
+
+    class i16(Numbers, Bits, Protocol, metaclass=_DType):
+        def __class_getitem__(cls, shape: Any) -> Any: ...
+
     class i32(Numbers, Bits, Protocol, metaclass=_DType):
         def __class_getitem__(cls, shape: Any) -> Any: ...
 
@@ -138,4 +149,13 @@ else:
         def __class_getitem__(cls, shape: Any) -> Any: ...
 
     class u8(Numbers, Bits, Protocol, metaclass=_DType):
+        def __class_getitem__(cls, shape: Any) -> Any: ...
+
+    class u16(Numbers, Bits, Protocol, metaclass=_DType):
+        def __class_getitem__(cls, shape: Any) -> Any: ...
+
+    class u32(Numbers, Bits, Protocol, metaclass=_DType):
+        def __class_getitem__(cls, shape: Any) -> Any: ...
+
+    class u64(Numbers, Bits, Protocol, metaclass=_DType):
         def __class_getitem__(cls, shape: Any) -> Any: ...

@@ -174,7 +174,7 @@ def _meant(text: str) -> str | None:
         return None
     name = match[1].lower()
     try:
-        found = str(dtype(re.sub(r"^fp", "float", name)))
+        found = name if name in DTYPES else str(dtype(re.sub(r"^fp", "float", name)))
     except TypeMismatch:
         found = next(iter(difflib.get_close_matches(name, DTYPES, n=1, cutoff=0.5)), "")
     return f"{found}[{','.join(re.findall(r'[0-9]+', match[2] or ''))}]" if found else None

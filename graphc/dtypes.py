@@ -97,9 +97,8 @@ def _size(given: object) -> Size:
 
 
 bool_ = DType("bool", "b", 1)
-u8 = DType("u8", "u", 1)
-i32 = DType("i32", "i", 4)
-i64 = DType("i64", "i", 8)
+u8, u16, u32, u64 = (DType(f"u{8 * size}", "u", size) for size in (1, 2, 4, 8))
+i8, i16, i32, i64 = (DType(f"i{8 * size}", "i", size) for size in (1, 2, 4, 8))
 f16 = DType("f16", "f", 2)
 bf16 = DType("bf16", "f", 2)
 f32 = DType("f32", "f", 4)
@@ -107,10 +106,18 @@ f64 = DType("f64", "f", 8)
 
 _EPS = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-23, "f64": 2.0**-52}
 
-DTYPES: dict[str, DType] = {d.name: d for d in (bool_, u8, i32, i64, f16, bf16, f32, f64)}
+DTYPES: dict[str, DType] = {
+    d.name: d
+    for d in (bool_, u8, u16, u32, u64, i8, i16, i32, i64, f16, bf16, f32, f64)
+}
 _NUMPY: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
     "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
     "f16": np.dtype(np.float16),
@@ -134,22 +141,29 @@ def _from_numpy(native: np.dtype[Any]) -> DType | None:
     return found
 
 
-def dtype(value: object) -> DType:
-    """The DType of a DType, its name, a NumPy dtype or scalar type, or a Python number type.
+def wide_numpy(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The NumPy dtype that sums of a dtype accumulate in: float32 for the half types."""
+    return dtype(stored).compute.numpy
 
-    Raises TypeMismatch for what graphc does not store (complex, strings, objects, other widths).
+
+def dtype(value: object) -> DType:
+    """The DType of a DType, a NumPy dtype, scalar type or name of one, or a Python number type.
+
+    A name is NumPy's where NumPy has it, in which `u8` has 8 bytes; others are ours, such as
+    `f32`. Raises TypeMismatch for what graphc does not store (complex, strings, objects, other
+    widths).
     """
     if isinstance(value, DType):
         return value
-    if isinstance(value, str) and value in DTYPES:
-        return DTYPES[value]
-    if isinstance(value, str) and value == "bfloat16":
-        return bf16  # NumPy knows the name only where the package is loaded
+    if isinstance(value, str) and value in ("bf16", "bfloat16"):
+        return bf16  # NumPy knows the longer name only where the package is loaded
     try:
         native = np.dtype(value).newbyteorder("=")  # type: ignore[call-overload]
     except TypeError:
         native = None
     found = None if native is None else _from_numpy(native)
+    if found is None and isinstance(value, str):
+        found = DTYPES.get(value)
     if found is None:
         raise TypeMismatch(
             f"{value!r} is not a dtype that graphc stores",
@@ -260,14 +274,14 @@ def to_integers(x: Any, dtype: np.dtype[Any]) -> Any:
     """Floats truncated to integers; beyond the dtype's range its ends, and NaN gives 0.
 
     C leaves those undefined, and NumPy gives what the machine gives. Dtypes of fewer than 32
-    bits take the low bits of the integer of 32.
+    bits take the low bits of the signed integer of 32.
     """
-    wide = np.dtype(f"i{max(dtype.itemsize, 4)}")
-    info = np.iinfo(wide)
+    wide = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
+    least, most = wide.type(np.iinfo(wide).min), wide.type(np.iinfo(wide).max)
     x = x if x.dtype == np.float32 else x.astype(np.float64)
-    low = float(info.min)
-    inside = np.where((x > low) & (x < -low), x, x.dtype.type(0)).astype(wide)
-    ends = np.select([x <= low, x >= -low], [info.min, info.max], inside)
+    low, beyond = float(least), float(int(most) + 1)
+    inside = np.where((x > low) & (x < beyond), x, x.dtype.type(0)).astype(wide)
+    ends = np.select([x <= low, x >= beyond], [least, most], inside)
     return np.asarray(ends, wide).astype(dtype, copy=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DTYPES, DType, Shape, Type, bool_
+from graphc.dtypes import DTYPES, DType, Shape, Type, bool_, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Graph, LiteralType
 from graphc.opdef import NOT_DIFFERENTIABLE, REGISTRY, Op
@@ -153,7 +153,7 @@ def reduction(
         return (x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in axes)),)
 
     def meaning(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-        wide = _compute_dtype(x.dtype)
+        wide = wide_numpy(x.dtype)
         return np.asarray(numpy.reduce(x, axis=axes, dtype=wide)).astype(x.dtype, copy=False)
 
     return REGISTRY.add(
@@ -172,10 +172,6 @@ def reduction(
             **more,
         )
     )
-
-
-def _compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 def check_axes(name: str, axes: Sequence[int], x: Type, needs_elements: bool = False) -> None:

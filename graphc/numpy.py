@@ -28,12 +28,17 @@ __all__ = [
     "float64",
     "iinfo",
     "inf",
+    "int8",
+    "int16",
     "int32",
     "int64",
     "nan",
     "newaxis",
     "pi",
     "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
 ]
 _LATE = ("bfloat16", "finfo")
 """What comes from a package that is loaded on first use."""
@@ -50,6 +55,11 @@ nan = np.nan
 dtype = np.dtype
 bool = bool_ = np.bool_
 uint8 = np.uint8
+uint16 = np.uint16
+uint32 = np.uint32
+uint64 = np.uint64
+int8 = np.int8
+int16 = np.int16
 int32 = np.int32
 int64 = np.int64
 float16 = np.float16

@@ -35,6 +35,8 @@ _MARKS: dict[np.dtype[Any], tuple[np.dtype[Any], int, int]] = {
     np.dtype(np.float64): (np.dtype(np.uint64), (0x7FF << 10 | _NAN) << 42, 42),
     np.dtype(np.int32): (np.dtype(np.uint32), _INTEGERS[0], 0),
     np.dtype(np.int64): (np.dtype(np.uint64), _INTEGERS[1], 0),
+    np.dtype(np.uint32): (np.dtype(np.uint32), _INTEGERS[0], 0),
+    np.dtype(np.uint64): (np.dtype(np.uint64), _INTEGERS[1], 0),
 }
 """By dtype the number that is put where it must not be read: as a word, and the bits to ignore."""
 
@@ -102,7 +104,7 @@ class Written:
             return False
         words, mark, ignored = _MARKS[array.dtype]
         found = np.ascontiguousarray(array).view(words)
-        if array.dtype.kind == "i":
+        if array.dtype.kind in "iu":
             return bool(np.isin(found, _INTEGERS).any())
         # The sign is nobody's, either.
         return bool((found << 1 >> ignored + 1 == mark >> ignored).any())

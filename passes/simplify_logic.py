@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from graphc.dtypes import DType, bf16, bool_, f16, f32, f64, i32, i64, u8
+import numpy as np
+
+from graphc.dtypes import DTYPES, DType, bool_
 from graphc.ir import literal
 from graphc.ops.elementwise import cast, eq, ge, gt, le, lt, ne, where
 from graphc.passes.rules import (
@@ -101,16 +103,30 @@ def branches(c: Bool, x: Float, y: Float, z: Float) -> Rows:
 
 # --- conversions ----------------------------------------------------------------------------
 
-# All dtypes that hold every number of the dtype before them.
+
+def _holds(small: DType, large: DType) -> bool:
+    """Whether a dtype has every number of another."""
+    if small is large or small is bool_:
+        return True
+    if large is bool_ or (small.is_float and large.is_integer):
+        return False
+    if small.is_float:
+        return small.itemsize < large.itemsize
+    low, high = _range(small)
+    if large.is_integer:
+        least, most = _range(large)
+        return least <= low and high <= most
+    return high * large.eps < 2
+
+
+def _range(dtype: DType) -> tuple[int, int]:
+    info = np.iinfo(dtype.numpy)
+    return int(info.min), int(info.max)
+
+
 _HOLDS: dict[DType, frozenset[DType]] = {
-    bool_: frozenset((bool_, u8, i32, i64, f16, bf16, f32, f64)),
-    u8: frozenset((u8, i32, i64, f16, bf16, f32, f64)),
-    i32: frozenset((i32, i64, f64)),
-    i64: frozenset((i64,)),
-    f16: frozenset((f16, f32, f64)),
-    bf16: frozenset((bf16, f32, f64)),
-    f32: frozenset((f32, f64)),
-    f64: frozenset((f64,)),
+    small: frozenset(large for large in DTYPES.values() if _holds(small, large))
+    for small in DTYPES.values()
 }
 
 

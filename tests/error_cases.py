@@ -63,7 +63,7 @@ trace(model, f32[2, 3], [f32[3, 3], f32[4, 3]])
 
 # dtype_not_stored
 def f(x):
-    return x + np.arange(3, dtype=np.int16)
+    return x + np.ones(3, dtype=np.complex64)
 trace(f, f32[3])
 
 # dtype_of_complex_constant
@@ -119,11 +119,6 @@ trace(f, f32[3])
 
 # argument_of_many_digits
 graphc.compile(lambda x, n: x + n, target="cpu")(np.ones(2), 10**5000)
-
-# sum_of_bytes
-def f(image):
-    return image.sum(axis=0)
-trace(f, u8[4, 4])
 
 # power_of_int
 def f(n):
@@ -685,7 +680,7 @@ trace(f, f32[6], "train")
 # argument_dtype
 def f(x):
     return x + 1
-trace(f, np.zeros(3, np.uint32))
+trace(f, np.zeros(3, np.complex64))
 
 # call_signature
 def f(x, y, scale=1.0):

@@ -18,13 +18,13 @@ from graphc.codegen.device_lib import load_kernels
 from graphc.codegen.kernel import Var
 from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, signature
 from graphc.codegen.scalar_numpy import evaluate, fma32, fma64
-from graphc.dtypes import DTYPES, bool_, dtype, f32, f64, i32, i64, u8
+from graphc.dtypes import DTYPES, bool_, f32, f64, i32, i64, u8
 from graphc.errors import TypeMismatch
 from graphc.ops import elementwise as ew
 from tests.codegen_harness import call_native
 
 FLOATS = ("float32", "float64")
-INTEGERS = ("int32", "int64", "uint8")
+INTEGERS = ("int8", "int32", "int64", "uint8", "uint16", "uint64")
 # The interval of each function in float32 and in float64, and its reference.
 UNARY = {
     "exp": (mpmath.exp, (-104, 89), (-745, 709.9)),
@@ -286,13 +286,28 @@ def test_integer_power_wraps_like_numpy(kind):
 
 
 def test_casts_are_those_of_numpy_in_range():
-    x = np.array([0.0, 1.0, 1.7, -1.7, -3.0, 100.0, 200.0])
-    for source in ("float32", "float64", "int32", "int64", "uint8", "bool"):
-        for target in (f32, f64, i32, i64, u8, bool_):
-            values = (np.abs(x) if source == "uint8" else x).astype(source)
+    x = np.array([0.0, 1.0, 1.7, -1.7, -3.0, 100.0, 127.0])
+    for source in ("float32", "float64", *INTEGERS, "bool"):
+        for target in (d for d in DTYPES.values() if d.compute is d):
+            unsigned = "uint" in source or (target.kind == "u" and "float" in source)
+            values = (np.abs(x) if unsigned else x).astype(source)
             got = evaluate(target.name, values)
             assert got.dtype == target.numpy
             np.testing.assert_array_equal(got, values.astype(target.numpy))
+
+
+def test_floats_beyond_an_integer_dtype_become_its_ends():
+    """Those of 32 bits for a narrower one, of which it takes the low bits."""
+    x = np.array([-np.inf, -1e30, -(2.0**63), -1.5, 2.0**31, 2.0**32, 2.0**63, 2.0**64, 1e30])
+    clipped = [int(max(min(v, 1e30), -1e30)) for v in x]
+    for kind in (d for d in DTYPES.values() if d.is_integer):
+        wide = np.iinfo(kind.numpy if kind.itemsize >= 4 else np.int32)
+        ends = np.array([min(max(v, wide.min), wide.max) for v in clipped], wide.dtype)
+        np.testing.assert_array_equal(evaluate(kind.name, x), ends.astype(kind.numpy))
+        np.testing.assert_array_equal(
+            evaluate(kind.name, x.astype("f4")), ends.astype(kind.numpy)
+        )
+        assert evaluate(kind.name, np.array([np.nan])) == 0
 
 
 def test_half_types_round_to_even():
@@ -349,8 +364,8 @@ KINDS = {
     "f64": specials("float64"),
     "bool": np.array([False, True]),
 }
-KINDS |= {"i32": integers("int32"), "i64": integers("int64"), "u8": integers("uint8")}
-SYMBOLS = {"f": ("f32", "f64"), "i": ("i32", "i64"), "u": ("u8",), "b": ("bool",)}
+SYMBOLS = {"f": ("f32", "f64"), "i": ("i8", "i32", "i64"), "u": ("u8", "u64"), "b": ("bool",)}
+KINDS |= {k: integers(DTYPES[k].numpy.name) for k in (*SYMBOLS["i"], *SYMBOLS["u"])}
 
 
 def kinds_of(row: str) -> list[str]:
@@ -365,7 +380,7 @@ def kernel_text(row: str, kind: str) -> str:
     if SCALARS[row].condition:
         kinds[0] = "bool"
     values = [f"{o}[i]" for o in operands]
-    known = [dtype(k) for k in kinds]
+    known = [DTYPES[k] for k in kinds]
     result = signature(SCALARS[row], known)[1].name
     params = [f"{o}: {spelled(k)}[None]" for o, k in zip(operands, kinds, strict=True)]
     params += [f"out: {spelled(result)}[None]", "lo: i64", "hi: i64"]
@@ -428,7 +443,7 @@ def operands(row: str, kind: str) -> list[np.ndarray]:
 def compiled(row: str) -> dict[str, Any]:
     """Native code of a row, by the dtype of its operands."""
     lib = load("graphc.codegen.device_lib")
-    names = {"boolean", "f32", "f64", "i32", "i64", "u8", "kernel"}
+    names = {spelled(name) for name, d in DTYPES.items() if d.compute is d} | {"kernel"}
     names |= {row} if hasattr(lib, row) else set()
     text = f"from graphc.codegen.device_lib import {', '.join(sorted(names))}\n\n"
     text += "\n".join(kernel_text(row, kind) for kind in kinds_of(row))

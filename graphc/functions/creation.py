@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, dtype, f32, f64, i32, i64
+from graphc.dtypes import DType, dtype, f32, f64, i64
 from graphc.errors import ArgumentError, ConcretizationError, ShapeError
 from graphc.functions.promote import Number, broadcast_to, is_traced, label, lift
 from graphc.functions.promote import array as as_array
@@ -116,7 +116,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     count = max(math.ceil((stop - start) / step), 0)
     common = np.result_type(*(np.asarray(v).dtype for v in (start, stop, step)))
     to = _dtype(dtype, _default(common.type()))
-    wide = to if to in (i32, i64, f32, f64) else f32 if to.is_float else i64
+    wide = to if to.itemsize >= 4 else f32 if to.is_float else i64
     index = iota(dtype=wide, shape=(count,), axis=0)
     if (start, step) == (0, 1):
         return convert(index, to)
@@ -130,7 +130,7 @@ def known(array: np.ndarray) -> Any:
     kind, number = dtype(array.dtype), one_number(array)
     if number is not None:
         return fill(array.shape, number, kind)
-    if array.ndim == 1 and array.size > _SHORT and kind in (i32, i64, f32, f64):
+    if array.ndim == 1 and array.size > _SHORT and kind.itemsize >= 4:
         first, step = array[0], array[1] - array[0]
         count = np.arange(array.size).astype(array.dtype)
         if (count * step + first).tobytes() == array.tobytes():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, dtype
+from graphc.dtypes import bool_, dtype, i8
 from graphc.errors import ArgumentError, TypeMismatch
 from graphc.functions.promote import (
     array,
@@ -111,14 +111,9 @@ def _check_integer_power(x: Any, y: Any) -> None:
 
 
 def square(x: Any) -> Any:
-    """x * x; booleans, which NumPy squares to int8, are refused."""
+    """x * x; of booleans as int8."""
     x = array(x)
-    if x.type.dtype is bool_:
-        raise TypeMismatch(
-            "NumPy squares booleans to int8, which graphc does not store",
-            values=[(label(x, "x"), x.type)],
-            help="convert with .astype(np.int64) first",
-        )
+    x = astype(x, i8) if x.type.dtype is bool_ else x
     return elementwise(ew.mul, x, x)
 
 

@@ -234,13 +234,7 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
                 f"axis {along} of size {size}",
                 values=[(label(a, "a"), a.type)],
             )
-        indices = (
-            known
-            if known.dtype in (np.int32, np.int64, np.uint8)
-            else (
-                known.astype(np.int64) if known.dtype.kind in "iu" or not known.size else known
-            )
-        )
+        indices = known if known.size else known.astype(np.int64)
     index = array(indices)
     return take_op(a, index.as_strong(i64) if index.weak else index, axis=along)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, bool_, dtype, f64, i64
-from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
+from graphc.dtypes import DType, bool_, dtype, f64, i64, u64
+from graphc.errors import ArgumentError, ShapeError, UnsupportedFunction
 from graphc.functions.promote import (
     array,
     astype,
@@ -99,17 +99,13 @@ def _extreme(
 
 
 def _accumulated(a: Any, to: Any) -> Any:
-    """Small integers and booleans are summed as int64, as NumPy does."""
+    """Integers and booleans in 64 bits, unsigned ones as unsigned, as NumPy sums them."""
     a = array(a)
     if to is not None:
         return astype(a, dtype(to))
-    if a.type.dtype.kind == "u":
-        raise TypeMismatch(
-            "NumPy sums unsigned bytes as uint64, which graphc does not store",
-            values=[(label(a, "a"), a.type)],
-            help="pass dtype=np.int64, or convert with .astype(np.int64) first",
-        )
-    return a if a.type.dtype.is_float else astype(a, i64)
+    if a.type.dtype.is_float:
+        return a
+    return astype(a, u64 if a.type.dtype.kind == "u" else i64)
 
 
 def sum(
@@ -121,10 +117,16 @@ def sum(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Sum along axes of the elements where `where` holds, and of `initial`."""
+    """Sum along axes of the elements where `where` holds, and of `initial`.
+
+    Integers are summed in 64 bits, unsigned ones as such; with `dtype=bool` it is a logical or.
+    """
     _no_out(out)
     a = _accumulated(a, dtype)
     chosen, first = _chosen(a, where, 0), _first(initial, a)
+    if a.type.dtype is bool_:
+        first = array(False) if first is None else first
+        return _reduce_from(first, reductions.reduce_max, ew.or_, chosen, axis, keepdims)
     return _reduce_from(first, reductions.reduce_sum, ew.add, chosen, axis, keepdims)
 
 
@@ -137,10 +139,17 @@ def prod(
     initial: Any = None,
     where: Any = None,
 ) -> Any:
-    """Product along axes of the elements where `where` holds, and of `initial`."""
+    """Product along axes of the elements where `where` holds, and of `initial`.
+
+    Integers are multiplied in 64 bits, unsigned ones as such; with `dtype=bool` it is a logical
+    and.
+    """
     _no_out(out)
     a = _accumulated(a, dtype)
     chosen, first = _chosen(a, where, 1), _first(initial, a)
+    if a.type.dtype is bool_:
+        first = array(True) if first is None else first
+        return _reduce_from(first, reductions.reduce_min, ew.and_, chosen, axis, keepdims)
     return _reduce_from(first, factors.reduce_prod, ew.mul, chosen, axis, keepdims)
 
 

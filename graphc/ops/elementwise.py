@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, f32, f64, i64, to_integers
+from graphc.dtypes import bool_, f32, f64, i64, to_integers, u8, u64, wide_numpy
 from graphc.kinds import composite, elementwise
 from graphc.opdef import NOT_DIFFERENTIABLE
 
@@ -268,8 +268,7 @@ sqrt = elementwise(
 
 def _numpy_rsqrt(x: Any) -> Any:
     """The root of a half type is not rounded before it divides."""
-    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
-    return (1 / np.sqrt(x.astype(wide))).astype(x.dtype)
+    return (1 / np.sqrt(x.astype(wide_numpy(x.dtype)))).astype(x.dtype)
 
 
 rsqrt = elementwise(
@@ -413,7 +412,7 @@ cast = elementwise(
     kinds="biuf",
     attrs=("dtype",),
     vjp=_cast_vjp,
-    samples=({"dtype": f32}, {"dtype": i64}, {"dtype": f64}, {"dtype": bool_}),
+    samples=tuple({"dtype": d} for d in (f32, i64, f64, bool_, u8, u64)),
 )
 stop_gradient = elementwise(
     "stop_gradient",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import Shape, Type
+from graphc.dtypes import Shape, Type, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Graph
 from graphc.kinds import operation
@@ -28,7 +28,7 @@ take = operation(
     "The slices of x along `axis` at the indices i; negative ones count from the end.",
     operands=("x", "i"),
     rule=_take_rule,
-    numpy=lambda x, i, axis: np.take(x, i, axis),
+    numpy=lambda x, i, axis: np.take(x, i.astype(np.int64), axis),
     vjp=lambda g, out, x, i, axis: (scatter_add(i, g, shape=x.shape, axis=axis), None),
     attrs=("axis",),
     samples=(
@@ -58,7 +58,7 @@ def _scatter_rule(
 
 
 def _numpy_scatter_add(i: Any, x: Any, shape: tuple[int, ...], axis: int) -> Any:
-    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    wide = wide_numpy(x.dtype)
     result = np.zeros(shape, wide)
     np.add.at(result, (slice(None),) * axis + (i,), x.astype(wide))
     return result.astype(x.dtype)

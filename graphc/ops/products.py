@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import Size, Type
+from graphc.dtypes import Size, Type, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Graph, Node
 from graphc.kinds import operation
@@ -103,7 +103,7 @@ def _contract_rule(types: list[Type], regions: Sequence[Graph], spec: str) -> tu
 
 
 def _numpy_contract(x: Any, y: Any, spec: str) -> Any:
-    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    wide = wide_numpy(x.dtype)
     product = np.einsum(spec, x.astype(wide), y.astype(wide), optimize=True)
     return np.asarray(product).astype(x.dtype)
 
