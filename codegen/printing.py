@@ -39,7 +39,8 @@ from graphc.index import Condition, Index
 from graphc.provenance import relative
 from graphc.text_words import order_mark
 
-_PRECEDENCE = {"|": 1, "^": 2, "&": 3, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
+_OPERATORS = ("|", "^", "&", "<< >>", "+ -", "* / // %")  # as they bind, the loosest first
+_PRECEDENCE = {sign: n for n, signs in enumerate(_OPERATORS, 1) for sign in signs.split()}
 _CHOICE, _COMPARISON, _UNARY, _ATOM = -1, 0, 7, 9
 FARTHEST = 60
 """The column where comments begin at most."""

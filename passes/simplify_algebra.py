@@ -150,6 +150,8 @@ def integers(x: Integer, y: Integer, z: Integer, c: Number, d: Number) -> Rows:
     yield "int-factor", EXACT, x * y + x * z, x * (y + z)
     yield "int-add-sub", EXACT, (x + y) - y, x
     yield "int-sub-add", EXACT, (x - y) + y, x
+    yield "int-lshift-zero", EXACT, x << 0, x
+    yield "int-rshift-zero", EXACT, x >> 0, x
     yield "int-floor", EXACT, floor(x), x
     yield "int-ceil", EXACT, ceil(x), x
     yield "int-trunc", EXACT, trunc(x), x

@@ -52,6 +52,8 @@ ONE_OP: dict[str, Function] = {
     "bitwise_and": call(ew.and_),
     "bitwise_or": call(ew.or_),
     "bitwise_xor": call(ew.xor),
+    "left_shift": call(ew.lshift),
+    "right_shift": call(ew.rshift),
     "invert": call(ew.not_),
 }
 """NumPy's names of functions that are one op."""
@@ -67,6 +69,8 @@ ALIASES: dict[str, str] = {
     "concat": "concatenate",
     "bitwise_not": "invert",
     "bitwise_invert": "invert",
+    "bitwise_left_shift": "left_shift",
+    "bitwise_right_shift": "right_shift",
 }
 
 
@@ -252,6 +256,8 @@ _OPERATORS: dict[str, str] = {
     "and": "bitwise_and",
     "or": "bitwise_or",
     "xor": "bitwise_xor",
+    "lshift": "left_shift",
+    "rshift": "right_shift",
 }
 SYMBOLS: dict[str, str] = {
     "add": "+",
@@ -265,6 +271,8 @@ SYMBOLS: dict[str, str] = {
     "bitwise_and": "&",
     "bitwise_or": "|",
     "bitwise_xor": "^",
+    "left_shift": "<<",
+    "right_shift": ">>",
 }
 """The operators that have an augmented assignment, by the functions that they are."""
 
@@ -277,7 +285,6 @@ _COMPARISONS = {
     "ge": "greater_equal",
 }
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
-_SHIFTS = {"lshift": "<<", "rshift": ">>"}
 _METHODS = (
     "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
     "squeeze swapaxes dot astype copy clip round take"
@@ -291,9 +298,6 @@ def _install_methods(cls: Any) -> None:
         setattr(cls, f"__r{name}__", _operator(target, swapped=True))
     for name, target in _COMPARISONS.items():
         setattr(cls, f"__{name}__", _operator(target))
-    for name, symbol in _SHIFTS.items():
-        for prefix in ("", "r", "i"):
-            setattr(cls, f"__{prefix}{name}__", _shift(symbol + "=" * (prefix == "i")))
     for name, target in _UNARY.items():
         setattr(cls, f"__{name}__", _unary(target))
     for name in _METHODS.split():
@@ -337,20 +341,6 @@ def _refuse_modulo(base: Any, modulo: Any) -> Any:
 
 
 _OPERANDS = (Array, bool, int, float, np.ndarray, np.generic, list, tuple)
-
-
-def _shift(symbol: str) -> Function:
-    instead = "x * 2**n is what x << n" if "<<" in symbol else "x // 2**n is what x >> n"
-
-    def refuse(a: Any, b: Any) -> Any:
-        raise UnsupportedFunction(
-            f"the operator {symbol} is not built yet", help=f"{instead} means"
-        )
-
-    def operator(self: Any, other: Any) -> Any:
-        return self.guard(symbol, refuse, self, other)
-
-    return operator
 
 
 def _python_power(base: Any, exponent: Any) -> tuple[Any, Any]:

@@ -384,6 +384,27 @@ def _bits(name: str, doc: str, numpy: Any, code: str) -> Any:
 and_ = _bits("and", "Bitwise and; logical and for booleans.", np.bitwise_and, "x & y")
 or_ = _bits("or", "Bitwise or; logical or for booleans.", np.bitwise_or, "x | y")
 xor = _bits("xor", "Bitwise exclusive or.", np.bitwise_xor, "x ^ y")
+
+
+def _shift(name: str, doc: str, numpy: Any, code: str) -> Any:
+    distances = ((-128.0, 127.0), (-2.0, 70.0))
+    return elementwise(
+        name, doc, numpy=numpy, code=code, kinds="iu", vjp=NOT_DIFFERENTIABLE, domain=distances
+    )
+
+
+lshift = _shift(
+    "lshift",
+    "x times 2 to the power y, in the low bits; 0 where y is below 0 or has all bits shifted out.",
+    np.left_shift,
+    "x << y",
+)
+rshift = _shift(
+    "rshift",
+    "x divided by 2 to the power y and rounded down; the sign alone where no bit is left.",
+    np.right_shift,
+    "x >> y",
+)
 not_ = _bits("not", "Bitwise complement; logical not for booleans.", np.invert, "~x")
 
 # --- conversion ---------------------------------------------------------------------------
