@@ -162,7 +162,7 @@ trace(f, f32[3, 4], 3)
 
 # reshape_order
 def f(x):
-    return np.reshape(x, (4, 3), order="F")
+    return np.reshape(x, (4, 3), order="A")
 trace(f, f32[3, 4])
 
 # transpose_axes
@@ -192,7 +192,7 @@ trace(f, f32[3], f32[4])
 
 # pad_mode
 def f(x):
-    return np.pad(x, 1, mode="edge")
+    return np.pad(x, 1, mode="edges")
 trace(f, f32[3])
 
 # index_out_of_bounds
@@ -276,10 +276,20 @@ def f(a, b):
     return np.einsum("ij,jk->iz", a, b)
 trace(f, f32[3, 4], f32[4, 6])
 
-# einsum_three
+# einsum_order
 def f(a, b, c):
-    return np.einsum("ij,jk,kl", a, b, c)
+    return np.einsum("ij,jk,kl", a, b, c, optimize=[(0, 1)])
 trace(f, f32[3, 4], f32[4, 6], f32[6, 2])
+
+# einsum_dots
+def f(a, b):
+    return np.einsum("...i,i->i", a, b)
+trace(f, f32[3, 4], f32[4])
+
+# pad_empty
+def f(x):
+    return np.pad(x, 1, mode="reflect")
+trace(f, f32[0, 3])
 
 # tensordot_axes
 def f(a, b):

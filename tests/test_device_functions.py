@@ -50,6 +50,8 @@ np.clip(A, 1, 0) | np.clip(A, 0.5, 1.5) | np.clip(A, -1, 300) | np.add.reduce(A,
 np.add.reduce(A, 1, None, None, True) | np.maximum.reduce(A, initial=2) | np.add.outer(A, [1, 2])
 np.logical_and.reduce(A, axis=1) | A & 1 | A|3 | A ^ 1 | ~A | A & True | 2 & A | A ^ A
 np.bitwise_and(A, A) | np.bitwise_or(A, 1) | np.invert(A) | np.round(A, 1) | np.where(A > 0, A, 1)
+A << 1 | A >> 1 | 1 << (A & 3) | np.left_shift(A, A) | np.round(A, -1) | np.pad(A, 2, "symmetric")
+np.sum(A) | np.prod(A, 1) | A.T @ A | np.einsum("ij,kj,kl->il", A, A, A) | np.ravel(A, "F")
 """
 # On the host, as graphc does not have them.
 ON_THE_HOST = """
@@ -66,7 +68,7 @@ np.shares_memory(A, A + 1) | np.shares_memory(A, W) | np.shares_memory(A[:0], A)
 REFUSED = """
 np.add(A, 1, where=W) | np.add(A, 1, dtype=np.float64)
 np.add(A, A, casting="no") | np.add(A, 1, order="F") | np.exp(A, dtype=np.float64)
-np.copy(A, order="F") | np.ravel(A, "F") | np.pad(A, 1, mode="edge") | np.max(A, where=W)
+np.copy(A, order="F") | np.ravel(A, "K") | np.max(A, where=W)
 np.concatenate([A, A], dtype=np.float64) | np.sum(A, initial=[1, 2])
 np.var(A, ddof=1, correction=1) | np.sum(A, where=W[:1, :2])
 np.sum(A, axis=2) | np.mean(A, keepdims="yes") | np.argmax(A, (0, 1))

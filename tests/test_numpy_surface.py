@@ -525,7 +525,7 @@ RENAMED = {"arange", "concatenate", "concat", "einsum"}
 
 
 # Words that NumPy takes by **kwargs.
-MORE = {"pad": ["constant_values"], "clip": ["min", "max"]}
+MORE = {"clip": ["min", "max"]}
 
 
 def test_parameters_are_numpys():

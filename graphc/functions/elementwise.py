@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, dtype, i8
+from graphc.dtypes import bool_, dtype, f64, i8
 from graphc.errors import ArgumentError, TypeMismatch
 from graphc.functions.promote import (
     array,
@@ -287,13 +288,12 @@ def _above_all(a: Any, bound: Any) -> bool:
 
 
 def round(a: Any, decimals: int = 0) -> Any:
-    """Rounded to a number of decimals, halves to even; integers stay."""
+    """Rounded to a number of decimals, or to tens by a negative one; halves to even.
+
+    Integers keep their dtype; to tens they are rounded in float64, as NumPy does.
+    """
     a, decimals = array(a), as_int(decimals, "the number of decimals")
-    if a.type.dtype.is_integer:
-        if decimals < 0:
-            raise ArgumentError(
-                "round of integers to tens is not built yet", values=[("a", a.type)]
-            )
+    if a.type.dtype.is_integer and decimals >= 0:
         return a.snapshot()
     if decimals == 0:
         return elementwise(ew.rint, a)
@@ -303,6 +303,8 @@ def round(a: Any, decimals: int = 0) -> Any:
             values=[(label(a, "a"), a.type)],
             help="convert with .astype(float) first",
         )
-    scale = 10.0 ** abs(decimals)
+    # The power by products, which round as NumPy's do; beyond 308 it is infinite.
+    scale = math.prod([10.0] * min(abs(decimals), 309))
+    wide = astype(a, f64) if a.type.dtype.is_integer else a
     there, back = (multiply, divide) if decimals > 0 else (divide, multiply)
-    return back(elementwise(ew.rint, there(a, scale)), scale)
+    return astype(back(elementwise(ew.rint, there(wide, scale)), scale), a.type.dtype)

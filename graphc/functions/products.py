@@ -1,25 +1,24 @@
-"""Products of arrays: einsum of two operands, and what is spelled by it."""
+"""Products of two arrays."""
 
 from __future__ import annotations
 
 import string
 from typing import Any
 
-from graphc.errors import ArgumentError, ShapeError, TypeMismatch, UnsupportedFunction
+from graphc.dtypes import bool_, f32
+from graphc.errors import ArgumentError, ShapeError, UnsupportedFunction
+from graphc.functions.elementwise import multiply
 from graphc.functions.promote import (
     array,
     astype,
     broadcast_to,
     common_dtype,
-    elementwise,
     label,
     labels,
 )
-from graphc.functions.shapes import as_axis, as_int, expand_dims, ravel, squeeze
+from graphc.functions.shapes import as_axis, as_int, expand_dims, ravel
 from graphc.ops import elementwise as ew
-from graphc.ops import views
 from graphc.ops.products import contract
-from graphc.ops.reductions import reduce_sum
 
 
 def _named(a: Any, b: Any) -> list[tuple[str, object]]:
@@ -27,17 +26,20 @@ def _named(a: Any, b: Any) -> list[tuple[str, object]]:
     return list(zip(labels((a, b), "ab"), (a.type, b.type), strict=True))
 
 
-def _pair(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+def _pair(a: Any, b: Any) -> tuple[Any, Any]:
     """Both operands as arrays of one dtype."""
     a, b = array(a), array(b)
     common = common_dtype([a, b])
-    if common.kind == "b":
-        raise TypeMismatch(
-            f"{name} of booleans is not built yet",
-            values=_named(a, b),
-            help="convert with .astype(np.int64) first",
-        )
     return astype(a, common), astype(b, common)
+
+
+def product(a: Any, b: Any, spec: str) -> Any:
+    """The sum of products of a contraction; of booleans, whether any product is true."""
+    if a.type.dtype is not bool_:
+        return contract(a, b, spec=spec)
+    # A sum of zeros and ones is 0 where all are, however it rounds.
+    wide = (astype(x, f32) for x in (a, b))
+    return ew.gt(contract(*wide, spec=spec), 0)
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -47,13 +49,13 @@ def matmul(a: Any, b: Any) -> Any:
         raise ShapeError("matmul: 0-d operands are not allowed; use *", values=_named(a, b))
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise _matmul_error(a, b)
-    a, b = _pair("matmul", a, b)
+    a, b = _pair(a, b)
     row = "" if a.ndim == 1 else "i"
     column = "" if b.ndim == 1 else "j"
     lead_a, lead_b = a.shape[: max(a.ndim - 2, 0)], b.shape[: max(b.ndim - 2, 0)]
     a, b, left, right = _align_batch(a, b, lead_a, lead_b)
     both = left if len(left) > len(right) else right
-    return contract(a, b, spec=f"{left}{row}k,{right}k{column}->{both}{row}{column}")
+    return product(a, b, f"{left}{row}k,{right}k{column}->{both}{row}{column}")
 
 
 _BATCH = "".join(c for c in string.ascii_uppercase + string.ascii_lowercase if c not in "ijk")
@@ -94,7 +96,7 @@ def dot(a: Any, b: Any) -> Any:
     """NumPy's dot: over the last axis of a and the last but one of b."""
     a, b = array(a), array(b)
     if not a.ndim or not b.ndim:
-        return elementwise(ew.mul, a, b)
+        return multiply(a, b)
     if b.ndim <= 2 and a.shape[-1] != b.shape[0]:
         raise _matmul_error(a, b)
     return tensordot(a, b, ((a.ndim - 1,), (max(b.ndim - 2, 0),)))
@@ -102,7 +104,7 @@ def dot(a: Any, b: Any) -> Any:
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """The sum of products over pairs of axes."""
-    a, b = _pair("tensordot", a, b)
+    a, b = _pair(a, b)
     pairs = axes
     if not isinstance(axes, (tuple, list)):
         count = as_int(axes, "the number of axes")
@@ -128,7 +130,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         left[first[second.index(i)]] if i in second else next(letters) for i in range(b.ndim)
     ]
     result = [c for c in left if c not in right] + [c for c in right if c not in left]
-    return contract(a, b, spec=f"{''.join(left)},{''.join(right)}->{''.join(result)}")
+    return product(a, b, f"{''.join(left)},{''.join(right)}->{''.join(result)}")
 
 
 def _letters(name: str, count: int, alphabet: str = string.ascii_letters) -> str:
@@ -149,101 +151,17 @@ def _axes(axes: Any, x: Any) -> list[int]:
 def outer(a: Any, b: Any) -> Any:
     """Every product of an element of a and one of b."""
     a, b = ravel(a), ravel(b)
-    return elementwise(ew.mul, expand_dims(a, 1), b)
+    return multiply(expand_dims(a, 1), b)
 
 
 def inner(a: Any, b: Any) -> Any:
     """The sum of products over the last axes."""
     a, b = array(a), array(b)
     if not a.ndim or not b.ndim:
-        return elementwise(ew.mul, a, b)
+        return multiply(a, b)
     return tensordot(a, b, ((a.ndim - 1,), (b.ndim - 1,)))
 
 
 def vdot(a: Any, b: Any) -> Any:
     """The sum of products of all elements."""
     return tensordot(ravel(a), ravel(b), 1)
-
-
-def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
-    """Einstein summation of one or two operands; `optimize` changes nothing for two."""
-    terms, result = _subscripts(subscripts, len(operands))
-    if len(operands) == 1:
-        x, letters = _sum_out(*_diagonalize(array(operands[0]), terms[0]), result)
-        perm = tuple(letters.index(c) for c in result)
-        if perm == tuple(range(len(perm))):
-            return x
-        return views.transpose(x, perm=perm).is_view_of(x)
-    a, b = _pair("einsum", *operands)
-    a, left = _diagonalize(a, terms[0])
-    b, right = _diagonalize(b, terms[1])
-    a, left, b, right = _drop_unit(a, left, b, right)
-    a, left = _sum_out(a, left, right + result)
-    b, right = _sum_out(b, right, left + result)
-    return contract(a, b, spec=f"{left},{right}->{result}")
-
-
-def _subscripts(subscripts: str, operands: int) -> tuple[list[str], str]:
-    """The letters of each operand and of the result; raises for subscripts that are not built."""
-    if not isinstance(subscripts, str):
-        raise UnsupportedFunction(
-            f"einsum: subscripts as {type(subscripts).__name__} are not built",
-            help="write them as a string before the operands, such as 'ij,jk->ik'",
-        )
-    if not set(subscripts) <= _SUBSCRIPTS:
-        raise UnsupportedFunction(
-            f"einsum: subscripts {subscripts!r} are not built; write letters"
-        )
-    spec = subscripts.replace(" ", "")
-    parts, arrow, result = spec.partition("->")
-    terms = parts.split(",")
-    if not arrow:
-        result = "".join(sorted(c for c in set(parts) - {","} if parts.count(c) == 1))
-    if len(terms) != operands:
-        raise ArgumentError(
-            f"einsum: {subscripts!r} is for {len(terms)} operands, not {operands}"
-        )
-    if operands > 2:
-        raise UnsupportedFunction(
-            "einsum of more than two operands is not built yet", help="contract two at a time"
-        )
-    for c in result:
-        if c not in parts or result.count(c) > 1:
-            raise ArgumentError(
-                f"einsum: the output of {subscripts!r} must name {c!r} once, and an input too"
-            )
-    return terms, result
-
-
-_SUBSCRIPTS = {*string.ascii_letters, *" ,->"}
-
-
-def _drop_unit(a: Any, left: str, b: Any, right: str) -> tuple[Any, str, Any, str]:
-    """NumPy lets an axis of size 1 stand for an index of any size."""
-    for c in [c for c in left if c in right]:
-        n, m = a.shape[left.index(c)], b.shape[right.index(c)]
-        if n != m and 1 not in (n, m):
-            raise ShapeError(f"einsum: index {c} has two sizes", values=_named(a, b))
-        if n != m and n == 1:
-            a, left = squeeze(a, left.index(c)), left.replace(c, "")
-        elif n != m and m == 1:
-            b, right = squeeze(b, right.index(c)), right.replace(c, "")
-    return a, left, b, right
-
-
-def _diagonalize(x: Any, letters: str) -> tuple[Any, str]:
-    if len(letters) != x.ndim:
-        raise ShapeError(f"einsum: {letters!r} does not name the axes of {x.type}")
-    for c in dict.fromkeys(letters):
-        while letters.count(c) > 1:
-            i, j = letters.index(c), letters.rindex(c)
-            x = views.diagonal(x, axes=(i, j)).is_view_of(x)
-            letters = letters[:j] + letters[j + 1 :]
-    return x, letters
-
-
-def _sum_out(x: Any, letters: str, kept: str) -> tuple[Any, str]:
-    gone = tuple(i for i, c in enumerate(letters) if c not in kept)
-    if not gone:
-        return x, letters
-    return reduce_sum(x, axes=gone), "".join(c for c in letters if c in kept)

@@ -19,7 +19,6 @@ from graphc.errors import (
 )
 from graphc.functions import promote
 from graphc.functions.promote import (
-    Number,
     array,
     astype,
     common_dtype,
@@ -99,9 +98,15 @@ def as_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
 
 
 def reshape(a: Any, shape: Any, *sizes: Any, order: str = "C") -> Any:
-    """The elements in another shape; one size may be -1."""
-    if order != "C":
-        raise UnsupportedFunction(f"reshape: order {order!r} is not built yet, only 'C'")
+    """The elements in another shape; one size may be -1.
+
+    They are read and placed with the last index changing fastest, or the first, by order "F".
+    """
+    if order not in ("C", "F"):
+        raise UnsupportedFunction(
+            f"reshape: order {order!r} goes by the layout in memory, which traced arrays have not",
+            help="'C' and 'F' are orders of the indices",
+        )
     a = array(a)
     wanted = _as_sizes((shape, *sizes) if sizes else shape)
     if wanted.count(-1) > 1:
@@ -117,6 +122,8 @@ def reshape(a: Any, shape: Any, *sizes: Any, order: str = "C") -> Any:
     wanted = tuple(a.size // known if s == -1 else s for s in wanted)
     if wanted == a.shape:
         return a
+    if order == "F":
+        return transpose(reshape(transpose(a), wanted[::-1]))
     return views.reshape(a, shape=wanted).is_view_of(a)
 
 
@@ -267,7 +274,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
         )
     common = common_dtype(parts)
     parts = [astype(p, common) for p in parts]
-    return _join([p for p in parts if p.shape[along]] or parts[:1], along).snapshot()
+    return joined(parts, along).snapshot()
 
 
 def _parts(name: str, arrays: Any) -> list[Any]:
@@ -284,8 +291,9 @@ def _numbered(parts: Sequence[Any]) -> list[str]:
     return labels(parts, [f"arrays[{i}]" for i in range(len(parts))])
 
 
-def _join(parts: Sequence[Any], axis: int) -> Any:
+def joined(parts: Sequence[Any], axis: int) -> Any:
     """Each part padded to its place, chosen by the index along `axis`."""
+    parts = [p for p in parts if p.shape[axis]] or parts[:1]
     if len(parts) == 1:
         return parts[0]
     total = sum(p.shape[axis] for p in parts)
@@ -312,25 +320,3 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
         )
     as_axis(axis, arrays[0].ndim + 1)
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
-
-
-def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
-    """A constant before and after every axis."""
-    if mode != "constant":
-        raise UnsupportedFunction(f"pad: mode {mode!r} is not built yet, only 'constant'")
-    a = promote.array(array)
-    try:
-        given = np.asarray(pad_width)
-        if given.dtype.kind not in "iu" and given.size:
-            raise ValueError("widths are integers")
-        widths = np.broadcast_to(given, (a.ndim, 2))
-        low, high = (tuple(as_int(w, "a width") for w in side) for side in widths.T)
-    except ValueError:
-        raise ArgumentError(
-            f"pad: {pad_width} is not a width before and after each of {a.ndim} axes"
-        ) from None
-    if not isinstance(constant_values, Number):
-        raise ArgumentError("pad: constant_values must be one Python number")
-    zeros = (0,) * a.ndim
-    value = promote.fitting_literal(constant_values, a.type.dtype).value
-    return views.pad(a, low=low, high=high, interior=zeros, value=value)

@@ -14,7 +14,16 @@ import numpy as np
 from graphc import _lazy
 from graphc.dtypes import DType
 from graphc.errors import ArgumentError, MutationError, UnsupportedFunction
-from graphc.functions import creation, elementwise, indexing, products, reductions, shapes
+from graphc.functions import (
+    creation,
+    einstein,
+    elementwise,
+    indexing,
+    padding,
+    products,
+    reductions,
+    shapes,
+)
 from graphc.functions.elementwise import call
 from graphc.functions.promote import Array, Number, is_traced
 from graphc.functions.promote import array as as_array
@@ -86,9 +95,11 @@ def _public(module: Any) -> dict[str, Function]:
 FUNCTIONS: dict[str, Function] = {
     **_public(elementwise),
     **_public(shapes),
+    **_public(padding),
     **_public(indexing),
     **_public(reductions),
     **_public(products),
+    **_public(einstein),
     **_public(creation),
     **ONE_OP,
 }
