@@ -245,6 +245,11 @@ class Trace:
             return int(value)
         if isinstance(value, float):
             return float(value)
+        if isinstance(value, complex):
+            raise TypeMismatch(
+                f"{_short(value)} is a complex number, which graphc does not store",
+                help="compute with two arrays, the real and the imaginary part",
+            )
         raise TypeMismatch(f"{_short(value)} is neither an array nor a real number")
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
