@@ -179,6 +179,9 @@ def test_einsum_in_numpys_other_forms():
     for wrong in ("ij,jk", "ij,jk,k.l", "ij,jk,kl->...q", "ij,jk,kl->ii"):
         with pytest.raises(GraphcError):
             graphc.trace(lambda *x, w=wrong: np.einsum(w, *x), a, b, c)
+    for wrong in ([-1, 0], [0, 52], 3):
+        with pytest.raises(ArgumentError, match="are not subscripts"):
+            graphc.trace(lambda x, w=wrong: np.einsum(x, w), a)
     for wrong in ([(0, 1)], [(0, 5), (0, 1)], "fast", 3):
         with pytest.raises(ArgumentError, match="optimize"):
             graphc.trace(lambda *x, w=wrong: np.einsum("ij,jk,kl", *x, optimize=w), a, b, c)

@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graphc.dtypes import bool_
@@ -58,6 +59,9 @@ def einsum(*operands: Any, optimize: Any = False) -> Any:
 # --- subscripts ---------------------------------------------------------------------------
 
 
+_LETTERS: Mapping[int, str] = MappingProxyType(dict(enumerate(string.ascii_letters)))
+
+
 def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
     """The subscripts as a string, and the arrays."""
     if operands and isinstance(operands[0], str):
@@ -75,8 +79,8 @@ def _spelled(operands: Sequence[Any]) -> tuple[str, list[Any]]:
 def _from_list(numbers: Any) -> str:
     """Integers, each for a letter, and Ellipsis."""
     try:
-        return "".join("..." if n is ... else string.ascii_letters[n] for n in numbers)
-    except (TypeError, IndexError):
+        return "".join("..." if n is ... else _LETTERS[operator.index(n)] for n in numbers)
+    except (TypeError, KeyError):
         raise ArgumentError(
             f"einsum: {numbers!r} are not subscripts: a string before the operands, or after "
             "each a list of integers from 0 to 51"
