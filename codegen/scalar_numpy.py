@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.scalar import SCALARS, signature
-from graphc.dtypes import DTYPES, dtype, to_integers
+from graphc.dtypes import DTYPES, bf16, dtype, to_integers
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_KINDS = {d.numpy.name: name for name, d in DTYPES.items()}
+_KINDS = {d.numpy.name: name for name, d in DTYPES.items() if d is not bf16}  # of no value
 
 TOTALS = MappingProxyType(
     {"+": "np.sum", "*": "np.prod", "maximum": "np.max", "minimum": "np.min"}

@@ -185,6 +185,7 @@ m.maximum(S, 0) | m.minimum(S, M[0, 0]) | m.equal(I, 2) | m.not_equal(V, V) | m.
 m.less_equal(I, 300) | m.greater(S, S) | m.greater_equal(V, 0.5) | m.logical_and(I, B[:3])
 m.logical_or(V, 0) | m.logical_xor(B, V > 0) | m.logical_not(I) | m.isnan(S) | m.isinf(S)
 m.isfinite(S) | m.isnan(I) | m.bitwise_and(I, 1) | m.bitwise_or(I, 4) | m.bitwise_xor(I, 3)
+m.left_shift(I, 2) | m.right_shift(I, 1) | m.bitwise_left_shift(I, 1) | m.bitwise_right_shift(I, 2)
 m.invert(I) | m.invert(B) | ~B | m.where(B, V, 0) | m.where(V > 0, V, -V) | m.where(I, 1, 0)
 m.where(B, 1.5, V.astype(np.float32)) | m.clip(X, -1, 1) | m.clip(I, 1, None)
 m.clip(X, M[0], 1.5) | X.clip(0.0) | X.clip(max=0.5) | m.sum(X) | m.sum(X, axis=1)
