@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,11 @@ def run_traced(
     Raises TypeMismatch for a result that is no array, ArgumentError for a draw from NumPy's
     global random generator.
     """
-    with tracing_with(trace), _random_state_watched(fn), _arrays_watched(trace):
+    # The state is long, and the outermost trace sees what is drawn in those within.
+    watch: AbstractContextManager[None] = (
+        _random_state_watched(fn) if trace.outer is None else nullcontext()
+    )
+    with tracing_with(trace), watch, _arrays_watched(trace):
         leaves, tree = optree.tree_flatten(_called(trace, call))
         if not leaves:
             raise TypeMismatch(

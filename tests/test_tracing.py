@@ -581,6 +581,21 @@ def test_views_share(name):
     np.testing.assert_allclose(run(write_base_alone, X[0])[0], write_base_alone(X[0]))
 
 
+def test_the_outermost_trace_alone_looks_at_the_random_state(monkeypatch):
+    looked, plain = [], np.random.get_state
+
+    def counted(*args, **kwargs):
+        looked.append(1)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(np.random, "get_state", counted)
+    assert trace(grad(lambda x: np.sin(x).sum()), f64[3]).outputs
+    assert len(looked) == 2
+    with pytest.raises(ArgumentError, match="graphc.random"):
+        trace(grad(lambda x: (x * np.random.rand(3)).sum()), f64[3])
+    assert len(looked) == 4
+
+
 def test_random_draws_are_refused_and_undone():
     before = np.random.get_state()[1].copy(), np.random.get_state()[2]
     with pytest.raises(ArgumentError, match="graphc.random"):
