@@ -36,10 +36,8 @@ from graphc.runtime import standalone
 from graphc.runtime.buffers import in_units
 from graphc.runtime.cores import usable_cores
 
-PACKAGES = (
-    "numpy", "numba", "llvmlite", "networkx", "optree", "ml_dtypes", "rich", "safetensors"
-)  # fmt: skip
-CUDA_PACKAGES = ("numba-cuda", "cuda-core", "cuda-bindings")
+PACKAGES = ("numpy", "llvmlite", "networkx", "optree", "ml_dtypes", "rich", "safetensors")
+CUDA_PACKAGES = ("numba", "numba-cuda", "cuda-core", "cuda-bindings")
 FEATURES = tuple(
     "sse4.2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512vbmi2 avx512bf16 neon sve".split()
 )
@@ -162,7 +160,7 @@ def _compiler() -> Findings:
     try:
         seam.check_tools()
     except TargetError as error:
-        wanted = _version(CUDA_PACKAGES[0]) is not None
+        wanted = _version("numba-cuda") is not None
         yield Finding("compiler", error.message, install(_extra()), failed=wanted)
         return
     yield Finding("compiler", "makes PTX")

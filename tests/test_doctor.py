@@ -20,6 +20,7 @@ from graphc.cli import main
 from graphc.cli_doctor import Finding
 from graphc.codegen import numba_cuda
 from graphc.errors import TargetError
+from graphc.runtime import loading
 from tests.conftest import has_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,8 +186,6 @@ def test_a_cache_that_is_not_trusted_is_a_failure(
 
 
 def test_an_older_driver_gets_the_older_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    loading = sys.modules["graphc.runtime.loading"]
-
     def missing() -> None:
         raise TargetError("PTX needs something")
 
