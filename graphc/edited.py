@@ -53,10 +53,10 @@ def with_kernel(plan: Plan, name: str, path: Path) -> Plan:
     """The plan with the kernel of this name as a file has it.
 
     The file's kernel must have the parameters, the target and the threads of the plan's, and is
-    run on made-up inputs in each of its launches: its results must be those of the file's
-    `reference` and of the plan's own. A CUDA kernel is run on the device, or else in the checker.
-    Raises ArgumentError for a file that does not fit, ParseError for a kernel that does not
-    compile, RuntimeFault for what the checker finds.
+    run on made-up inputs in the launches that the emitted file has: its results must be those of
+    the file's `reference` and of the plan's own. A CUDA kernel is run on the device, or else in
+    the checker. Raises ArgumentError for a file that does not fit, ParseError for a kernel that
+    does not compile, RuntimeFault for what the checker finds.
     """
     own = _launch_named(plan, name)
     text = read_source(path)
