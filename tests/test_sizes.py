@@ -15,14 +15,18 @@ import graphc
 from graphc import f32, f64, nn
 from graphc.codegen import simt
 from graphc.codegen.device_lib import load_kernels
-from graphc.codegen.numba_cpu import compile_cpu
+from graphc.codegen.kernel import Kernel, Loop, Scratch, walk
+from graphc.codegen.llvm_kernels import compile_cpu
+from graphc.codegen.sizes import with_named_sizes
 from graphc.device import CPU
+from graphc.dtypes import Dim
 from graphc.errors import ArgumentError, ParseError
 from graphc.interpret import interpret
 from graphc.lowered import lower_graph
 from graphc.options import Options
 from graphc.runtime.standalone import run_launch
 from graphc.tracing import trace
+from tests.random_graphs import random_graph
 
 Body = Callable[[Any], Any]
 
@@ -81,22 +85,24 @@ def test_what_decides_on_the_form_is_not_shared() -> None:
     assert kernels_of(nn.softmax, (5, 7), (6, 8)) == 1
     assert kernels_of(nn.softmax, (5, 7), (6, 1)) == 2
     assert kernels_of(nn.softmax, (64, 100), (64, 16)) == 2  # rows, and columns of short rows
+    assert kernels_of(nn.softmax, (64, 17), (64, 16)) == 2
     assert kernels_of(lambda x: np.pad(x, 1), (5, 7), (6, 7)) == 2
     assert kernels_of(lambda x: x * 0.25, (4, 4), (5, 5)) == 1
-    assert kernels_of(lambda x: np.tanh(x[0]) / x.shape[1], (4, 40), (5, 50)) == 2
+    # A vector along one axis of elements that lie as far apart as another axis is long.
+    assert kernels_of(lambda x: np.tanh(x.T) + 1.0, (30, 40), (30, 50)) == 2
 
 
 # --- results ------------------------------------------------------------------------------
 
 BODIES: dict[str, tuple[Body, int]] = {
-    "pointwise": (lambda x: np.tanh(x) * x, 1),
-    "bias": (lambda x: np.exp(x - x[0]) + x[:, :1], 1),
-    "rows": (nn.softmax, 3),
-    "layer norm": (lambda x: nn.layer_norm(x, x.shape[1:]), 5),
+    "pointwise": (lambda x: np.tanh(x) * x, 3),
+    "bias": (lambda x: np.exp(x - x[0]) + x[:, :1], 4),
+    "rows": (nn.softmax, 5),
+    "layer norm": (lambda x: nn.layer_norm(x, x.shape[1:]), 6),
     "columns": (lambda x: (x / x.shape[0]).sum(axis=0), 7),
-    "both": (lambda x: (x * x).mean() + np.max(x), 14),
-    "transposed": (lambda x: np.tanh(x.T) + 1.0, 3),
-    "gradient": (graphc.grad(lambda x: (np.tanh(x) ** 2).mean()), 4),
+    "both": (lambda x: (x * x).mean() + np.max(x), 8),
+    "transposed": (lambda x: np.tanh(x.T) + 1.0, 16),
+    "gradient": (graphc.grad(lambda x: (np.tanh(x) ** 2).mean()), 3),
     "stacked": (lambda x: np.concatenate([x, x * 2.0]) - x.mean(), 19),
 }
 """Functions, and how many kernels they have for all of SIZES at most."""
@@ -131,6 +137,33 @@ def test_numbers_made_of_sizes_have_the_bits_of_numbers(dtype: Any) -> None:
     assert function.lower(arrays).plan.kernels < len(shapes) / 3
     for got in function(arrays):
         assert got.flat[0] == got.flat[-1] == kind(1 / got.size), got.size
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sizes_by_name_are_the_sizes_that_they_name(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every buffer, scratch and loop of random programs."""
+    seen: list[Kernel] = []
+
+    def checked(kernel: Kernel) -> Kernel:
+        made = with_named_sizes(kernel)
+        types = {p.name: p.type for p in kernel.params}
+        types |= {s.name: s.type for s in walk(kernel.body) if isinstance(s, Scratch)}
+        for name, type in made.named.items():
+            sizes = [made.extents[n.name] if isinstance(n, Dim) else n for n in type.shape]
+            if types[name].is_static:
+                assert tuple(sizes) == types[name].shape
+        for loop in walk(kernel.body):
+            if isinstance(loop, Loop) and loop.axis.number in kernel.sizes:
+                assert made.extents[made.sizes[loop.axis.number]] == loop.axis.size
+        seen.append(made)
+        return made
+
+    monkeypatch.setattr("graphc.codegen.launches.with_named_sizes", checked)
+    graph = random_graph(seed, gradient=seed % 2 == 0).graph
+    launched = [s.launches for s in lower_graph(graph, CPU, Options()).plan.steps]
+    assert bool(seen) == any(launched)
 
 
 # --- files --------------------------------------------------------------------------------
