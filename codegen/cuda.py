@@ -157,9 +157,12 @@ class _Cuda:
         if is_lane(loop, lanes):
             axis, names = own, {**kernel.axis_names, loop.axis.number: own}
             printer.kernel = replace(kernel, axis_names=names)
+        elif loop.clamped:
+            printer.used.add(LESSER)
+            printer.line(f"{axis} = {LESSER}({turn}, {loop.axis.size - loop.width})")
         elif not turns.exact or _mentions(printer, loop):
             printer.line(f"{axis} = {turn}")
-        if turns.exact:
+        if turns.exact or loop.clamped:
             printer.body(loop.body)
         else:
             printer.block(f"if {axis} < {loop.axis.extent}:", loop.body)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from graphc.codegen.access import accesses, loaded_names
 from graphc.codegen.blocks import in_blocks
 from graphc.codegen.kernel import (
+    PART,
     TURNS_OF_ONE,
     Check,
     Const,
@@ -131,6 +132,8 @@ def _base_name(loop: Loop, chunked: bool, place: dict[int, str]) -> str:
         return "chunk"
     if loop.axis.number == TILE:
         return "tile"
+    if loop.axis.number == PART:
+        return "part"
     if loop.axis.number <= BLOCK:
         return "block"
     if loop.role == "serial" and (loop.start is None or not chunked):

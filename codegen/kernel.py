@@ -176,7 +176,8 @@ class Loop:
     the warps of a block that share its turns, `serial` runs in order; `inner` stands for the inner
     axes of a nest until those have roles, and no finished kernel has it. `start` and `stop` bound a
     loop over a part of the axis. `comment` is printed above it. A turn takes `width` neighboring
-    elements (CUDA): what depends on the axis is a vector then.
+    elements (CUDA): what depends on the axis is a vector then. Where it is `clamped`, what would be
+    a turn beyond the axis is its last turn once more.
     """
 
     axis: Axis
@@ -186,6 +187,7 @@ class Loop:
     stop: Index | None = None
     comment: str = ""
     width: int = 1
+    clamped: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,10 +255,16 @@ class Param:
 class Total:
     """What partials are parts of: combined along the axis of their chunks (0 or -1), as the
     reduction that makes the value combines elements, they are the value.
+
+    Where there is a `step`, that is combined instead: it is made of partials, of `lets` that stand
+    before it, and of other totals, which are `values` by name.
     """
 
     value: Value
     chunks: int
+    step: Expr | None = None
+    lets: tuple[Let, ...] = ()
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +286,8 @@ Team = Literal["block", "warp", "warps"]
 threads, or a block whose warps have the same lanes and share loops of role `warp`."""
 WARP = 32
 """The threads of a warp on CUDA."""
+PART = -48
+"""The number of an axis over the partials of a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,6 +429,7 @@ class Kernel:
         roles = {p.name: p.role for p in self.params}
         own = {name: v for name, v in binding.items() if name not in (totals or {})}
         given = {v for name, v in own.items() if roles[name] == "input"}
+        given |= {t.value for name, t in (totals or {}).items() if roles[name] == "input"}
         parts = [t.value for t in (totals or {}).values()]
         results = [v for v in (*own.values(), *parts) if v not in given]
         chosen = between(nodes, given, results)

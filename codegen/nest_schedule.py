@@ -13,6 +13,7 @@ from graphc.codegen.nest import NestBuilder
 from graphc.codegen.picked import picked
 from graphc.codegen.register_rows import register_rows
 from graphc.codegen.row_chunks import has_chunks
+from graphc.codegen.row_launches import row_launches
 from graphc.codegen.tasks import (
     Assign,
     Form,
@@ -21,6 +22,7 @@ from graphc.codegen.tasks import (
     kept,
     kernel_task,
     late_tasks,
+    named_total,
     picked_online,
     split_task,
 )
@@ -114,6 +116,14 @@ def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | 
     except Illegal:
         return None
     return found if found.split else None
+
+
+def in_launches(region: Graph, chosen: Partition, device: Device) -> Iterator[Schedule]:
+    """A kernel for each phase of few long rows (CUDA), where the nest has such rows."""
+    found = row_launches(region, chosen, device)
+    if found is not None:
+        made = [kernel_task(region, o.nest, o.draft, device, o.parts, o.totals) for o in found]
+        yield Schedule((*made[:-1], named_total(made[-1], made[0])), "launches")
 
 
 # --- forms --------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from graphc.codegen.kernel import (
     Let,
     Load,
     Masked,
-    Store,
     Update,
     Var,
 )
@@ -72,16 +71,6 @@ class _Online(Terms):
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
         self.running: dict[str, _Running] = {}
-
-    def late(self, home: int, phase: int) -> set[str]:
-        """The values and buffers, up to a phase, that depend on what the phase `home` reduces."""
-        late = {name for name, (number, _) in self.local.items() if number >= home}
-        for number in range(home, phase + 1):
-            outer = self.before[number] if number > home else []
-            for s in (*outer, *self.inside[number], *self.behind[number]):
-                if isinstance(s, Let | Store) and reads(s) & late:
-                    late.add(s.name if isinstance(s, Let) else s.buffer)
-        return late
 
     # --- what can join ------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from graphc.codegen.access import names_in
-from graphc.codegen.kernel import Apply, Const, Expr, Masked, Update, Var
+from graphc.codegen.access import names_in, reads
+from graphc.codegen.kernel import Apply, Const, Expr, Let, Masked, Store, Update, Var
 from graphc.codegen.nest import Nest
 from graphc.codegen.phases import Phases
 from graphc.codegen.scalar import GREATER, SCALARS
@@ -49,6 +49,16 @@ class Terms(Phases):
         self.normalizers: set[str] = set()
         self.numbers: dict[object, int] = {}
         self.of_name: dict[str, int] = {}
+
+    def late(self, home: int, phase: int) -> set[str]:
+        """The values and buffers, up to a phase, that wait for what phases from `home` on do."""
+        late = {name for name, (number, _) in self.local.items() if number >= home}
+        for number in range(home, phase + 1):
+            outer = self.before[number] if number > home else []
+            for s in (*outer, *self.inside[number], *self.behind[number]):
+                if isinstance(s, Let | Store) and reads(s) & late:
+                    late.add(s.name if isinstance(s, Let) else s.buffer)
+        return late
 
     def number(self, expr: Expr) -> int:
         """A number that is the same for expressions that compute the same (a value number)."""

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.codegen.kernel import Apply, Const, Expr, Let, Load, Statement, Store, Var
-from graphc.codegen.nest import Nest, Phase
+from graphc.codegen.kernel import (
+    Apply,
+    Const,
+    Expr,
+    Let,
+    Load,
+    Loop,
+    Statement,
+    Store,
+    Update,
+    Var,
+)
+from graphc.codegen.nest import Accumulator, Nest, Phase
+from graphc.codegen.roles import assemble
 from graphc.naming import distinct
 
 
@@ -73,3 +85,29 @@ class Phases:
             after=after,
             local=tuple(self.local.values()),
         )
+
+
+def regrouped(nest: Nest) -> Nest:
+    """The nest with neighboring axes merged where all accesses allow it; no phase is empty."""
+    body = assemble(nest)
+    accumulators = {a.name: a for _, a in nest.local}
+    phases: list[Phase] = []
+    before: list[Statement] = []
+    local: list[tuple[int, Accumulator]] = []
+    for s in body.statements:
+        if isinstance(s, Loop) and s.role == "inner":
+            fed = dict.fromkeys(u.variable for u in s.body if isinstance(u, Update))
+            local += [(len(phases), accumulators[name]) for name in fed if name is not None]
+            phases.append(Phase(tuple(before), s.body, s.comment))
+            before = []
+        elif not (isinstance(s, Let) and s.name in accumulators):
+            before.append(s)
+    return replace(
+        nest,
+        outer=body.outer,
+        inner=body.inner,
+        phases=tuple(phases),
+        after=tuple(before),
+        local=tuple(local),
+        buffers=body.buffers,
+    )

@@ -431,6 +431,7 @@ def _ending(kernel: Kernel, frame: Frame, reference: Reference | None) -> list[s
         "",
         "",
         *launches,
+        *(["", "", *reference.functions] if reference.functions else []),
         *totals,
         "",
         "",

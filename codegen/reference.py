@@ -8,18 +8,25 @@ own where it has one.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.codegen.kernel import Kernel, Meaning
 from graphc.codegen.lines import folded, signature
 from graphc.codegen.names import Names
+from graphc.codegen.reference_totals import (
+    TotalSpelling,
+    combines,
+    needed_totals,
+    partials_of,
+    results_in_parts,
+    whole_of,
+)
 from graphc.codegen.scalar import SCALARS
-from graphc.codegen.scalar_numpy import TOTALS
 from graphc.dtypes import DType, Type, f32
 from graphc.ir import Literal, Node, Value
-from graphc.naming import value_name
+from graphc.naming import PARTS, value_name
 from graphc.space import op_of
 
 WIDTH = 64
@@ -34,13 +41,14 @@ LINE = 80
 class Reference:
     """The lines of `def reference(...)`, and the names that they need of the helper module.
 
-    `totals` spells, for each parameter that holds partials, the function that combines them and
-    along which axis.
+    `totals` spells, for each parameter that is to hold partials, the function that combines them
+    and along which axis, or one of the `functions`, whose lines stand above.
     """
 
     lines: tuple[str, ...]
     used: frozenset[str]
     totals: Mapping[str, str]
+    functions: tuple[str, ...] = ()
 
 
 def print_reference(kernel: Kernel) -> Reference | None:
@@ -100,6 +108,7 @@ class _Writer:
         inputs: dict[str, None] = {}
         outputs: list[Value] = []
         totals: dict[str, str] = {}
+        functions: list[str] = []
         for part in self.kernel.whole:
             self.names.taken |= {p.name for p in part.params if p.role in ("input", "inout")}
         for part in self.kernel.whole:
@@ -107,8 +116,11 @@ class _Writer:
             given, wanted = self._part(part, part.meaning)
             inputs |= dict.fromkeys(given)
             outputs += wanted
-            for name, total in part.meaning.totals.items():
-                totals[name] = f"({_total(op_of(total.value.node).step)}, {total.chunks})"
+            for name, total in results_in_parts(part).items():
+                totals[name] = f"({combines(total.value)}, {total.chunks})"
+                if total.step is not None:
+                    totals[name] = whole_of(name)
+                    functions += self._function(part, name)
         results = self._results(outputs)
         lines = [f"    {line}" for line in (*self.lines, f"return {results}")]
         return Reference(
@@ -119,6 +131,7 @@ class _Writer:
             ),
             frozenset(self.used),
             totals,
+            tuple(functions),
         )
 
     def _part(self, kernel: Kernel, meaning: Meaning) -> tuple[list[str], list[Value]]:
@@ -130,7 +143,8 @@ class _Writer:
         params = {p.name: p for p in kernel.params}
         given = {n: meaning.before.get(n, v) for n, v in meaning.binding.items()}
         inputs = [n for n in given if params[n].role in ("input", "inout")]
-        totals = {name: total.value for name, total in meaning.totals.items()}
+        parts = results_in_parts(kernel)
+        totals = {name: total.value for name, total in parts.items()}
         wanted = [
             value
             for name, value in (dict(meaning.binding) | totals).items()
@@ -138,6 +152,13 @@ class _Writer:
         ]
         for name in inputs:
             self._input(name, params[name].type, given[name])
+        spelling = self._spelling(kernel, self.names.fresh)
+        for name, total in meaning.totals.items():
+            if name not in parts:
+                inputs.append(name)
+                lets, made = spelling.total(name, total, self.known)
+                self.lines += [f"{n} = {ast.unparse(e)}" for n, e in lets]
+                self._name(total.value, made)
         self._count_uses(meaning.nodes, wanted)
         self.returned = set(wanted)
         for node in meaning.nodes:
@@ -157,6 +178,25 @@ class _Writer:
         self.known[value] = ast.Name(name)
         if given.shape != value.type.shape and not self.flat:
             self.lines.append(f"{name} = np.reshape({name}, {value.type.static_shape})")
+
+    def _spelling(self, kernel: Kernel, fresh: Callable[[str], str]) -> TotalSpelling:
+        types = {p.name: p.type for p in kernel.params}
+        return TotalSpelling(self._code, _number, combines, types, fresh)
+
+    def _function(self, kernel: Kernel, name: str) -> Iterator[str]:
+        """The lines of a function: what the partials of a parameter are parts of."""
+        assert kernel.meaning is not None
+        totals, spelling = kernel.meaning.totals, self._spelling(kernel, Names().fresh)
+        known: dict[Value, ast.expr] = {}
+        yield from signature(whole_of(name), partials_of(name, totals))
+        for part in (*needed_totals(name, totals), name):
+            lets, made = spelling.total(part, totals[part], known)
+            value = totals[part].value
+            known[value] = ast.Name(part.removesuffix(PARTS))
+            lets = [*lets, (part.removesuffix(PARTS), made)]
+            for own, expr in lets[: -1 if part == name else None]:
+                yield from folded(f"    {own} = {ast.unparse(expr)}")
+        yield from (*folded(f"    return {ast.unparse(made)}"), "", "")
 
     def _count_uses(self, nodes: Sequence[Node], outputs: Any) -> None:
         self.uses: dict[Value, int] = {}
@@ -350,24 +390,12 @@ def _cast(node: Node, operand: ast.expr) -> ast.expr:
 
 def _reduction(node: Node, operand: ast.expr) -> ast.expr:
     axes, dtype = node.attrs["axes"], node.types[0].dtype
-    function = _total(op_of(node).step)
+    function = combines(Value(node))
     axis = ast.Constant(axes[0]) if len(axes) == 1 else _parsed(repr(axes))
     keywords = [ast.keyword("axis", axis)]
     if function in ("np.sum", "np.prod") and not dtype.is_float:
         keywords.append(ast.keyword("dtype", ast.Name(numpy_name(dtype))))
     return _call(function, operand, keywords=keywords)
-
-
-def _total(step: str) -> str:
-    """NumPy's function that accumulates as a record's `step` does."""
-    match _parsed(step):
-        case ast.BinOp(op=ast.Add()):
-            return TOTALS["+"]
-        case ast.BinOp(op=ast.Mult()):
-            return TOTALS["*"]
-        case ast.Call(func=ast.Name(id=function)):
-            return TOTALS[function]
-    raise TypeError(f"{step} is no accumulation that NumPy has")
 
 
 def _iota(node: Node) -> ast.expr:

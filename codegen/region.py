@@ -53,13 +53,18 @@ def _before(region: Graph, product: Node) -> tuple[Graph, Graph]:
     for node in region.nodes:
         if any(v.node in after for v in node.values):
             after.add(node)
-    # The views that a product reads through belong to it.
+    return _split(region, _without(region, after))
+
+
+def _without(region: Graph, after: set[Node]) -> list[Node]:
+    """The nodes that are not `after`, nor views that only those read through."""
+    after = set(after)
     for node in reversed(region.nodes):
         if is_access(node) and node not in after:
             users = [n for n in region.nodes if any(v.node is node for v in n.values)]
             if users and all(u in after for u in users):
                 after.add(node)
-    return _split(region, [n for n in region.nodes if n not in after])
+    return [n for n in region.nodes if n not in after]
 
 
 def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
@@ -172,6 +177,16 @@ def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
     rest = needed([n for n in region.nodes if n not in first], region.outputs)
     outputs = tuple(v for v in region.outputs if v.node not in first)
     return piece(region.name, before, results), piece(f"{region.name}_rest", rest, outputs)
+
+
+def by_split(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
+    """What a nest computes for its rows, and what depends on its split reductions.
+
+    None where those reduce more than a number for each row.
+    """
+    before, rest = _split(region, _without(region, {*chosen.split, *chosen.late}))
+    rows = all(not chosen.space.set_of(v) & chosen.inner for v in rest.inputs)
+    return (before, rest) if rows and before.nodes else None
 
 
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:

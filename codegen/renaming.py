@@ -17,6 +17,7 @@ from graphc.codegen.kernel import (
     Scratch,
     Statement,
     Store,
+    Total,
     Update,
     Var,
     walk,
@@ -90,7 +91,7 @@ def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
         meaning = Meaning(
             meaning.nodes,
             {new[name]: value for name, value in meaning.binding.items() if name in new},
-            {new[name]: total for name, total in meaning.totals.items() if name in new},
+            {new[n]: _total(total, new) for n, total in meaning.totals.items() if n in new},
             {new[name]: value for name, value in meaning.before.items() if name in new},
         )
     return replace(
@@ -99,6 +100,16 @@ def renamed(kernel: Kernel, new: Mapping[str, str]) -> Kernel:
         body=map_every_index(map_body(kernel.body, statement), lambda i: _with_names(i, new)),
         meaning=meaning,
     )
+
+
+def _total(total: Total, new: Mapping[str, str]) -> Total:
+    """What partials are parts of, where their buffers have other names."""
+
+    def change(expr: Expr) -> Expr:
+        return replace(expr, buffer=new[expr.buffer]) if isinstance(expr, Load) else expr
+
+    lets = tuple(replace(s, expr=map_expr(s.expr, change)) for s in total.lets)
+    return replace(total, step=total.step and map_expr(total.step, change), lets=lets)
 
 
 def _with_names(index: Index, new: Mapping[str, str]) -> Index:

@@ -8,8 +8,9 @@ device busy and no more, since each partial is written and read.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from graphc.codegen.access import contiguous_axis, substitute, written_axes
+from graphc.codegen.access import accesses, contiguous_axis, substitute, written_axes
 from graphc.codegen.blocks import TURNS
 from graphc.codegen.kernel import (
     WARP,
@@ -63,7 +64,7 @@ def split_row_chunks(
         return None
     rows, deep = (math.prod(a.size for a in axes) for axes in (body.inner, planes))
     inside, buffers = in_variables(nest, body.statements, body.buffers)
-    size = _chunk(lane, rows * deep, inside, buffers, device)
+    size = chunk_of(lane, rows * deep, (Loop(lane, "lane", inside),), buffers, device)
     chunks = -(-lane.size // size)
     place = RowPart(rows, deep * chunks, "chunk")
     last = rows < WARP < place.parts
@@ -77,18 +78,24 @@ def split_row_chunks(
     return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=axis)
 
 
-def _chunk(
+def chunk_of(
     lane: Axis,
     rows: int,
-    inside: tuple[Statement, ...],
+    loops: Sequence[Statement],
     buffers: dict[str, Type],
     device: Device,
+    most: int | None = None,
 ) -> int:
-    """The elements of a chunk: whole turns of a block."""
-    step = vector_width((Loop(lane, "lane", inside),), lane, buffers)
+    """The elements of a chunk: whole turns of a block in loops over the lanes.
+
+    A thread has at most so many elements, if any are given.
+    """
+    step = vector_width(loops, lane, buffers)
     turn = step * THREADS
-    each = step * max(t.dtype.itemsize for t in buffers.values())
-    return turn * _turns(-(-lane.size // turn), rows, max(IN_FLIGHT // each, 1), device)
+    used = {b for b, at in accesses(loops) if any(lane in i.axes() for i in at)}
+    each = step * max(buffers[b].dtype.itemsize for b in used)
+    turns = _turns(-(-lane.size // turn), rows, max(IN_FLIGHT // each, 1), device)
+    return turn * (turns if most is None else max(min(turns, most // step), 1))
 
 
 def _turns(row: int, rows: int, worth: int, device: Device) -> int:

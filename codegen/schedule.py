@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from graphc.codegen.kernel import WARP
-from graphc.codegen.nest_schedule import lies_along, nest_schedules
+from graphc.codegen.nest_schedule import in_launches, lies_along, nest_schedules
 from graphc.codegen.product_schedule import product_schedules
-from graphc.codegen.region import by_phase, cut, halves, needed, piece
+from graphc.codegen.region import by_phase, by_split, cut, halves, needed, piece
+from graphc.codegen.roles import LEAST_BLOCKS
 from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tasks import Schedule, Task, together
 from graphc.device import Device
@@ -25,6 +26,8 @@ STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
 LONG_ROW = 1 << 16
 """Elements of a worker from which they are dealt out, each phase in a kernel of its own."""
+LONG_ROW_OF_BLOCK = 1 << 14
+"""Elements of a row from which a block on CUDA has a part of it, where rows are few."""
 
 
 def schedules(
@@ -79,10 +82,18 @@ def _candidates(
         yield _in_halves(region, device, whole)
         return
     if _is_long(region, first, device):
-        parts = by_phase(region, first)
-        if parts is not None:
-            yield together([next(schedules(p, device)) for p in parts])
+        yield from _long(region, first, device)
     yield from nest_schedules(region, first, device, schedules)
+
+
+def _long(region: Graph, first: Partition, device: Device) -> Iterator[Schedule]:
+    """Schedules of a nest of few long rows or columns."""
+    if device.is_cuda and not first.split:
+        yield from in_launches(region, first, device)
+    parts = by_split(region, first) if device.is_cuda and first.split else None
+    parts = parts or by_phase(region, first)
+    if parts is not None:
+        yield together([next(schedules(p, device)) for p in parts])
 
 
 def _partition(region: Graph, whole: Callable[[], Space] | None) -> Partition | None:
@@ -98,7 +109,8 @@ def _partition(region: Graph, whole: Callable[[], Space] | None) -> Partition | 
 def _is_long(region: Graph, first: Partition, device: Device) -> bool:
     """Whether a nest of several phases has too few rows to be dealt out, and long ones.
 
-    On CUDA a worker has several columns, or one row.
+    On CUDA a worker has several columns, or one row; rows are few where they leave multiprocessors
+    without the blocks that keep them busy.
     """
     if not first.inner or any(isinstance(n, Dim) for n in first.space.extent):
         return False
@@ -107,8 +119,11 @@ def _is_long(region: Graph, first: Partition, device: Device) -> bool:
     def is_long(columns: int) -> bool:
         return 2 * outer <= device.cores * columns and inner * columns >= LONG_ROW
 
-    rows, columns = is_long(1), is_long(min(WARP, max(outer, 1)))
-    if not device.is_cuda or rows == columns:
+    if not device.is_cuda:
+        return is_long(1)
+    rows = outer < LEAST_BLOCKS * device.cores and inner >= LONG_ROW_OF_BLOCK
+    columns = is_long(min(WARP, max(outer, 1)))
+    if rows == columns:
         return rows
     return rows if lies_along(region, first) in first.inner else columns
 

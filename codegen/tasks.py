@@ -21,6 +21,7 @@ from graphc.codegen.roles import Body, Draft, assemble
 from graphc.codegen.row_chunks import split_row_chunks
 from graphc.codegen.split import split_register_rows, split_rows
 from graphc.codegen.tidy import tidy
+from graphc.codegen.walks import written
 from graphc.device import Device
 from graphc.ir import Graph, Loc, Node, Value
 from graphc.naming import PARTS
@@ -97,8 +98,11 @@ def kernel_task(
     outputs = {name: value for value, name in nest.outputs}
     used = {b for b, _ in accesses(draft.body)}
     params: dict[str, ParamRole] = {b: "input" for b in inputs if b in used}
-    params |= dict.fromkeys(outputs, "output")
-    params |= dict.fromkeys(temps, "temp")
+    # What one kernel stores, another of the nest may read.
+    made = written(draft.body)
+    params |= {b: "input" for b in (*outputs, *temps) if b in used - made}
+    params |= {b: "output" for b in outputs if b in made}
+    params |= {b: "temp" for b in temps if b in made}
     kernel = finish(draft, params, nest, device)
     kernel = replace(kernel, in_place=in_place(kernel, device.is_cuda))
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
@@ -200,8 +204,13 @@ def late_tasks(
     tasks = []
     for part, back in late_regions(region, chosen, partials):
         for task in with_values(next(schedules(part, device)), back).tasks:
-            kernel, parts = task.kernel, set(partials.values())
-            if kernel is not None and any(v in parts for v in task.binding.values()):
-                kernel = replace(kernel, name=f"{kernel.name}_total")
-            tasks.append(replace(task, kernel=kernel))
+            combines = any(v in partials.values() for v in task.binding.values())
+            tasks.append(named_total(task, task) if combines else task)
     return tasks
+
+
+def named_total(task: Task, first: Task) -> Task:
+    """A task that combines partials, named after what it or another task computes."""
+    if task.kernel is None or first.kernel is None:
+        return task
+    return replace(task, kernel=replace(task.kernel, name=f"{first.kernel.name}_total"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from graphc.codegen.access import Access, accesses, own_accesses, own_numbers
 from graphc.codegen.device_lib import VECTOR_HELPERS
 from graphc.codegen.kernel import (
+    PART,
     Apply,
     Check,
     Combine,
@@ -61,7 +62,8 @@ def vectorized(
     All loops that are widened take equally many elements a turn, and `most` at the most.
     """
     buffers = buffers | {s.name: s.type for s in walk(body) if isinstance(s, Scratch)}
-    axes = {s.axis for s in walk(body) if isinstance(s, Loop) and s.role in ("lane", "flat")}
+    loops = (s for s in walk(body) if isinstance(s, Loop) and s.role in ("lane", "flat"))
+    axes = {s.axis for s in loops if s.axis.number != PART}  # partials are few
     width = {axis: vector_width(body, axis, buffers, most) for axis in axes}
     wide = {axis for axis, n in width.items() if n > 1}
     if not wide:

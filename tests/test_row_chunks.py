@@ -104,24 +104,21 @@ def turns(nodes: list[ast.stmt]) -> int:
 @pytest.mark.parametrize("shape", ROWS)
 def test_partials_are_few_and_many_threads_combine_them(shape: Shape, name: str) -> None:
     lowered = made(name, shape)
-    found = kernels(lowered)
-    for kernel in found:
-        text = ast.unparse(kernel)
-        reads_parts = (
-            any("_parts" in a.arg for a in kernel.args.args) and "_total" in kernel.name
-        )
-        assert not reads_parts or turns(kernel.body) <= 64, text
-    # Each phase is a launch and one that combines its partials; argmax has two, softmax three.
-    most = {"sum": 2, "max": 2, "argmax": 4, "var": 4, "softmax": 5}
-    assert sum(len(s.launches) for s in lowered.plan.steps) <= most[name]
+    for kernel in kernels(lowered):
+        loops = (n for n in ast.walk(kernel) if isinstance(n, ast.For))
+        for loop in (n for n in loops if "_parts[" in ast.unparse(n)):
+            assert turns([loop]) <= 64 or "_total" not in kernel.name, ast.unparse(kernel)
+    # What one launch leaves as partials, the next one combines before it goes on.
+    # Not so where rows do not lie contiguous, or an index runs over several axes.
+    columns = shape[-1] > 3 and ROWS[shape] == 1
+    spread = columns or (name == "argmax" and ROWS[shape] is None and len(shape) > 1)
+    most = {"argmax": 4, "var": 4, "softmax": 5} if spread else {"var": 3}
+    assert sum(len(s.launches) for s in lowered.plan.steps) <= most.get(name, 2)
 
 
 @pytest.mark.parametrize("name", ["sum", "max", "argmax", "var", "softmax"])
 @pytest.mark.parametrize("shape", [s for s in ROWS if math.prod(s) > 1 << 20])
 def test_large_arrays_keep_every_multiprocessor_busy(shape: Shape, name: str) -> None:
-    rows = math.prod(shape[:-1])
-    if name not in ("sum", "max") and H100.cores / 2 < rows < 2 * H100.cores:
-        pytest.skip("a block has a row in several phases")
     lowered = made(name, shape)
     size = {n for n, b in enumerate(lowered.plan.buffers) if b.type.size == math.prod(shape)}
     for step in lowered.plan.steps:
@@ -155,9 +152,11 @@ def test_short_rows_have_no_blocks_of_their_own() -> None:
     [
         ("sum", (8192, 50000), 1, 16),
         ("sum", (64, 100000), 2, 16),
-        ("var", (1, 70000), 4, 16),
+        ("var", (1, 70000), 3, 16),
+        ("argmax", (3, 70000), 2, 16),
         ("max", (300, 50000), 2, 16),
-        ("softmax", (3, 70000), 5, 16),
+        ("softmax", (3, 70000), 2, 16),
+        ("softmax", (132, 65536), 2, 16),
         ("sum", (4, 40000, 1), 2, 16),
         ("sum", (2, 40000, 32), 2, 4),
     ],
@@ -186,6 +185,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nest_schedule, "SPLIT_WORK", 1000)
     monkeypatch.setattr(nest_schedule, "BLOCK_WORK", 1000)
     monkeypatch.setattr(schedule, "LONG_ROW", 1000)
+    monkeypatch.setattr(schedule, "LONG_ROW_OF_BLOCK", 1000)
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {

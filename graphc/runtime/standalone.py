@@ -146,7 +146,8 @@ def _compare(
     for buffers, results in zip(_rows(kernel, made), expected, strict=True):
         written = [n for n in buffers if is_written(roles[n]) and n != STATUS]
         for name, want in zip(written, results, strict=True):
-            one = _agreement(name, buffers[name], want, totals.get(name), _bound(kernel))
+            got = _whole(name, buffers, totals)
+            one = _agreement(name, buffers[name], got, want, _bound(kernel))
             if name not in found or one.difference > found[name].difference:
                 found[name] = one
         if STATUS in buffers and buffers[STATUS].any():
@@ -173,25 +174,27 @@ def _bound(kernel: KernelSource) -> float:
     return max(TOLERANCE[d.name] for d in dtypes)
 
 
-def _agreement(
-    name: str,
-    got: Array,
-    want: Array,
-    total: tuple[Callable[..., Any], int] | None,
-    bound: float,
-) -> Agreement:
-    of = dtype(got.dtype)
-    values = _wide(got)
-    if total is not None:
-        combine, axis = total
-        values = np.asarray(combine(values, axis=axis))
+def _whole(name: str, buffers: Mapping[str, Array], totals: Totals) -> Array:
+    """What a buffer holds; of partials, what they are parts of."""
+    match totals.get(name):
+        case None:
+            return _wide(buffers[name])
+        case (combine, axis):
+            return np.asarray(combine(_wide(buffers[name]), axis=axis))
+        case function:
+            parts = inspect.signature(function).parameters
+            return np.asarray(function(*(_wide(buffers[n]) for n in parts)))
+
+
+def _agreement(name: str, buffer: Array, got: Array, want: Array, bound: float) -> Agreement:
+    of = dtype(buffer.dtype)
     bound = bound if of.is_float else 0.0
-    a, b = values.ravel().astype(np.float64), want.ravel().astype(np.float64)
+    a, b = got.ravel().astype(np.float64), want.ravel().astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(all="ignore"):
         off = np.where(same, 0.0, np.abs(a - b) / np.maximum(1.0, np.abs(b)))
     off = np.where(np.isnan(off), np.inf, off)
-    return Agreement(name, Type(of, got.shape), float(off.max(initial=0.0)), bound)
+    return Agreement(name, Type(of, buffer.shape), float(off.max(initial=0.0)), bound)
 
 
 # --- launching ----------------------------------------------------------------------------

@@ -79,6 +79,18 @@ PROGRAMS = (
         most_lines=16,
     ),
     Program("sum", "sum of all, 16M", lambda x: x.sum(), (f32[16_000_000],), most_lines=16),
+    Program(
+        "softmax_few", "softmax, 12x50257", ours.softmax, (f32[12, 50257],),
+        most_moved=TWO_READS, most_lines=28,
+    ),
+    Program(
+        "argmax_few", "argmax of rows, 32x100000",
+        lambda x: graphc.numpy.argmax(x, axis=-1), (f32[32, 100000],), most_lines=26,
+    ),
+    Program(
+        "softmax_rows", "softmax, 132x65536", ours.softmax, (f32[132, 65536],),
+        most_moved=TWO_READS, most_lines=28,
+    ),
     Program("adam", "Adam, 20 tensors, 667658 values", ours.adam, _tree(), donate=("state",)),
     Program(
         "greeks", "Black–Scholes and three greeks, 1M options", blackscholes.greeks,
