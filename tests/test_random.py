@@ -198,7 +198,7 @@ def test_most_tame_graphs_are_finite() -> None:
 
 def test_generator_uses_every_op() -> None:
     """All ops that a graph may have before fusion, chosen by kind alone."""
-    used = {n.op for seed in range(120) for n in random_graph(seed).graph.nodes}
+    used = {n.op for seed in range(160) for n in random_graph(seed).graph.nodes}
     assert {op.name for op in Maker(np.random.default_rng(0)).ops} == {op.name for op in used}
 
 
