@@ -16,7 +16,7 @@ import pytest
 
 import graphc
 import graphc.numpy as gnp
-from graphc import fingerprint, nn
+from graphc import fingerprint, nn, plan_cache
 from graphc.account import Account
 from graphc.codegen import plan_bytes as form
 from graphc.codegen.plan import Plan, StepKind
@@ -27,6 +27,7 @@ from graphc.errors import OutOfBounds
 from graphc.ir import Graph
 from graphc.kinds import REGISTRY
 from graphc.lowered import EmittedKernel, Lowered, lower_graph
+from graphc.ops import BUILT_IN
 from graphc.options import Options
 from graphc.plan_cache import plan_key
 from graphc.ptx_cache import ptx_keys
@@ -205,6 +206,20 @@ def test_an_edited_source_makes_other_keys(
     assert len(set(found)) == 3 and found[2] == found[3]
     (tmp_path / "inner/b.py").rename(tmp_path / "b.py")
     assert fingerprint._source_hash() not in found
+
+
+def test_attributes_of_every_op_have_keys() -> None:
+    """No graph of graphc's own ops goes without a key for what its attributes are."""
+    values = [
+        sample[name]
+        for op in BUILT_IN
+        for sample in op.samples
+        for name in op.attrs
+        if name in sample
+    ]
+    assert len(values) > 20
+    keys = [repr(plan_cache._Writer("").attribute(value)) for value in values]
+    assert len(set(keys)) > 20 and not any(" at 0x" in key for key in keys)
 
 
 def test_ops_of_others_are_not_kept(cache: DiskCache) -> None:
