@@ -13,7 +13,7 @@ import pytest
 
 import graphc
 from graphc import api
-from graphc.errors import SignatureError
+from graphc.errors import OutOfRange, SignatureError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -195,7 +195,7 @@ def test_errors_of_known_forms_are_those_of_the_first_call() -> None:
     function = compiled(lambda x, n: x + n)
     bytes_ = np.ones(3, np.uint8)
     function(bytes_, 1), function(bytes_, 2)
-    with pytest.raises(SignatureError, match="argument n is 300, out of the range of u8"):
+    with pytest.raises(OutOfRange, match="argument n is 300, out of the range of u8"):
         function(bytes_, 300)
     with pytest.raises(SignatureError, match="neither an array nor a number"):
         function(bytes_, "x")
