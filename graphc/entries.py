@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -227,6 +227,16 @@ def _of_others(tree: Any) -> Collect:
     """For what only `optree` knows: other dicts, dataclasses, classes of users'."""
     structure, orders = optree.tree_structure(tree), orders_of(tree)
 
+    def take(tree: Any, leaves: list[Any]) -> bool:
+        try:
+            leaves += structure.flatten_up_to(tree)
+        except ValueError:
+            return False
+        return True
+
+    if not _has_lenient_nodes(structure):
+        return take
+
     def collect(tree: Any, leaves: list[Any]) -> bool:
         found, other = optree.tree_flatten(tree)
         if other != structure or (orders and orders_of(tree) != orders):
@@ -235,6 +245,12 @@ def _of_others(tree: Any) -> Collect:
         return True
 
     return collect
+
+
+def _has_lenient_nodes(structure: optree.PyTreeSpec) -> bool:
+    """Whether `flatten_up_to`, which is faster than to compare, would take others for its nodes."""
+    lenient = structure.type in (dict, OrderedDict, defaultdict, deque)
+    return lenient or any(map(_has_lenient_nodes, structure.children()))
 
 
 def _collect_parts(

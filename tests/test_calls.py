@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Pair(NamedTuple):
 class Layer:
     weight: Any
     bias: Any
+    setting: str = optree.dataclasses.field(default="", pytree_node=False)
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "ordered dict": (OrderedDict(b=X, a=Y), OrderedDict(b=Y, a=X)),
     "default dict": (defaultdict(list, b=X, a=Y), defaultdict(list, b=Y, a=X)),
     "dataclass": (Layer(X, Y), Layer(Y, X)),
+    "deque": (deque([X, Y], 3), deque([Y, X], 3)),
     "none": ([X, None, Y], [Y, None, X]),
     "nested": (
         {"w": [X, {"z": Y, "a": X}], "b": Pair(Y, Layer(X, {"q": Y}))},
@@ -118,6 +120,9 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "a list for a tuple": ((X, Y), [X, Y]),
     "a tuple for a named one": (Pair(X, Y), (X, Y)),
     "another dict": ({"a": X, "b": Y}, OrderedDict(a=X, b=Y)),
+    "another length of a deque": (deque([X, Y], 3), deque([X, Y], 4)),
+    "another class": (Layer(X, Y), Pair(X, Y)),
+    "another setting": (Layer(X, Y), Layer(X, Y, "other")),
     "another key": ({"a": X, "b": Y}, {"a": X, "c": Y}),
     "another order": ({"a": X, "b": Y}, {"b": Y, "a": X}),
     "another order within": ([Layer(X, {"a": X, "b": Y})], [Layer(X, {"b": Y, "a": X})]),
