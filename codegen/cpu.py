@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from graphc.codegen.device_lib import LESSER
 from graphc.codegen.kernel import Combine, Kernel, Loop, Once, Scratch
 from graphc.codegen.printing import (
@@ -13,7 +15,7 @@ from graphc.codegen.printing import (
     print_scratch,
     spec,
 )
-from graphc.codegen.reference import input_roles
+from graphc.codegen.reference import input_roles, print_reference
 from graphc.index import Index
 
 
@@ -72,9 +74,24 @@ def print_cpu(kernel: Kernel, *, root: str = "", fast: bool = False) -> str:
             params=params + [f"{size}: i64" for size in (*kernel.extents, "lo", "hi")],
             names={"i64", *(element(p.type) for p in kernel.params)},
             launch=_launch(kernel),
-            launches=[(one.extent, _given(kernel, one)) for one in (kernel, *kernel.shown)],
+            launches=[(one.extent, _given(kernel, one)) for one in _shown(kernel)],
         ),
     )
+
+
+def _shown(kernel: Kernel) -> list[Kernel]:
+    """The kernel, and those of the same for other sizes of which the reference says the same."""
+    if not kernel.shown:
+        return [kernel]
+    said = _numbers_of(kernel)
+    return [kernel, *(other for other in kernel.shown if _numbers_of(other) == said)]
+
+
+def _numbers_of(kernel: Kernel) -> list[str]:
+    """The numbers in the reference: of kernels that do the same, all that can differ but names."""
+    reference = print_reference(kernel)
+    lines = () if reference is None else reference.lines
+    return re.findall(r"(?<![\w.])[\d.]+(?:e[-+]?\d+)?", " ".join(lines))
 
 
 def _given(kernel: Kernel, one: Kernel) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Kernels and indices as text: what tells whether two kernels are one, and indices as source."""
+"""Kernels, indices and numbers as text: what tells whether two kernels are one, and source."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ from graphc.codegen.kernel import (
     origin_of,
 )
 from graphc.codegen.region import is_temporary
-from graphc.dtypes import Dim, Type
+from graphc.dtypes import Dim, DType, Type, f32
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
 from graphc.ir import Value
 from graphc.space import is_access, op_of
+
+FEW, LARGEST_COUNT = 7, 1 << 16
+"""Characters that a number may always have, and the largest whole number that is divided by."""
 
 
 def kernel_key(kernel: Kernel, salt: str = "") -> str:
@@ -200,3 +203,23 @@ def index_text(
     pieces.sort(key=lambda piece: piece[0] == "-")
     first = pieces[0][1] if pieces[0][0] == "+" else f"-{pieces[0][1]}"
     return first + "".join(f" {sign} {text}" for sign, text in pieces[1:])
+
+
+def float_text(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype.
+
+    Where that is long, and it is the reciprocal of a whole number, it is `1.0 / 1024`.
+    """
+    kind = dtype.compute.numpy.type
+    text = decimal_text(value, dtype)
+    if len(text) < FEW or not 0 < value < 1:
+        return text
+    below = round(1 / value)
+    # A larger one may be so by chance, but for powers of two.
+    plain = below <= LARGEST_COUNT or value.hex().startswith("0x1.0000000000000p")
+    return f"1.0 / {below}" if plain and kind(1.0 / below) == kind(value) else text
+
+
+def decimal_text(value: float, dtype: DType) -> str:
+    """The shortest decimal that reads back as the same number of this dtype."""
+    return str(dtype.compute.numpy.type(value)) if dtype is f32 else repr(float(value))

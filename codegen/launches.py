@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc._lazy import once
@@ -12,7 +11,6 @@ from graphc.codegen.kernel import Kernel, Line
 from graphc.codegen.kernel_text import kernel_key, shared_lines
 from graphc.codegen.names import entry_name
 from graphc.codegen.plan import Extent, Launch, Step, Table
-from graphc.codegen.reference import print_reference
 from graphc.codegen.sizes import with_named_sizes
 from graphc.device import Device
 from graphc.naming import distinct
@@ -20,7 +18,7 @@ from graphc.naming import distinct
 Spell = Callable[[Kernel], str]
 Sizes = tuple[int, ...]
 MOST_SHOWN = 3
-"""How many more sizes an emitted file is run for."""
+"""The most other sizes for which an emitted file is run."""
 
 
 @dataclass(eq=False)
@@ -92,7 +90,7 @@ class Launches:
                 kernel, *others = self._kernels[own].values()
                 taken = {entry for entry, _ in self._sources.values()}
                 entry = distinct(entry_name(kernel.name), taken)
-                shown = () if self.device.is_cuda else tuple(_shown(kernel, others))
+                shown = tuple(others[:MOST_SHOWN])
                 kernel = replace(kernel, name=entry, shared=self._shared, shown=shown)
                 self._sources[own] = entry, self.spell(kernel)
             entry, source = self._sources[own]
@@ -101,21 +99,6 @@ class Launches:
 
         first = None if step.launch is None else of(step.launch)
         return replace(step, launch=first, others=tuple(map(of, step.others)))
-
-
-def _shown(kernel: Kernel, others: Sequence[Kernel]) -> Iterator[Kernel]:
-    """The first of the same kernels for other sizes of which the reference says the same."""
-    said = _numbers_of(kernel)
-    for other in others[:MOST_SHOWN]:
-        if _numbers_of(other) == said:
-            yield other
-
-
-def _numbers_of(kernel: Kernel) -> list[str]:
-    """The numbers in the reference: of kernels that do the same, all that can differ but names."""
-    reference = print_reference(kernel)
-    lines = () if reference is None else reference.lines
-    return re.findall(r"(?<![\w.])[\d.]+(?:e[-+]?\d+)?", " ".join(lines))
 
 
 def _sharing(kernel: Kernel, numbers: dict[str, int]) -> Kernel:

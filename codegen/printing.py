@@ -29,9 +29,9 @@ from graphc.codegen.kernel import (
     When,
     walk,
 )
-from graphc.codegen.kernel_text import index_text, operations
+from graphc.codegen.kernel_text import float_text, index_text, operations
 from graphc.codegen.lines import WIDTH, entries, folded, import_lines, listed, signature
-from graphc.codegen.reference import Reference, float_text, print_reference
+from graphc.codegen.reference import Reference, print_reference
 from graphc.codegen.spelling import COMPARISONS, UNARY
 from graphc.codegen.walks import parts
 from graphc.dtypes import DType, Type, f32, f64, i64

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.codegen.kernel import Kernel, Meaning
+from graphc.codegen.kernel_text import float_text
 from graphc.codegen.lines import folded, signature
 from graphc.codegen.names import Names
 from graphc.codegen.reference_totals import (
@@ -24,15 +25,13 @@ from graphc.codegen.reference_totals import (
     whole_of,
 )
 from graphc.codegen.scalar import SCALARS
-from graphc.dtypes import DType, Type, f32
+from graphc.dtypes import DType, Type
 from graphc.ir import Literal, Node, Value
 from graphc.naming import PARTS, value_name
 from graphc.space import op_of
 
 WIDTH = 64
 """Characters up to which an unnamed value is written where it is used."""
-FEW, LARGEST_COUNT = 7, 1 << 16
-"""Characters that a number may always have, and the largest whole number that is divided by."""
 LINE = 80
 """Characters of an expression from which its operands get names."""
 
@@ -352,26 +351,6 @@ def _number(literal: Literal) -> ast.expr:
     if value in (float("inf"), float("-inf")):
         return _parsed("np.inf" if value > 0 else "-np.inf")
     return _parsed(float_text(value, literal.dtype) if literal.dtype.is_float else repr(value))
-
-
-def float_text(value: float, dtype: DType) -> str:
-    """The shortest decimal that reads back as the same number of this dtype.
-
-    Where that is long, and it is the reciprocal of a whole number, it is `1.0 / 1024`.
-    """
-    kind = dtype.compute.numpy.type
-    text = decimal_text(value, dtype)
-    if len(text) < FEW or not 0 < value < 1:
-        return text
-    below = round(1 / value)
-    # A larger one may be so by chance, but for powers of two.
-    plain = below <= LARGEST_COUNT or value.hex().startswith("0x1.0000000000000p")
-    return f"1.0 / {below}" if plain and kind(1.0 / below) == kind(value) else text
-
-
-def decimal_text(value: float, dtype: DType) -> str:
-    """The shortest decimal that reads back as the same number of this dtype."""
-    return str(dtype.compute.numpy.type(value)) if dtype is f32 else repr(float(value))
 
 
 def numpy_name(dtype: DType) -> str:

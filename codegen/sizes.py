@@ -31,7 +31,7 @@ from graphc.codegen.kernel import (
     When,
     walk,
 )
-from graphc.codegen.reference import FEW, decimal_text
+from graphc.codegen.kernel_text import FEW, decimal_text
 from graphc.codegen.walks import map_body, map_expr, map_exprs
 from graphc.dtypes import Dim, DType, Size, Type, i64
 from graphc.index import Index, Loaded
