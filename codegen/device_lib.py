@@ -200,7 +200,7 @@ def run_alone(
     kernel: KernelSource,
     launches: Any,
     reference: Callable[..., Any],
-    totals: Mapping[str, tuple[Callable[..., Any], int]] | None = None,
+    totals: Mapping[str, tuple[Callable[..., Any], int] | Callable[..., Any]] | None = None,
 ) -> NoReturn:
     """What `python file.py` does: run the kernel on made-up inputs and compare with NumPy.
 

@@ -26,8 +26,9 @@ STATEMENTS = 128
 """The most statements of one kernel: compile time grows faster than their number."""
 LONG_ROW = 1 << 16
 """Elements of a worker from which they are dealt out, each phase in a kernel of its own."""
-LONG_ROW_OF_BLOCK = 1 << 14
-"""Elements of a row from which a block on CUDA has a part of it, where rows are few."""
+LONG_ROW_OF_BLOCK = 1 << 15
+"""The most elements of a row that a block on CUDA has alone, where rows are few: so many it may
+hold in registers."""
 
 
 def schedules(
@@ -87,13 +88,15 @@ def _candidates(
 
 
 def _long(region: Graph, first: Partition, device: Device) -> Iterator[Schedule]:
-    """Schedules of a nest of few long rows or columns."""
+    """Schedules of a nest of few long rows or columns, if it has several phases."""
+    parts = by_phase(region, first)
+    if parts is None:
+        return
     if device.is_cuda and not first.split:
         yield from in_launches(region, first, device)
-    parts = by_split(region, first) if device.is_cuda and first.split else None
-    parts = parts or by_phase(region, first)
-    if parts is not None:
-        yield together([next(schedules(p, device)) for p in parts])
+    if device.is_cuda and first.split:
+        parts = by_split(region, first) or parts
+    yield together([next(schedules(p, device)) for p in parts])
 
 
 def _partition(region: Graph, whole: Callable[[], Space] | None) -> Partition | None:
@@ -121,7 +124,7 @@ def _is_long(region: Graph, first: Partition, device: Device) -> bool:
 
     if not device.is_cuda:
         return is_long(1)
-    rows = outer < LEAST_BLOCKS * device.cores and inner >= LONG_ROW_OF_BLOCK
+    rows = outer < LEAST_BLOCKS * device.cores and inner > LONG_ROW_OF_BLOCK
     columns = is_long(min(WARP, max(outer, 1)))
     if rows == columns:
         return rows

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from graphc.codegen.access import accesses, loaded_names, substitute
 from graphc.codegen.kernel import (
+    PART,
     Expr,
     Kernel,
     Let,
@@ -50,7 +51,7 @@ def with_whole_turns(kernel: Kernel) -> Kernel:
             return s
         if not rows.isdisjoint(_buffers(s)):
             return _loaded_first(s, rows)
-        if not _is_short(s):
+        if not _is_short(s) or s.axis.number == PART:
             return s
         step = kernel.lanes * s.width
         return _in_two(s, 0, step) if s.start is None else _parted(s, step)

@@ -24,8 +24,9 @@ from graphc.dtypes import Type, dtype
 from graphc.errors import ArgumentError, TargetError
 
 Array = np.ndarray[Any, Any]
-Totals = Mapping[str, tuple[Callable[..., Any], int]]
-"""By what partials are combined, and along which axis."""
+Totals = Mapping[str, tuple[Callable[..., Any], int] | Callable[..., Any]]
+"""By what partials are combined, and along which axis; or by which function of several buffers of
+partials, which are its parameters."""
 Launches = Sequence[tuple[str, int, Mapping[str, Role]]]
 
 AGREES, DIFFERS, NO_GPU = 0, 1, 3
