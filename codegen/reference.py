@@ -363,6 +363,9 @@ def _cast(node: Node, operand: ast.expr) -> ast.expr:
     to, source = node.attrs["dtype"], node.operands[0].type.dtype
     if to == source or (to.is_float and source.is_float):
         return operand
+    if source.is_float and to.kind == "u" and to.itemsize >= 4:
+        # NumPy leaves negative numbers to the machine; kernels make 0 of them.
+        operand = _call("np.maximum", operand, ast.Constant(0))
     array = _call("np.asarray", operand)
     return ast.Call(ast.Attribute(array, "astype"), [ast.Name(numpy_name(to))], [])
 
