@@ -6,6 +6,7 @@ import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from graphc.codegen.blocks import LANE_BLOCK
 from graphc.dtypes import Type, f32, f64
 from graphc.index import Axis, Index, apply_view, axis_index, joined
 from graphc.ir import Literal, Node, Value
@@ -30,6 +31,15 @@ class MatrixProduct:
     trans_b: bool
     stride_a: int
     stride_b: int
+
+    @property
+    def is_long_sum(self) -> bool:
+        """Whether vectors are multiplied that lie in one piece each, so long that loops are better.
+
+        Loops add them up in blocks, BLAS one after another as far as vectors go.
+        """
+        along = (self.n == 1 and not self.trans_a) or (self.m == 1 and self.trans_b)
+        return along and self.k > LANE_BLOCK
 
 
 @dataclass(frozen=True)

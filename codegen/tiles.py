@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import accesses
 from graphc.codegen.elements import Scope
@@ -56,9 +56,13 @@ LARGEST, STARVED = 64, 32
 LEAST_SIDE, LEAST_DEPTH, LEAST_WORK = 8, 4, 32768
 """Rows and columns, inner elements, and multiplications from which a product is worth tiles."""
 
-TILE, THREAD, STEP, FIRST, SECOND, INNER = range(1000, 1006)
+BLOCK_STEPS = 16
+"""Steps that are summed up by themselves, so that rounding errors do not grow with all of them."""
+
+TILE, THREAD, STEP, FIRST, SECOND, INNER, BLOCK = range(1000, 1007)
 _NAMES = {
     TILE: "tile", THREAD: "thread", STEP: "step", FIRST: "element", SECOND: "element2", INNER: "k",
+    BLOCK: "block",
 }  # fmt: skip
 
 
@@ -192,17 +196,42 @@ class _Tiling:
                 body.append(Update(target, "+", product, origin_of(self.product)))
         return Loop(Axis(INNER, DEPTH), "serial", tuple(body), comment="multiply them")
 
-    def finished(self, names: list[list[str]]) -> list[Statement]:
-        """Put a thread's part of the tile into shared memory, rounded as the result is."""
+    def summed(self, names: list[list[str]]) -> list[Statement]:
+        """Put a thread's part of the tile into shared memory, rounded as the result is.
+
+        Long sums are added up there, in blocks of steps.
+        """
+        steps = -(-self.tile.letters.size(self.tile.letters.inner) // DEPTH)
+        step = Axis(STEP, steps)
+        bring = (self.bring(0, axis_index(step)), self.bring(1, axis_index(step)))
+        walk = Loop(step, "serial", (*bring, Barrier(), self.multiply(names), Barrier()))
+        sums = [Var(name, self.compute) for line in names for name in line]
+        clear = [Let(v.name, self.zero) for v in sums]
+        own = self._own_elements()
+
+        def store(values: Iterable[Expr]) -> list[Statement]:
+            return [Store(e.buffer, e.index, v) for e, v in zip(own, values, strict=True)]
+
+        def rounded(values: Iterable[Expr]) -> list[Statement]:
+            return store(convert(v, self.result.type.dtype) for v in values)
+
+        if not self.compute.is_float or steps <= 2 * BLOCK_STEPS:
+            return [*clear, walk, *rounded(sums)]
+        block = Axis(BLOCK, -(-steps // BLOCK_STEPS))
+        start = axis_index(block) * BLOCK_STEPS
+        add = [Update(e, "+", v) for e, v in zip(own, sums, strict=True)]
+        part = replace(walk, start=start, stop=start + BLOCK_STEPS)
+        blocks = Loop(block, "serial", (*clear, part, *add))
+        back = rounded(own) if self.result.type.dtype is not self.compute else []
+        return [*store([self.zero] * len(own)), blocks, *back]
+
+    def _own_elements(self) -> list[Load]:
+        """A thread's elements of the finished tile."""
         at = as_index(Axis(THREAD, THREADS))
         return [
-            Store(
-                self.epilogue.own,
-                (at // SIDE + i * SIDE, at % SIDE + j * SIDE),
-                convert(Var(name, self.compute), self.result.type.dtype),
-            )
-            for i, line in enumerate(names)
-            for j, name in enumerate(line)
+            Load(self.epilogue.own, (at // SIDE + i * SIDE, at % SIDE + j * SIDE), self.compute)
+            for i in range(self.micro[0])
+            for j in range(self.micro[1])
         ]
 
     def body(self, out: str | None) -> tuple[Statement, ...]:
@@ -211,12 +240,7 @@ class _Tiling:
         names = [
             [fresh(f"acc{i}{j}") for j in range(self.micro[1])] for i in range(self.micro[0])
         ]
-        steps = -(-self.tile.letters.size(self.tile.letters.inner) // DEPTH)
-        step = Axis(STEP, steps)
-        bring = (self.bring(0, axis_index(step)), self.bring(1, axis_index(step)))
-        walk = Loop(step, "serial", (*bring, Barrier(), self.multiply(names), Barrier()))
-        sums = [Let(name, self.zero) for line in names for name in line]
-        thread = Loop(Axis(THREAD, THREADS), "thread", (*sums, walk, *self.finished(names)))
+        thread = Loop(Axis(THREAD, THREADS), "thread", tuple(self.summed(names)))
         block = Loop(
             self.tile.axis, "chunk", (thread, Barrier(), *self.epilogue.statements(out))
         )

@@ -19,6 +19,7 @@ from graphc.options import Options
 from graphc.tracing import trace
 from tests.codegen_harness import compiled_cpu, run_cpu, run_cuda_checked
 from tests.codegen_reference import check, reference
+from tests.softgpu.plans import run_plan
 
 SUMS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "all": (np.sum, (3_000_000,)),
@@ -44,6 +45,43 @@ def test_sums_of_equal_numbers_are_as_exact_as_numpys(name: str) -> None:
     found = graphc.compile(fn, target="cpu")(x)
     # A hundred roundings or so; one after another would be as many as there are elements.
     np.testing.assert_allclose(found, exact, rtol=5e-6)
+
+
+LONG = 100_000
+PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...]]] = {
+    "of vectors": (np.dot, (LONG,), (LONG,)),
+    "with a vector": (np.matmul, (8, LONG), (LONG,)),
+    "with a column": (np.matmul, (8, LONG), (LONG, 1)),
+    "of a row with rows": (lambda x, y: x @ y.T, (1, LONG), (8, LONG)),
+    "of matrices": (np.matmul, (8, LONG), (LONG, 8)),
+    "of many": (lambda x, y: np.einsum("bik,bik->bi", x, y), (2, 4, LONG), (2, 4, LONG)),
+    "of all elements": (lambda x, y: np.einsum("ik,ik->", x, y), (4, LONG), (4, LONG)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_equal_numbers_are_as_exact_as_sums(name: str) -> None:
+    fn, *shapes = PRODUCTS[name]
+    x, y = (np.full(shape, 0.1, np.float32) for shape in shapes)
+    exact = fn(x.astype(np.float64), y.astype(np.float64))
+    np.testing.assert_allclose(graphc.compile(fn, target="cpu")(x, y), exact, rtol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_tiles_of_equal_numbers_are_as_exact_as_sums(dtype: Any) -> None:
+    """By the bits of PTX; of the half type the result alone is rounded."""
+    x, y = np.full((9, 5003), 0.1, dtype), np.full((5003, 8), 0.1, dtype)
+    plan = lower_graph(trace(np.matmul, x, y), H100, Options()).plan
+    assert [launch.form for step in plan.steps for launch in step.launches] == ["tiles"]
+    exact = x.astype(np.float64) @ y.astype(np.float64)
+    (found,) = run_plan(plan, [x, y])
+    np.testing.assert_allclose(
+        found,
+        exact,
+        rtol=float(8 * np.finfo(np.float32).eps)
+        if dtype is np.float32
+        else float(np.finfo(dtype).eps) / 2,
+    )
 
 
 @pytest.mark.parametrize("name", SUMS)
