@@ -29,7 +29,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.names import Names
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.spelling import convert, spell
-from graphc.dtypes import Type, i64
+from graphc.dtypes import MAX_BYTES, Type, i64
 from graphc.index import Axis, Condition, Index, apply_view, axis_index, named_index, within
 from graphc.ir import Graph, Literal, Node, Value
 from graphc.naming import value_name
@@ -269,6 +269,8 @@ class Elements:
         letters = dict(zip(op.operands, op.signature))
         common = (a.dtype for name, a in args.items() if letters[name] == "T")
         compute = next(common, node.types[0].dtype.compute)
+        if op.refuses is not None and compute.kind == "i":
+            self._refuse_negative(node, args[op.refuses[0]], home)
         for value, code in zip(node.results, op.code):
             if op.is_cast:
                 (expr,) = args.values()
@@ -276,6 +278,20 @@ class Elements:
                 expr = spell(code, args, compute, op.name)
             expr = convert(expr, value.type.dtype)
             self._bind(value, expr, home)
+
+    def _refuse_negative(self, node: Node, operand: Expr, home: Scope) -> None:
+        """Check that an operand of integers is not below zero."""
+        if isinstance(operand, Const) and operand.value >= 0:
+            return
+        number = self.names.fresh("checked")
+        home.body.append(Let(number, convert(operand, i64)))
+        self._check((Condition(named_index(number, MAX_BYTES), ">=", 0),), node, home)
+
+    def _check(self, conditions: tuple[Condition, ...], node: Node, home: Scope) -> None:
+        """End the run in the node's error where a condition fails."""
+        code = len(self.faults) + 1
+        self.faults[code] = node
+        home.body.append(Check(conditions, code))
 
     def _bind(self, value: Value, expr: Expr, home: Scope) -> None:
         if isinstance(expr, Var | Const):
@@ -302,10 +318,8 @@ class Elements:
         wrapped = self.names.fresh(f"{raw}_wrapped")
         home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
         place = named_index(wrapped, size)
-        code = len(self.faults) + 1
-        self.faults[code] = node
         in_range = within(place, size)
-        home.body.append(Check(in_range, code))
+        self._check(in_range, node, home)
         inner = (*at[:axis], place, *at[axis + ndim :])
         value = self.element(source, inner, home, phase, True)
         zero = Const(0, value.dtype)

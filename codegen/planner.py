@@ -28,7 +28,7 @@ from graphc.codegen.traffic import bytes_moved
 from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64
-from graphc.errors import OutOfBounds
+from graphc.errors import ArgumentError, GraphcError, OutOfBounds
 from graphc.index import Axis, apply_view, axis_index
 from graphc.ir import Graph, Literal, Loc, Node, Value
 from graphc.naming import output_names
@@ -232,13 +232,14 @@ class _Planner:
         """The kernel with codes of its checks that no other kernel of the plan has."""
         base = len(self.faults)
         for code, node in faults.items():
-            self.faults[base + code] = OutOfBounds(
-                f"an index of {op_of(node).name} is out of bounds",
-                values=[
-                    (name, operand.type)
-                    for name, operand in zip(op_of(node).operands, node.operands, strict=True)
-                ],
-                loc=node.loc,
+            op = op_of(node)
+            error: type[GraphcError] = OutOfBounds
+            message = f"an index of {op.name} is out of bounds"
+            if op.refuses is not None:
+                error, message = ArgumentError, op.refuses[1]
+            operands = zip(op.operands, node.operands, strict=True)
+            self.faults[base + code] = error(
+                message, values=[(name, o.type) for name, o in operands], loc=node.loc
             )
 
         def change(s: Statement) -> Statement:

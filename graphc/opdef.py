@@ -54,6 +54,8 @@ class Op:
     index         kind view: `(index, type, **attrs) -> (operand's index, mask)`
     spelling      kind view: `(type, **attrs) -> expression` in NumPy's words, x its operand
     expand        kind composite: the expansion, in terms of other ops
+    refuses       kind elementwise: an operand that must not be negative where T is a signed
+                  integer, and the error where it is
     domain        where tests draw the operands from
     flops         the cost of one element; a transcendental function counts 20
     samples       cases that the tests of its kind take: attributes and operands
@@ -77,6 +79,7 @@ class Op:
     expand: Callable[..., Any] | None = None
     jvp: Callable[..., Any] | None = None
     batch: Callable[..., Any] | None = None
+    refuses: tuple[str, str] | None = None
     domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-4.0, 4.0)
     flops: int = 1
     samples: tuple[Any, ...] = field(default=())

@@ -281,12 +281,36 @@ def test_a_known_negative_power_of_integers_is_an_error_as_in_numpy(name: str) -
     trace(KNOWN[name], x.astype(float))
 
 
-def test_a_negative_power_of_integers_at_run_time_is_the_whole_part() -> None:
-    x, y = np.array([1, -1, -1, 2, 0]), np.array([-3, -2, -3, -1, -1])
-    power = graphc.compile(lambda x, y: x**y, target="cpu")
-    np.testing.assert_array_equal(power(x, y), [1, 1, -1, 0, 0])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_negative_power_of_integers_at_run_time_is_an_error_as_in_numpy(dtype: Any) -> None:
+    def f(x: Any, y: Any) -> Any:
+        return x**y + 1, (x[:, None] ** y).sum(axis=0)
+
+    x, y = np.arange(-20, 20).astype(dtype), np.arange(40).astype(dtype)
+    compiled = graphc.compile(f, target="cpu")
+    for at, least in ((0, -1), (17, np.iinfo(dtype).min), (39, np.iinfo(dtype).min + 1)):
+        negative = y.copy()
+        negative[at] = least
+        for call in (compiled, graphc.trace(f, x, y).run):
+            with pytest.raises(ArgumentError, match="negative integer powers"):
+                call(x, negative)
+        for got, want in zip(compiled(x, y), f(x, y), strict=True):
+            np.testing.assert_array_equal(got, want)
     with pytest.raises(ArgumentError, match="negative integer powers"):
-        gnp.power(x, y)
+        gnp.power(x, negative)
+
+
+def test_a_negative_power_of_integers_is_seen_by_cuda_kernels() -> None:
+    x, y = np.arange(-20, 20), np.arange(40)
+    plan = lower_graph(trace(lambda x, y: x**y, x, y), H100, Options()).plan
+    np.testing.assert_array_equal(run_plan(plan, [x, y])[0], x**y)
+    with pytest.raises(AssertionError, match="the status is not 0"):
+        run_plan(plan, [x, np.where(y == 33, -1, y)])
+
+
+def test_powers_that_cannot_be_negative_are_not_checked() -> None:
+    for f in (lambda x: x**5, lambda x: x.astype(float) ** x):
+        assert not lower_graph(trace(f, np.arange(4)), CPU, Options()).plan.faults
 
 
 # --- functions near 0 -----------------------------------------------------------------------

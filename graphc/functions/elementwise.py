@@ -77,8 +77,8 @@ def absolute(x: Any) -> Any:
 def power(x: Any, y: Any) -> Any:
     """x to the power y; small whole exponents of floats become products.
 
-    Raises ArgumentError for an integer to a negative integer power that is known, as NumPy
-    does; of one that is known only when the graph runs, the result is the whole part (0, 1, -1).
+    Raises ArgumentError for an integer to a negative integer power, as NumPy does: at once, or
+    when the graph runs where the power is known only then.
     """
     base, exponent = lift(x), lift(y)
     _check_integer_power(base, y if isinstance(y, (np.ndarray, np.generic)) else exponent)

@@ -100,10 +100,11 @@ def _power_vjp(g: Any, out: Any, x: Any, y: Any) -> Any:
 
 power = elementwise(
     "pow",
-    "x to the power y. Of integers to a negative power kernels give the whole part, NumPy raises.",
+    "x to the power y. A negative power of integers is an error.",
     numpy=np.power,
     code="pow(x, y)",
     vjp=_power_vjp,
+    refuses=("y", "integers to negative integer powers are not allowed"),
     domain=((0.1, 4.0), (-3.0, 3.0)),
     flops=40,
     samples=({"whole": ((-4, 4), (0, 4))},),
