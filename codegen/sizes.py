@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from graphc.codegen.access import accesses, own_accesses
+from graphc.codegen.access import accesses, other_indices, own_accesses
 from graphc.codegen.kernel import (
     DEALT,
     Apply,
@@ -34,7 +34,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.kernel_text import FEW, decimal_text
 from graphc.codegen.walks import map_body, map_expr, map_exprs
 from graphc.dtypes import Dim, DType, Size, Type, i64
-from graphc.index import Index, Loaded
+from graphc.index import Index, Loaded, Quotient, Remainder
 from graphc.naming import distinct
 
 MOST_FACTORS = 3
@@ -102,7 +102,10 @@ def _sizes(kernel: Kernel, types: Mapping[str, Type]) -> _Sizes:
             extent = bases[place][1] if place in bases else 1
             if place is not None and extent != 1 and (isinstance(size, Dim) or size == extent):
                 found.join((buffer, d), place)
-    found.fixed |= {found.first(place) for place in _strides(kernel.body, types)}
+    # Indices that divide have the numbers of one shape: its strides may be numbers, too.
+    divides = any(map(_divides, _indices(kernel.body)))
+    places = [*bases] if divides else _strides(kernel.body, types)
+    found.fixed |= {found.first(place) for place in places}
     taken = {*types, *kernel.axis_names.values()}
     taken |= {s.name for s in walk(kernel.body) if isinstance(s, Let)}
     for place, (base, extent) in bases.items():
@@ -135,6 +138,17 @@ def _place(index: Index) -> Place | None:
         case Index(terms=((Loaded(value=str() as name, at=()), 1),), constant=0):
             return name
     return None
+
+
+def _indices(body: Sequence[Statement]) -> Iterator[Index]:
+    """Every index of a kernel."""
+    for _, at in accesses(body):
+        yield from at
+    yield from other_indices(body)
+
+
+def _divides(index: Index) -> bool:
+    return any(isinstance(atom, Quotient | Remainder) for atom, _ in index.terms)
 
 
 def _named(name: str, type: Type, sizes: _Sizes) -> Type:

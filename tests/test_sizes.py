@@ -88,6 +88,8 @@ def test_what_decides_on_the_form_is_not_shared() -> None:
     assert kernels_of(nn.softmax, (64, 17), (64, 16)) == 2
     assert kernels_of(lambda x: np.pad(x, 1), (5, 7), (6, 7)) == 2
     assert kernels_of(lambda x: x * 0.25, (4, 4), (5, 5)) == 1
+    heads = kernels_of(lambda x: np.transpose(x, (0, 2, 1, 3)) + 1.0, (2, 3, 4, 50), (2, 3, 4, 60))
+    assert heads == 2  # what divides an index is a number
     # A vector along one axis of elements that lie as far apart as another axis is long.
     assert kernels_of(lambda x: np.tanh(x.T) + 1.0, (30, 40), (30, 50)) == 2
 
