@@ -514,7 +514,7 @@ def test_a_width_is_one_of_a_vector(width: Any) -> None:
 
 
 def test_vector_types() -> None:
-    assert len(VECTORS) == 6 * 4
+    assert len(VECTORS) == 11 * 4
     assert all(getattr(device_lib, name) is vector for name, vector in VECTORS.items())
     kept = VECTORS["f32x4"][8]
     assert str(kept) == "f32x4[8]"

@@ -17,8 +17,8 @@ from numba import cuda
 from graphc.codegen.device_lib import (
     across_warps_max, across_warps_sum, bf16, block_max, block_sum, bool_, boolx4, device_helper,
     dtype_of, erf, exp, f16, f32, f32x2, f32x4, f32x8, f64, f64x4, i32, i32x4, i64, i64x4, inf,
-    iota, kernel, log, maximum, minimum, registers, scratch, u8, u8x4, vector_max, vector_sum,
-    warp_max, warp_sum, where,
+    i8, i16, iota, kernel, log, maximum, minimum, registers, scratch, u8, u8x4, u16, u32, u64,
+    vector_max, vector_sum, warp_max, warp_sum, where,
 )
 """
 
