@@ -73,8 +73,8 @@ class _Products:
         if form is not None:
             tiny = form.m * form.n * form.k * form.batch <= TINY_PRODUCT
             ranked = (self._loops, partial(self._library, form))
-            first = tiny or form.is_long_sum
-            yield from _first_of(*ranked) if first else _first_of(*reversed(ranked))
+            by_loops = tiny or form.is_long_sum
+            yield from _first_of(*ranked) if by_loops else _first_of(*reversed(ranked))
             return
         loops = self._loops()
         first = next(loops, None)
