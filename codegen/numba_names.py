@@ -241,13 +241,14 @@ class _Installer:
         }
 
     def widened(self) -> Any:
-        """`widened(v)`: v, in i32 where its own dtype has fewer than 32 bits."""
+        """`widened(v)`: integers as signed ones, of 32 bits where they have fewer."""
         kit = self.kit
 
         def typing(value: Any) -> Any:
             kind = _plain(value)
-            narrow = kind == types.boolean or getattr(kind, "bitwidth", 32) < 32
-            wide = types.int32 if narrow else kind
+            whole = isinstance(kind, types.Integer | types.Boolean)
+            small = whole and getattr(kind, "bitwidth", 1) <= 32
+            wide = types.int32 if small else types.int64 if whole else kind
             return kit.templates.signature(wide, kind)
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
