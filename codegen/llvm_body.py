@@ -206,8 +206,11 @@ class Body:
         self.builder.position_at_end(last)
         further = self.builder.add(counter, self.integer(step), flags=self.flags)
         counter.add_incoming(further, last)
-        self.go(head)
+        self.mark(self.builder.branch(head))
         self.builder.position_at_end(after)
+
+    def mark(self, turn: Any) -> None:
+        """Tell LLVM of the loop over a range whose next turn is this branch."""
 
     def goes_on(self, counter: Any, end: Any, step: Operand) -> Any:
         """Whether a range is not at its end."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphc.codegen import buffers, machine_code
+from graphc.codegen import buffers, machine_code, vector_functions
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource, load_kernels
@@ -69,7 +69,8 @@ def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
     for symbol, kernel, layout in zip(symbols, kernels, layouts, strict=True):
         if symbol not in objects:
             objects[symbol] = machine_code.emit_object(_module(kernel, layout, symbol), "loops")
-    code = machine_code.load_objects(objects.values(), objects)
+    called = vector_functions.objects_for(objects.values())
+    code = machine_code.load_objects([*objects.values(), *called], objects)
     pairs = zip(symbols, kernels, strict=True)
     return [CompiledKernel(code.address(s), s, code, kernel) for s, kernel in pairs]
 
@@ -95,7 +96,8 @@ def _module(kernel: KernelSource, layout: Layout, symbol: str) -> Any:
         set.add(function.attributes, '"prefer-vector-width"="512"')
     builder = ir.IRBuilder(function.append_basic_block())
     m = CpuArith(builder, host().has("f16c"))
-    body = Body(function, made.names, m, filename=layout.filename)
+    body = _KernelBody(function, made.names, m, filename=layout.filename)
+    body.calls = not kernel.fast and vector_functions.is_long(layout.tree)
     try:
         _emit(body, kernel, layout, made)
     except Outside as error:
@@ -105,7 +107,22 @@ def _module(kernel: KernelSource, layout: Layout, symbol: str) -> Any:
         ) from None
     if kernel.fast:
         _relax(function)
+    vector_functions.keep(module)
     return module
+
+
+class _KernelBody(Body):
+    """The body of a kernel, which `calls` functions out of line if it is a long one."""
+
+    calls = False
+
+    def mark(self, turn: Any) -> None:
+        if self.calls:
+            # What waits for one call has time for another.
+            hints = {"llvm.loop.interleave.count": 2}
+            turn.set_metadata(
+                "llvm.loop", vector_functions.loop_hints(self.builder.module, hints)
+            )
 
 
 def _emit(body: Body, kernel: KernelSource, layout: Layout, made: Rewritten) -> None:
@@ -185,6 +202,11 @@ class _Row:
     def call(self, body: Body, operands: Sequence[Operand]) -> Value:
         wanted, result = _typed(self.row, tuple(map(self.dtype, operands)))
         given = [body.number(o, kind) for o, kind in zip(operands, wanted, strict=True)]
+        if isinstance(body, _KernelBody) and body.calls:
+            function = vector_functions.functions().get((self.row.name, result))
+            if function is not None:
+                called = function.declared(body.builder.module)
+                return Value(body.m, body.builder.call(called, [v.ir for v in given]), result)
         return Value(body.m, self.row.compute(body.m, *given).ir, result)
 
     def dtype(self, operand: Operand) -> str | None:

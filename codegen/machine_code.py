@@ -27,6 +27,9 @@ Effort = Literal["loops", "words"]
 come off the stack: it waits for memory, and more would take longer than it gains.
 """
 
+OUT_OF_LINE = b"graphc_function_"
+"""How the symbols of scalar functions begin that long kernels call (`vector_functions`)."""
+
 lock = threading.RLock()
 """Whoever makes code that others may ask for at the same time has it; forks wait for it."""
 _lazy.llvm()  # llvmlite's own lock is taken after this one, so forks take them in this order

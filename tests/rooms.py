@@ -55,6 +55,7 @@ HEAVY_FILES: dict[str, str] = {
     "codegen/numba_types.py": "numba_names",
     "codegen/numba_vectors.py": "numba_names",
     "codegen/scalar_llvm.py": "the compilers of kernels",
+    "codegen/vector_functions.py": "llvm_kernels",
     "graphc/runtime/driver.py": "the runtime, when a plan is bound",
     "graphc/runtime/leaves.py": "runtime/program.py, when a plan has such a step",
     "graphc/runtime/machine.py": "driver, leaves, native and workers",
