@@ -1,4 +1,4 @@
-"""README says what is true: a block of the tour is what its command prints, a path exists."""
+"""README and the pages beside it are true: commands print what they show, paths and links exist."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+from tests import reference_pages
+from tests.reference_pages import API, README, ROOT
+
+ARCHITECTURE = ROOT / "graphc" / "ARCHITECTURE.md"
 BLOCK = re.compile(
     r"(<!-- tour -->\n```console\n\$ (?P<command>[^\n]*)\n)(?P<output>.*?)(?=```\n)", re.DOTALL
 )
@@ -85,14 +87,23 @@ def test_the_example_runs(tmp_path):
     assert loss is not None and float(loss[1]) < 0.05
 
 
-def test_the_paths_that_it_names_exist():
+def test_the_pages_made_of_docstrings_are_fresh(request):
+    if request.config.getoption("--update-golden"):
+        reference_pages.write()
+    table = reference_pages.TABLE.search(text())
+    assert table is not None and table[2] == reference_pages.function_table()
+    assert API.read_text("utf-8") == reference_pages.api_page()
+
+
+@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=lambda page: page.stem)
+def test_the_paths_that_a_page_names_exist(page):
     """In code spans and links; a file of a row may be named by its last part alone."""
     named = {
         name
-        for span in re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", text())
+        for span in re.findall(r"`([^`\n]+)`|\]\(([^)]+)\)", page.read_text("utf-8"))
         for name in re.findall(r"[\w/*.]+\.pyi?|[\w/]+/(?=$)", "".join(span))
     } - {"layer.py", "model.py", "add_softmax.py", "out/layer/add_softmax.py"}
-    assert len(named) > 30
+    assert len(named) >= (30 if page is ARCHITECTURE else 2)
     there = [
         p.relative_to(ROOT).as_posix()
         for p in ROOT.glob("*/**/*")
@@ -101,6 +112,16 @@ def test_the_paths_that_it_names_exist():
     folders = {str(Path(path).parent.as_posix()) for path in there}
     missing = [name for name in named if not _known(name, there, folders)]
     assert not missing, missing
+
+
+@pytest.mark.parametrize("page", [README, ARCHITECTURE, API], ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page):
+    written = page.read_text("utf-8")
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", written, flags=re.DOTALL), re.M)
+    anchors = {"#" + re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+    for target in re.findall(r"\]\(([^)\s]+)\)", written):
+        found = target in anchors if target[0] == "#" else (page.parent / target).exists()
+        assert found, target
 
 
 def _known(name: str, there: list[str], folders: set[str]) -> bool:
