@@ -36,8 +36,10 @@ from graphc.runtime import standalone
 from graphc.runtime.buffers import in_units
 from graphc.runtime.cores import usable_cores
 
-PACKAGES = ("numpy", "llvmlite", "networkx", "optree", "ml_dtypes", "rich", "safetensors")
-CUDA_PACKAGES = ("numba", "numba-cuda", "cuda-core", "cuda-bindings")
+PACKAGES = (
+    "numpy", "numba", "llvmlite", "networkx", "optree", "ml_dtypes", "rich", "safetensors"
+)  # fmt: skip
+CUDA_PACKAGES = ("numba-cuda", "cuda-core", "cuda-bindings")
 FEATURES = tuple(
     "sse4.2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512vbmi2 avx512bf16 neon sve".split()
 )

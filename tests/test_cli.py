@@ -354,7 +354,8 @@ def test_a_dump_has_every_pass(model: Path, capsys: Capture) -> None:
         arrays = [rng.standard_normal(t.static_shape).astype("f") for t in graph.input_types]
         made = interpret(graph, arrays)
         for got, want in zip(made, first.setdefault(graph.name, made), strict=True):
-            np.testing.assert_array_equal(got, want)
+            # What a composite is made of rounds otherwise than the composite.
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_graphcs_folders_are_replaced_and_others_are_not(model: Path, capsys: Capture) -> None:
