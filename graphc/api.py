@@ -200,6 +200,11 @@ class Compiled(Wrapper, Generic[P, R]):
         return self._device
 
     @property
+    def lowering_device(self) -> Device:
+        """The device that `lower` compiles for: without a CUDA device here, an H100."""
+        return self._device or device_to_compile_for(self.requested)
+
+    @property
     def target(self) -> str:
         """The target in use: "cpu" or "cuda"."""
         return self.device.target
@@ -293,7 +298,7 @@ class Compiled(Wrapper, Generic[P, R]):
         machine, it is compiled for an H100.
         """
         arguments = self._bind(specs, kwargs)
-        return self._lower(arguments, self._device or device_to_compile_for(self.requested))[1]
+        return self._lower(arguments, self.lowering_device)[1]
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
         account = Account()

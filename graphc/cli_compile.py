@@ -93,7 +93,7 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
 def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:
     """The device for which kernels are made: one of this machine, or for CUDA a common one."""
     if target is None:
-        own = {c.compiled.device for c in chosen if c.compiled is not None}
+        own = {c.compiled.lowering_device for c in chosen if c.compiled is not None}
         return own.pop() if len(own) == 1 else device_for("auto")
     return device_to_compile_for(target)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ import numpy as np
 import graphc
 import graphc.numpy
 from graphc import nn, optim
-from graphc.functions import creation, elementwise, indexing, products, reductions, shapes
+from graphc.functions import (
+    creation,
+    einstein,
+    elementwise,
+    indexing,
+    padding,
+    products,
+    reductions,
+    shapes,
+)  # fmt: skip
 from graphc.functions.promote import Array
 from graphc.functions.tables import ALIASES, FUNCTIONS
 
@@ -30,8 +40,8 @@ TABLE = re.compile(r"(<!-- functions -->\n)(.*?)(?=<!-- end of functions -->\n)"
 FAMILIES = (
     ("element by element", elementwise),
     ("along axes", reductions),
-    ("products", products),
-    ("shapes", shapes),
+    ("products", products, einstein),
+    ("shapes", shapes, padding),
     ("indices", indexing),
     ("creation", creation),
 )
@@ -45,9 +55,10 @@ CLASSES = {
 """The classes that users meet, and of each the members that are for them."""
 
 
-def of_family(module: Any) -> list[str]:
-    """The names of `graphc.numpy` that a module of `graphc/functions` answers."""
-    return sorted(name for name, f in FUNCTIONS.items() if f.__module__ == module.__name__)
+def of_family(modules: Sequence[Any]) -> list[str]:
+    """The names of `graphc.numpy` that these modules of `graphc/functions` answer."""
+    names = {module.__name__ for module in modules}
+    return sorted(name for name, f in FUNCTIONS.items() if f.__module__ in names)
 
 
 def functions_of(module: Any) -> list[str]:
@@ -62,7 +73,9 @@ def methods() -> list[str]:
 
 def function_table() -> str:
     """A table of all that a traced function may call, by family."""
-    rows = [(f"`graphc.numpy`, {family}", of_family(module)) for family, module in FAMILIES]
+    rows = [(f"`graphc.numpy`, {family}", of_family(modules)) for family, *modules in FAMILIES]
+    if sum(len(names) for _, names in rows) != len(FUNCTIONS):
+        raise ValueError("a module of graphc/functions is in no family")
     rows.append(("methods of arrays", methods()))
     rows += [(f"`{m.__name__}`", functions_of(m)) for m in (nn, optim, graphc)]
     lines = [f"| {title} | {' '.join(f'`{n}`' for n in names)} |" for title, names in rows]

@@ -108,14 +108,25 @@ def test_the_edited_program_runs() -> None:
     """By its file: a slip that the tolerance allows is seen in the results."""
     low = lowered(CPU)
     source = low.kernels[0].source
-    once = source.replace("* inverse_exp_sum\n\n\nLAU", "* inverse_exp_sum + 0.0001\n\n\nLAU")
+    once = source.replace("* inverse_exp_sum\n\n\nLAU", "* inverse_exp_sum + 0.00001\n\n\nLAU")
     assert once != source
     Path("edited.py").write_text(once)
     x, b = numbers(8, 100), numbers(100, seed=1)
     (before,), (after,) = (
         made.compile()([x, b]) for made in (low, low.replace("add_softmax", "edited.py"))
     )
-    np.testing.assert_allclose(after, before + np.float32(1e-4), rtol=1e-5)
+    np.testing.assert_allclose(after, before + np.float32(1e-5), rtol=1e-5)
+
+
+def test_small_results_are_checked_by_their_size() -> None:
+    """All results of a softmax over a long row are below the tolerance itself."""
+    low = graphc.compile(nn.softmax, target="cpu").lower(f32[16, 8192])
+    (kernel,) = low.kernels
+    once = kernel.source.replace("* inverse_exp_sum\n\n\nLAU", "* 0.0\n\n\nLAU")
+    assert once != kernel.source
+    Path("edited.py").write_text(once)
+    with pytest.raises(ArgumentError, match="something else than"):
+        low.replace(kernel.name, "edited.py")
 
 
 def test_on_a_device_it_is_checked_there(software_gpu: Any) -> None:

@@ -31,12 +31,19 @@ Launches = Sequence[tuple[str, int, Mapping[str, Role]]]
 
 AGREES, DIFFERS, NO_GPU = 0, 1, 3
 TOLERANCE = {"f64": 1e-9, "f32": 2e-4, "f16": 2e-2, "bf16": 1e-1}
-"""How far a result may be from NumPy's float64: relative above 1, else absolute."""
+"""How far a result may be from NumPy's float64, relative to its size."""
+SMALL = 1e-2
+"""Smaller results may be as far off as one of this size: they may be what is left where
+larger numbers cancel."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a buffer compares: its largest difference, relative above 1, and what is allowed."""
+    """How a buffer compares: its largest difference, relative to its size, and what is allowed.
+
+    The size of an element is its own above 1, and below that the largest one's of the buffer, but
+    not less than `SMALL`.
+    """
 
     buffer: str
     type: Type
@@ -192,8 +199,10 @@ def _agreement(name: str, buffer: Array, got: Array, want: Array, bound: float) 
     bound = bound if of.is_float else 0.0
     a, b = got.ravel().astype(np.float64), want.ravel().astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
+    largest = np.abs(b[np.isfinite(b)]).max(initial=0.0)
     with np.errstate(all="ignore"):
-        off = np.where(same, 0.0, np.abs(a - b) / np.maximum(1.0, np.abs(b)))
+        size = np.maximum(min(max(largest, SMALL), 1.0), np.abs(b))
+        off = np.where(same, 0.0, np.abs(a - b) / size)
     off = np.where(np.isnan(off), np.inf, off)
     return Agreement(name, Type(of, buffer.shape), float(off.max(initial=0.0)), bound)
 
