@@ -65,7 +65,8 @@ def _numba_cuda() -> Any:
         ) from error
     if "numba_cuda" not in str(cuda.__file__):
         raise TargetError(
-            f"numba.cuda is Numba's old target ({cuda.__file__}), not numba-cuda", help=INSTALL
+            f"PTX needs the numba-cuda package; {cuda.__file__} is Numba's own, older target",
+            help=INSTALL,
         )
     return cuda
 

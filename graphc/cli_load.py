@@ -301,8 +301,7 @@ def _check_all(chosen: Chosen, signature: inspect.Signature, values: Mapping[str
     ]
     if missing:
         raise SignatureError(
-            f"{chosen.name}: it is not said of what type {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'}",
+            f"{chosen.name}: no type is given for {' and '.join(missing)}",
             help=f"annotate {'it' if len(missing) == 1 else 'them'} "
             f'({missing[0]}: graphc.f32[64, 784]), give --arg "{missing[0]}=f32[64,784]", '
             "or define specs()",

@@ -219,7 +219,7 @@ class Trace:
         text = expression(source.loc) or "NumPy"
         self.warn(
             f"numbers that {text} made on line {source.loc.line} become constants, the same in "
-            "every call; pass random numbers, or random keys, as arguments"
+            "every call; pass them as arguments"
         )
 
     # --- what ops and functions ask for ---------------------------------------------------

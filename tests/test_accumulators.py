@@ -672,7 +672,7 @@ VARYING = {
 @pytest.mark.parametrize("name", VARYING)
 def test_random_numbers_made_while_tracing_are_reported_once(name):
     f = VARYING[name]
-    with pytest.warns(UserWarning, match="or random keys, as arguments") as caught:
+    with pytest.warns(UserWarning, match="pass them as arguments") as caught:
         trace(f, f64[3])
     assert len(caught) == 1
     assert caught[0].filename == __file__
