@@ -318,7 +318,7 @@ def _fitting_double(m: Any, x: V) -> V:
     if bits_of(m, x) < 64:
         return x
     low = (1 << 11) - 1
-    odd = (x & ~low) | (m.cast((x & low) != 0, m.kind(x)) << 11)
+    odd = ((x | low) - low) | (m.cast((x & low) != 0, m.kind(x)) << 11)
     exact = x < (1 << 53)
     if m.kind(x)[0] == "i":
         exact = exact & (x > -(1 << 53))

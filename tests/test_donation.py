@@ -391,3 +391,13 @@ def test_as_many_threads_as_one_likes(threads):
     assert in_place(giving.plan)
     made = giving.compile(threads=threads)([a.copy() for a in args])
     assert same(made, plain.compile(threads=1)(args))
+
+
+@pytest.mark.parametrize("other", [lambda s: s[::-1], lambda s: np.broadcast_to(s[:1], (6,))])
+def test_what_is_copied_to_fit_is_not_overwritten_either(other):
+    add = graphc.compile(lambda s, b: s + b, donate="s", target="cpu")
+    state = np.arange(6.0)
+    view = other(state)
+    kept, wanted = state.copy(), state + view
+    assert np.array_equal(add(state, view), wanted)
+    assert np.array_equal(state, kept)

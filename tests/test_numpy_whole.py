@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator as op
 import string
 import warnings
 
@@ -273,3 +274,16 @@ def test_shifts_are_numpys():
         return x
 
     np.testing.assert_array_equal(run(in_place, np.arange(4)), np.arange(4) * 4)
+
+
+@pytest.mark.parametrize("compare", [op.lt, op.le, op.gt, op.ge, op.eq, op.ne])
+def test_unsigned_and_signed_integers_are_compared_by_their_values(compare):
+    signed = np.array([-1, 2**63 - 1, 5, -7])
+    unsigned = np.array([2**64 - 1, 2**63, 5, 3], np.uint64)
+    pairs = [(signed, unsigned), (unsigned, signed), (signed[[0, 2]].astype("i1"), unsigned[:2])]
+    pairs += [(unsigned, np.int32(-4)), (np.uint64(2**64 - 1), signed), (signed, np.uint64(5))]
+    for x, y in pairs:
+        compiled = graphc.compile(compare, target="cpu")
+        assert np.array_equal(compiled(x, y), compare(x, y)), (x, y)
+        closed = graphc.compile(lambda n, x=x, y=y: compare(x + n, y), target="cpu")
+        assert np.array_equal(closed(x.dtype.type(0)), compare(x, y)), (x, y)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote
+from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote, u64
 from graphc.errors import GraphcError, OutOfRange, ShapeError, TypeMismatch, written
 from graphc.ir import Literal, literal
 from graphc.opdef import Op, current_trace
@@ -144,11 +144,29 @@ def elementwise(op: Op, *args: Any) -> Any:
         beyond = [_beyond(o, d) for o, d in zip(operands, dtypes, strict=True)]
         if any(beyond):
             return full(shape, bool(op.numpy(*beyond)), bool_)
+        kinds = {o.type.dtype for o in operands if isinstance(o, Literal | TracedArray)}
+        if u64 in kinds and any(kind.kind == "i" for kind in kinds):
+            return _compared_exactly(op, *operands)
     ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
     if op.kind == "composite" or not any(map(is_traced, ready)):
         # An expansion computes with its operands alone as well.
         ready = [r if is_traced(r) else broadcast(r, shape=shape, dims=()) for r in ready]
     return op(*ready)
+
+
+def _compared_exactly(op: Op, x: Any, y: Any) -> Any:
+    """A comparison of u64 with signed integers: by their values, as NumPy has it."""
+    numbers = [v.value if isinstance(v, Literal) else v for v in (x, y)]
+    if not any(map(is_traced, numbers)):
+        return full((), bool(op.numpy(*numbers)), bool_)
+    if not all(map(is_traced, numbers)):
+        return elementwise(op, *numbers)
+    first = x.type.dtype.kind == "i"
+    negative = elementwise(ew.lt, x if first else y, 0)
+    as_unsigned = elementwise(op, astype(x, u64), astype(y, u64))
+    if op.numpy(*((-1, 0) if first else (0, -1))):
+        return elementwise(ew.or_, as_unsigned, negative)
+    return elementwise(ew.and_, as_unsigned, elementwise(ew.not_, negative))
 
 
 def _operand(value: Any) -> Any:

@@ -315,6 +315,8 @@ class Executable(Kept):
         result = list(fit)
         for number in self._given:
             mine, others = fit[number], fit[:number] + fit[number + 1 :]
+            # An argument that was copied to fit is to stay as it is, too.
+            others += [a for n, a in enumerate(arrays) if n != number and type(a) is np.ndarray]
             if not mine.flags.writeable or any(np.may_share_memory(mine, a) for a in others):
                 result[number] = mine.copy()
         return result
