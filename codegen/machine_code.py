@@ -31,7 +31,7 @@ OUT_OF_LINE = b"graphc_function_"
 """How the symbols of scalar functions begin that long kernels call (`vector_functions`)."""
 
 lock = threading.RLock()
-"""Whoever makes code that others may ask for at the same time has it; forks wait for it."""
+"""Held while code is made that other threads may ask for; a fork waits for it."""
 _lazy.llvm()  # llvmlite's own lock is taken after this one, so forks take them in this order
 _lazy.hold_over_forks(lock)
 
@@ -86,7 +86,7 @@ def _optimised(module: Any, effort: Effort) -> tuple[Any, Any]:
     parsed = llvm.parse_assembly(str(module), llvm.create_context())
     parsed.verify()
     options = llvm.create_pipeline_tuning_options(3 if effort == "loops" else 0)
-    # The loops are written out as vectors already when these two would come.
+    # Loops are vectorized already when these two passes would run.
     options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(target, options)
     if effort == "loops":
@@ -126,7 +126,7 @@ class Code:
         self._tracker = tracker
 
     def address(self, symbol: str) -> int:
-        """Where one of the symbols is that were asked for."""
+        """The address of one of the symbols that were asked for."""
         return int(self._tracker[symbol])
 
 

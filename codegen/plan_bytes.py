@@ -42,7 +42,7 @@ _ENUMS: dict[str, Any] = {enum.__name__: enum for enum in (Place, StepKind)}
 
 
 class Unwritable(Exception):
-    """The plan holds what bytes cannot say, such as a function; or too much."""
+    """The plan cannot be serialized: it holds a function, or too much."""
 
 
 def plan_bytes(plan: Plan, constants: Sequence[Any]) -> bytes:

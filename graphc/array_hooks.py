@@ -87,7 +87,7 @@ def _method(function: Function) -> Callable[[Function], Function]:
 
     def make(plain: Function) -> Function:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            trace = _traced(self, *args)
+            trace = _traced(self, *args, *kwargs.values())
             if trace is None:
                 return plain(self, *args, **kwargs)
             return trace.enter(function.__name__, function, (self, *args), kwargs)

@@ -11,7 +11,7 @@ from graphc.provenance import relative
 from graphc.runtime.buffers import in_units
 
 LARGEST = 5
-"""The buffers of the arena that are told."""
+"""How many buffers of the arena are listed."""
 
 
 # --- cost ---------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class _Folder:
 class DiskCache:
     """The entries in one folder, which is made when the first is written.
 
-    `limit` bounds their bytes, but for what was written since it was last looked after. Safe to
+    `limit` bounds their total size, which may be exceeded until the next prune. Safe to
     use from any number of threads and processes.
     """
 

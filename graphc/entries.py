@@ -1,4 +1,4 @@
-"""What was compiled for one signature of a function, and how a call is told to be of it."""
+"""What was compiled for a signature of a function, and how a call is recognized as matching it."""
 
 from __future__ import annotations
 

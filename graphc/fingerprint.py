@@ -6,16 +6,20 @@ import hashlib
 import os
 import platform
 import sys
+import time
 from functools import cache
 
 import numpy as np
 
 from graphc import _lazy
 
+_LOADED = time.time()
+"""When graphc was imported: files that are newer may not be what runs."""
+
 
 @cache
 def made_by() -> tuple[str, ...]:
-    """What the same graph becomes the same plan and kernels by; a checkout may be edited."""
+    """The versions that decide which plan and kernels a graph becomes; a checkout may be edited."""
     return (
         str(sys.modules["graphc"].__version__),
         _source_hash(),
@@ -36,7 +40,10 @@ def _folders() -> list[str]:
 
 
 def _source_hash() -> str:
-    """The hash of every source file of graphc and of its place."""
+    """The hash of every source file of graphc and of its place.
+
+    Where a file was edited after graphc was imported, it is one that no other process has.
+    """
     whole = hashlib.sha256()
     for start in _folders():
         for folder, inner, names in os.walk(start):
@@ -46,5 +53,8 @@ def _source_hash() -> str:
                     path = os.path.join(folder, name)
                     with open(path, "rb") as file:
                         content = hashlib.sha256(file.read()).hexdigest()
+                        edited = os.fstat(file.fileno()).st_mtime > _LOADED
+                    if edited:
+                        whole.update(os.urandom(16))
                     whole.update(f"{os.path.relpath(path, start)} {content}\n".encode())
     return whole.hexdigest()

@@ -25,7 +25,7 @@ from graphc.provenance import relative
 
 
 class _Unknown(Exception):
-    """The graph holds what a key cannot say."""
+    """The graph holds a value that has no key."""
 
 
 def plan_key(

@@ -287,3 +287,14 @@ def test_unsigned_and_signed_integers_are_compared_by_their_values(compare):
         assert np.array_equal(compiled(x, y), compare(x, y)), (x, y)
         closed = graphc.compile(lambda n, x=x, y=y: compare(x + n, y), target="cpu")
         assert np.array_equal(closed(x.dtype.type(0)), compare(x, y)), (x, y)
+
+
+def test_padding_keeps_the_sign_of_zero() -> None:
+    padded = graphc.compile(lambda x: np.pad(x, 1, constant_values=(0.0, -0.0)), target="cpu")
+    assert np.signbit(padded(np.ones(2))).tolist() == [False, False, False, True]
+
+
+def test_methods_of_numpys_arrays_take_traced_values_by_keyword() -> None:
+    table = np.arange(5.0)
+    taken = graphc.compile(lambda i: table.take(indices=i), target="cpu")
+    assert taken(np.array([3, 1])).tolist() == [3.0, 1.0]

@@ -47,7 +47,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> An
 
     `pad_width` is a number, a pair, a pair for each axis, or a dict of them by axis. "empty"
     gives zeros; a median compares every element with every other. Raises ShapeError where an
-    axis without elements would be extended by what it has not, UnsupportedFunction for a
+    axis without elements would have to be extended from its own elements, UnsupportedFunction for a
     function as the mode.
     """
     a = as_array(array)
@@ -142,7 +142,7 @@ def _sides(given: Any, ndim: int, word: str) -> list[Sides]:
 
 
 def _check_extended(a: Any, widths: Sequence[Widths]) -> None:
-    """Raise ShapeError if an axis without elements is to be extended by what it has not."""
+    """Raise ShapeError if an axis is to be extended from its own elements, and has none."""
     for axis, width in enumerate(widths):
         if a.shape[axis] == 0 and any(width):
             raise ShapeError(
@@ -167,7 +167,8 @@ def _constant(a: Any, widths: Sequence[Widths], values: Sequence[Sides]) -> Any:
     """Numbers or traced values around the array."""
     given = [v for pair in values for v in pair]
     zeros = (0,) * a.ndim
-    if all(isinstance(v, Number) for v in given) and len({*given}) <= 1:
+    # By their text, in which 0.0 and -0.0 differ.
+    if all(isinstance(v, Number) for v in given) and len({*map(repr, given)}) <= 1:
         low, high = (tuple(pair[side] for pair in widths) for side in (0, 1))
         number = _number_of(a, given[0] if given else 0)
         return views.pad(a, low=low, high=high, interior=zeros, value=number)
