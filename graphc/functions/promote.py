@@ -144,7 +144,7 @@ def elementwise(op: Op, *args: Any) -> Any:
         beyond = [_beyond(o, d) for o, d in zip(operands, dtypes, strict=True)]
         if any(beyond):
             return full(shape, bool(op.numpy(*beyond)), bool_)
-        kinds = {o.type.dtype for o in operands if isinstance(o, Literal | TracedArray)}
+        kinds = {o.type.dtype for o in operands if not isinstance(o, Number)}
         if u64 in kinds and any(kind.kind == "i" for kind in kinds):
             return _compared_exactly(op, *operands)
     ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
