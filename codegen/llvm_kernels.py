@@ -86,7 +86,7 @@ def kernel_module(source: str, name: str, key: str, symbol: str) -> Any:
 
 def _module(kernel: KernelSource, layout: Layout, symbol: str) -> Any:
     """The LLVM module of one kernel."""
-    made = rewritten(kernel, layout, _vocabulary(kernel))
+    made = rewritten(kernel, layout, vocabulary(kernel, _words(), Buffer))
     module = ir.Module(symbol)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 3), symbol)
     function.attributes.add("nounwind")
@@ -161,17 +161,23 @@ def _relax(function: Any) -> None:
 # --- the words of kernels -----------------------------------------------------------------
 
 
-def _vocabulary(kernel: KernelSource) -> Vocabulary:
+def vocabulary(
+    kernel: KernelSource, words: Mapping[str, Any], buffer: Callable[[Type, Access], Any]
+) -> Vocabulary:
+    """What a kernel for the CPU may say: `words`, and scratch on the stack, made by `buffer`.
+
+    Scratch beyond `STACK_BYTES` raises ParseError.
+    """
     used = 0
 
-    def scratch(kind: Type, slot: int, slots: int) -> Buffer:
+    def scratch(kind: Type, slot: int, slots: int) -> Any:
         nonlocal used
         used += kind.nbytes if kind.is_static else 0
         if used > STACK_BYTES:
             raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
-        return Buffer(kind, Access("stack", slot, slots))
+        return buffer(kind, Access("stack", slot, slots))
 
-    return Vocabulary(_words(), scratch, _no_helper, {})
+    return Vocabulary(words, scratch, _no_helper, {})
 
 
 def _no_helper(helper: DeviceHelper) -> Any:

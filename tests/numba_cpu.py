@@ -20,15 +20,14 @@ from numba.core.registry import cpu_target
 from numba.core.typing import templates
 
 from graphc.codegen.buffers import Access
-from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, compile_error, in_memory, layout_of
+from graphc.codegen.llvm_kernels import vocabulary
 from graphc.codegen.machine_code import host
 from graphc.codegen.numba_names import Toolkit, install
 from graphc.codegen.numba_types import BufferType
 from graphc.codegen.scalar_llvm import FAST, CpuArith
-from graphc.codegen.transform import Vocabulary, rewrite
-from graphc.device import STACK_BYTES
+from graphc.codegen.transform import rewrite
 from graphc.dtypes import Type
 from graphc.errors import ParseError
 
@@ -84,23 +83,6 @@ def _functions() -> Mapping[str, Any]:
     )
 
 
-def _no_helper(helper: DeviceHelper) -> Any:
-    raise ParseError(f"{helper.name} is for CUDA kernels")
-
-
-def _vocabulary(kernel: KernelSource) -> Vocabulary:
-    used = 0
-
-    def scratch(kind: Type, slot: int, slots: int) -> BufferType:
-        nonlocal used
-        used += kind.nbytes if kind.is_static else 0
-        if used > STACK_BYTES:
-            raise ParseError(f"kernel {kernel.name} wants {used} bytes of stack")
-        return BufferType(kind, Access("stack", slot, slots))
-
-    return Vocabulary(_functions(), scratch, _no_helper, {})
-
-
 def rewritten(kernel: KernelSource, layout: Layout) -> Callable[..., None]:
     """The kernel as a Python function of (table, lo, hi) that makes its own buffers."""
     lines: list[str] = []
@@ -119,7 +101,8 @@ def rewritten(kernel: KernelSource, layout: Layout) -> Callable[..., None]:
         else:
             lines.append(f"{name} = _word(_table, {k})")
     params = ("_table", "lo", "hi")
-    return rewrite(kernel, layout, _vocabulary(kernel), params, "\n".join(lines), given)
+    words = vocabulary(kernel, _functions(), BufferType)
+    return rewrite(kernel, layout, words, params, "\n".join(lines), given)
 
 
 def _compile_into(library: Any, kernel: KernelSource, symbol: str, layout: Layout) -> str:
