@@ -94,7 +94,7 @@ def register_rows(nest: Nest, body: Body, device: Device) -> Draft | None:
     local = [a for _, a in nest.local]
     inside = expand_inner(substitute(body.statements, new), body.inner, "lane", local)
     inside = [once_at_outer(s, device) for s in inside]
-    step = vector_width(inside, lane, body.buffers)
+    step = vector_width(inside, lane, body.buffers, rows=nest.held)
     while step > 1 and lane.size < WARP * step:
         step //= 2  # a narrow row for all lanes
     found = team_for(lane.size, step, most_live(nest.held), whole.size, device)

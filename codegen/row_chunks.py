@@ -8,7 +8,7 @@ device busy and no more, since each partial is written and read.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from graphc.codegen.access import accesses, contiguous_axis, substitute, written_axes
 from graphc.codegen.blocks import TURNS
@@ -19,6 +19,7 @@ from graphc.codegen.kernel import (
     Statement,
 )
 from graphc.codegen.nest import Nest
+from graphc.codegen.register_rows import MOST_HELD
 from graphc.codegen.roles import (
     LEAST_BLOCKS,
     MOST_BLOCKS,
@@ -64,7 +65,7 @@ def split_row_chunks(
         return None
     rows, deep = (math.prod(a.size for a in axes) for axes in (body.inner, planes))
     inside, buffers = in_variables(nest, body.statements, body.buffers)
-    size = chunk_of(lane, rows * deep, (Loop(lane, "lane", inside),), buffers, device)
+    size, step = chunk_of(lane, rows * deep, (Loop(lane, "lane", inside),), buffers, device)
     chunks = -(-lane.size // size)
     place = RowPart(rows, deep * chunks, "chunk")
     last = rows < WARP < place.parts
@@ -73,9 +74,16 @@ def split_row_chunks(
     start = place.part % chunks * size
     lanes = Loop(lane, "lane", substitute(inside, new), start, start + size)
     made = (*place.lets, *combined(nest, lanes), Once(stores))
-    loop, work = Loop(place.dealt, "chunk", made), rows * deep * lane.size
-    axis, buffers = -1 if last else 0, buffers | partials
-    return Draft((loop,), buffers, place.dealt.size, THREADS, "split", work, chunks=axis)
+    return Draft(
+        (Loop(place.dealt, "chunk", made),),
+        buffers | partials,
+        place.dealt.size,
+        THREADS,
+        "split",
+        rows * deep * lane.size,
+        widest=step,
+        chunks=-1 if last else 0,
+    )
 
 
 def chunk_of(
@@ -84,18 +92,19 @@ def chunk_of(
     loops: Sequence[Statement],
     buffers: dict[str, Type],
     device: Device,
-    most: int | None = None,
-) -> int:
-    """The elements of a chunk: whole turns of a block in loops over the lanes.
+    held: Collection[str] = (),
+) -> tuple[int, int]:
+    """The elements of a chunk, and those that a thread takes at once.
 
-    A thread has at most so many elements, if any are given.
+    A chunk is whole turns of a block in loops over the lanes. Of what the block has of rows that
+    are `held` in registers a thread holds MOST_HELD elements at the most.
     """
-    step = vector_width(loops, lane, buffers)
+    step = vector_width(loops, lane, buffers, rows=held)
     turn = step * THREADS
-    used = {b for b, at in accesses(loops) if any(lane in i.axes() for i in at)}
-    each = step * max(buffers[b].dtype.itemsize for b in used)
+    used = {b for b, at in accesses(loops) if any(lane in i.axes() for i in at)} - {*held}
+    each = step * max((buffers[b].dtype.itemsize for b in used), default=ACCESS_BYTES)
     turns = _turns(-(-lane.size // turn), rows, max(IN_FLIGHT // each, 1), device)
-    return turn * (turns if most is None else max(min(turns, most // step), 1))
+    return turn * (max(min(turns, MOST_HELD // len(held) // step), 1) if held else turns), step
 
 
 def _turns(row: int, rows: int, worth: int, device: Device) -> int:

@@ -35,7 +35,6 @@ from graphc.codegen.nest import Accumulator, Nest, NestBuilder
 from graphc.codegen.phases import regrouped
 from graphc.codegen.picked import picked
 from graphc.codegen.region import temporary
-from graphc.codegen.register_rows import MOST_HELD
 from graphc.codegen.roles import (
     SHORT_TURNS,
     THREADS,
@@ -47,6 +46,7 @@ from graphc.codegen.roles import (
 )
 from graphc.codegen.row_chunks import chunk_of
 from graphc.codegen.row_merges import RowMerges, Step
+from graphc.codegen.vectorize import WIDEST
 from graphc.codegen.walks import map_body, map_expr, map_exprs, parts
 from graphc.device import Device
 from graphc.index import Axis, Condition, Index, Loaded, axis_index
@@ -90,7 +90,10 @@ def row_launches(region: Graph, chosen: Partition, device: Device) -> list[RowLa
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a block works: at a row, and at a chunk of it, one of `count` of `size` elements."""
+    """Where a block works: at a row, and at a chunk of it, one of `count` of `size` elements.
+
+    A thread takes at most `step` of them at once, so that a chunk is whole turns of the block.
+    """
 
     dealt: Axis
     lets: tuple[Statement, ...]
@@ -98,6 +101,7 @@ class _Place:
     chunk: Index
     count: int
     size: int
+    step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,13 +177,14 @@ class _RowLaunches:
         """What a block has: a chunk of a row for these phases, or a row where there are none."""
         if not phases:
             row = Axis(WORKER, self.rows)
-            return _Place(row, (), axis_index(row), Index(), 1, self.lane.size)
+            return _Place(row, (), axis_index(row), Index(), 1, self.lane.size, WIDEST)
         loops = tuple(Loop(self.lane, "lane", tuple(own.inside[n])) for n in phases)
-        held = len(_held(own, phases))
-        most = MOST_HELD // held if held else None
-        size = chunk_of(self.lane, self.rows, loops, own.nest.buffers, self.device, most)
+        reduced = {a.name for n in phases for a in own.accumulators(n)}
+        live = _live(loops, reduced, own.nest.held)  # what is not may be narrower
+        buffers, held = own.nest.buffers, _held(own, phases)
+        size, step = chunk_of(self.lane, self.rows, live, buffers, self.device, held)
         part = RowPart(self.rows, -(-self.lane.size // size), "chunk")
-        return _Place(part.dealt, part.lets, part.row, part.part, part.parts, size)
+        return _Place(part.dealt, part.lets, part.row, part.part, part.parts, size, step)
 
     def _phase(
         self, own: RowMerges, phase: int, place: _Place, *, is_first: bool
@@ -313,6 +318,7 @@ class _RowLaunches:
             "launches",
             self.rows * self.lane.size,
             team=team,
+            widest=place.step,
         )
         buffers = {p.buffer: p.value for p in found.values()}
         totals = {p.buffer: self._total(n) for n, p in found.items()}

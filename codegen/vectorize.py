@@ -9,7 +9,7 @@ is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.access import Access, accesses, own_accesses, own_numbers
@@ -64,7 +64,8 @@ def vectorized(
     buffers = buffers | {s.name: s.type for s in walk(body) if isinstance(s, Scratch)}
     loops = (s for s in walk(body) if isinstance(s, Loop) and s.role in ("lane", "flat"))
     axes = {s.axis for s in loops if s.axis.number != PART}  # partials are few
-    width = {axis: vector_width(body, axis, buffers, most) for axis in axes}
+    rows = rows_in_registers(body)
+    width = {axis: vector_width(body, axis, buffers, most, rows) for axis in axes}
     wide = {axis for axis, n in width.items() if n > 1}
     if not wide:
         return body
@@ -72,11 +73,19 @@ def vectorized(
 
 
 def vector_width(
-    body: Sequence[Statement], axis: Axis, buffers: dict[str, Type], most: int = WIDEST
+    body: Sequence[Statement],
+    axis: Axis,
+    buffers: dict[str, Type],
+    most: int = WIDEST,
+    rows: Collection[str] = (),
 ) -> int:
-    """The elements along `axis` that a turn of the loops over it can take at once."""
+    """The elements along `axis` that a turn of the loops over it can take at once.
+
+    Those are as many as all accesses allow, and `most` at the most. `rows` are in registers.
+    """
     moved: dict[int, int] = {}
-    for b in {b for b, at in accesses(body) if at and axis in at[-1].axes() and b in buffers}:
+    along = {b for b, at in accesses(body) if at and axis in at[-1].axes() and b in buffers}
+    for b in along - {*rows}:
         size = buffers[b].dtype.itemsize
         moved[size] = moved.get(size, 0) + (buffers[b].nbytes if buffers[b].is_static else size)
     if not moved:

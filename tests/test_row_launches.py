@@ -117,6 +117,18 @@ def test_rows_of_other_dtypes(dtype: Any) -> None:
     check(run_plan(low.plan, [x]), reference(low.graph, [x]))
 
 
+@pytest.mark.parametrize(("rows", "cores"), [(1, 8), (4, 8), (40, 80), (2, 1)])
+def test_a_row_in_registers_narrows_no_access(rows: int, cores: int) -> None:
+    """It has wider elements than the row in memory; a chunk is whole turns of the latter."""
+    x = np.random.default_rng(4).standard_normal((rows, 5000)).astype(np.float16)
+    device = replace(FEW, cores=cores)
+    low = lower_graph(trace(PROGRAMS["softmax"][1], x), device, Options())
+    assert launches(low) == (2 if rows < 2 * cores else 1)
+    row = "0" if rows == 1 else "row"
+    assert all(f"x[{row}, col:col + 8]" in kernel.source for kernel in low.kernels)
+    check(run_plan(low.plan, [x]), reference(low.graph, [x]))
+
+
 def test_a_rounded_exponent_is_the_interpreters() -> None:
     """Relative to another number it would be rounded to another one: its phases stay apart."""
     x = np.full((2, WIDTH), 1001, np.float16)
