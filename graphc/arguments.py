@@ -29,19 +29,20 @@ from graphc.errors import (
 from graphc.ir import Loc
 from graphc.naming import identifier, leaf_paths
 from graphc.tracer import Tracer
+from graphc.weak import Cast
 
 WEAK: dict[type, DType] = {bool: bool_, int: i64, float: f64}
 """The dtype of a Python number that meets no array."""
 
 
-def cast_number(number: Any, to: DType, name: str) -> Any:
-    """A Python number in a dtype; raises OutOfRange for an int that does not fit."""
+def cast_number(number: Any, to: Cast, name: str) -> Any:
+    """A Python number as an input of a graph; raises OutOfRange for an int that does not fit."""
     try:
-        return to.numpy.type(number)
+        return to.number(number)
     except OverflowError:
         raise OutOfRange(
-            f"the argument {name} is {written(number)}, out of the range of {to}, in which it is "
-            "used"
+            f"the argument {name} is {written(number)}, out of the range of {to.dtype}, in which "
+            "it is used"
         ) from None
 
 

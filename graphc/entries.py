@@ -143,7 +143,7 @@ def _form_of(
         tuple((ends[n], given[n]) for n in static if given[n] is not None),
         None if places == tuple(range(len(leaves))) else places,
         tuple(
-            (at, np.asarray if s.cast is None else _to_array(s.cast.numpy.type))
+            (at, np.asarray if s.cast is None else _to_array(s.cast.number))
             for at, (n, s) in enumerate(zip(places, sources, strict=True))
             if n in kinds
         ),

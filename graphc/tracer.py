@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 
 from graphc.assignment import ASSIGNMENT
-from graphc.dtypes import Dim, DType, Type, broadcast_shapes
+from graphc.dtypes import Dim, DType, Type, broadcast_shapes, i64
 from graphc.errors import (
     ConcretizationError,
     GraphcError,
@@ -32,6 +32,7 @@ from graphc.provenance import (
     is_internal,
     target,
 )
+from graphc.weak import Cast
 
 if TYPE_CHECKING:
     from graphc.traces import Trace
@@ -132,11 +133,23 @@ class Tracer(promote.TracedArray):
             return self._input(to)
         return self.snapshot() if to == self.type.dtype else tables.cast(self, to)
 
+    def nearest(self, to: DType) -> tuple[Any, Any]:
+        """The integer of dtype `to` nearest to this weak one, and where this one lies from there.
+
+        The latter is 0, or 1 above and -1 below all integers of the dtype.
+        """
+        if self._value is None and self.later is None:
+            return tuple(
+                Tracer(self.trace, self.trace.weak_input(self, Cast(to, how)))
+                for how in ("nearest", "side")
+            )
+        return promote.nearest(self.as_strong(i64), to)
+
     def _input(self, to: DType) -> Tracer:
         """The strong value, in dtype `to`, of a weak one that has no value of its own."""
         assert self.weak_type is not None
         if self.later is None:
-            return Tracer(self.trace, self.trace.weak_input(self, to))
+            return Tracer(self.trace, self.trace.weak_input(self, Cast(to)))
         function, number, site = self.later
         # Into a float, rounding and the function commute; integers may wrap around.
         early = to if to.is_float else self.weak_type

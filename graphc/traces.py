@@ -37,6 +37,7 @@ from graphc.ops.creation import Constant, constant
 from graphc.provenance import Names, call_site, expression, target, user_frame
 from graphc.tracer import Casting, Tracer, fitted, leaked
 from graphc.tracer import Site as CallSite
+from graphc.weak import Cast
 from graphc.written import Written
 
 LARGE_CONSTANT = 1 << 20
@@ -62,9 +63,9 @@ class Trace:
         self.builder = Builder(name)
         self.outer = active_trace()
         self.thread = threading.get_ident()
-        self.captures: list[tuple[Tracer, DType | None, Value]] = []
+        self.captures: list[tuple[Tracer, Cast | None, Value]] = []
         self.inputs: dict[int, Value] = {}
-        self.weak_inputs: dict[tuple[int, DType], Value] = {}
+        self.weak_inputs: dict[tuple[int, Cast], Value] = {}
         self._captured: dict[int, tuple[Tracer, Tracer]] = {}
         self._constants: dict[int, tuple[Any, bytes, Value]] = {}
         self.allocations = Allocations()
@@ -98,11 +99,11 @@ class Trace:
         """An argument that is a Python number: it becomes an input of each dtype it meets."""
         return Tracer(self, None, weak=True, argument=True, weak_type=kind, weak_name=name)
 
-    def weak_input(self, tracer: Tracer, to: DType) -> Value:
-        """The graph input that stands for a weak argument in dtype `to`."""
+    def weak_input(self, tracer: Tracer, to: Cast) -> Value:
+        """The graph input that a weak argument becomes by a cast."""
         key = (id(tracer), to)
         if key not in self.weak_inputs:
-            value = self.builder.parameter(Type(to, ()), tracer.weak_name)
+            value = self.builder.parameter(to.type, to.named(tracer.weak_name))
             self.weak_inputs[key] = value
             captured = [outer for outer, own in self._captured.values() if own is tracer]
             self.captures += [(outer, to, value) for outer in captured]

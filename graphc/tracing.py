@@ -26,7 +26,7 @@ from graphc.arguments import (
     signature_of,
 )
 from graphc.array_hooks import hooked
-from graphc.dtypes import DType, Type, dtype
+from graphc.dtypes import Type, dtype
 from graphc.errors import (
     ArgumentError,
     ConcretizationError,
@@ -43,6 +43,7 @@ from graphc.provenance import raised_at
 from graphc.tracebacks import trimmed
 from graphc.tracer import MissingAttribute, Tracer
 from graphc.traces import Trace, as_tracer
+from graphc.weak import Cast
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Source:
     """
 
     leaf: int
-    cast: DType | None = None
+    cast: Cast | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,9 +244,9 @@ def sources_of(
     own = [(i, t) for i, t in enumerate(leaves) if isinstance(t, Tracer) and t.trace is trace]
     found = {trace.inputs[id(t)]: Source(i) for i, t in own if not t.weak}
     places = {id(t): i for i, t in own}
-    for (tracer, kind), value in trace.weak_inputs.items():
+    for (tracer, to), value in trace.weak_inputs.items():
         if tracer in places:
-            found[value] = Source(places[tracer], kind)
+            found[value] = Source(places[tracer], to)
     for i, (_, cast, value) in enumerate(trace.captures):
         found[value] = Source(len(leaves) + i, cast)
     captures = tuple(outer for outer, _, _ in trace.captures)

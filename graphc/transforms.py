@@ -187,7 +187,7 @@ class _Call:
         if source.cast is None:
             return value
         if isinstance(value, Tracer):
-            return promote.astype(promote.lift(value), source.cast)
+            return source.cast.traced(promote.lift(value))
         return cast_number(value, source.cast, self.names[source.leaf])
 
     def inputs_of_chosen(self) -> list[int]:

@@ -24,7 +24,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
     (4, ("finite",)),
-    (4, tuple("allocations array_hooks assignment calls lists tracer traces written".split())),
+    (4, tuple("allocations array_hooks assignment calls lists tracer traces weak written".split())),
     (5, ("passes",)),
     (5, ("codegen",)),
     (6, ("arguments", "control", "tracing", "transforms")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import operator
 import subprocess
 import sys
 import threading
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+import graphc
 import graphc.numpy as gnp
 from graphc import provenance, traces
 from graphc.arguments import bind
@@ -30,7 +33,7 @@ from graphc.errors import (
 )
 from graphc.interpret import interpret
 from graphc.tracing import trace, trace_call
-from graphc.transforms import grad
+from graphc.transforms import grad, value_and_grad
 
 X = np.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
@@ -293,6 +296,50 @@ def test_a_sign_that_meets_nothing_keeps_the_numbers_own_dtype():
 def test_a_number_out_of_range_is_reported_by_name():
     with pytest.raises(OverflowError, match="the argument n is 300, out of the range of u8"):
         run(lambda x, n: x + n, np.ones(2, np.uint8), 300)
+
+
+COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
+
+
+@pytest.mark.parametrize("dtype", (np.uint8, np.int8, np.int32, np.uint64, np.int64))
+def test_numbers_are_compared_by_their_values_in_range_or_not(dtype):
+    info = np.iinfo(dtype)
+    bounds = [info.min, info.max]
+    x = np.array([info.min, info.min + 1, 1, info.max - 1, info.max], dtype)
+
+    def compared(x, n):
+        return [r for op in COMPARISONS for r in (op(x, n), op(n, x))]
+
+    def negated(x, n):
+        return compared(x, -n)
+
+    def captured(x, n):
+        value, gradient = value_and_grad(lambda y: (y * (x < n) * (x == -n)).sum())(2.0)
+        return [value, gradient]
+
+    for f in (compared, negated):
+        for n in (*bounds, info.min - 1, info.max + 1, 3, -(2**70), 2**70):
+            if f is compared or abs(n) < 2**63:
+                for found, wanted in zip(run(f, x, n), f(x, n), strict=True):
+                    assert_array_equal(found, wanted, strict=True)
+    held = np.sum((x < 1000) & (x == -1000))
+    assert run(captured, x, 1000) == [2.0 * held, held]
+    with pytest.raises(OverflowError, match="the number .* is out of the range of i64"):
+        run(lambda n: n < 2**70, 2**71)
+
+
+def test_a_compiled_comparison_takes_numbers_out_of_range_without_a_new_signature():
+    traced = []
+
+    def compared(x, n):
+        traced.append(n)
+        return x < n, x != n
+
+    f = graphc.compile(compared, target="cpu")
+    x = np.array([0, 7, 255], np.uint8)
+    for n in (7, 8, -1, 256, 255, 0, 2**65):
+        assert_array_equal(f(x, n), (x < n, x != n))
+    assert len(traced) == 1
 
 
 def test_bool_is_no_weak_number():

@@ -8,9 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, Shape, bool_, broadcast_shapes, dtype, f32, f64, promote, u64
+from graphc.dtypes import (
+    DType,
+    Shape,
+    bool_,
+    broadcast_shapes,
+    dtype,
+    f32,
+    f64,
+    i8,
+    i64,
+    promote,
+    u64,
+)
 from graphc.errors import GraphcError, OutOfRange, ShapeError, TypeMismatch, written
 from graphc.ir import Literal, literal
+from graphc.kinds import extreme
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
 from graphc.ops.reductions import broadcast
@@ -140,18 +153,52 @@ def elementwise(op: Op, *args: Any) -> Any:
     operands = [_operand(a) for a in args]
     dtypes = resolve(op, operands)
     shape = _common_shape(op, operands)
-    if op.signature == "TT->b":
-        beyond = [_beyond(o, d) for o, d in zip(operands, dtypes, strict=True)]
-        if any(beyond):
-            return full(shape, bool(op.numpy(*beyond)), bool_)
-        kinds = {o.type.dtype for o in operands if not isinstance(o, Number)}
-        if u64 in kinds and any(kind.kind == "i" for kind in kinds):
-            return _compared_exactly(op, *operands)
+    if op.signature == "TT->b" and dtypes[0].is_integer:
+        found = _compared_by_value(op, operands, dtypes[0])
+        if found is not None:
+            return found if found.shape == shape else broadcast_to(found, shape)
     ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
     if op.kind == "composite" or not any(map(is_traced, ready)):
         # An expansion computes with its operands alone as well.
         ready = [r if is_traced(r) else broadcast(r, shape=shape, dims=()) for r in ready]
     return op(*ready)
+
+
+def _compared_by_value(op: Op, operands: Sequence[Any], common: DType) -> Any:
+    """A comparison of integers that their common dtype may not hold; None if it holds them."""
+    weak = [is_traced(o) and o.weak for o in operands]
+    sides = [beyond(o, common) if type(o) is int else 0 for o in operands]
+    if any(sides) and not any(weak):
+        return full((), bool(op.numpy(*sides)), bool_)
+    if weak.count(True) == 1 and not isinstance(operands[weak.index(False)], Number):
+        return _compared_with_number(op, operands, weak.index(True), common)
+    kinds = {o.type.dtype for o in operands if not isinstance(o, Number)}
+    if u64 in kinds and any(kind.kind == "i" for kind in kinds):
+        return _compared_exactly(op, *operands)
+    return None
+
+
+def _compared_with_number(op: Op, operands: Sequence[Any], place: int, common: DType) -> Any:
+    """A comparison with a weak integer: with the nearest one that the dtype holds.
+
+    Where that one is not the number itself, the side on which the number lies decides.
+    """
+    near, side = operands[place].nearest(common)
+    pairs = [[o, 0] for o in operands]
+    pairs[place] = [near, side]
+    by_near, by_side = (elementwise(op, *pair) for pair in zip(*pairs, strict=True))
+    return elementwise(ew.and_ if op.numpy(0, 0) else ew.or_, by_near, by_side)
+
+
+def nearest(number: Any, to: DType) -> tuple[Any, Any]:
+    """Of a traced i64 the nearest integer of dtype `to`, and on which side of it the i64 lies."""
+    low = max(extreme(to, False), extreme(i64, False))
+    high = min(extreme(to, True), extreme(i64, True))
+    inside = elementwise(ew.minimum, elementwise(ew.maximum, number, low), high)
+    above, below = (
+        astype(elementwise(op, number, bound), i8) for op, bound in ((ew.gt, high), (ew.lt, low))
+    )
+    return astype(inside, to), elementwise(ew.sub, above, below)
 
 
 def _compared_exactly(op: Op, x: Any, y: Any) -> Any:
@@ -186,12 +233,9 @@ def _converted(operand: Any, to: DType, shape: Shape) -> Any:
     return broadcast_to(astype(operand, to), shape)
 
 
-def _beyond(operand: Any, to: DType) -> int:
-    """On which side of the range of `to` a Python int lies; NumPy compares them as ints."""
-    if type(operand) is not int or not to.is_integer:
-        return 0
-    info = np.iinfo(to.numpy)
-    return (operand > info.max) - (operand < info.min)
+def beyond(number: int, to: DType) -> int:
+    """On which side of the range of an integer dtype a Python int lies: -1, 1, or 0 within."""
+    return (number > extreme(to, True)) - (number < extreme(to, False))
 
 
 def _common_shape(op: Op, operands: Sequence[Any]) -> Shape:
