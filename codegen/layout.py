@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import linecache
 import re
 import textwrap
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from graphc.codegen.device_lib import KernelSource
 from graphc.dtypes import Dim, Type
 from graphc.errors import ParseError
+from graphc.ir import Loc
 
 
 def function_tree(function: Any, source: str | None) -> tuple[ast.FunctionDef, str]:
@@ -35,12 +37,18 @@ def compile_error(kernel: KernelSource, error: Exception) -> ParseError:
     reason = re.search(r"specific error:\s*(?:\w+: )?(.*)", text)
     first = [line for line in text.splitlines() if line and not line.startswith("Failed in")]
     place = re.search(r'File "([^"]+)", line (\d+)', text)
-    where = f"{place.group(1)}:{place.group(2)}: " if place else ""
     message = reason.group(1) if reason else (first or [type(error).__name__])[0]
     truth = re.search(r">>> bool\((\w+x\d+)\)", text)
     if truth:
         message = f"a condition is a scalar, not {truth.group(1)}; where takes vectors"
-    return ParseError(f"{where}kernel {kernel.name} does not compile: {message}")
+    message = f"kernel {kernel.name} does not compile: {message}"
+    return error_at(place.group(1), int(place.group(2)), message) if place else ParseError(message)
+
+
+def error_at(filename: str, line: int, message: str, help: str | None = None) -> ParseError:
+    """An error about a line of an emitted file."""
+    source = linecache.getline(filename, line).rstrip("\r\n")
+    return ParseError(message, loc=Loc(filename, line, source=source), help=help)
 
 
 @dataclass(frozen=True)

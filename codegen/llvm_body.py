@@ -21,7 +21,14 @@ import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.buffers import Buffer
-from graphc.codegen.llvm_variables import Located, Loop, Operand, Outside, Variables, shown
+from graphc.codegen.llvm_variables import (
+    Located,
+    Loop,
+    Operand,
+    UnsupportedSyntax,
+    Variables,
+    shown,
+)
 from graphc.codegen.scalar_llvm import KINDS, Arith
 from graphc.codegen.scalar_value import Value
 from graphc.dtypes import DTYPES, dtype, promote
@@ -62,7 +69,8 @@ class Body:
     """The statements of one function, which returns a word or nothing.
 
     `names` are what it was written against, `m` its arithmetic; integers do not overflow unless
-    they `wrap`. Raises `Outside` for what is not of the language, with the line of the file.
+    they `wrap`. Raises `UnsupportedSyntax`, with the line of the file, for what the language does
+    not have.
     """
 
     def __init__(
@@ -86,13 +94,13 @@ class Body:
         if not self.builder.block.is_terminated:
             self.leave(None)
 
-    def outside(self, what: ast.AST | str) -> Outside:
+    def unsupported(self, what: ast.AST | str) -> UnsupportedSyntax:
         """The error that `what` is, or that its line is not of the language."""
         if isinstance(what, ast.AST):
             written = linecache.getline(self.filename, self.line).strip()
             text = written or ast.unparse(what).splitlines()[0]
             what = f"{text} is not of the language"
-        return Outside(what, self.line)
+        return UnsupportedSyntax(what, self.line)
 
     def block(self) -> Any:
         return self.builder.append_basic_block()
@@ -117,7 +125,7 @@ class Body:
                 if len(targets) != len(values) or not all(
                     isinstance(t, ast.Name) for t in targets
                 ):
-                    raise self.outside(s)
+                    raise self.unsupported(s)
                 for target, found in zip(targets, [self.value(v) for v in values], strict=True):
                     self.assign(ast.unparse(target), found)
             case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
@@ -147,11 +155,11 @@ class Body:
                 self.variables.leave(self.loops[-1])
                 self.go(self.loops[-1].after)
             case _:
-                raise self.outside(s)
+                raise self.unsupported(s)
 
     def assign(self, name: str, operand: Operand) -> None:
         if isinstance(operand, Buffer):
-            raise self.outside(f"{name} is a type")
+            raise self.unsupported(f"{name} is a type")
         self.variables.assign(name, operand)
 
     def leave(self, value: ast.expr | None) -> None:
@@ -160,7 +168,7 @@ class Body:
         elif value is None:
             self.builder.ret_void()
         else:
-            raise self.outside("a kernel returns nothing")
+            raise self.unsupported("a kernel returns nothing")
 
     def choose(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
         yes, no, after = self.block(), self.block(), self.block()
@@ -217,7 +225,7 @@ class Body:
         compare = self.builder.icmp_signed
         if isinstance(step, int):
             if step == 0:
-                raise self.outside("the step of a range is 0")
+                raise self.unsupported("the step of a range is 0")
             return compare("<" if step > 0 else ">", counter, end)
         word = self.integer(step)
         up = self.builder.and_(compare(">", word, WORD(0)), compare("<", counter, end))
@@ -284,7 +292,7 @@ class Body:
         if kinds[0] == kinds[1] and kinds[0] is not None:
             return kinds[0]
         if not all(isinstance(kind, str) for kind in kinds):
-            raise self.outside("a choice is between numbers, or between equal buffers")
+            raise self.unsupported("a choice is between numbers, or between equal buffers")
         return promote(*(DTYPES[str(kind)] for kind in kinds)).name
 
     # --- expressions --------------------------------------------------------------------
@@ -326,7 +334,7 @@ class Body:
                 return self.either(partial(self.branch, test), *ways)
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
                 return self.call(e, name, [self.value(a) for a in args])
-        raise self.outside(e)
+        raise self.unsupported(e)
 
     def constant(self, given: Any, name: str = "") -> Operand:
         """What the function knows by a name, or a number that it says."""
@@ -341,7 +349,7 @@ class Body:
                 kind = dtype(given.dtype).name
                 number = given.item()
                 return Value(self.m, ir.Constant(KINDS[kind], number), kind)
-        raise self.outside(f"{name or given} is not of the language")
+        raise self.unsupported(f"{name or given} is not of the language")
 
     def call(self, e: ast.Call, name: str, operands: Sequence[Operand]) -> Operand:
         callee: Any = self.names.get(name)
@@ -350,9 +358,9 @@ class Body:
             try:
                 found = callee.call(self, operands)
             except GraphcError as error:
-                raise self.outside(error.message) from None
+                raise self.unsupported(error.message) from None
             return 0 if found is None else found
-        raise self.outside(e)
+        raise self.unsupported(e)
 
     def word(self, e: ast.expr) -> Any:
         """An integer, as LLVM's int64."""
@@ -361,7 +369,7 @@ class Body:
     def integer(self, operand: Operand) -> Any:
         """An operand that is an integer or a truth value, as LLVM's int64."""
         if isinstance(operand, Value) and operand.kind[0] == "f":
-            raise self.outside(f"{operand.kind} is no integer")
+            raise self.unsupported(f"{operand.kind} is no integer")
         return self.number(operand, "i64").ir
 
     def truth(self, operand: Operand) -> Value:
@@ -371,5 +379,5 @@ class Body:
     def number(self, operand: Operand, kind: str) -> Value:
         """An operand that is a number, as one of this dtype."""
         if not isinstance(operand, int | Value):
-            raise self.outside(f"{shown(operand)} is no number")
+            raise self.unsupported(f"{shown(operand)} is no number")
         return self.variables.converted(operand, kind)

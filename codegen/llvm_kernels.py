@@ -8,6 +8,7 @@ that Numba gives the same file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -20,9 +21,9 @@ from graphc.codegen import buffers, machine_code, vector_functions
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource, load_kernels
-from graphc.codegen.layout import Layout, in_memory, layout_of
+from graphc.codegen.layout import Layout, error_at, in_memory, layout_of
 from graphc.codegen.llvm_body import WORD, Body
-from graphc.codegen.llvm_variables import Located, Operand, Outside, shown
+from graphc.codegen.llvm_variables import Located, Operand, UnsupportedSyntax, shown
 from graphc.codegen.machine_code import Code, host
 from graphc.codegen.scalar import SCALARS, Scalar, signature
 from graphc.codegen.scalar_llvm import FAST, KINDS, CpuArith
@@ -50,10 +51,14 @@ class CompiledKernel:
     def assembly(self) -> str:
         """The assembly of this kernel, which is compiled once more for it."""
         module = _module(self.kernel, layout_of(self.kernel), self.name)
-        text = machine_code.emit_assembly(module, "loops")
-        start = text.index(f"\n{self.name}:")
-        end = text.find(f"\n\t.size\t{self.name}", start)
-        return text[start : end if end >= 0 else None]
+        return _function_of(machine_code.emit_assembly(module, "loops"), self.name)
+
+
+def _function_of(text: str, name: str) -> str:
+    """The part of an assembly that is a function; Mach-O puts an underscore before its name."""
+    found = re.search(rf"(?ms)^_?{name}:.*?(?=^\t\.size\t{name}|^\.subsections|^\t\.section|\Z)", text)
+    assert found is not None
+    return found[0]
 
 
 def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
@@ -100,11 +105,10 @@ def _module(kernel: KernelSource, layout: Layout, symbol: str) -> Any:
     body.calls = not kernel.fast and vector_functions.is_long(layout.tree)
     try:
         _emit(body, kernel, layout, made)
-    except Outside as error:
-        where = f"{layout.filename}:{error.line or body.line}"
-        raise ParseError(
-            f"{where}: kernel {kernel.name} does not compile: {error.reason}"
-        ) from None
+    except UnsupportedSyntax as error:
+        message = f"kernel {kernel.name} does not compile: {error.reason}"
+        line = error.line or body.line
+        raise error_at(layout.filename, line, message, help=error.help) from None
     if kernel.fast:
         _relax(function)
     vector_functions.keep(module)
@@ -250,15 +254,15 @@ def _store(body: Body, operands: Sequence[Operand]) -> None:
 def _place(body: Body, place: Operand, index: Sequence[Operand]) -> tuple[Buffer, Any]:
     """A buffer, and the address of one of its elements: an integer for each axis."""
     if not isinstance(place, Located):
-        raise body.outside(f"{shown(place)} is no buffer and cannot be indexed")
+        raise body.unsupported(f"{shown(place)} is no buffer and cannot be indexed")
     type = place.kind.type
     if len(index) != type.ndim:
-        raise body.outside(f"{type} is indexed with {len(index)} integers")
+        raise body.unsupported(f"{type} is indexed with {len(index)} integers")
     words = []
     for part in index:
         kind = part.kind if isinstance(part, Value) else "i64"
         if not isinstance(part, int | Value) or DTYPES[kind].kind not in "iu":
-            raise body.outside(f"{type} is indexed with {shown(part)}")
+            raise body.unsupported(f"{type} is indexed with {shown(part)}")
         words.append((body.integer(part), True))
     return place.kind, buffers.element_pointer(body.builder, place.kind, place.ir, words)
 
@@ -275,6 +279,6 @@ def _scratch(body: Body, operands: Sequence[Operand]) -> Located:
 def _like(body: Body, operands: Sequence[Operand]) -> Operand:
     """`like(v, n)`: n in the dtype of v."""
     if len(operands) != 2:
-        raise body.outside(f"like takes 2 operands, not {len(operands)}")
+        raise body.unsupported(f"like takes 2 operands, not {len(operands)}")
     value, number = operands
     return body.number(number, value.kind) if isinstance(value, Value) else number

@@ -8,7 +8,7 @@ kind of its own: it takes the dtype of what it meets, as long as the variable ca
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,12 +43,12 @@ def shown(operand: Operand) -> str:
     return str(kind.type) if isinstance(kind, Buffer) else kind
 
 
-class Outside(Exception):
-    """A function leaves the language, near a line."""
+class UnsupportedSyntax(Exception):
+    """A function leaves the language, near a line; `help` says what to write instead."""
 
-    def __init__(self, reason: str, line: int) -> None:
+    def __init__(self, reason: str, line: int, help: str | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.line = reason, line
+        self.reason, self.line, self.help = reason, line, help
 
 
 @dataclass(eq=False)
@@ -67,11 +67,13 @@ class Loop:
 class _Known:
     """What a variable is at a point: a literal, a kind, or None where paths do not agree.
 
-    `heads` are the loops from whose heads it may come unchanged.
+    `heads` are the loops from whose heads it may come unchanged. A variable is `assigned` if
+    every path to the point assigns it.
     """
 
     kind: int | Kind | None
     heads: frozenset[Loop] = frozenset()
+    assigned: bool = True
 
 
 class Variables:
@@ -95,15 +97,25 @@ class Variables:
         self.known[name] = _Known(kind)
 
     def read(self, name: str, line: int) -> Operand:
-        """What a known variable holds; raises `Outside` where paths that meet do not agree."""
+        """What a known variable holds.
+
+        Raises `UnsupportedSyntax` where paths that meet do not agree on its type, or where one of
+        them does not assign it.
+        """
         known = self.known[name]
+        if not known.assigned:
+            raise UnsupportedSyntax(
+                f"{name} is not assigned on every path to here",
+                line,
+                help=f"assign {name} before the branch or the loop that assigns it",
+            )
         for loop in known.heads:
             loop.read.add(name)
         kind = known.kind
         if isinstance(kind, int):
             return kind
         if kind is None:
-            raise Outside(f"{name} has another type on another path to here", line)
+            raise UnsupportedSyntax(f"{name} has another type on another path to here", line)
         value = self.builder.load(self.places[name, kind])
         return Value(self.m, value, kind) if isinstance(kind, str) else Located(value, kind)
 
@@ -138,7 +150,8 @@ class Variables:
         if len(ends) == 2:
             (_, first), (_, second) = ends
             both = first.keys() & second.keys()
-            self.known = first | second | {n: _met(first[n], second[n]) for n in both}
+            met = {name: _met(first[name], second[name]) for name in both}
+            self.known = _unassigned(first) | _unassigned(second) | met
         elif ends:
             self.known = ends[0][1]
 
@@ -174,13 +187,21 @@ class Variables:
                 loop.mixed.add(name)
 
     def close(self, loop: Loop) -> None:
-        """The loop is behind us; raises `Outside` if a turn cannot take over from another."""
+        """Know what is known after the loop.
+
+        Raises `UnsupportedSyntax` if a turn cannot go on with what the turn before left.
+        """
         for name in loop.mixed & loop.read:
-            raise Outside(f"{name} has another type in the next turn of the loop", 0)
+            raise UnsupportedSyntax(f"{name} has another type in the next turn of the loop", 0)
         mixed = {name: _Known(None) for name in loop.mixed}
-        self.known = loop.fresh | loop.before | mixed
+        self.known = _unassigned(loop.fresh) | loop.before | mixed
 
 
 def _met(one: _Known, other: _Known) -> _Known:
     kind = one.kind if one.kind == other.kind else None
-    return _Known(kind, one.heads | other.heads)
+    return _Known(kind, one.heads | other.heads, one.assigned and other.assigned)
+
+
+def _unassigned(known: Mapping[str, _Known]) -> dict[str, _Known]:
+    """What is known of variables after paths of which some do not assign them."""
+    return {name: replace(one, assigned=False) for name, one in known.items()}

@@ -20,7 +20,7 @@ from typing import Any
 
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
-from graphc.codegen.layout import Layout, function_tree, in_memory
+from graphc.codegen.layout import Layout, error_at, function_tree, in_memory
 from graphc.codegen.scalar import ELEMENTS, SCALARS
 from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, literal_quotient, read_slice
 from graphc.codegen.versions import versioned
@@ -78,13 +78,13 @@ class _Rewriter(ast.NodeTransformer):
         vocabulary: Vocabulary,
         literals: DType,
         slots: tuple[int, int],
-        where: str,
+        filename: str,
         width: int = 1,
     ) -> None:
         self.environment, self.vocabulary, self.literals = environment, vocabulary, literals
         self.width = width
         self.next_slot, self.slots = slots
-        self.where = where
+        self.filename = filename
         self.globals: dict[str, Any] = {}
         self.locals: set[str] = set()
         self.kept: set[str] = set()  # the names of registers
@@ -104,7 +104,7 @@ class _Rewriter(ast.NodeTransformer):
     # --- names and constants ----------------------------------------------------------
 
     def fail(self, node: ast.AST, message: str) -> ParseError:
-        return ParseError(f"{self.where}:{getattr(node, 'lineno', '?')}: {message}")
+        return error_at(self.filename, getattr(node, "lineno", 0), message)
 
     def bind(self, stem: str, value: Any) -> ast.Name:
         """A global of the rewritten function with this value."""
@@ -116,7 +116,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def call(self, function: str, *operands: ast.expr) -> ast.expr:
         if function not in self.vocabulary.functions:
-            raise ParseError(f"{self.where}: there is no scalar function {function}")
+            raise ParseError(f"{self.filename}: there is no scalar function {function}")
         return ast.Call(
             self.bind(function, self.vocabulary.functions[function]), [*operands], []
         )

@@ -113,8 +113,9 @@ def plans_by_numba(
     compile_kernels, plans = execute.compile_kernels, []
 
     def noting(plan: Any, *more: Any) -> Any:
+        compiled = compile_kernels(plan, *more)
         plans.append(plan)
-        return compile_kernels(plan, *more)
+        return compiled
 
     monkeypatch.setattr(execute, "compile_kernels", noting)
     yield

@@ -62,6 +62,21 @@ def raised(call: Callable[[], Any]) -> str:
     return f"{type(caught.value).__name__}: {caught.value}\n"
 
 
+def test_a_variable_of_one_branch_is_refused_with_its_line() -> None:
+    low = lowered(CPU)
+    before = "        inverse_exp_sum ="
+    source = low.kernels[0].source
+    Path("edited.py").write_text(source.replace(before, f"        if cols > 5:\n    {before}"))
+    assert raised(lambda: low.replace("add_softmax", "edited.py")).splitlines() == [
+        "ParseError: kernel add_softmax does not compile: inverse_exp_sum is not assigned on every "
+        "path to here",
+        "  edited.py:42",
+        "    out[row, col] = exp_h_row[col] * inverse_exp_sum",
+        "    " + "^" * 48,
+        "  help: assign inverse_exp_sum before the branch or the loop that assigns it",
+    ]
+
+
 @DEVICES
 def test_what_does_not_fit_is_refused(device: Any, golden: Golden) -> None:
     low = lowered(device)

@@ -90,6 +90,7 @@ for i in range(lo, hi, size - 60):
     y[i] = f32(total - i)
 """,
     "the counter is the loop's own": """
+i = lo
 for i in range(lo, hi):
     at = i
     i = 5
@@ -184,6 +185,19 @@ def test_the_bits_are_those_that_numba_gives(name: str, literals: str) -> None:
             13,
             "t has another type",
         ),
+        ("if lo:\n    t = 0.0\ny[0] = t", 12, "t is not assigned on every path to here"),
+        ("if lo:\n    pass\nelse:\n    t = 0.0\nt += 1.0", 14, "t is not assigned on every path"),
+        (
+            "for i in range(lo, hi):\n    if lo:\n        t = 0.0\n        continue\ny[0] = t",
+            14,
+            "t is not assigned on every path",
+        ),
+        ("for i in range(lo, hi):\n    pass\nz[0] = i", 12, "i is not assigned on every path"),
+        (
+            "if lo:\n    if hi:\n        t = 0.0\nelse:\n    t = 1.0\ny[0] = t",
+            15,
+            "t is not assigned on every path",
+        ),
         ("if lo:\n    t = 0.0\nelse:\n    t = n[0]\ny[0] = t", 14, "t has another type"),
         ("t = x if lo else n\ny[0] = t[0]", 10, "between numbers, or between equal buffers"),
         ("x[True] = 0.0", 10, "f32.64. is indexed with bool"),
@@ -207,8 +221,8 @@ def test_what_is_outside_is_an_error_with_its_place(body: str, line: int, reason
     kernel = parsed(body)
     with pytest.raises(ParseError, match=reason) as caught:
         load("graphc.codegen.llvm_kernels").compile_cpu([kernel])
-    message = caught.value.message
-    assert message.startswith(f"<made>:{line}: ")
+    assert caught.value.loc.place == f"<made>:{line}"
+    assert caught.value.loc.source.strip() == body.splitlines()[line - 10].strip()
 
 
 def test_no_numba_is_imported_to_run_a_function_on_the_cpu() -> None:

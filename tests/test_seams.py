@@ -300,6 +300,17 @@ def test_loops_become_packed_instructions(compiled, name, least):
     assert not re.search(r"\n\t(?:callq?|bl)\t", text), "a call is left"
 
 
+@pytest.mark.parametrize("system, end", [("linux-gnu", ".size"), ("apple-macosx", ".subsections")])
+def test_the_assembly_of_a_kernel_is_found_on_every_system(system, end):
+    llvm = load("graphc._lazy").llvm()
+    target = llvm.Target.from_triple(f"x86_64-{system}").create_target_machine()
+    ir = "define void @other() {\n ret void\n}\ndefine void @outer() {\n ret void\n}\n"
+    text = str(target.emit_assembly(llvm.parse_assembly(ir)))
+    found = load("graphc.codegen.llvm_kernels")._function_of(text, "outer")
+    assert end in text and end not in found
+    assert found.lstrip("_").startswith("outer:") and "retq" in found
+
+
 def test_the_symbol_is_the_content():
     seam = load("graphc.codegen.llvm_kernels")
     text = (

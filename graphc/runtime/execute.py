@@ -115,11 +115,16 @@ def _files(launches: Sequence[Launch]) -> dict[str, NativeKernel]:
     """Kernels of files that are not, or no longer, as graphc emits them."""
     seam = _lazy.load("graphc.codegen.llvm_kernels")
     sources = [
-        seam.load_kernels(launch.source, f"<graphc {launch.key}>")[launch.entry]
+        seam.load_kernels(launch.source, _filename(launch))[launch.entry]
         for launch in launches
     ]
     keys = [launch.key for launch in launches]
     return dict(zip(keys, seam.compile_cpu(sources), strict=True))
+
+
+def _filename(launch: Launch) -> str:
+    """The file that errors about a kernel name: the one that is its key, or one of no name."""
+    return launch.key if launch.key.endswith(".py") else f"<graphc {launch.key}>"
 
 
 class _Context:

@@ -25,7 +25,7 @@ from llvmlite import ir
 from graphc._lazy import once
 from graphc.codegen import machine_code
 from graphc.codegen.llvm_body import WORD, Body
-from graphc.codegen.llvm_variables import Operand, Outside
+from graphc.codegen.llvm_variables import Operand, UnsupportedSyntax
 from graphc.codegen.scalar_llvm import CpuArith
 from graphc.codegen.scalar_value import Value
 
@@ -247,6 +247,6 @@ def _function(module: Any, source: Compiled, functions: dict[Compiled, Any]) -> 
         body = _Words(source, made, functions)
         try:
             body.emit(source.tree.body)
-        except Outside as error:
+        except UnsupportedSyntax as error:
             raise TypeError(f"{source.name}: {error.reason}") from None
     return functions[source]
