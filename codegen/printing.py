@@ -108,17 +108,21 @@ class Printer:
         return f"{buffer}[{', '.join(texts) or '()'}]"
 
     def conditions(self, found: Sequence[Condition]) -> str:
-        """All of them, the two bounds of an index in one comparison."""
-        texts: dict[tuple[str, str], str] = {}
+        """All of them; of the bounds of an index, the narrowest two in one comparison."""
+        texts: dict[str, None] = {}
+        bounds: dict[str, dict[str, int]] = {}
         for c in found:
             shift = c.index.constant if all(factor > 0 for _, factor in c.index.terms) else 0
             index, bound = self.index(c.index - shift), c.bound - shift
-            text = f"{index} {c.relation} {bound}"
-            if c.relation == "<" and (index, ">=") in texts:
-                least = texts.pop((index, ">=")).removeprefix(f"{index} >= ")
-                text = f"{least} <= {index} < {bound}"
-            texts[index, c.relation] = text
-        return " and ".join(texts.values())
+            if c.relation == "==":
+                texts[f"{index} == {bound}"] = None
+                continue
+            own = bounds.setdefault(index, {})
+            narrower = max if c.relation == ">=" else min
+            texts.pop(_between(index, own), None)
+            own[c.relation] = narrower(bound, own.get(c.relation, bound))
+            texts[_between(index, own)] = None
+        return " and ".join(texts)
 
     def constant(self, value: bool | int | float, dtype: DType, width: int = 1) -> str:
         text = _number(value, dtype)
@@ -260,6 +264,14 @@ class Printer:
                 shown = user_line(origin, self.root)
             rows.append((code, shown))
         return rows
+
+
+def _between(index: str, bounds: Mapping[str, int]) -> str:
+    """A comparison of an index with its bounds, of which there may be one or two."""
+    least = f"{bounds['>=']} <= " if len(bounds) == 2 else ""
+    if "<" in bounds:
+        return f"{least}{index} < {bounds['<']}"
+    return f"{index} >= {bounds['>=']}" if bounds else ""
 
 
 def _fits(code: str, note: str) -> bool:
