@@ -482,6 +482,20 @@ def test_python_integers_out_of_range_are_numpys(call, dtype, number):
         check(expected, run(lambda x: call(x, number), x))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int32, np.uint8])
+@pytest.mark.parametrize("bounds", [(1.0, 11.0, 0.1), (0.1, 200.0, 3.7), (9, 0, -1), (0, 7, 0.3)])
+def test_ranges_have_numpys_bits(dtype, bounds):
+    made, expected = gnp.arange(*bounds, dtype=dtype), np.arange(*bounds, dtype=dtype)
+    assert made.dtype == expected.dtype and made.tobytes() == expected.tobytes()
+
+
+def test_the_second_element_of_a_range_is_rounded_by_itself():
+    bounds = (-0.9610801935195923, 14.8, 2.63)
+    expected = np.arange(*bounds, dtype=np.float32)
+    assert expected[0] + (expected[1] - expected[0]) != expected[1]
+    assert gnp.arange(*bounds, dtype=np.float32).tobytes() == expected.tobytes()
+
+
 def test_empty_is_zeros():
     check(np.zeros((2, 3), np.float32), gnp.empty((2, 3), np.float32))
     check(np.zeros_like(V), gnp.empty_like(V))

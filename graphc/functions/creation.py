@@ -120,9 +120,15 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     index = iota(dtype=wide, shape=(count,), axis=0)
     if (start, step) == (0, 1):
         return convert(index, to)
-    # NumPy steps by the difference of the first two elements.
-    stride = np.asarray((start + step) - start).item()
-    return convert(index * stride + np.asarray(start).item(), to)
+    first, second = (
+        np.asarray(v).astype(to.numpy).astype(wide.numpy) for v in (start, start + step)
+    )
+    with np.errstate(over="ignore"):
+        # NumPy steps by the difference of the first two elements, which it has rounded.
+        stride = second - first
+        exact = first + stride == second
+    line = index * stride.item() + first.item()
+    return convert(line if exact else ew.where(index == 1, second.item(), line), to)
 
 
 def known(array: np.ndarray) -> Any:
