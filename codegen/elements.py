@@ -31,7 +31,7 @@ from graphc.codegen.scalar import SCALARS
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import MAX_BYTES, Type, i64
 from graphc.index import Axis, Condition, Index, apply_view, axis_index, named_index, within
-from graphc.ir import Graph, Literal, Node, Value
+from graphc.ir import Graph, Literal, Node, Value, bit_key
 from graphc.naming import value_name
 from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access, op_of
@@ -118,15 +118,41 @@ class Elements:
         guarded: bool,
     ) -> Expr:
         """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
+        masks: list[tuple[tuple[Condition, ...], Any]] = []
+        while (view := self._view_of(operand)) is not None:
+            operand = view.operands[0]
+            if isinstance(operand, Value):
+                at, mask, fill = apply_view(op_of(view), view.attrs, operand.type, at)
+                if masks and mask and bit_key(masks[-1][1]) == bit_key(fill):
+                    masks[-1] = (*masks[-1][0], *mask), fill
+                elif mask:
+                    masks.append((mask, fill))
+        expr = self._origin(operand, at, scope, phase, guarded or bool(masks))
+        for mask, fill in reversed(masks):
+            expr = Masked(mask, expr, Const(fill, expr.dtype))
+        return expr
+
+    def _view_of(self, operand: Value | Literal) -> Node | None:
+        """The view that makes a value; None if none does."""
+        if isinstance(operand, Literal) or operand in self.inputs:
+            return None
+        return operand.node if op_of(operand.node).kind == "view" else None
+
+    def _origin(
+        self,
+        operand: Value | Literal,
+        at: tuple[Index, ...],
+        scope: Scope,
+        phase: int,
+        guarded: bool,
+    ) -> Expr:
+        """An element of what is no view."""
         if isinstance(operand, Literal):
             return Const(operand.value, operand.dtype.compute)
         if operand in self.inputs:
             return self._load(operand, at, scope, guarded)
         node = operand.node
-        kind = op_of(node).kind
-        if kind == "view":
-            return self._view(node, at, scope, phase, guarded)
-        if kind == "iota":
+        if op_of(node).kind == "iota":
             return IndexValue(at[node.attrs["axis"]], node.types[0].dtype.compute)
         return self.value(operand, scope, phase)
 
@@ -147,18 +173,6 @@ class Elements:
             home.body.append(Let(local, load, origin_of(value.node)))
             home.known[key] = Var(local, load.dtype)
         return home.known[key]
-
-    def _view(
-        self, node: Node, at: tuple[Index, ...], scope: Scope, phase: int, guarded: bool
-    ) -> Expr:
-        operand = node.operands[0]
-        if isinstance(operand, Literal):
-            return Const(operand.value, operand.dtype.compute)
-        origin, mask, fill = apply_view(op_of(node), node.attrs, operand.type, at)
-        inner = self.element(operand, origin, scope, phase, guarded or bool(mask))
-        if not mask:
-            return inner
-        return Masked(mask, inner, Const(fill, inner.dtype))
 
     def value(self, value: Value, scope: Scope, phase: int) -> Expr:
         """A computed value: known, read back, or computed here."""

@@ -48,7 +48,7 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
         if copies and not any(v in results for v in node.results):
             continue
         unit = Unit(len(units), [])
-        made = _copy(node, values, free, unit, {})
+        made = _copies(node, values, free, unit)
         units.append(unit)
         (stored if copies else values).update(zip(node.results, made, strict=True))
     outputs = [stored.get(v) or values[v] for v in graph.outputs]
@@ -70,26 +70,30 @@ def _free_scalars(graph: Graph) -> set[Node]:
     return found
 
 
-def _copy(
-    node: Node,
-    values: dict[Value, Value],
-    free: set[Node],
-    unit: Unit,
-    copied: dict[Node, tuple[Value, ...]],
+def _copies(
+    node: Node, values: dict[Value, Value], free: set[Node], unit: Unit
 ) -> tuple[Value, ...]:
-    """Append a copy of `node` to the unit, after copies of the free nodes that it reads."""
-    if node in copied:
-        return copied[node]
-    operands: list[Operand] = []
-    for operand in node.operands:
-        if not isinstance(operand, Value):
-            operands.append(operand)
-        elif operand.node in free:
-            results = _copy(operand.node, values, free, unit, copied)
-            operands.append(results[operand.index])
-        else:
-            operands.append(values[operand])
-    clone = replace(node, operands=tuple(operands))
-    unit.nodes.append(clone)
-    copied[node] = clone.results
+    """Append a copy of `node` to the unit, behind copies of the free nodes that it reads."""
+    copied: dict[Value, Value] = {}
+    for found in _operands_first(node, free):
+        operands: list[Operand] = [
+            (copied.get(o) or values[o]) if isinstance(o, Value) else o for o in found.operands
+        ]
+        clone = replace(found, operands=tuple(operands))
+        unit.nodes.append(clone)
+        copied.update(zip(found.results, clone.results, strict=True))
     return clone.results
+
+
+def _operands_first(node: Node, free: set[Node]) -> list[Node]:
+    """The node behind the free nodes that it is made of."""
+    order: dict[Node, None] = {}
+    stack = [(node, False)]
+    while stack:
+        found, ready = stack.pop()
+        if ready:
+            order.setdefault(found)
+        elif found not in order:
+            stack.append((found, True))
+            stack += [(v.node, False) for v in reversed([*found.values]) if v.node in free]
+    return list(order)
