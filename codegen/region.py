@@ -112,40 +112,45 @@ def _split(region: Graph, first: Sequence[Node]) -> tuple[Graph, Graph]:
     return before, rest
 
 
-def _apart(region: Graph, segments: Sequence[Iterable[Node]]) -> list[Graph]:
-    """A graph for every segment, its outputs what others or the region need; linear in nodes."""
+def _apart(region: Graph, segments: Sequence[Sequence[Node]]) -> list[Graph]:
+    """A graph for every segment, its outputs what others or the region need; linear in nodes.
+
+    Of what the region needs each is an output of one alone, though others have views of their own.
+    """
     place = {n: i for i, n in enumerate(region.nodes)}
-    parts = [_with_accesses(place, nodes) for nodes in segments]
+    external = _external(region.nodes)
+    parts = [_with_accesses(nodes, external, place) for nodes in segments]
     inputs = [_outside(nodes) for nodes in parts]
     wanted = {v for values in inputs for v in values} | set(region.outputs)
     names = [region.name, f"{region.name}_rest"]
     names += [f"{region.name}_rest_{i}" for i in range(2, len(parts))]
     return [
-        Graph(
-            name, own, tuple(nodes), tuple(v for n in nodes for v in n.results if v in wanted)
-        )
-        for name, own, nodes in zip(names, inputs, parts)
+        Graph(name, own, tuple(nodes), tuple(v for n in made for v in n.results if v in wanted))
+        for name, own, nodes, made in zip(names, inputs, parts, segments)
     ]
 
 
-def _with_accesses(place: Mapping[Node, int], nodes: Iterable[Node]) -> list[Node]:
+def _with_accesses(
+    nodes: Iterable[Node], external: set[Node], place: Mapping[Node, int]
+) -> list[Node]:
     """The nodes and the views and counters that they read, which each piece has for itself."""
     wanted = set(nodes)
     stack = list(wanted)
     while stack:
         for value in stack.pop().values:
-            if value.node in place and value.node not in wanted and _is_external(value):
+            if value.node in external and value.node not in wanted:
                 wanted.add(value.node)
                 stack.append(value.node)
     return sorted(wanted, key=place.__getitem__)
 
 
-def _is_external(value: Value) -> bool:
-    """Whether a value is nothing but views of what comes from outside."""
-    node = value.node
-    if node.op is PARAMETER or not is_access(node):
-        return False
-    return all(v.node.op is PARAMETER or _is_external(v) for v in node.values)
+def _external(nodes: Iterable[Node]) -> set[Node]:
+    """Of nodes in order, counters and views of nothing but these and what comes from outside."""
+    inside, found = set(nodes), set[Node]()
+    for node in nodes:
+        if is_access(node) and all(v.node in found or v.node not in inside for v in node.values):
+            found.add(node)
+    return found
 
 
 def piece(name: str, nodes: Sequence[Node], outputs: Iterable[Value]) -> Graph:
