@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graphc.codegen.product import MatrixProduct, is_for_blas, matrix_form
 from graphc.codegen.region import again, needed, on_new, piece
 from graphc.ir import Graph, Literal, Node, Value
-from graphc.ops.products import Letters, letters_of
+from graphc.kinds.contractions import Letters, letters_of
 from graphc.ops.views import permuted
 
 WORTH = 8

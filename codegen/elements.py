@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.codegen.kernel import (
@@ -30,11 +30,13 @@ from graphc.codegen.names import Names
 from graphc.codegen.scalar import SCALARS
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import MAX_BYTES, Type, i64
-from graphc.index import Axis, Condition, Index, apply_view, axis_index, named_index, within
+from graphc.index import Axis, Condition, Index, Loaded, axis_index, named_index, within
 from graphc.ir import Graph, Literal, Node, Value, bit_key
+from graphc.kinds.base import Count, Elem, Guarded, Loops, loops_of
 from graphc.naming import value_name
+from graphc.opdef import op_of
 from graphc.partition import EXPENSIVE, Partition
-from graphc.space import is_access, op_of
+from graphc.space import is_access
 
 Keep = typing.Literal["nothing", "scratch", "registers"]
 """What a nest keeps for later phases: nothing, expensive values in scratch, or all of them, each
@@ -118,43 +120,29 @@ class Elements:
         guarded: bool,
     ) -> Expr:
         """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
-        masks: list[tuple[tuple[Condition, ...], Any]] = []
-        while (view := self._view_of(operand)) is not None:
-            operand = view.operands[0]
-            if isinstance(operand, Value):
-                at, mask, fill = apply_view(op_of(view), view.attrs, operand.type, at)
-                if masks and mask and bit_key(masks[-1][1]) == bit_key(fill):
-                    masks[-1] = (*masks[-1][0], *mask), fill
-                elif mask:
-                    masks.append((mask, fill))
-        expr = self._origin(operand, at, scope, phase, guarded or bool(masks))
-        for mask, fill in reversed(masks):
-            expr = Masked(mask, expr, Const(fill, expr.dtype))
+        guards: list[Guarded] = []
+        while True:
+            if isinstance(operand, Literal):
+                expr: Expr = Const(operand.value, operand.dtype.compute)
+                break
+            if operand in self.inputs:
+                expr = self._load(operand, at, scope, guarded or bool(guards))
+                break
+            if not is_access(operand.node):
+                expr = self.value(operand, scope, phase)
+                break
+            node = operand.node
+            access = op_of(node).kind.access(node, at)
+            if isinstance(access, Count):
+                expr = IndexValue(access.index, node.types[0].dtype.compute)
+                break
+            if isinstance(access, Guarded):
+                _guard(guards, access)
+                access = access.elem
+            operand, at = node.operands[access.operand], access.at
+        for guard in reversed(guards):
+            expr = Masked(guard.where, expr, Const(guard.otherwise, expr.dtype))
         return expr
-
-    def _view_of(self, operand: Value | Literal) -> Node | None:
-        """The view that makes a value; None if none does."""
-        if isinstance(operand, Literal) or operand in self.inputs:
-            return None
-        return operand.node if op_of(operand.node).kind == "view" else None
-
-    def _origin(
-        self,
-        operand: Value | Literal,
-        at: tuple[Index, ...],
-        scope: Scope,
-        phase: int,
-        guarded: bool,
-    ) -> Expr:
-        """An element of what is no view."""
-        if isinstance(operand, Literal):
-            return Const(operand.value, operand.dtype.compute)
-        if operand in self.inputs:
-            return self._load(operand, at, scope, guarded)
-        node = operand.node
-        if op_of(node).kind == "iota":
-            return IndexValue(at[node.attrs["axis"]], node.types[0].dtype.compute)
-        return self.value(operand, scope, phase)
 
     def _load(self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool) -> Expr:
         name = self.buffer_of[value]
@@ -271,27 +259,71 @@ class Elements:
     def _compute(self, node: Node, home: Scope, phase: int) -> None:
         """Append the statements of a node."""
         op = op_of(node)
-        if op.kind == "gather":
-            self._gather(node, home, phase)
-            return
-        assert op.kind == "elementwise", op
-        at = self.own_index(Value(node))
-        args = {
-            name: self.element(o, at, home, phase, False)
-            for name, o in zip(op.operands, node.operands)
-        }
+        args = self._read(node, home, phase)
         letters = dict(zip(op.operands, op.signature))
-        common = (a.dtype for name, a in args.items() if letters[name] == "T")
+        common = (a.dtype for name, a in args.items() if letters.get(name) == "T")
         compute = next(common, node.types[0].dtype.compute)
         if op.refuses is not None and compute.kind == "i":
             self._refuse_negative(node, args[op.refuses[0]], home)
-        for value, code in zip(node.results, op.code):
+        for value, code in zip(node.results, op.kind.body(op), strict=True):
             if op.is_cast:
                 (expr,) = args.values()
             else:
                 expr = spell(code, args, compute, op.name)
-            expr = convert(expr, value.type.dtype)
+            # An element that is handed on is rounded already.
+            if code not in args:
+                expr = convert(expr, value.type.dtype)
             self._bind(value, expr, home)
+
+    def _loops(self, node: Node) -> Loops:
+        loops = loops_of(node)
+        assert loops is not None, node
+        return loops
+
+    def _read(self, node: Node, home: Scope, phase: int) -> dict[str, Expr]:
+        """What one turn of a node's loops takes, by the names of its operands."""
+        loops = self._loops(node)
+        numbers = (*loops.own, *loops.reduced)
+        axes = (*self.space.axes[Value(node)], *self.space.reduced.get(node, ()))
+        new = {
+            Axis(number, loops.extents[number]): self.axis_index(axis)
+            for number, axis in zip(numbers, axes, strict=True)
+            if number is not None
+        }
+        args = {}
+        for read in loops.reads:
+            at = tuple(i.substitute(new) for i in read.at)
+            args[op_of(node).operands[read.operand]] = self._elem(
+                node, Elem(read.operand, at), home, phase
+            )
+        return args
+
+    def _elem(self, node: Node, read: Elem, home: Scope, phase: int) -> Expr:
+        """An element of an operand; where its index is loaded, it is checked."""
+        at: list[Index] = []
+        in_range: tuple[Condition, ...] = ()
+        for index in read.at:
+            match index:
+                case Index(terms=((Loaded() as atom, 1),), constant=0):
+                    place = self._place(node, atom, home, phase)
+                    in_range += within(place, atom.size)
+                    at.append(place)
+                case _:
+                    at.append(index)
+        if in_range:
+            self._check(in_range, node, home)
+        guarded = bool(in_range)
+        expr = self.element(node.operands[read.operand], tuple(at), home, phase, guarded)
+        return Masked(in_range, expr, Const(0, expr.dtype)) if in_range else expr
+
+    def _place(self, node: Node, atom: Loaded, home: Scope, phase: int) -> Index:
+        """Load an index, and wrap it if it is negative."""
+        number = self.element(node.operands[atom.value], atom.at, home, phase, False)
+        raw = self.names.fresh("at")
+        home.body.append(Let(raw, convert(number, i64)))
+        wrapped = self.names.fresh(f"{raw}_wrapped")
+        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), atom.size)))
+        return named_index(wrapped, atom.size)
 
     def _refuse_negative(self, node: Node, operand: Expr, home: Scope) -> None:
         """Check that an operand of integers is not below zero."""
@@ -319,25 +351,14 @@ class Elements:
         """What a value is called in the kernel: an element of `x` is `x_`."""
         return f"{self.buffer_of[value]}_" if value in self.buffer_of else value_name(value)
 
-    def _gather(self, node: Node, home: Scope, phase: int) -> None:
-        """Load an index, wrap it if negative, check it, and load by it."""
-        source, index = node.operands
-        axis, at = node.attrs["axis"], self.own_index(Value(node))
-        assert isinstance(source, Value) and isinstance(index, Value)
-        size = source.type.static_shape[axis]
-        ndim = index.type.ndim
-        number = self.element(index, at[axis : axis + ndim], home, phase, False)
-        raw = self.names.fresh("at")
-        home.body.append(Let(raw, convert(number, i64)))
-        wrapped = self.names.fresh(f"{raw}_wrapped")
-        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), size)))
-        place = named_index(wrapped, size)
-        in_range = within(place, size)
-        self._check(in_range, node, home)
-        inner = (*at[:axis], place, *at[axis + ndim :])
-        value = self.element(source, inner, home, phase, True)
-        zero = Const(0, value.dtype)
-        self._bind(Value(node), Masked(in_range, value, zero), home)
+
+def _guard(guards: list[Guarded], access: Guarded) -> None:
+    """Add a guard to those around it; one with the same number otherwise is a part of the last."""
+    last = guards[-1] if guards else None
+    if last is not None and bit_key(last.otherwise) == bit_key(access.otherwise):
+        guards[-1] = replace(last, where=(*last.where, *access.where))
+    else:
+        guards.append(access)
 
 
 def wrap_negative(raw: Var, size: int) -> Expr:

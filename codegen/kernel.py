@@ -13,8 +13,8 @@ from typing import Literal
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index
 from graphc.ir import Loc, Node, Value
+from graphc.kinds.base import flops
 from graphc.naming import kernel_name
-from graphc.space import flops
 
 # --- expressions --------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ from graphc.codegen.region import is_temporary
 from graphc.dtypes import Dim, DType, Type, f32
 from graphc.index import Axis, Condition, Index, Loaded, Quotient, Remainder
 from graphc.ir import Value
-from graphc.space import is_access, op_of
+from graphc.opdef import op_of
+from graphc.space import is_access
 
 FEW, LARGEST_COUNT = 7, 1 << 16
 """Characters that a number may always have, and the largest whole number that is divided by."""

@@ -9,7 +9,7 @@ it is to keep all in registers, a lane has what it has made. Roles of axes are n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,12 @@ from graphc.codegen.kernel import (
 from graphc.codegen.region import is_temporary
 from graphc.codegen.spelling import convert, spell
 from graphc.dtypes import Type
-from graphc.index import Axis, Index
+from graphc.index import Axis
 from graphc.ir import Graph, Node, Value
 from graphc.naming import value_name
-from graphc.ops.products import letter_sizes, split_spec
+from graphc.opdef import op_of
 from graphc.partition import EXPENSIVE, Partition
-from graphc.space import is_access, op_of
+from graphc.space import is_access
 
 
 @dataclass(frozen=True)
@@ -220,12 +220,11 @@ class NestBuilder(Elements):
         """One accumulation; its variable is known to the next phase."""
         op = op_of(node)
         value = Value(node)
-        operands = self._reduced_operands(node, scope, number)
-        function, expr = _step(op.step, operands, op.operands)
+        function, expr = _step(op.step, self._read(node, scope, number))
         if not self.space.reduced_set(node):
             # Nothing to run over: the result is the one element. A float sum still begins at 0.0,
             # which makes -0.0 into 0.0.
-            keeps_its_sign = op.kind != "reduction" or is_temporary(node.operands[0])
+            keeps_its_sign = op.init is None or is_temporary(node.operands[0])
             if function == "+" and expr.dtype.is_float and not keeps_its_sign:
                 expr = Apply("+", (_start(op, node, expr), expr), expr.dtype)
             self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
@@ -251,42 +250,10 @@ class NestBuilder(Elements):
         axes |= self.space.set_of(Value(node))
         return bool(axes & self.chosen.inner)
 
-    def _reduced_operands(self, node: Node, scope: Scope, phase: int) -> list[Expr]:
-        """The elements that one step of a reduction takes."""
-        reads = self._operand_axes(node)
-        return [
-            self.element(o, at, scope, phase, False)
-            for o, at in zip(node.operands, reads, strict=True)
-        ]
 
-    def _operand_axes(self, node: Node) -> list[tuple[Index, ...]]:
-        """The index of each operand of a reduction or product."""
-        op = op_of(node)
-        if op.kind == "reduction":
-            gone = dict(zip(node.attrs["axes"], self.space.reduced[node]))
-            kept = iter(self.own_index(Value(node)))
-            ndim = node.operands[0].type.ndim
-            return [
-                tuple(
-                    self.axis_index(gone[d]) if d in gone else next(kept) for d in range(ndim)
-                )
-            ]
-        return self._product_axes(node)
-
-    def _product_axes(self, node: Node) -> list[tuple[Index, ...]]:
-        left, right, result = split_spec(node.attrs["spec"])
-        letters: dict[str, Index] = dict(zip(result, self.own_index(Value(node))))
-        rest = iter(self.space.reduced[node])
-        for c, size in letter_sizes(node).items():
-            if c not in letters:
-                letters[c] = Index() if size == 1 else self.axis_index(next(rest))
-        return [tuple(letters[c] for c in part) for part in (left, right)]
-
-
-def _step(step: str, operands: Sequence[Expr], names: Iterable[str]) -> tuple[str, Expr]:
+def _step(step: str, args: Mapping[str, Expr]) -> tuple[str, Expr]:
     """A record's step as (function, what is accumulated)."""
-    args: dict[str, Expr] = dict(zip(names, operands))
-    dtype = operands[0].dtype
+    dtype = next(iter(args.values())).dtype
     whole = spell(step, {**args, "acc": Var("acc", dtype)}, dtype)
     assert not isinstance(whole, Const | Var | Load | IndexValue | Masked)
     assert whole.args[0] == Var("acc", dtype), step

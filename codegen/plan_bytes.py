@@ -130,10 +130,10 @@ class _Reader:
             return tuple([self.value(f) for f in form])
         if type(form) is not dict:
             return form
-        ((kind, held),) = form.items()
-        if kind in _RECORDS:
-            return _RECORDS[kind](*[self.value(f) for f in held])
-        match kind:
+        ((tag, held),) = form.items()
+        if tag in _RECORDS:
+            return _RECORDS[tag](*[self.value(f) for f in held])
+        match tag:
             case "":
                 return self.shared[held]
             case "dict":
@@ -161,4 +161,4 @@ class _Reader:
                     return np.empty(shape, kept)
                 there = np.frombuffer(self.elements, kept, count, start)
                 return there.reshape(shape).copy()  # where it is aligned
-        return _ENUMS[kind](held)
+        return _ENUMS[tag](held)

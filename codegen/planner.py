@@ -20,7 +20,7 @@ from graphc.codegen.plan import (
     Step,
     StepKind,
 )
-from graphc.codegen.product import linear
+from graphc.codegen.product import linear, origin
 from graphc.codegen.repeat import repeated
 from graphc.codegen.schedule import schedules
 from graphc.codegen.tasks import Schedule, Task
@@ -29,10 +29,11 @@ from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import ArgumentError, GraphcError, OutOfBounds
-from graphc.index import Axis, apply_view, axis_index
-from graphc.ir import Graph, Literal, Loc, Node, Value
+from graphc.index import Axis, axis_index
+from graphc.ir import Graph, Loc, Node, Value
 from graphc.naming import output_names
-from graphc.space import is_access, op_of
+from graphc.opdef import op_of
+from graphc.space import is_access
 
 Choose = Callable[[Graph, Device], Schedule]
 
@@ -96,7 +97,7 @@ class _Planner:
     def node(self, node: Node) -> None:
         """Plan one node of the graph."""
         kind = op_of(node).kind
-        if kind == "constant":
+        if kind.is_constant:
             array = node.attrs["value"].array
             self.number[Value(node)] = self.memory.add(
                 Value(node).name or "constant",
@@ -105,7 +106,7 @@ class _Planner:
                 len(self.constants),
             )
             self.constants.append(array)
-        elif kind == "group":
+        elif kind.is_group:
             self._group(node)
         else:
             raise TypeError(f"{node!r} is in no group")
@@ -325,15 +326,8 @@ def _same_elements(region: Graph) -> Value | None:
     axes = [Axis(i, n) for i, n in enumerate(output.type.static_shape)]
     at = tuple(axis_index(a) for a in axes)
     wanted = linear(at, output.type)
-    value: Value | Literal = output
-    while isinstance(value, Value) and value not in region.inputs:
-        if not value.node.operands:
-            return None
-        source = value.node.operands[0]
-        at, mask, _ = apply_view(op_of(value.node), value.node.attrs, source.type, at)
-        if mask:
-            return None
-        value = source
-    if isinstance(value, Literal) or value.type.size != output.type.size:
+    found = origin(output, at, region.inputs)
+    if found is None or found[0].type.size != output.type.size:
         return None
+    value, at = found
     return value if linear(at, value.type) == wanted else None

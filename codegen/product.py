@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from graphc.codegen.blocks import LANE_BLOCK
 from graphc.dtypes import Type, f32, f64
-from graphc.index import Axis, Index, apply_view, axis_index, joined
+from graphc.index import Axis, Index, axis_index, joined
 from graphc.ir import Literal, Node, Value
-from graphc.ops.products import Letters, letters_of
-from graphc.space import is_access, op_of
+from graphc.kinds.base import Elem
+from graphc.kinds.contractions import Letters, letters_of
+from graphc.opdef import op_of
+from graphc.space import is_access
 
 
 @dataclass(frozen=True)
@@ -102,22 +104,29 @@ def _fit(
     )
 
 
+def origin(
+    operand: Value | Literal, at: tuple[Index, ...], inputs: Container[Value]
+) -> tuple[Value, tuple[Index, ...]] | None:
+    """Of which input an element is one, and which; None if it is none, or not everywhere."""
+    while isinstance(operand, Value) and operand not in inputs:
+        node = operand.node
+        access = op_of(node).kind.access(node, at) if is_access(node) else None
+        if not isinstance(access, Elem):
+            return None
+        operand, at = node.operands[access.operand], access.at
+    return None if isinstance(operand, Literal) else (operand, at)
+
+
 def _strided(
     operand: Value | Literal, letters: str, sizes: Mapping[str, int], inputs: Container[Value]
 ) -> _Strided | None:
     """Follow views back to an input of the region; None where that is not affine."""
     axes = {c: Axis(i, sizes[c]) for i, c in enumerate(letters)}
     at: tuple[Index, ...] = tuple(axis_index(axes[c]) for c in letters)
-    while isinstance(operand, Value) and operand not in inputs:
-        if not is_access(operand.node) or not operand.node.operands:
-            return None
-        source = operand.node.operands[0]
-        at, mask, _ = apply_view(op_of(operand.node), operand.node.attrs, source.type, at)
-        if mask:
-            return None
-        operand = source
-    if isinstance(operand, Literal):
+    found_at = origin(operand, at, inputs)
+    if found_at is None:
         return None
+    operand, at = found_at
     offset = joined(linear(at, operand.type))
     if offset.constant or any(not isinstance(atom, Axis) for atom, _ in offset.terms):
         return None

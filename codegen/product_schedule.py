@@ -27,7 +27,7 @@ from graphc.codegen.tasks import (
 from graphc.codegen.tiles import tiled_product, worth_tiling
 from graphc.device import Device
 from graphc.ir import Graph, Node, Value
-from graphc.ops.products import letters_of
+from graphc.kinds.contractions import letters_of
 from graphc.partition import Partition, assign, partition
 from graphc.space import Illegal, Space, identified, space_of, tied
 

@@ -25,10 +25,12 @@ from graphc.codegen.reference_totals import (
     whole_of,
 )
 from graphc.codegen.scalar import SCALARS
-from graphc.dtypes import DType, Type
+from graphc.codegen.scatter import is_scatter
+from graphc.dtypes import Type
 from graphc.ir import Literal, Node, Value
+from graphc.kinds.base import loops_of, numpy_name
 from graphc.naming import PARTS, value_name
-from graphc.space import op_of
+from graphc.opdef import op_of
 
 WIDTH = 64
 """Characters up to which an unnamed value is written where it is used."""
@@ -74,19 +76,15 @@ def input_roles(kernel: Kernel) -> dict[str, str]:
 
 
 def _indices(node: Node, name_of: Mapping[Value, str]) -> list[tuple[str, int]]:
-    """The input that holds the indices of a gather or scatter, and their bound."""
-    op, axis = op_of(node), node.attrs.get("axis", 0)
-    match op.kind:
-        case "gather":
-            indices, size = node.operands[1], node.operands[0].type.static_shape[axis]
-        case "scatter":
-            indices, size = node.operands[0], node.types[0].static_shape[axis]
-        case _:
-            return []
-    while isinstance(indices, Value) and indices not in name_of and indices.node.operands:
-        indices = indices.node.operands[0]
-    found = isinstance(indices, Value) and indices in name_of
-    return [(name_of[indices], size)] if found else []  # type: ignore[index]
+    """The inputs that hold indices by which a node looks elements up, and their bounds."""
+    loops, found = loops_of(node), []
+    for atom in loops.loaded() if loops is not None else ():
+        indices = node.operands[atom.value]
+        while isinstance(indices, Value) and indices not in name_of and indices.node.operands:
+            indices = indices.node.operands[0]
+        if isinstance(indices, Value) and indices in name_of:
+            found.append((name_of[indices], atom.size))
+    return found
 
 
 # --- the function -------------------------------------------------------------------------
@@ -137,7 +135,7 @@ class _Writer:
         """Write what one kernel computes; its inputs, and its results."""
         # Where every buffer runs along one axis of any size, so does every value.
         arrays = [p.type for p in kernel.params if p.type.shape]
-        pointwise = all(op_of(n).kind in ("elementwise", "view") for n in meaning.nodes)
+        pointwise = all(map(_is_pointwise, meaning.nodes))
         self.flat = pointwise and bool(arrays) and not any(t.is_static for t in arrays)
         params = {p.name: p for p in kernel.params}
         given = {n: meaning.before.get(n, v) for n, v in meaning.binding.items()}
@@ -205,7 +203,7 @@ class _Writer:
     # --- nodes --------------------------------------------------------------------------
 
     def _node(self, node: Node) -> None:
-        if op_of(node).kind == "scatter":
+        if is_scatter(node):
             self._scatter(node, self._operands(node))
             return
         made = self._spellings(node, self._operands(node))
@@ -222,7 +220,7 @@ class _Writer:
     def _operands(self, node: Node) -> list[ast.expr]:
         """The operands; NumPy repeats those of elementwise ops beside one that is whole."""
         given = [_number(o) if isinstance(o, Literal) else self.known[o] for o in node.operands]
-        if op_of(node).kind != "elementwise":
+        if not op_of(node).kind.is_pointwise:
             return given
         values = [at for at, o in enumerate(node.operands) if isinstance(o, Value)]
         whole = (at for at in values if _repeated(given[at]) is given[at])
@@ -253,30 +251,13 @@ class _Writer:
 
     def _spellings(self, node: Node, operands: list[ast.expr]) -> list[ast.expr]:
         """An expression for each result."""
-        op, attrs = op_of(node), node.attrs
+        op = op_of(node)
+        if op.is_cast:
+            return [_cast(node, operands[0])]
+        if self.flat and op.kind.is_access:  # all run along the one axis, or are numbers
+            return operands
         args = dict(zip(op.operands, operands, strict=True))
-        match op.kind:
-            case "elementwise":
-                if op.is_cast:
-                    return [_cast(node, operands[0])]
-                return [self._code(code, args) for code in op.code]
-            case "view":
-                type = node.operands[0].type
-                if self.flat:  # every value runs along the one axis, or is a number
-                    return operands
-                assert op.spelling is not None
-                return [self._code(op.spelling(type, **attrs), args)]
-            case "reduction":
-                return [_reduction(node, operands[0])]
-            case "contraction":
-                left, right = operands
-                return [_call("np.einsum", ast.Constant(attrs["spec"]), left, right)]
-            case "gather":
-                axis = ast.keyword("axis", ast.Constant(attrs["axis"]))
-                return [_call("np.take", *operands, keywords=[axis])]
-            case "iota":
-                return [_iota(node)]
-        raise TypeError(f"{op.name} of kind {op.kind} stands in a kernel")
+        return [self._code(code, args) for code in op.kind.spelling(node)]
 
     def _code(self, code: str, args: Mapping[str, ast.expr]) -> ast.expr:
         made: ast.expr = _Substitute(args, self.used).visit(_parsed(code))
@@ -292,6 +273,12 @@ class _Writer:
         self.lines.append(f"{name} = np.zeros({shape}, {dtype})")
         self.lines.append(f"np.add.at({name}, ({at},), {updates})")
         self.known[Value(node)] = ast.Name(name)
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether the elements of a node depend on where they are by its operands alone."""
+    kind = op_of(node).kind
+    return bool(node.operands) and (kind.is_pointwise or kind.is_access)
 
 
 def _repeated(expr: ast.expr) -> ast.expr:
@@ -353,11 +340,6 @@ def _number(literal: Literal) -> ast.expr:
     return _parsed(float_text(value, literal.dtype) if literal.dtype.is_float else repr(value))
 
 
-def numpy_name(dtype: DType) -> str:
-    """The dtype in which the reference holds numbers of `dtype`."""
-    return f"np.{'float64' if dtype.is_float else dtype.numpy.name.replace('bool', 'bool_')}"
-
-
 def _cast(node: Node, operand: ast.expr) -> ast.expr:
     """A conversion; floats of all sizes are one dtype here."""
     to, source = node.attrs["dtype"], node.operands[0].type.dtype
@@ -368,23 +350,3 @@ def _cast(node: Node, operand: ast.expr) -> ast.expr:
         operand = _call("np.maximum", operand, ast.Constant(0))
     array = _call("np.asarray", operand)
     return ast.Call(ast.Attribute(array, "astype"), [ast.Name(numpy_name(to))], [])
-
-
-def _reduction(node: Node, operand: ast.expr) -> ast.expr:
-    axes, dtype = node.attrs["axes"], node.types[0].dtype
-    function = combines(Value(node))
-    axis = ast.Constant(axes[0]) if len(axes) == 1 else _parsed(repr(axes))
-    keywords = [ast.keyword("axis", axis)]
-    if function in ("np.sum", "np.prod") and not dtype.is_float:
-        keywords.append(ast.keyword("dtype", ast.Name(numpy_name(dtype))))
-    return _call(function, operand, keywords=keywords)
-
-
-def _iota(node: Node) -> ast.expr:
-    shape, axis = node.types[0].static_shape, node.attrs["axis"]
-    dtype = numpy_name(node.types[0].dtype)
-    line = f"np.arange({shape[axis]}, dtype={dtype})"
-    if len(shape) == 1:
-        return _parsed(line)
-    after = ", None" * (len(shape) - axis - 1)
-    return _parsed(f"np.broadcast_to({line}{f'[:{after}]' if after else ''}, {shape})")

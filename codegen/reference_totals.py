@@ -17,7 +17,7 @@ from graphc.codegen.walks import subexpressions
 from graphc.dtypes import Type
 from graphc.ir import Literal, Value
 from graphc.naming import PARTS
-from graphc.space import op_of
+from graphc.opdef import op_of
 
 _NUMBER = re.compile("_[0-9]+$")
 

@@ -35,8 +35,8 @@ from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.index import Axis, Condition, Index, axis_index, named_index, within
 from graphc.ir import Node, Value
+from graphc.kinds.base import loops_of
 from graphc.naming import value_name
-from graphc.space import op_of
 
 T = TypeVar("T")
 RANGES = 64
@@ -165,4 +165,5 @@ class _Scatter:
 
 def is_scatter(node: Node) -> bool:
     """Whether a node is a scatter."""
-    return op_of(node).kind == "scatter"
+    loops = loops_of(node)
+    return loops is not None and loops.target is not None

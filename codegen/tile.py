@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphc.codegen.kernel import Scratch
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index, axis_index, unravel
-from graphc.ops.products import Letters
+from graphc.kinds.contractions import Letters
 
 
 @dataclass(frozen=True)

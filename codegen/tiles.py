@@ -45,7 +45,7 @@ from graphc.device import Device
 from graphc.dtypes import DType, Type, i64
 from graphc.index import Axis, Index, as_index, axis_index
 from graphc.ir import Graph, Node, Value
-from graphc.ops.products import Letters, letters_of
+from graphc.kinds.contractions import Letters, letters_of
 from graphc.partition import Partition
 from graphc.space import Illegal
 

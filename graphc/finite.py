@@ -11,7 +11,7 @@ from graphc.dtypes import Type, dtype
 from graphc.errors import NotFinite
 from graphc.ir import Graph, Literal, Node, Operand
 from graphc.naming import value_name
-from graphc.space import op_of
+from graphc.opdef import op_of
 
 
 def refuse(node: Node, operands: Sequence[Any], results: tuple[Any, ...]) -> None:
@@ -37,7 +37,7 @@ def _made(node: Node, operands: Sequence[Any], result: Any) -> Any:
     had_nan = had_inf = none
     for operand in filter(_is_float, operands):
         nan, inf = np.isnan(operand), np.isinf(operand)
-        if op_of(node).kind != "elementwise":
+        if not op_of(node).kind.is_pointwise:
             nan, inf = nan.any(), inf.any()
         had_nan, had_inf = had_nan | nan, had_inf | inf
     return (np.isnan(result) & ~had_nan) | (np.isinf(result) & ~(had_nan | had_inf))
@@ -59,7 +59,7 @@ def _error(
     at = tuple(int(i) for i in np.argwhere(made)[0])
     rows = _named(node.operands, operands, name or op.name, result)
     values = _statistics(rows)
-    if at and op.kind == "elementwise":
+    if at and op.kind.is_pointwise:
         values.append(
             (f"at {list(at)}", ", ".join(_element(n, a, at) for n, a in rows.items()))
         )
@@ -76,7 +76,7 @@ def handed_on(graph: Graph, inputs: Sequence[Any]) -> NotFinite:
         value.name or "?": array for value, array in zip(graph.inputs, inputs, strict=True)
     }
     for node in graph.nodes:
-        if op_of(node).kind == "constant":
+        if op_of(node).kind.is_constant:
             given[node.results[0].name or "constant"] = node.attrs["value"].array
     bad = {name: array for name, array in given.items() if not is_finite(array)}
     if bad:

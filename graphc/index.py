@@ -274,16 +274,3 @@ def unravel(index: Index, sizes: Sequence[int]) -> tuple[Index, ...]:
         found.append(index % max(size, 1))
         index = index // max(size, 1)
     return (*([index] if sizes else []), *reversed(found))
-
-
-def apply_view(
-    op: Any, attrs: Any, type: Any, index: tuple[Index, ...]
-) -> tuple[tuple[Index, ...], tuple[Condition, ...], Any]:
-    """Where a view's element `index` comes from: operand index, mask, and what else it is."""
-    made = op.index(index, type, **attrs)
-    if len(made) == 3 and isinstance(made[0], tuple):
-        at, mask, fill = made
-        conditions = tuple(m for m in mask if m is not True)
-    else:
-        at, conditions, fill = made, (), None
-    return tuple(as_index(i) for i in at), conditions, fill

@@ -77,7 +77,7 @@ def _results(node: Node, arrays: list[Any], observe: Observer | None) -> tuple[A
     """A node's results; an op with a region means what the region means."""
     op = node.op
     assert isinstance(op, Op)
-    if op.kind == "group":
+    if op.kind.is_group:
         (region,) = node.regions
         inner = dict(zip(region.inputs, arrays, strict=True))
         _run(region, inner, observe)

@@ -19,12 +19,10 @@ Attrs = Mapping[str, Any]
 
 
 class OpLike(Protocol):
-    """What the IR asks of an op record: a name, a kind and a type rule."""
+    """What the IR asks of an op record: a name and a type rule."""
 
     @property
     def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
     def infer(
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
     ) -> tuple[Type, ...]: ...
@@ -172,7 +170,6 @@ Operand = Value | Literal
 @dataclass(frozen=True)
 class _Parameter:
     name: str = "parameter"
-    kind: str = "parameter"
 
     def infer(
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]

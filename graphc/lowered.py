@@ -16,6 +16,7 @@ from graphc.account import Account
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError, Kept
 from graphc.ir import Builder, Graph, Node, Operand
+from graphc.kinds.base import kind_of
 from graphc.naming import distinct
 from graphc.options import Options
 
@@ -261,13 +262,13 @@ def lower_graph(
 
 def _ungrouped(graph: Graph) -> Graph:
     """The graph with the nodes of each group in the group's place."""
-    if not any(node.op.kind == "group" for node in graph.nodes):
+    if not any(kind_of(node).is_group for node in graph.nodes):
         return graph
 
     def visit(
         builder: Builder, node: Node, operands: tuple[Operand, ...]
     ) -> Sequence[Operand] | None:
-        return builder.inline(node.regions[0], operands) if node.op.kind == "group" else None
+        return builder.inline(node.regions[0], operands) if kind_of(node).is_group else None
 
     return graph.map(visit)
 

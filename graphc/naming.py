@@ -11,7 +11,10 @@ from weakref import WeakKeyDictionary
 import optree
 
 from graphc.ir import PARAMETER, Graph, Literal, Loc, Node, Operand, Value
-from graphc.space import is_access, op_of
+from graphc.kinds import KINDS
+from graphc.kinds.base import kind_of
+from graphc.opdef import op_of
+from graphc.space import is_access
 
 
 def leaf_paths(tree: optree.PyTreeSpec) -> list[tuple[Any, ...]]:
@@ -57,7 +60,7 @@ def kernel_name(nodes: Sequence[Node]) -> str:
 
 
 def _weight(node: Node) -> tuple[bool, int]:
-    return op_of(node).kind != "elementwise", op_of(node).flops
+    return not op_of(node).kind.is_pointwise, op_of(node).flops
 
 
 def _main_operation(nodes: Sequence[Node]) -> str:
@@ -102,7 +105,6 @@ _BETWEEN: Mapping[type[ast.operator], str] = {
     ast.Mult: "times",
     ast.Div: "over",
 }
-_BY_KIND = {"contraction": "dot", "gather": "taken", "scatter": "sums", "iota": "positions"}
 _OF_OPERATOR: Mapping[type[ast.operator], str] = {
     ast.Add: "total",
     ast.Sub: "difference",
@@ -112,7 +114,8 @@ _OF_OPERATOR: Mapping[type[ast.operator], str] = {
     ast.Mod: "remainder",
 }
 NOUNS = frozenset(
-    {*_BY_KIND.values(), *_OF_OPERATOR.values()}
+    {kind.noun for kind in KINDS if kind.noun}
+    | {*_OF_OPERATOR.values()}
     | {"choice", "inverse", "mask", "negative", "square"}
 )
 """Names that say no more than what kind of operation has made a value."""
@@ -128,9 +131,7 @@ def value_name(value: Value) -> str | None:
     if known is not None or computed.node.op is PARAMETER:
         return known
     kind = op_of(computed.node).kind
-    if kind == "elementwise":
-        return _computed(computed.node, computed.index)
-    return _BY_KIND.get(kind)
+    return _computed(computed.node, computed.index) if kind.is_pointwise else kind.noun
 
 
 def _known(operand: Operand) -> str | None:
@@ -145,7 +146,7 @@ def _known(operand: Operand) -> str | None:
     if name is not None or value.node.op is PARAMETER:
         return name
     node = value.node
-    if op_of(node).kind == "reduction":
+    if _is_reduction(node):
         return _reduced(node)
     reduction = _averaged(node)
     return None if reduction is None else f"{_term(reduction)}_mean"
@@ -155,10 +156,15 @@ def _computing(value: Value) -> Value:
     """What a value is a view or a conversion of, up to what has a name."""
     while not value.name and value.node.op is not PARAMETER:
         op, operand = op_of(value.node), next(value.node.values, None)
-        if operand is None or not (op.kind == "view" or op.is_cast):
+        if operand is None or not (op.kind.is_access or op.is_cast):
             break
         value = operand
     return value
+
+
+def _is_reduction(node: Node) -> bool:
+    kind = op_of(node).kind
+    return kind.combines and not kind.is_product
 
 
 def _reduced(node: Node) -> str | None:
@@ -189,7 +195,7 @@ def _averaged(node: Node) -> Node | None:
     numbers = [o.value for o in node.operands if isinstance(o, Literal)]
     if whole is None or whole.op is PARAMETER or len(numbers) != 1 or len(op.code) != 1:
         return None
-    summed = op_of(whole).kind == "reduction" and op_of(whole).step == "acc + x"
+    summed = _is_reduction(whole) and op_of(whole).step == "acc + x"
     match _parsed(op.code[0]):
         case ast.BinOp(op=ast.Mult()) if summed:
             share = numbers[0]
@@ -242,7 +248,7 @@ def _joined(*words: str | None) -> str | None:
 def _noun(node: Node, index: int = 0) -> str | None:
     """What the operation of a node makes, in a word."""
     op = op_of(node)
-    if op.kind != "elementwise" or op.is_cast:
+    if not op.kind.is_pointwise or op.is_cast:
         return None
     match _parsed(op.code[index]):
         case _ if node.types[index].dtype.kind == "b":
@@ -274,8 +280,7 @@ def _source(node: Node) -> str | None:
         if not same:
             break
         value, found = _computing(same[0]), _known(same[0])
-        elementwise = value.node.op is not PARAMETER and op_of(value.node).kind == "elementwise"
-        if found is not None or not elementwise:
+        if found is not None or not kind_of(value.node).is_pointwise:
             break
         node = value.node
     else:

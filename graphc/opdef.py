@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphc.dtypes import DTYPES, DType, Type, impossible, is_size
 from graphc.errors import ArgumentError, GraphcError, ShapeError
-from graphc.ir import Attrs, Graph
+from graphc.ir import Attrs, Graph, Node
+
+if TYPE_CHECKING:
+    from graphc.kinds.base import Kind
 
 TypeRule = Callable[..., tuple[Type, ...]]
 
@@ -36,8 +39,7 @@ class Op:
     """One operation.
 
     name, doc     as users and dumps see it
-    kind          elementwise, view, reduction, contraction, gather, scatter, iota, constant,
-                  composite, group
+    kind          what it shares with others: an object of `graphc.kinds`
     operands      their names
     attrs         the names of its attributes
     signature     kind elementwise: dtypes by letters, operands before `->`, such as TT->b:
@@ -45,7 +47,8 @@ class Op:
     kinds         the dtype kinds (DType.kind) that T may be
     rule          type rule `(types, regions, **attrs) -> types`
     numpy         the meaning: NumPy arrays in, array (or tuple) out; oracle and interpreter
-    vjp           `(g, out, *operands, **attrs) -> cotangent or None for each operand`
+    vjp           `(g, out, *operands, **attrs) -> cotangent or None for each operand`; without
+                  it the op cannot be differentiated, or by its parts alone
     jvp           `(tangents, out, *operands, **attrs) -> tangent of the result`
     batch         `(op, operands, axes, **attrs) -> (result, axis)`, or None where the kind does it
     code          kind elementwise: the spelling, one Python expression for each result
@@ -62,12 +65,12 @@ class Op:
     """
 
     name: str
-    kind: str
+    kind: Kind
     doc: str
     operands: tuple[str, ...]
     rule: TypeRule
     numpy: Callable[..., Any]
-    vjp: Callable[..., Any] | _NotDifferentiable
+    vjp: Callable[..., Any] | _NotDifferentiable | None = None
     attrs: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
     signature: str = ""
@@ -98,11 +101,11 @@ class Op:
     def _infer(
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
     ) -> tuple[Type, ...]:
-        if self.kind != "group" and len(operands) != len(self.operands):
+        if not self.kind.regions and len(operands) != len(self.operands):
             raise ArgumentError(
                 f"{self.name} takes {len(self.operands)} operands, not {len(operands)}"
             )
-        if len(regions) != (self.kind == "group"):
+        if len(regions) != self.kind.regions:
             raise ArgumentError(f"{self.name} does not take {len(regions)} regions")
         try:
             types = self.rule(list(operands), tuple(regions), **attrs)
@@ -124,7 +127,7 @@ class Op:
 
     @property
     def differentiable(self) -> bool:
-        return not isinstance(self.vjp, _NotDifferentiable)
+        return self.vjp is not NOT_DIFFERENTIABLE
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:
         """Append this operation to the trace under way and return its traced result."""
@@ -132,6 +135,12 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def op_of(node: Node) -> Op:
+    """The op record of a node that is no graph input."""
+    assert isinstance(node.op, Op)
+    return node.op
 
 
 @lru_cache(maxsize=4096)
@@ -231,10 +240,6 @@ def tracing_with(trace: TraceLike) -> Iterator[None]:
         _TRACE.reset(token)
 
 
-SCATTER_STEP = "acc + x"
-"""The one accumulation for which kernels of scatters are made."""
-
-
 class Registry:
     """All op records by name, in the order in which they were registered."""
 
@@ -242,13 +247,10 @@ class Registry:
         self._ops: dict[str, Op] = {}
 
     def add(self, op: Op) -> Op:
-        """Register `op`; raises ArgumentError if the name is taken, or no kernel can be made."""
+        """Register `op`; raises ArgumentError if the name is taken, or its kind refuses it."""
         if op.name in self._ops:
             raise ArgumentError(f"an op named {op.name} is registered already")
-        if op.kind == "scatter" and op.step != SCATTER_STEP:
-            raise ArgumentError(
-                f"a scatter adds up: the step of {op.name} is {SCATTER_STEP!r}, not {op.step!r}"
-            )
+        op.kind.check(op)
         self._ops[op.name] = op
         return op
 

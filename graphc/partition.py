@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.ir import Node, Value
-from graphc.space import Illegal, Space, is_access, op_of
+from graphc.opdef import op_of
+from graphc.space import Illegal, Space, is_access
 
 EXPENSIVE = 20
 """Flops from which a value is worth keeping rather than computing again."""

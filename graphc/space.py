@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from graphc.canonical import node_key
 from graphc.dtypes import Size
-from graphc.index import Axis, apply_view, axis_index
+from graphc.index import Axis, axis_index
 from graphc.ir import Literal, Node, Value
-from graphc.opdef import Op
-from graphc.ops.products import letter_sizes, letters_of, split_spec
+from graphc.kinds.base import Count, Guarded, Loops, loops_of
+from graphc.opdef import op_of
 
 Axes = tuple[int | None, ...]
 
@@ -38,31 +38,14 @@ class Illegal(Exception):
     """The nodes do not fit one loop nest; the message says why."""
 
 
-def op_of(node: Node) -> Op:
-    """The op record of a node that is no graph input."""
-    assert isinstance(node.op, Op)
-    return node.op
-
-
-def flops(node: Node) -> int:
-    """The floating-point operations of a node: for each element that it makes or reduces."""
-    op = op_of(node)
-    if op.kind == "contraction":
-        return 2 * letters_of(node).work
-    if op.kind not in ("elementwise", "reduction"):
-        return sum(flops(inner) for region in node.regions for inner in region.nodes)
-    source = node.types[0] if op.kind == "elementwise" else node.operands[0].type
-    return op.flops * source.size
-
-
 def is_access(node: Node) -> bool:
     """Whether a node is an access rather than a computation: views and counters."""
-    return op_of(node).kind in ("view", "iota")
+    return op_of(node).kind.is_access
 
 
 def products(nodes: Iterable[Node]) -> list[Node]:
     """The matrix products among these nodes."""
-    return [n for n in nodes if op_of(n).kind == "contraction"]
+    return [n for n in nodes if op_of(n).kind.is_product]
 
 
 @dataclass(eq=False)
@@ -172,62 +155,32 @@ class Space:
 
     def add(self, node: Node) -> None:
         """Add a node; raises Illegal (and leaves the space unusable) if it does not fit."""
-        op = op_of(node)
-        match op.kind:
-            case "elementwise":
-                self._add_elementwise(node)
-            case "view":
-                self._add_view(node)
-            case "iota":
-                self._result(node, tuple(map(self._fresh, node.types[0].shape)))
-                self.external[Value(node)] = None
-            case "reduction":
-                self._add_reduction(node)
-            case "contraction":
-                self._add_contraction(node)
-            case "gather":
-                self._add_gather(node)
-            case _:
-                raise Illegal(f"{op.name} has a kernel of its own")
+        if is_access(node):
+            self._add_access(node)
+        else:
+            loops = loops_of(node)
+            if loops is None or loops.target is not None:
+                raise Illegal(f"{op_of(node).name} has a kernel of its own")
+            self._add_computed(node, loops)
         self.nodes.append(node)
 
-    def _result(self, node: Node, axes: Axes) -> None:
-        for value in node.results:
-            self.axes[value] = axes
-
-    def _inner(self, operand: Value | Literal) -> bool:
-        return isinstance(operand, Value) and operand in self.axes
-
-    def _add_elementwise(self, node: Node) -> None:
-        inner = [o for o in node.values if o in self.axes]
-        inner.sort(key=lambda o: o in self.external)
-        axes: Axes
-        if inner:
-            axes = self.axes[inner[0]]
-            for other in inner[1:]:
-                self._meet(axes, other)
-        else:
-            axes = tuple(map(self._fresh, node.types[0].shape))
-        self._result(node, axes)
-        self.reads += [(o, axes) for o in node.values if o not in self.axes]
-
-    def _add_view(self, node: Node) -> None:
-        """A view identifies the dimensions that it passes through unchanged."""
-        operand = node.operands[0]
+    def _add_access(self, node: Node) -> None:
+        """An access identifies the dimensions that it passes through unchanged."""
         axes = tuple(map(self._fresh, node.types[0].shape))
-        self._result(node, axes)
-        if isinstance(operand, Literal):
+        self.axes[Value(node)] = axes
+        operand = next(node.values, None)
+        if operand is None:
             self.external[Value(node)] = None
             return
-        own = [Axis(i, n) for i, n in enumerate(node.types[0].shape)]
-        at, mask, _ = apply_view(
-            op_of(node), node.attrs, operand.type, tuple(map(axis_index, own))
-        )
+        own = (axis_index(Axis(i, n)) for i, n in enumerate(node.types[0].shape))
+        made = op_of(node).kind.access(node, tuple(own))
+        assert not isinstance(made, Count)
+        at = made.elem.at if isinstance(made, Guarded) else made.at
         through = tuple(
             axes[i.axis.number] if i.axis is not None and i.axis.extent == size else None
             for i, size in zip(at, operand.type.shape)
         )
-        if not self._inner(operand):
+        if operand not in self.axes:
             self.external[Value(node)] = None
             self.reads.append((operand, through))
         elif operand in self.external:
@@ -237,52 +190,41 @@ class Space:
             opaque = any(
                 t is None and size != 1 for t, size in zip(through, operand.type.shape)
             )
-            if opaque or mask:
+            if opaque or isinstance(made, Guarded):
                 raise Illegal(f"{op_of(node).name} moves elements that are computed inside")
             self._unify(through, self.axes[operand])
 
-    def _add_reduction(self, node: Node) -> None:
-        operand = node.operands[0]
-        assert isinstance(operand, Value)
-        if self._inner(operand):
-            wide = self.axes[operand]
-        else:
-            wide = tuple(map(self._fresh, operand.type.shape))
-            self.reads.append((operand, wide))
-            self.distinct.append(wide)
-        gone = node.attrs["axes"]
-        self._result(node, tuple(a for i, a in enumerate(wide) if i not in gone))
-        self.reduced[node] = tuple(wide[i] for i in gone)
+    def _add_computed(self, node: Node, loops: Loops) -> None:
+        """A computation has the axes of what it reads straight; what is inside comes first."""
+        inner: list[tuple[Value, Axes]] = []
+        outer: list[tuple[Value, Axes]] = []
+        for line in loops.lines:
+            operand = node.operands[line.operand]
+            if isinstance(operand, Literal):
+                continue
+            if operand in self.axes and not line.straight and operand not in self.external:
+                raise Illegal(f"{op_of(node).name} looks up elements that are computed inside")
+            if line.straight:
+                (inner if operand in self.axes else outer).append((operand, line.axes))
+        inner.sort(key=lambda read: read[0] in self.external)
+        axes: list[int | None] = [None] * len(loops.extents)
+        for value, local in inner[:1]:
+            for own, known in zip(local, self.axes[value], strict=True):
+                if own is not None:
+                    axes[own] = known
+        for own, size in enumerate(loops.extents):
+            axes[own] = self._fresh(size) if axes[own] is None else axes[own]
 
-    def _add_contraction(self, node: Node) -> None:
-        """A product's operands come from outside, or are computed inside on its own axes."""
-        left, right, result = split_spec(node.attrs["spec"])
-        letters = {c: self._fresh(size) for c, size in letter_sizes(node).items()}
-        self.distinct.append(tuple(letters.values()))
-        for operand, spec in zip(node.operands, (left, right)):
-            wide = tuple(letters[c] for c in spec)
-            if isinstance(operand, Value) and operand in self.axes:
-                self._meet(wide, operand)
-            elif isinstance(operand, Value):
-                self.reads.append((operand, wide))
-        self._result(node, tuple(letters[c] for c in result))
-        self.reduced[node] = tuple(
-            a for c, a in letters.items() if c not in result and a is not None
-        )
+        def here(local: Axes) -> Axes:
+            return tuple(None if a is None else axes[a] for a in local)
 
-    def _add_gather(self, node: Node) -> None:
-        source, index = node.operands
-        if self._inner(source) and source not in self.external:
-            raise Illegal("a gather reads elements that are computed inside")
-        axes = tuple(map(self._fresh, node.types[0].shape))
-        self._result(node, axes)
-        at = node.attrs["axis"]
-        assert isinstance(index, Value)
-        part = axes[at : at + index.type.ndim]
-        if index in self.axes:
-            self._meet(part, index)
-        else:
-            self.reads.append((index, part))
+        self.axes.update(dict.fromkeys(node.results, here(loops.own)))
+        if op_of(node).kind.combines:
+            self.distinct.append(tuple(axes))
+            self.reduced[node] = here(loops.reduced)
+        for value, local in inner[1:]:
+            self._meet(here(local), value)
+        self.reads += [(value, here(local)) for value, local in outer]
 
     def absorb(self, other: Space, via: Value) -> bool:
         """Take over the nodes of `other`, all on all axes as ours are, whose value `via` we read.

@@ -43,6 +43,7 @@ from graphc import _lazy
 from graphc.dtypes import DTYPES
 from graphc.errors import ArgumentError, ParseError
 from graphc.ir import Graph, Literal, Loc, Node, Operand, Value
+from graphc.kinds.base import kind_of
 from graphc.opdef import Op
 from graphc.ops.creation import Constant
 from graphc.text_equal import equal
@@ -178,7 +179,7 @@ def _section(node: Node) -> Section:
 
 def _is_block(node: Node) -> bool:
     """Whether a node prints as a group block: its region tells its name and input types."""
-    if node.op.kind != "group" or len(node.regions) != 1:
+    if not kind_of(node).is_group or len(node.regions) != 1:
         return False
     (region,) = node.regions
     expected = [(o.type.dtype, o.type.shape) for o in node.operands]

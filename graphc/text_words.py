@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.dtypes import DTYPES, Dim, DType, Size, Type, dtype, f64
 from graphc.ir import Graph, Literal, Loc, Node, Value
+from graphc.kinds.base import kind_of
 from graphc.ops import REGISTRY
 from graphc.ops.creation import Constant
 
@@ -88,7 +89,7 @@ class _Namer:
                 names[value] = self._name(value, taken, None)
             if node.regions:
                 # The region of a group stands for its operands one by one.
-                bound = node.operands if node.op.kind == "group" else ()
+                bound = node.operands if kind_of(node).is_group else ()
                 offered = [names.get(o) if isinstance(o, Value) else None for o in bound]
                 regions[node] = tuple(self.scope(r, offered) for r in node.regions)
         return Scope(names, regions)

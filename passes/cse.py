@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from graphc.canonical import node_key, operand_key
 from graphc.ir import Builder, Graph, Node, Operand
-from graphc.passes.dce import EFFECTS
+from graphc.kinds.base import kind_of
 from graphc.passes.matching import is_commutative
 from graphc.passes.rewrite import Report, graph_pass
 
@@ -23,7 +23,7 @@ def cse(graph: Graph, report: Report) -> Graph:
     def visit(
         builder: Builder, node: Node, operands: tuple[Operand, ...]
     ) -> Sequence[Operand] | None:
-        if node.op.kind in EFFECTS:
+        if kind_of(node).has_effects:
             return None
         key = node_key(node, tuple(map(operand_key, operands)), is_commutative)
         if key in first:

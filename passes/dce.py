@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from graphc.ir import Graph, Node, Value
+from graphc.kinds.base import kind_of
 from graphc.passes.rewrite import Report, graph_pass
-
-EFFECTS = ("collective", "callback", "custom")
-"""The kinds of ops that do something beside computing their results."""
 
 
 @graph_pass
@@ -15,7 +13,7 @@ def dce(graph: Graph, report: Report) -> Graph:
     live: set[Value] = set(graph.outputs)
     kept: set[Node] = set()
     for node in reversed(graph.nodes):
-        if node.op.kind in EFFECTS or not live.isdisjoint(node.results):
+        if kind_of(node).has_effects or not live.isdisjoint(node.results):
             kept.add(node)
             live.update(node.values)
         else:

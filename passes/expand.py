@@ -26,10 +26,9 @@ def _expand(graph: Graph, report: Report, chosen: Callable[[Op], bool]) -> Graph
         builder: Builder, node: Node, operands: tuple[Operand, ...]
     ) -> Sequence[Operand] | None:
         op = node.op
-        if not isinstance(op, Op) or op.kind != "composite" or not chosen(op):
+        if not isinstance(op, Op) or op.expand is None or not chosen(op):
             return None
         report.note(op.name, node)
-        assert op.expand is not None
         results = Emitter(builder).call(op.expand, operands, **node.attrs)
         for result, name in zip(results, node.names):
             if name and builder.nodes and result == builder.nodes[-1].results[0]:
@@ -38,7 +37,7 @@ def _expand(graph: Graph, report: Report, chosen: Callable[[Op], bool]) -> Graph
 
     expanded = graph.map(visit)
     again = any(
-        isinstance(n.op, Op) and n.op.kind == "composite" and chosen(n.op)
+        isinstance(n.op, Op) and n.op.expand is not None and chosen(n.op)
         for n in expanded.nodes
     )
     return _expand(expanded, report, chosen) if again else expanded

@@ -9,12 +9,13 @@ import numpy as np
 
 from graphc.dtypes import Type
 from graphc.functions.promote import full
+from graphc.index import Axis, axis_index
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
+from graphc.kinds.base import Elem, kind_of, number_of
 from graphc.opdef import Op
 from graphc.ops.creation import Constant, constant, one_number
-from graphc.passes.dce import EFFECTS
-from graphc.passes.rewrite import Report, emitting, graph_pass, number_of, with_numbers
+from graphc.passes.rewrite import Report, emitting, graph_pass, with_numbers
 
 LARGEST_RESULT = 1 << 12
 """Elements beyond which a result is left to the kernels: the constant would have to be read."""
@@ -34,7 +35,7 @@ def fold(graph: Graph, report: Report) -> Graph:
     def visit(
         builder: Builder, node: Node, operands: tuple[Operand, ...]
     ) -> Sequence[Operand] | None:
-        if not isinstance(node.op, Op) or node.op.kind in EFFECTS:
+        if not isinstance(node.op, Op) or node.op.kind.has_effects:
             return None
         if all(map(_is_known, operands)) and not _is_plain(node, operands):
             arrays = _folded(node, operands)
@@ -49,16 +50,14 @@ def fold(graph: Graph, report: Report) -> Graph:
 def _is_known(operand: Operand) -> bool:
     if isinstance(operand, Literal) or number_of(operand) is not None:
         return True
-    return operand.node.op.kind == "constant"
+    return kind_of(operand.node).is_constant
 
 
 def _is_plain(node: Node, operands: Sequence[Operand]) -> bool:
     """Whether folding would give the node back, or make an array of what is an index only."""
-    if node.op.kind == "constant":
+    if kind_of(node).is_constant:
         return node.attrs["value"].number is None
-    if node.op.kind == "view" and isinstance(operands[0], Literal):
-        return True
-    return not operands
+    return not operands or (kind_of(node).is_access and isinstance(operands[0], Literal))
 
 
 def _folded(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:
@@ -69,26 +68,23 @@ def _folded(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:
         return None
     numbers = [n for n in map(number_of, operands) if n is not None]
     if operands and len(numbers) == len(operands):
-        if op.kind == "elementwise":
+        if op.kind.is_pointwise:
             return _evaluate(node, numbers)
-        if op.kind == "view" and not _fills(node):
+        if op.kind.is_access and not _fills(node):
             return [np.asarray(numbers[0].value)]
     read = max((o.type.size for o in operands), default=0)
     made = max(t.size for t in node.types)
-    if op.kind == "view" and made > read:
+    if op.kind.is_access and made > read:
         return None
-    if op.kind != "constant" and (made > LARGEST_RESULT or read > LARGEST_OPERAND):
+    if not op.kind.is_constant and (made > LARGEST_RESULT or read > LARGEST_OPERAND):
         return None
     return _evaluate(node, operands)
 
 
 def _fills(node: Node) -> bool:
     """Whether a view puts elements of its own between those of its operand."""
-    op = node.op
-    assert isinstance(op, Op) and op.index is not None
-    (operand,) = node.operands
-    origin = op.index((0,) * node.types[0].ndim, operand.type, **node.attrs)
-    return any(isinstance(part, tuple) for part in origin)
+    at = tuple(axis_index(Axis(i, n)) for i, n in enumerate(node.types[0].shape))
+    return not isinstance(kind_of(node).access(node, at), Elem)
 
 
 def _evaluate(node: Node, operands: Sequence[Operand]) -> Sequence[Any] | None:

@@ -14,12 +14,12 @@ from dataclasses import replace
 
 from graphc.ir import Builder, Graph, Node, Value
 from graphc.naming import kernel_name, value_name
+from graphc.opdef import op_of
 from graphc.ops.group import group as group_op
 from graphc.passes.cse import cse
 from graphc.passes.groups import Group, Groups
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import units_of
-from graphc.space import op_of
 
 
 @graph_pass
@@ -35,7 +35,7 @@ def separate(graph: Graph, report: Report) -> Graph:
 
 
 def _grouped(graph: Graph, report: Report, *, merging: bool) -> Graph:
-    if any(op_of(n).kind == "group" for n in graph.nodes) or not graph.nodes:
+    if any(op_of(n).kind.is_group for n in graph.nodes) or not graph.nodes:
         return graph
     units, outputs, kept = units_of(graph)
     groups = Groups(units, outputs, report)

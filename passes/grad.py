@@ -14,7 +14,7 @@ from graphc.dtypes import Type
 from graphc.errors import NotDifferentiable
 from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
-from graphc.opdef import Op
+from graphc.opdef import NOT_DIFFERENTIABLE, Op
 from graphc.passes.expand import expand_for_grad
 from graphc.passes.rewrite import Emitter, emitting
 from graphc.tracer import Tracer
@@ -103,15 +103,17 @@ def _reverse(
         op = node.op
         if not any(r in cotangents for r in results) or not isinstance(op, Op):
             continue
-        if not op.differentiable:
+        if op.vjp is NOT_DIFFERENTIABLE:
             continue
+        if not callable(op.vjp):
+            raise NotDifferentiable(f"{op.name} has no rule for its gradient").at(node.loc)
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
         g = [_cotangent(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
         for cotangent, value in zip(g, node.results, strict=True):
             _name(emitter, cotangent, value)
         out = [emitter.wrap(r) for r in results]
-        shares = op.vjp(  # type: ignore[operator]
+        shares = op.vjp(
             g[0] if len(g) == 1 else tuple(g),
             out[0] if len(out) == 1 else tuple(out),
             *map(emitter.wrap, operands),

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir import Node, Value
+from graphc.opdef import op_of
 from graphc.partition import partition
 from graphc.passes.rewrite import Report
 from graphc.passes.units import Unit
-from graphc.space import Illegal, Space, is_access, op_of, products
+from graphc.space import Illegal, Space, is_access, products
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
@@ -130,7 +131,7 @@ class Groups:
         """Whether all computed values live on all axes and nothing is reduced."""
         space = group.space
         if space.reduced or any(
-            op_of(n).kind != "elementwise" and not is_access(n) for n in space.nodes
+            not (op_of(n).kind.is_pointwise or is_access(n)) for n in space.nodes
         ):
             return False
         computed = [n for n in space.nodes if not is_access(n)]

@@ -13,6 +13,7 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, bit_key, literal
+from graphc.kinds.base import kind_of
 from graphc.opdef import Op
 from graphc.passes.rewrite import emitting
 from graphc.passes.rules import AttrVar, Rule
@@ -30,7 +31,7 @@ class Match:
     @property
     def origin(self) -> Node:
         """The root, but on the user's line of what it is a view of: there it was computed."""
-        computed = next((n for n in self.nodes if n.op.kind not in ("view", "iota")), None)
+        computed = next((n for n in self.nodes if not kind_of(n).is_access), None)
         root = self.nodes[0]
         return root if computed is None else dataclasses.replace(root, loc=computed.loc)
 
@@ -220,7 +221,7 @@ def cost(nodes: Iterable[Node]) -> Cost:
         count += 1
         calls += op.flops >= TRANSCENDENTAL
         operands += len(node.operands)
-        if op.kind != "view":
+        if not op.kind.is_access:
             flops += op.flops * _elements(node)
     return count, calls, flops, operands
 

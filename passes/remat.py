@@ -75,7 +75,7 @@ def _recomputed(graph: Graph) -> set[Node]:
     work: dict[Node, int] = {}
     for node in graph.nodes:
         op = node.op
-        if not isinstance(op, Op) or op.kind not in ("elementwise", "view"):
+        if not isinstance(op, Op) or not (op.kind.is_pointwise or op.kind.is_access):
             continue
         if all(v.is_input or v in kept or v.node in work for v in node.values):
             flops = op.flops + sum(work.get(v.node, 0) for v in node.values)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
+from graphc.ir import Builder, Graph, Node, Operand, Value
+from graphc.kinds.base import kind_of, number_of
 from graphc.opdef import tracing_with
 from graphc.tracer import Tracer
 from graphc.traces import Trace
@@ -90,22 +91,12 @@ def emitting(builder: Builder, origin: Node | None = None) -> Iterator[Emitter]:
         builder.origin = before
 
 
-def number_of(operand: Operand) -> Literal | None:
-    """The literal that all elements of `operand` are, where the graph says so."""
-    if isinstance(operand, Literal):
-        return operand
-    node = operand.node
-    if node.op.kind == "view" and isinstance(node.operands[0], Literal):
-        return node.operands[0]
-    return None
-
-
 def with_numbers(node: Node, operands: Sequence[Operand]) -> tuple[Operand, ...]:
     """The operands of an elementwise node with literals for those that are one number.
 
     All stay as they are if there is no other: a node of literals alone has no shape.
     """
-    if node.op.kind != "elementwise":
+    if not kind_of(node).is_pointwise:
         return tuple(operands)
     numbers = [number_of(o) for o in operands]
     if None not in numbers:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphc.kinds.contractions import split_spec
 from graphc.ops.factors import reduce_prod
-from graphc.ops.products import contract, split_spec
+from graphc.ops.products import contract
 from graphc.ops.reductions import (
     broadcast,
     reduce_max,

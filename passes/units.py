@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir import Graph, Node, Operand, Value
-from graphc.space import is_access, op_of
+from graphc.opdef import op_of
+from graphc.space import is_access
 
 SCALAR_LIMIT = 24
 """Scalar nodes that are copied into a consumer rather than stored."""
@@ -38,7 +39,7 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
     free: set[Node] = set()
     results = set(graph.outputs)
     for node in graph.nodes:
-        if op_of(node).kind == "constant":
+        if op_of(node).kind.is_constant:
             kept.append(node)
             values.update((v, v) for v in node.results)
             continue
@@ -60,7 +61,7 @@ def _free_scalars(graph: Graph) -> set[Node]:
     depth: dict[Value, int] = {v: 0 for v in graph.inputs if v.type.shape == ()}
     found = set()
     for node in graph.nodes:
-        if op_of(node).kind != "elementwise" or node.types[0].shape != ():
+        if not op_of(node).kind.is_pointwise or node.types[0].shape != ():
             continue
         if all(o in depth for o in node.values):
             size = 1 + sum(depth[o] for o in node.values)

@@ -22,6 +22,7 @@ from graphc.codegen.walks import subexpressions
 from graphc.dtypes import DType, Type, f32, f64
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Value
+from graphc.kinds import CONTRACTION, ELEMENTWISE, REDUCTION, SCATTER
 from graphc.opdef import Op
 from graphc.passes.expand import expand
 
@@ -128,7 +129,7 @@ def freedom(node: Node, args: Sequence[Any], array: Any, shaken: bool) -> tuple[
         return None, _both_zeros(args, dtype) & (array == 0)
     if not accumulates(node):
         ulp = ulp_of(op, dtype)
-        if not ulp and not (shaken and op.kind == "elementwise"):
+        if not ulp and not (shaken and op.kind is ELEMENTWISE):
             return None, False
         # The interpreter's own function is not exact either.
         return (ulp + 1.0) * eps * np.maximum(size, TINY[dtype.name]), False
@@ -177,9 +178,9 @@ def accumulates(node: Node) -> bool:
     assert isinstance(op, Op)
     if not dtype.is_float:
         return False
-    if op.kind == "scatter":
+    if op.kind is SCATTER:
         return dtype.itemsize == 2
-    return op.kind == "contraction" or (op.kind == "reduction" and op.step[4:5] in "+*")
+    return op.kind is CONTRACTION or (op.kind is REDUCTION and op.step[4:5] in "+*")
 
 
 def in_float64(graph: Graph, arrays: Arrays) -> list[Any]:
@@ -218,7 +219,7 @@ def retyped(graph: Graph, change: Callable[[Type], Type]) -> Graph:
 
 def ulp_of(op: Op, dtype: Any) -> float:
     """How many ulp a compiled elementwise op may be off: the bounds of its functions added."""
-    if op.kind != "elementwise":
+    if op.kind is not ELEMENTWISE:
         return 0.0
     at = 1 if dtype is f64 else 0
     total = 0.0

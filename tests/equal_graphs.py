@@ -12,7 +12,8 @@ import numpy as np
 from graphc.dtypes import Type, bf16, bool_
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value
-from graphc.ops.products import split_spec
+from graphc.kinds import CONTRACTION
+from graphc.kinds.contractions import split_spec
 from graphc.passes.matching import Match, matches, replace
 from graphc.passes.rules import EXACT, Rule
 from tests.random_graphs import Case, Maker
@@ -39,7 +40,7 @@ def changes(case: Case, graph: Graph) -> int:
 def has_contraction(graph: Graph) -> bool:
     """Whether there is a contraction in the graph or its regions."""
     return any(
-        n.op.kind == "contraction" or any(map(has_contraction, n.regions)) for n in graph.nodes
+        n.op.kind is CONTRACTION or any(map(has_contraction, n.regions)) for n in graph.nodes
     )
 
 
@@ -57,7 +58,7 @@ def evaluate(case: Case, by_letters: bool = False) -> list[Any]:
             (region,) = node.regions
             inner = Case(region, tuple(known[v] for v in node.values))
             arrays = evaluate(inner, by_letters)
-        elif by_letters and node.op.kind == "contraction":
+        elif by_letters and node.op.kind is CONTRACTION:
             arrays = [contracted(*(known[v] for v in node.values), node.attrs["spec"])]
         else:
             one = Graph(node.op.name, reads, (node,), node.results)

@@ -15,27 +15,12 @@ import numpy as np
 
 from graphc.dtypes import DTYPES, DType, Type, bool_, f32, i8, i16, i64, u16, u32
 from graphc.ir import Builder, Graph
+from graphc.kinds import GROUP
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
 
 SHAPE = (3, 4)
 HINTS = ("shapes", "integers", "domains", "whole")
-
-# What a kind takes where the record does not say.
-KINDS = {
-    "view": "biuf",
-    "gather": "biuf",
-    "scatter": "iuf",
-    "contraction": "iuf",
-    "composite": "f",
-    "constant": "f",
-    "iota": "f",
-}
-# Attributes that a kind tests with where the record has no samples.
-SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
-    "reduction": ({"axes": (0,)}, {"axes": (1,)}, {"axes": (0, 1)}, {"axes": ()}),
-}
-
 
 SELDOM = (i8, u16, i16, u32)
 """Integers to which nothing happens that does not to others: a case takes one of them."""
@@ -56,7 +41,7 @@ class Case:
     @property
     def dtypes(self) -> tuple[DType, ...]:
         """The dtypes that the op takes, one of `SELDOM`; one, if nothing depends on that."""
-        kinds = self.op.kinds or KINDS[self.op.kind]
+        kinds = self.op.kinds or self.op.kind.dtypes
         seldom = SELDOM[(self.number + len(self.op.name)) % len(SELDOM)]
         left_out = {*SELDOM} - {seldom}
         found = tuple(d for d in DTYPES.values() if d.kind in kinds and d not in left_out)
@@ -111,7 +96,7 @@ class Case:
 
 
 def _cases(op: Op) -> Iterator[Case]:
-    samples = op.samples or SAMPLES.get(op.kind, ({},))
+    samples = op.samples or op.kind.samples
     for number, sample in enumerate(samples):
         attrs = {k: v for k, v in sample.items() if k not in HINTS}
         hints = {k: v for k, v in sample.items() if k in HINTS}
@@ -119,4 +104,4 @@ def _cases(op: Op) -> Iterator[Case]:
 
 
 # A group has no meaning of its own: test_interpret.py and test_text.py build some.
-CASES = tuple(case for op in REGISTRY if op.kind != "group" for case in _cases(op))
+CASES = tuple(case for op in REGISTRY if op.kind is not GROUP for case in _cases(op))

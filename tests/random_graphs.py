@@ -19,6 +19,16 @@ from graphc.dtypes import DType, Type, bool_, f32, f64, i32, i64, u8
 from graphc.errors import GraphcError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
+from graphc.kinds import (
+    COMPOSITE,
+    CONSTANT,
+    CONTRACTION,
+    ELEMENTWISE,
+    GATHER,
+    IOTA,
+    REDUCTION,
+    SCATTER,
+)
 from graphc.opdef import REGISTRY, Op
 from graphc.ops.elementwise import add, maximum, minimum
 from graphc.ops.reductions import reduce_sum
@@ -26,7 +36,6 @@ from graphc.passes.grad import value_and_grad
 from graphc.passes.rules import AttrVar, Rule
 from tests.random_parts import domains, propose, special_values
 
-KINDS = "elementwise view reduction contraction gather scatter iota constant composite".split()
 DTYPES = (f32, f32, f32, f64, f64, i64, i32, u8, bool_)
 DEFAULT_DOMAIN = (-4.0, 4.0)
 LARGEST = 400
@@ -114,11 +123,11 @@ class Maker:
         self.largest = LARGEST
         self.builder = Builder("random")
         self.arrays: dict[Value, Any] = {}
-        self.ops = [op for op in REGISTRY if op.kind in KINDS and self.allows(op)]
+        self.ops = [op for op in REGISTRY if not op.kind.regions and self.allows(op)]
 
     def allows(self, op: Any) -> bool:
         """Whether the graph may have this op: a tame graph is continuous."""
-        return op.differentiable or not self.tame or op.kind in ("iota", "constant")
+        return op.differentiable or not self.tame or op.kind in (IOTA, CONSTANT)
 
     # --- choices --------------------------------------------------------------------------
 
@@ -221,21 +230,21 @@ class Maker:
 
     def node(self, op: Op) -> Value | None:
         """Append a node of this op with operands that fit, if there are any."""
-        if op.kind == "elementwise":
+        if op.kind is ELEMENTWISE:
             operands: list[Operand] | None = self._elementwise(op)
             return self.attributed(op, operands)
         sample = self.pick(op.samples) if op.samples else {}
-        if op.kind in ("gather", "scatter", "composite") and "shapes" in sample:
+        if op.kind in (GATHER, SCATTER, COMPOSITE) and "shapes" in sample:
             return self._sampled(op, sample)
-        if op.kind == "contraction":
+        if op.kind is CONTRACTION:
             x = self._any(lambda t: t.dtype.kind != "b")
             y = self._any(lambda t: t.dtype is x.type.dtype)
             return self.attributed(op, [x, y])
         domain = domains(op)[0] if op.operands else DEFAULT_DOMAIN
         operands = [self._within(self._any(lambda t: True), domain) for _ in op.operands]
-        if op.kind == "reduction" and operands[0].type.dtype.kind not in op.kinds:
+        if op.kind is REDUCTION and operands[0].type.dtype.kind not in op.kinds:
             return None
-        if op.kind == "composite" and any(o.type.size == 0 for o in operands):
+        if op.kind is COMPOSITE and any(o.type.size == 0 for o in operands):
             return None  # an expansion may take a maximum, which nothing has
         return self.attributed(op, operands)
 

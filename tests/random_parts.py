@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc.dtypes import DType, Type
+from graphc.kinds import VIEW
 from graphc.opdef import Op
 from graphc.ops.creation import Constant
 
@@ -40,7 +41,7 @@ def propose(maker: Chooser, op: Op, types: Sequence[Type]) -> dict[str, Any]:
     if not op.attrs:
         return {}
     made = _PROPOSALS.get(tuple(sorted(op.attrs)), lambda maker, types: {})(maker, types)
-    if op.kind != "view" and "axes" in made:
+    if op.kind is not VIEW and "axes" in made:
         made["axes"] = tuple(sorted(made["axes"]))
     return {name: made.get(name, sample.get(name)) for name in op.attrs}
 

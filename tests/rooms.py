@@ -85,7 +85,7 @@ STATE: dict[tuple[str, str], str] = {
     ("graphc/pickling.py", "_ARRIVED"): "those that came by pickles, kept between tasks",
     ("graphc/runtime/execute.py", "_KERNELS"): "compiled kernels, as long as a plan has them",
     ("graphc/opdef.py", "_TRACE"): "the ContextVar that holds the trace under way",
-    ("graphc/kinds.py", "REGISTRY"): "every kind registers the record that it makes",
+    ("graphc/kinds/base.py", "REGISTRY"): "every kind registers the record that it makes",
 }
 
 MUTABLE_CALLS = frozenset(

@@ -17,6 +17,7 @@ from graphc.dtypes import DTYPES, DType, Type, bool_, f32, f64, i64
 from graphc.errors import OutOfBounds
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
+from graphc.kinds import COMPOSITE, ELEMENTWISE, GROUP, SCATTER
 from graphc.lowered import lower_graph
 from graphc.opdef import NOT_DIFFERENTIABLE, Op, Registry
 from graphc.ops import REGISTRY
@@ -28,8 +29,8 @@ from tests.op_cases import Case as OpCase
 from tests.random_graphs import Case, Maker, differentiated
 from tests.random_parts import special_values
 
-OPS = tuple(op for op in REGISTRY if op.kind != "group")
-ELEMENTWISE = tuple(op for op in OPS if op.kind == "elementwise")
+OPS = tuple(op for op in REGISTRY if op.kind is not GROUP)
+ELEMENTWISE = tuple(op for op in OPS if op.kind is ELEMENTWISE)
 SHAPES = ((), (1,), (0,), (5,), (1, 3), (3, 1), (0, 3), (2, 0), (2, 1, 3))
 ATTEMPTS = 3
 """Random attributes for each of the odd shapes."""
@@ -81,7 +82,7 @@ def test_float32_is_near_float64(op: Op) -> None:
         for got, want in zip(run_cpu(graph, arrays), wide, strict=True):
             if got.dtype != np.float32:
                 assert got.dtype == want.dtype and np.array_equal(got, want)
-            elif op.kind in ("composite", "scatter") or accumulates(graph.nodes[-1]):
+            elif op.kind in (COMPOSITE, SCATTER) or accumulates(graph.nodes[-1]):
                 np.testing.assert_allclose(got, want, 2e-5, 2e-5)
             else:
                 bound = (ulp_of(op, f32) or 0.5) * EPS["f32"]
@@ -211,7 +212,7 @@ def test_gradient(op: Op) -> None:
 def test_literals_have_the_dtype_of_the_operands_whatever_those_are_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kinds, "REGISTRY", Registry())
+    monkeypatch.setattr(kinds.base, "REGISTRY", Registry())
     above = kinds.elementwise(
         "above", "Whether an element is above a half.", numpy=lambda c: c > 0.5, code="c > 0.5",
         signature="T->b", vjp=NOT_DIFFERENTIABLE,

@@ -30,6 +30,7 @@ from graphc.dtypes import DType, f32, f64
 from graphc.index import Axis, as_index
 from graphc.interpret import interpret
 from graphc.ir import Graph
+from graphc.kinds import CONSTANT, VIEW
 from graphc.lowered import EmittedKernel, lower_graph
 from graphc.naming import value_name
 from graphc.options import Options
@@ -562,8 +563,8 @@ def test_sanitize_compares_as_well(
 # --- references ---------------------------------------------------------------------------
 
 
-VIEWS = [case for case in CASES if case.op.kind == "view"]
-COMPUTED = [case for case in CASES if case.op.kind not in ("constant", "view")]
+VIEWS = [case for case in CASES if case.op.kind is VIEW]
+COMPUTED = [case for case in CASES if case.op.kind not in (CONSTANT, VIEW)]
 
 
 @pytest.mark.parametrize("case", VIEWS, ids=str)

@@ -19,11 +19,11 @@ from graphc import canonical
 from graphc.codegen import access, donation
 from graphc.device import CPU
 from graphc.ir import Value
+from graphc.kinds.base import INPUT
 from graphc.opdef import REGISTRY
 from graphc.ops.elementwise import gt
 from graphc.passes import (
     cse,
-    dce,
     fold,
     matching,
     simplify_logic,
@@ -216,8 +216,8 @@ FAULTS: list[tuple[str, Plant, Check]] = [
     ),
     (
         "cse that drops effects",
-        instead(cse, "EFFECTS", ()),
-        lambda: [test_passes.test_effects_stay_and_stay_apart(k) for k in dce.EFFECTS][0],
+        instead(cse, "kind_of", lambda node: INPUT),
+        test_passes.test_effects_stay_and_stay_apart,
     ),
     (
         "cse that merges what a tag keeps apart",

@@ -9,7 +9,7 @@ import ast
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,18 @@ import numpy as np
 import pytest
 
 from graphc.codegen.scalar import SCALARS
-from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i64
+from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64
 from graphc.errors import ArgumentError
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph, Value, literal
+from graphc.kinds import (
+    COMPOSITE,
+    ELEMENTWISE,
+    GROUP,
+    KINDS,
+    REDUCTION,
+    VIEW,
+)  # fmt: skip
 from graphc.opdef import NOT_DIFFERENTIABLE, Op, Registry
 from graphc.ops import REGISTRY
 from graphc.ops.indexing import scatter_add
@@ -30,12 +38,9 @@ from graphc.passes.matching import TRANSCENDENTAL
 from graphc.passes.rewrite import emitting
 from graphc.tracer import Tracer
 from graphc.verify import verify
-from tests.op_cases import CASES, KINDS, Case
+from tests.op_cases import CASES, Case
 
-BY_KIND = {kind: [c for c in CASES if c.op.kind == kind] for kind in (*KINDS, "elementwise")}
-REDUCTIONS = [c for c in CASES if c.op.kind == "reduction"]
-ELEMENTWISE, VIEWS = BY_KIND["elementwise"], BY_KIND["view"]
-COMPOSITES = BY_KIND["composite"]
+BY_KIND = {kind: [c for c in CASES if c.op.kind is kind] for kind in KINDS}
 
 
 def run(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -68,17 +73,17 @@ def assert_same(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("op", tuple(REGISTRY), ids=lambda op: op.name)
 def test_the_record_says_what_it_is(op: Op) -> None:
     assert op.doc.endswith(".") and "\n" not in op.doc and len(op.doc) > 5
-    assert op.vjp is NOT_DIFFERENTIABLE or callable(op.vjp) or op.kind == "composite"
+    assert op.vjp is NOT_DIFFERENTIABLE or callable(op.vjp) or op.expand or op.kind.regions
     assert op.flops >= 1
-    if op.kind == "elementwise":
+    if op.kind is ELEMENTWISE:
         assert op.code and op.signature
-    if op.kind == "reduction":
+    if op.kind is REDUCTION:
         assert op.init is not None and op.step
-    if op.kind == "view":
+    if op.kind is VIEW:
         assert op.index is not None
-    if op.kind == "composite":
+    if op.kind is COMPOSITE:
         assert op.expand is not None
-    assert any(case.op is op for case in CASES) or op.kind == "group"
+    assert any(case.op is op for case in CASES) or op.kind is GROUP
 
 
 @pytest.mark.parametrize("op", [o for o in REGISTRY if o.code], ids=lambda op: op.name)
@@ -95,7 +100,7 @@ def test_the_type_rule_is_numpys(case: Case, rng: np.random.Generator) -> None:
         results = run(case.op, case.arrays(dtype, rng), case.attrs)
         assert [t.static_shape for t in types] == [np.shape(r) for r in results]
         # bfloat16 is not NumPy's own: Python numbers in a composition widen it.
-        if case.op.kind != "composite" or dtype != bf16:
+        if case.op.kind is not COMPOSITE or dtype != bf16:
             assert [t.dtype.numpy for t in types] == [np.asarray(r).dtype for r in results]
 
 
@@ -122,15 +127,19 @@ SCALAR: dict[str, Callable[..., Any]] = {
 }
 
 
-def spelled(case: Case, arrays: Sequence[Any], dtype: DType) -> list[Any]:
-    """The values of the record's `code`, computed as kernels do: half types in float32."""
-    names = dict(zip(case.op.operands, arrays, strict=True))
+def scope_of(case: Case, args: Mapping[str, Any], dtype: DType) -> dict[str, Any]:
+    """What the record's spellings may name; half types in float32, as kernels have them."""
     wide = {
         n: a.astype(np.float32) if a.dtype in (f16.numpy, bf16.numpy) else a
-        for n, a in names.items()
+        for n, a in args.items()
     }
     to = case.attrs.get("dtype", dtype)
-    scope = {**SCALAR, **wide, "cast": lambda x: cast(x, to)}
+    return {**SCALAR, **wide, "cast": lambda x: cast(x, to)}
+
+
+def spelled(case: Case, arrays: Sequence[Any], dtype: DType) -> list[Any]:
+    """The values of the record's `code`, computed as kernels do."""
+    scope = scope_of(case, dict(zip(case.op.operands, arrays, strict=True)), dtype)
     types = case.op.infer(case.types(dtype), case.attrs, ())
     with np.errstate(all="ignore"):
         return [
@@ -169,7 +178,7 @@ def all_special(case: Case, dtype: DType) -> list[Any]:
     return [g.ravel() for g in np.meshgrid(*columns, indexing="ij")]
 
 
-@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[ELEMENTWISE], ids=str)
 def test_code_spells_what_numpy_means(case: Case, rng: np.random.Generator) -> None:
     for dtype in case.dtypes:
         operands = [case.arrays(dtype, rng)]
@@ -181,7 +190,7 @@ def test_code_spells_what_numpy_means(case: Case, rng: np.random.Generator) -> N
                 assert_same(a, b)
 
 
-@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[ELEMENTWISE], ids=str)
 def test_code_holds_operators_and_scalar_functions_only(case: Case) -> None:
     for code in case.op.code:
         for node in ast.walk(ast.parse(code, mode="eval")):
@@ -192,7 +201,7 @@ def test_code_holds_operators_and_scalar_functions_only(case: Case) -> None:
                 assert node.id in {*SCALAR, "cast", *case.op.operands}
 
 
-@pytest.mark.parametrize("case", REDUCTIONS, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[REDUCTION], ids=str)
 def test_steps_add_up_to_the_reduction(case: Case, rng: np.random.Generator) -> None:
     code = compile(case.op.step, "step", "eval")
     for dtype in case.dtypes:
@@ -216,7 +225,7 @@ def test_steps_add_up_to_the_reduction(case: Case, rng: np.random.Generator) -> 
         )
 
 
-@pytest.mark.parametrize("case", REDUCTIONS, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[REDUCTION], ids=str)
 def test_reductions_of_nothing_and_of_nan(case: Case) -> None:
     assert case.op.init is not None
     if 0 in case.attrs["axes"]:
@@ -235,85 +244,17 @@ def test_reductions_of_nothing_and_of_nan(case: Case) -> None:
     assert np.isnan(result).sum() == 1
 
 
-def indices(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    return itertools.product(*map(range, shape))
-
-
-@pytest.mark.parametrize("case", VIEWS, ids=str)
-def test_index_says_where_each_element_comes_from(case: Case, rng: np.random.Generator) -> None:
-    (x,) = case.arrays(i64, rng)
-    (type,) = case.types(i64)
-    (result,) = run(case.op, [x], case.attrs)
-    assert case.op.index is not None
-    for index in indices(result.shape):
-        at = case.op.index(index, type, **case.attrs)
-        fill = None
-        if len(at) == 3 and isinstance(at[0], tuple):
-            at, mask, fill = at
-            if not all(mask):
-                assert result[index] == np.int64(fill)
-                continue
-        assert len(at) == x.ndim and all(0 <= i < n for i, n in zip(at, x.shape, strict=True))
-        assert result[index] == x[at]
-
-
-@pytest.mark.parametrize("case", BY_KIND["contraction"], ids=str)
-def test_a_contraction_is_the_sum_of_its_steps(case: Case, rng: np.random.Generator) -> None:
-    x, y = case.arrays(i64, rng)
-    inputs, result = case.attrs["spec"].split("->")
-    left, right = inputs.split(",")
-    sizes = dict(zip(left + right, x.shape + y.shape, strict=True))
-    letters = sorted(sizes)
-    total: Any = np.zeros([sizes[c] for c in result], np.int64)
-    for index in indices([sizes[c] for c in letters]):
-        at = dict(zip(letters, index, strict=True))
-        where = tuple(at[c] for c in result)
-        scope = {
-            "acc": total[where],
-            "x": x[tuple(at[c] for c in left)],
-            "y": y[tuple(at[c] for c in right)],
-        }
-        total[where] = eval(case.op.step, scope)
-    (product,) = run(case.op, [x, y], case.attrs)
-    assert_same(product, total)
-
-
-@pytest.mark.parametrize("case", [*BY_KIND["gather"], *BY_KIND["scatter"]], ids=str)
-def test_gather_loads_and_scatter_combines(case: Case, rng: np.random.Generator) -> None:
-    arrays = dict(zip(case.op.operands, case.arrays(i64, rng), strict=True))
-    axis, x, i = case.attrs["axis"], arrays["x"], arrays["i"]
-    (result,) = run(case.op, list(arrays.values()), case.attrs)
-    expected = np.zeros_like(result)
-    # The array whose axis is indexed, and the one that has the indices' axes in its place.
-    inner = result if case.op.kind == "gather" else x
-    for index in indices(inner.shape):
-        chosen = i[index[axis : axis + i.ndim]]
-        far = (*index[:axis], chosen, *index[axis + i.ndim :])
-        if case.op.kind == "gather":
-            expected[index] = x[far]
-        else:
-            expected[far] = eval(case.op.step, {"acc": expected[far], "x": x[index]})
-    assert_same(result, expected)
-
-
-@pytest.mark.parametrize("case", BY_KIND["iota"], ids=str)
-def test_a_counter_counts(case: Case) -> None:
-    (result,) = run(case.op, [], case.attrs)
-    for index in indices(result.shape):
-        assert result[index] == index[case.attrs["axis"]]
-
-
 # --- composites ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", COMPOSITES, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[COMPOSITE], ids=str)
 def test_a_composite_means_its_expansion(case: Case, rng: np.random.Generator) -> None:
     for dtype, tolerance in ((f64, 1e-12), (f32, 1e-5), (f16, 1e-2), (bf16, 5e-2)):
         graph = case.graph(dtype)
         expanded = expand(graph)
         verify(expanded, after="expand")
         assert expanded.output_types == graph.output_types
-        assert all(isinstance(n.op, Op) and n.op.kind != "composite" for n in expanded.nodes)
+        assert all(isinstance(n.op, Op) and n.op.kind is not COMPOSITE for n in expanded.nodes)
         arrays = case.arrays(dtype, rng)
         for a, b in zip(interpret(expanded, arrays), interpret(graph, arrays), strict=True):
             a, b = a.astype(np.float64), b.astype(np.float64)
@@ -336,7 +277,7 @@ def large(case: Case, size: float) -> list[Any]:
     return [np.where(np.isfinite(result), a, b) for a, b in zip(arrays, before, strict=True)]
 
 
-@pytest.mark.parametrize("case", COMPOSITES, ids=str)
+@pytest.mark.parametrize("case", BY_KIND[COMPOSITE], ids=str)
 @pytest.mark.parametrize("size", [30.0, 100.0, 1000.0])
 def test_a_composite_and_its_gradient_stay_finite(case: Case, size: float) -> None:
     arrays = large(case, size)
@@ -408,7 +349,7 @@ def test_gradients_have_the_types_of_their_operands(case: Case) -> None:
             assert found == tuple(graph.input_types[i] for i in wrt)
 
 
-@pytest.mark.parametrize("case", [c for c in SMOOTH if c.op.kind == "elementwise"], ids=str)
+@pytest.mark.parametrize("case", [c for c in SMOOTH if c.op.kind is ELEMENTWISE], ids=str)
 def test_gradients_with_numbers_for_operands(case: Case, rng: np.random.Generator) -> None:
     """A vjp gets a Python number where the node has a literal."""
     types, arrays = case.types(f64), case.arrays(f64, rng)

@@ -21,6 +21,7 @@ from graphc.dtypes import Dim, Type, bf16, f16, f32
 from graphc.functions import reductions
 from graphc.interpret import interpret
 from graphc.ir import Builder, Graph
+from graphc.kinds import CONTRACTION, REDUCTION
 from graphc.lowered import Lowered, lower_graph
 from graphc.ops.elementwise import add, exp, mul, tanh
 from graphc.options import Options
@@ -243,7 +244,7 @@ def test_attention_is_one_group(device: Device) -> None:
     lowered = lower(attention, *HEADS, device=device)
     (group,) = lowered.final.nodes
     kinds = [node.op.kind for node in group.regions[0].nodes]
-    assert kinds.count("contraction") == 2 and "reduction" in kinds
+    assert kinds.count(CONTRACTION) == 2 and REDUCTION in kinds
 
 
 def test_products_of_a_matrix_with_itself() -> None:

@@ -21,6 +21,7 @@ from graphc.device import CC, H100
 from graphc.dtypes import DType, Type, f32, f64, u8
 from graphc.errors import ShapeError, TargetError
 from graphc.ir import Builder, Graph, Value
+from graphc.kinds import GROUP, REDUCTION
 from graphc.lowered import EmittedKernel, lower_graph
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
@@ -30,7 +31,7 @@ from tests.op_cases import CASES, SHAPE, Case
 from tests.test_ptx_version import refusal
 
 CCS: tuple[CC, ...] = ((7, 5), (12, 0))
-OPS = tuple(op for op in REGISTRY if op.kind != "group")
+OPS = tuple(op for op in REGISTRY if op.kind is not GROUP)
 WIDE, TALL, LARGE = (40, 300), (300, 40), (4096, 40)
 
 # --- graphs of one op in each form ----------------------------------------------------------
@@ -128,7 +129,7 @@ def graphs(op: Op, every: bool) -> Iterator[Graph]:
             assert made, (case, dtype)
             if every:
                 yield from made
-            elif op.kind == "reduction":
+            elif op.kind is REDUCTION:
                 yield from (
                     g
                     for turn, g in enumerate(made)

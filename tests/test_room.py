@@ -15,6 +15,7 @@ from graphc import f32, f64
 from graphc.codegen import blocks, columns, nest_schedule, schedule
 from graphc.codegen.schedule import schedules
 from graphc.device import CPU, H100, STACK_BYTES
+from graphc.kinds import GROUP
 from graphc.lowered import EmittedKernel, Lowered
 
 # A worker may keep long rows: half of an L2 cache of 2 MB.
@@ -117,7 +118,7 @@ WIDE: dict[str, tuple[Callable[..., Any], Any]] = {
 def test_shared_memory_suffices_and_is_counted(name: str) -> None:
     fn, spec = WIDE[name]
     low = graphc.compile(fn, device=H100).lower(spec)
-    groups = [n.regions[0] for n in low.final.nodes if n.op.kind == "group"]
+    groups = [n.regions[0] for n in low.final.nodes if n.op.kind is GROUP]
     tasks = [task for g in groups for task in next(schedules(g, H100)).tasks]
     counted = max(task.kernel.storage(True) for task in tasks if task.kernel is not None)
     assert counted == max(map(shared_bytes, low.kernels)) <= H100.storage

@@ -100,7 +100,7 @@ def test_no_op_is_named_in_passes_or_codegen():
     dtypes = importlib.import_module("graphc.dtypes").DTYPES
     names = {op.name for op in ops} | set(scalars)
     assert {"tanh", "sum", "where"} <= names
-    names -= {op.kind for op in ops} | set(dtypes)
+    names -= {op.kind.name for op in ops} | set(dtypes)
     files = [m for m in read("passes", "codegen") if not m.path.startswith(NAMING)]
     none(rooms.check_words(files, frozenset(names), WORDS))
 

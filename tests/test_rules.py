@@ -13,6 +13,7 @@ import pytest
 
 from graphc.dtypes import DType, Type, bf16, bool_, f16, f32, f64, i32, i64, u8
 from graphc.ir import Builder, Graph, Literal, Node, Operand, Value, literal
+from graphc.kinds import CONTRACTION, ELEMENTWISE
 from graphc.passes.matching import cost
 from graphc.passes.rewrite import Report
 from graphc.passes.rules import EXACT, REAL, Contract, Rule, Table
@@ -44,7 +45,7 @@ def used(rule: Rule) -> dict[str, Value]:
 
 def is_plain(rule: Rule) -> bool:
     """Whether both sides are elementwise: then one array of many numbers tests it."""
-    return all(node.op.kind == "elementwise" and not node.attrs for node in rule.pattern_nodes)
+    return all(node.op.kind is ELEMENTWISE and not node.attrs for node in rule.pattern_nodes)
 
 
 def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) -> Iterator[Case]:
@@ -53,7 +54,7 @@ def instances(rule: Rule, dtype: DType, rng: np.random.Generator, tame: bool) ->
     Where not tame, each comes once more with the signs of some of its zeros changed: what is
     the pattern only to `==` must not be taken for it.
     """
-    exact = any(node.op.kind == "contraction" for node in rule.pattern_nodes)
+    exact = any(node.op.kind is CONTRACTION for node in rule.pattern_nodes)
     for _ in range(4 if is_plain(rule) else 100):
         maker = Maker(rng, tame, DTYPES)
         maker.largest = 1 << 20

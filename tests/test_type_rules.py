@@ -14,6 +14,7 @@ from graphc.dtypes import DTYPES, Dim, Type, bf16, f16, f32, f64, i32, i64, is_s
 from graphc.errors import GraphcError, ShapeError
 from graphc.interpret import interpret
 from graphc.ir import Builder, LiteralType
+from graphc.kinds import COMPOSITE, GATHER, GROUP, SCATTER
 from graphc.opdef import Op
 from graphc.ops import REGISTRY
 from graphc.ops.creation import Constant
@@ -102,14 +103,14 @@ def test_nonsense_is_refused_or_means_what_the_rule_says(op: Op) -> None:
         known = all(t.is_static for t in (*types, *results))
         if known and sum(t.size for t in results) < 1000 and not empty_axis(op, types, attrs):
             assert_meaning(op, types, attrs, results, said)
-    assert accepted or op.kind == "group"
+    assert accepted or op.kind is GROUP
 
 
 def empty_axis(op: Op, types: list[Type], attrs: dict[str, Any]) -> bool:
     """Whether the op looks up an index of an axis without elements: every index is wrong."""
     size = {
-        "gather": lambda: types[0].shape[attrs["axis"]],
-        "scatter": lambda: attrs["shape"][attrs["axis"]],
+        GATHER: lambda: types[0].shape[attrs["axis"]],
+        SCATTER: lambda: attrs["shape"][attrs["axis"]],
     }
     return op.kind in size and size[op.kind]() == 0
 
@@ -121,7 +122,7 @@ def assert_meaning(
         array = np.asarray(array)
         literal = any(isinstance(t, LiteralType) for t in types)
         assert array.shape == result.shape or (literal and not array.shape), said
-    if op.kind == "composite" and not any(isinstance(t, LiteralType) for t in types):
+    if op.kind is COMPOSITE and not any(isinstance(t, LiteralType) for t in types):
         builder = Builder("one")
         given = [builder.parameter(t) for t in types]
         graph = builder.graph(builder.emit(op, given, attrs))

@@ -24,6 +24,7 @@ from graphc.dtypes import (
 from graphc.errors import GraphcError, OutOfRange, ShapeError, TypeMismatch, written
 from graphc.ir import Literal, literal
 from graphc.kinds import extreme
+from graphc.kinds.base import kind_of, number_of
 from graphc.opdef import Op, current_trace
 from graphc.ops import elementwise as ew
 from graphc.ops.reductions import broadcast
@@ -70,11 +71,10 @@ def known_array(value: Any) -> Any:
     if value.weak:
         return None
     node = value.value.node
-    if node.op.kind == "constant":
+    if kind_of(node).is_constant:
         return node.attrs["value"].array
-    if node.op.kind == "view" and isinstance(node.operands[0], Literal):
-        return np.asarray(node.operands[0].value, node.operands[0].dtype.numpy)
-    return None
+    number = number_of(value.value)
+    return None if number is None else np.asarray(number.value, number.dtype.numpy)
 
 
 def lift(value: Any) -> Any:
@@ -158,7 +158,7 @@ def elementwise(op: Op, *args: Any) -> Any:
         if found is not None:
             return found if found.shape == shape else broadcast_to(found, shape)
     ready = [_converted(o, d, shape) for o, d in zip(operands, dtypes, strict=True)]
-    if op.kind == "composite" or not any(map(is_traced, ready)):
+    if op.expand is not None or not any(map(is_traced, ready)):
         # An expansion computes with its operands alone as well.
         ready = [r if is_traced(r) else broadcast(r, shape=shape, dims=()) for r in ready]
     return op(*ready)

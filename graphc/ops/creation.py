@@ -12,7 +12,8 @@ from graphc._lazy import once
 from graphc.dtypes import DType, Shape, Type, dtype, f32, i64
 from graphc.errors import ArgumentError, TypeMismatch
 from graphc.ir import Graph
-from graphc.kinds import operation
+from graphc.kinds import CONSTANT, IOTA, operation
+from graphc.opdef import NOT_DIFFERENTIABLE
 
 
 def one_number(array: Any) -> Any:
@@ -67,11 +68,12 @@ def _constant_rule(
 
 constant = operation(
     "constant",
-    "constant",
+    CONSTANT,
     "An array known when the function was traced.",
     operands=(),
     rule=_constant_rule,
     numpy=lambda value: value.array,
+    vjp=NOT_DIFFERENTIABLE,
     attrs=("value",),
     samples=({"value": Constant(np.array([1.0, 2.5, -3.0], np.float32))},),
 )
@@ -94,11 +96,12 @@ def _numpy_iota(dtype: DType, shape: tuple[int, ...], axis: int) -> Any:
 
 iota = operation(
     "iota",
-    "iota",
+    IOTA,
     "The index of every element along `axis`, as a number.",
     operands=(),
     rule=_iota_rule,
     numpy=_numpy_iota,
+    vjp=NOT_DIFFERENTIABLE,
     attrs=("dtype", "shape", "axis"),
     samples=(
         {"dtype": i64, "shape": (4,), "axis": 0},

@@ -8,7 +8,7 @@ from typing import Any
 from graphc.dtypes import Type
 from graphc.errors import ShapeError
 from graphc.ir import Graph
-from graphc.kinds import operation
+from graphc.kinds import GROUP, operation
 
 
 def _group_rule(types: list[Type], regions: Sequence[Graph], name: str) -> tuple[Type, ...]:
@@ -27,7 +27,7 @@ def _no_meaning(*arrays: Any, **attrs: Any) -> Any:
 
 group = operation(
     "group",
-    "group",
+    GROUP,
     "Nodes that become one kernel, as a region.",
     operands=(),
     rule=_group_rule,

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.dtypes import Shape, Type, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Graph
-from graphc.kinds import operation
+from graphc.kinds import GATHER, SCATTER, operation
 
 
 def _take_rule(types: list[Type], regions: Sequence[Graph], axis: int) -> tuple[Type, ...]:
@@ -24,7 +24,7 @@ def _take_rule(types: list[Type], regions: Sequence[Graph], axis: int) -> tuple[
 
 take = operation(
     "take",
-    "gather",
+    GATHER,
     "The slices of x along `axis` at the indices i; negative ones count from the end.",
     operands=("x", "i"),
     rule=_take_rule,
@@ -66,7 +66,7 @@ def _numpy_scatter_add(i: Any, x: Any, shape: tuple[int, ...], axis: int) -> Any
 
 scatter_add = operation(
     "scatter_add",
-    "scatter",
+    SCATTER,
     "Zeros of `shape`, with the slices x added along `axis` at the indices i, in order.",
     operands=("i", "x"),
     rule=_scatter_rule,

@@ -2,79 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.dtypes import Size, Type, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
-from graphc.ir import Graph, Node
-from graphc.kinds import operation
-
-
-def split_spec(spec: str) -> tuple[str, str, str]:
-    """The index letters of the left operand, the right operand and the result."""
-    inputs, _, result = spec.partition("->")
-    left, _, right = inputs.partition(",")
-    return left, right, result
-
-
-def letter_sizes(product: Node) -> dict[str, Size]:
-    """The size of each letter of a contraction, in the order of the operands."""
-    left, right, _ = split_spec(product.attrs["spec"])
-    sizes = [n for operand in product.operands for n in operand.type.shape]
-    return dict(zip(left + right, sizes, strict=True))
-
-
-@dataclass(frozen=True)
-class Letters:
-    """The letters of a contraction, of static sizes."""
-
-    operands: tuple[str, str]
-    result: str
-    sizes: Mapping[str, int]
-
-    @property
-    def batch(self) -> str:
-        """Those of both operands that the result has."""
-        left, right = self.operands
-        return "".join(c for c in self.result if c in left and c in right)
-
-    @property
-    def rows(self) -> str:
-        """Those that the result has from the left operand alone."""
-        return "".join(c for c in self.result if c not in self.operands[1])
-
-    @property
-    def columns(self) -> str:
-        """Those that the result has from the right operand alone."""
-        return "".join(c for c in self.result if c not in self.operands[0])
-
-    @property
-    def inner(self) -> str:
-        """Those that are summed over."""
-        return "".join(c for c in self.operands[0] if c not in self.result)
-
-    @property
-    def work(self) -> int:
-        """How many multiplications it takes."""
-        return math.prod(self.sizes.values())
-
-    def size(self, group: str) -> int:
-        """How many elements these letters run over."""
-        return math.prod(self.sizes[c] for c in group)
-
-
-def letters_of(product: Node) -> Letters:
-    """The letters of a contraction; raises TypeMismatch where a size is symbolic."""
-    left, right, result = split_spec(product.attrs["spec"])
-    sizes = [n for operand in product.operands for n in operand.type.static_shape]
-    return Letters((left, right), result, dict(zip(left + right, sizes, strict=True)))
-
+from graphc.ir import Graph
+from graphc.kinds import CONTRACTION, operation
+from graphc.kinds.contractions import split_spec
 
 _SPEC = re.compile("[A-Za-z]*,[A-Za-z]*->[A-Za-z]*")
 
@@ -118,7 +56,7 @@ def _contract_vjp(g: Any, out: Any, x: Any, y: Any, spec: str) -> Any:
 
 contract = operation(
     "contract",
-    "contraction",
+    CONTRACTION,
     "The sum of products over the letters that the result lacks, as einsum writes it.",
     operands=("x", "y"),
     rule=_contract_rule,

@@ -1,0 +1,46 @@
+"""The kinds of ops as objects, and what makes a record of each."""
+
+from graphc.kinds.base import Kind, operation
+from graphc.kinds.composites import COMPOSITE, composite
+from graphc.kinds.contractions import CONTRACTION
+from graphc.kinds.creation import CONSTANT, IOTA
+from graphc.kinds.groups import GROUP
+from graphc.kinds.indexed import GATHER, SCATTER
+from graphc.kinds.pointwise import ELEMENTWISE, elementwise
+from graphc.kinds.reductions import REDUCTION, check_axes, extreme, reduction
+from graphc.kinds.views import VIEW, view
+
+KINDS = (
+    ELEMENTWISE,
+    VIEW,
+    REDUCTION,
+    CONTRACTION,
+    GATHER,
+    SCATTER,
+    IOTA,
+    CONSTANT,
+    COMPOSITE,
+    GROUP,
+)
+
+__all__ = [
+    "COMPOSITE",
+    "CONSTANT",
+    "CONTRACTION",
+    "ELEMENTWISE",
+    "GATHER",
+    "GROUP",
+    "IOTA",
+    "KINDS",
+    "REDUCTION",
+    "SCATTER",
+    "VIEW",
+    "Kind",
+    "check_axes",
+    "composite",
+    "elementwise",
+    "extreme",
+    "operation",
+    "reduction",
+    "view",
+]
