@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -20,14 +20,13 @@ from graphc.arguments import (
     Arguments,
     bind,
     definition,
-    exact_key,
     function_name,
     leaf_type,
     parameters_named,
 )
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
-from graphc.entries import CallForm, Entry, orders_of
+from graphc.entries import CallForm, Entry, form_of
 from graphc.errors import ArgumentError, NotFinite, TargetError
 from graphc.functions.promote import is_stored
 from graphc.lowered import Lowered, lower_graph
@@ -46,7 +45,7 @@ RETRACES = 8
 """Signatures from which a warning says which argument keeps changing."""
 
 TARGETS = ("auto", "cpu", "cuda")
-Key = tuple[Any, ...]
+Key = tuple[Hashable, tuple[Any, ...]]
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
@@ -186,8 +185,9 @@ class Compiled(Wrapper, Generic[P, R]):
                 help="leave out target=, or device=",
             )
         self._given_device = self._device = device
-        self._entries: OrderedDict[Key, Entry] = OrderedDict()
-        self._last: CallForm | None = None
+        self._entries: dict[Key, Entry] = {}
+        self._forms: tuple[CallForm, ...] = ()
+        self._clock = itertools.count()
         self._lock = threading.RLock()
         self._warned = False
         self._register()
@@ -224,9 +224,8 @@ class Compiled(Wrapper, Generic[P, R]):
         if active_trace() is not None:
             return self.function(*args, **kwargs)
         try:
-            last = self._last
-            if last is not None:
-                result = last.run(args, kwargs)
+            for form in self._forms:
+                result = form.run(args, kwargs)
                 if result is not None:
                     return result
             return self._call(args, kwargs)
@@ -235,32 +234,32 @@ class Compiled(Wrapper, Generic[P, R]):
             raise
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        for form in self._forms:
+            result = form.run(args, kwargs, adapts=True)
+            if result is not None:
+                return result
         arguments = self._bind(args, kwargs)
         types = tuple(map(leaf_type, arguments.names, arguments.leaves))
-        static = tuple((n, exact_key(v)) for n, v in arguments.static)
-        orders = orders_of((args, kwargs))
-        key = (arguments.tree, static, types, orders)
+        key = arguments.key, types
         entry = self._entries.get(key)
         if entry is None:
             with self._lock:
                 entry = self._entries.get(key) or self._compile(key, arguments)
-        else:
-            self._touch(key)
-        self._last = entry.form_of(self._bind, args, kwargs)
+        form = form_of(entry, self._bind, args, kwargs, self._forms)
+        if form not in self._forms:
+            # No lock is held, which another thread may have while it compiles. A form that is lost
+            # when two add theirs is added again.
+            self._forms = (form, *self._forms[: SIGNATURES - 1])
         return entry.run(arguments.leaves)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         return bind(self.function, args, kwargs, self.static)
 
-    def _touch(self, key: Key) -> None:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-
     def _compile(self, key: Key, arguments: Arguments) -> Entry:
         traced, lowered = self._lower(arguments, self.device)
         blame = self._blame if self.options.nan == "raise" else None
-        entry = Entry(traced, lowered.compile(threads=self.threads), lowered, blame)
+        executable = lowered.compile(threads=self.threads)
+        entry = Entry(key, traced, executable, lowered, self._clock, blame)
         plural = _lazy.load("graphc.codegen.plan").plural
         LOG.info(
             "%s: compiled for %s in %s: %s, %s, %d of them from the cache",
@@ -274,8 +273,10 @@ class Compiled(Wrapper, Generic[P, R]):
         self._entries[key] = entry
         self._warn_of_retracing(arguments.names)
         while len(self._entries) > SIGNATURES:
-            self._entries.popitem(last=False)
-            self._last = None
+            old = min(self._entries.values(), key=lambda entry: entry.used)
+            del self._entries[old.key]
+            for form in self._forms:
+                form.know(entry for entry in form.entries if entry is not old)
         return entry
 
     def _warn_of_retracing(self, names: Sequence[str]) -> None:
@@ -283,7 +284,7 @@ class Compiled(Wrapper, Generic[P, R]):
         if self._warned or len(self._entries) < RETRACES:
             return
         self._warned = True
-        what = _difference([key[2] for key in self._entries], names)
+        what = _difference([types for _, types in self._entries], names)
         warnings.warn(
             f"{self.__name__} was traced for {len(self._entries)} signatures{what}; "
             "pad to fewer sizes, or compile once for each on purpose",

@@ -8,7 +8,7 @@ import inspect
 import linecache
 import operator
 import re
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +59,8 @@ class Arguments:
     """A call's arguments bound to the signature: static values apart, the rest as leaves.
 
     `tree` is that of an OrderedDict by parameter, `dynamic` the parameters in it, `owners` the
-    parameter of every leaf. Parameters that the call leaves out keep their defaults, as constants
-    of the function.
+    parameter of every leaf. `key` tells all of it apart but the leaves. Parameters that the call
+    leaves out keep their defaults, as constants of the function.
     """
 
     leaves: tuple[Any, ...]
@@ -69,6 +69,7 @@ class Arguments:
     tree: optree.PyTreeSpec
     dynamic: tuple[str, ...]
     static: tuple[tuple[str, Any], ...]
+    key: Hashable
 
 
 def bind(
@@ -90,8 +91,10 @@ def bind(
     values: Any = OrderedDict((name, bound[name]) for name in dynamic)
     leaves, tree = optree.tree_flatten(values)
     words = (n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD)
-    names, owners = _leaf_names(tree, next(words, None))
-    return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed)
+    structure = tuple((n, structure_of(n, value)) for n, value in values.items())
+    names, owners = _leaf_names(tree, structure, next(words, None))
+    key = structure, tuple((n, exact_key(value)) for n, value in fixed)
+    return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed, key)
 
 
 def bound_to(
@@ -130,6 +133,8 @@ def parameters_named(
                 f"{option}= names {name}, which is no parameter of {function_name(fn)}",
                 values=[("parameters", ", ".join(known) or "none")],
             ).at(definition(fn))
+        if list(names).count(name) > 1:
+            raise ArgumentError(f"{option}= names {name} twice").at(definition(fn))
     return tuple(names)
 
 
@@ -155,7 +160,7 @@ def _signature(fn: Any) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _can_be_hashed(value: Any) -> bool:
+def can_be_hashed(value: Any) -> bool:
     try:
         hash(value)
     except TypeError:
@@ -164,7 +169,7 @@ def _can_be_hashed(value: Any) -> bool:
 
 
 def _hashable(name: str, value: Any) -> Any:
-    if not _can_be_hashed(value):
+    if not can_be_hashed(value):
         raise ArgumentError(
             f"the static argument {name} must be hashable, not a {type(value).__name__}",
             help="use a tuple"
@@ -177,33 +182,75 @@ def _hashable(name: str, value: Any) -> Any:
 def exact_key(value: Any) -> Hashable:
     """A key that is equal for static values that are equal and of the same types and bits.
 
-    `==` takes 0.0 for -0.0, and 1, True and 1.0 for one another, and nan for no nan. Tuples,
-    frozensets and dataclasses go by their parts, other objects by what they say themselves.
+    `==` takes 0.0 for -0.0, and 1, True and 1.0 for one another, and nan for no nan. Containers,
+    dataclasses and arrays go by what they hold, other objects by what they say themselves.
     """
     kind: Any = type(value)
-    if isinstance(value, np.generic):
-        return kind, value.dtype, value.tobytes()
+    if isinstance(value, np.generic) or (kind is np.ndarray and not value.dtype.hasobject):
+        return kind, value.dtype, value.shape, value.tobytes()
     if isinstance(value, float):
         return kind, float.hex(value)
     if isinstance(value, complex):
         return kind, exact_key(value.real), exact_key(value.imag)
-    if kind is tuple or kind is frozenset or optree.is_namedtuple_class(kind):
-        gather = frozenset if kind is frozenset else tuple
-        return kind, gather(map(exact_key, value))
+    if kind in (tuple, list) or optree.is_namedtuple_class(kind):
+        return kind, tuple(map(exact_key, value))
+    if kind in (set, frozenset):
+        return kind, frozenset(map(exact_key, value))
+    if kind is dict:
+        return kind, tuple(map(exact_key, value.items()))
     if dataclasses.is_dataclass(kind):
         fields = [f.name for f in dataclasses.fields(kind) if f.compare]
         keys = [exact_key(getattr(value, name, None)) for name in fields]
-        return kind, value, tuple(filter(_can_be_hashed, keys))
+        if can_be_hashed(value):
+            return kind, value, tuple(filter(can_be_hashed, keys))
+        return kind, tuple(keys)
     return kind, value
+
+
+def structure_of(name: str, tree: Any) -> Hashable:
+    """A key that is equal for trees of the same containers with the same keys and settings.
+
+    Keys are in their order, and by `exact_key` as settings are: those of a dataclass are its fields
+    that hold no arrays. Raises SignatureError for a setting that cannot be hashed.
+    """
+    if optree.tree_is_leaf(tree):
+        return None
+    kind: Any = type(tree)
+    parts, settings = one_level(tree)
+    key = exact_key(settings)
+    if not can_be_hashed(key):
+        raise SignatureError(
+            f"the argument {name} has a {kind.__name__}, a setting of which cannot be "
+            f"hashed: {settings!r}",
+            help="settings are constants of the computation; what changes is a field of arrays",
+        )
+    return kind, key, *(structure_of(name, part) for part in parts)
+
+
+def has_changing_settings(tree: Any) -> bool:
+    """Whether a setting of a container in the tree is an object that may change."""
+    if optree.tree_is_leaf(tree):
+        return False
+    parts, settings = one_level(tree)
+    return not can_be_hashed(settings) or any(map(has_changing_settings, parts))
+
+
+def one_level(tree: Any) -> tuple[Sequence[Any], Any]:
+    """The parts of a container, in the order of `optree`, and what else it is told by."""
+    parts, settings, *_ = optree.tree_flatten_one_level(tree)
+    if type(tree) in (dict, OrderedDict, defaultdict):
+        settings = getattr(tree, "default_factory", None), tuple(tree)
+    return parts, settings
 
 
 @functools.lru_cache(maxsize=1024)
 def _leaf_names(
-    tree: optree.PyTreeSpec, words: str | None
+    tree: optree.PyTreeSpec, structure: Hashable, words: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """An identifier for every leaf, `params_w1` for params["w1"], and its parameter.
 
-    Arguments of the parameter `words`, as `**words`, are named by their own words.
+    Arguments of the parameter `words`, as `**words`, are named by their own words. Trees that are
+    equal to `optree` have a `structure` each.
     """
     names, owners = [], []
     for parameter, *path in leaf_paths(tree):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 
 import graphc
 from graphc import api
-from graphc.errors import OutOfRange, SignatureError
+from graphc.errors import ArgumentError, OutOfRange, SignatureError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -232,3 +234,168 @@ def test_threads_call_with_forms_of_their_own() -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+# --- what is told apart, and what is not bound ------------------------------------------------
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Sizes(NamedTuple):
+    rows: int
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    name: str
+    scale: Any = 1
+    noted: str = dataclasses.field(default="", compare=False)
+
+
+STATIC: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "tuple": (lambda: (1, "a", None), lambda: (True, "a", None)),
+    "nested tuple": (lambda: ((1, 2.5), ("a",)), lambda: ((1, 2.5), ("b",))),
+    "long tuple": (lambda: tuple(map(float, range(200))), lambda: tuple(range(200))),
+    "named tuple": (lambda: Sizes(2, 0.0), lambda: Sizes(2, -0.0)),
+    "dataclass": (lambda: Settings("a", 2), lambda: Settings("a", 2.0)),
+    "dataclass of a tuple": (lambda: Settings("a", (1,)), lambda: Settings("a", (True,))),
+    "zero": (lambda: 0.0, lambda: -0.0),
+    "enum": (lambda: Color.RED, lambda: Color.BLUE),
+    "scalar": (lambda: np.float32(2), lambda: np.float64(2)),
+    "frozenset": (lambda: frozenset((1,)), lambda: frozenset((True,))),
+    "function": (lambda: np.exp, lambda: np.log),
+    "complex": (lambda: complex(1, 0), lambda: complex(1, -0.0)),
+}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_values_are_compared_without_being_bound(name: str, bound: list[int]) -> None:
+    make, other = STATIC[name]
+    seen: list[Any] = []
+
+    def noted(x: Any, what: Any) -> Any:
+        seen.append(what)
+        return x + 1
+
+    function = compiled(noted, static="what")
+    function(X, make())
+    bound.clear()
+    function(X, make())
+    assert not bound
+    for value in (other(), make(), other()):
+        function(X, value)
+    assert list(map(repr, seen)) == [repr(make()), repr(other())]
+
+
+def test_types_of_arrays_are_told_apart_without_being_bound(bound: list[int]) -> None:
+    function = compiled(lambda x, s: x * s)
+    arrays = [np.ones(n, kind) for n in range(1, 20) for kind in (np.float32, np.float64)]
+    for array in arrays:
+        function(array, 2.0)
+    bound.clear()
+    for array in arrays + arrays[::-1]:
+        result = function(array, 3.0)
+        assert result.dtype == array.dtype
+        np.testing.assert_array_equal(result, array * 3)
+    strided = np.arange(12, dtype=np.float32).reshape(4, 3)[:, 1]
+    np.testing.assert_array_equal(function(strided, 3.0), strided * 3)
+    assert not bound
+
+
+def test_signatures_used_last_are_kept() -> None:
+    traced: list[Any] = []
+
+    def noted(x: Any) -> Any:
+        traced.append(x.shape)
+        return x + 1
+
+    function = compiled(noted)
+    for n in range(1, api.SIGNATURES + 1):
+        function(np.ones(n))
+        function(np.ones(1))
+    function(np.ones(99))  # the signature that goes is that of two elements
+    function(np.ones(1))
+    assert len(traced) == api.SIGNATURES + 1
+    function(np.ones(2))
+    assert traced[-1] == (2,) and len(traced) == api.SIGNATURES + 2
+    assert len(function._entries) == api.SIGNATURES
+
+
+def test_the_way_arguments_are_passed_is_no_part_of_the_signature(bound: list[int]) -> None:
+    traced: list[Any] = []
+
+    def noted(x: Any, y: Any) -> Any:
+        traced.append(1)
+        return x - y
+
+    function = compiled(noted)
+    for _ in range(2):
+        for found in (function(X, Y), function(X, y=Y), function(x=X, y=Y), function(y=Y, x=X)):
+            np.testing.assert_array_equal(found, X - Y)
+    assert len(traced) == 1
+    assert len(bound) == 8  # each of the four once, and its places once
+
+
+@pytest.mark.parametrize("settings", [(2, 2.0, True), ((2,), (2.0,)), ([2], [2.0], (2,))])
+def test_settings_that_are_equal_and_not_the_same_are_told_apart(settings: Any) -> None:
+    seen: list[Any] = []
+
+    def noted(layer: Any) -> Any:
+        seen.append(layer.setting)
+        return layer.weight + layer.bias
+
+    function = compiled(noted)
+    for setting in settings * 2:
+        function(Layer(X, Y, setting))
+    assert list(map(repr, seen)) == list(map(repr, settings))
+
+
+def test_a_setting_that_changes_is_seen() -> None:
+    function = compiled(lambda layer: layer.weight * layer.setting[0])
+    setting = [2]
+    layer = Layer(X, Y, setting)
+    for n in (2, 5, 2, 7):
+        setting[0] = n
+        for _ in range(2):
+            np.testing.assert_array_equal(function(layer), X * n)
+
+
+def test_settings_of_results_are_the_callers_own() -> None:
+    function = compiled(lambda layer: layer)
+    setting = [1]
+    found = function(Layer(X, Y, setting))
+    found.setting.append(2)
+    setting.append(3)
+    again, other = function(Layer(X, Y, [1])), function(Layer(Y, X, [1]))
+    again.setting.append(4)
+    assert (found.setting, again.setting, other.setting) == ([1, 2], [1, 4], [1])
+
+
+def test_equal_keys_of_other_types_are_told_apart(bound: list[int]) -> None:
+    function = compiled(lambda d: {repr(key): value + 1 for key, value in d.items()})
+    keys = [1, True, 1.0, np.int64(1), (1,), (True,), "a", np.str_("a")]
+    for key in keys:
+        function({key: X})
+    assert len(function._entries) == len(keys)
+    bound.clear()
+    for key in keys:
+        assert list(function({key: X})) == [repr(key)]
+    assert not bound
+
+
+def test_a_setting_that_cannot_be_told_is_refused() -> None:
+    class Loose:
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(SignatureError, match="the argument layer has a Layer, a setting of which"):
+        compiled(lambda layer: layer.weight)(Layer(X, Y, Loose()))
+
+
+def test_a_parameter_is_named_once() -> None:
+    for option in ("static", "donate"):
+        with pytest.raises(ArgumentError, match=f"{option}= names x twice"):
+            compiled(lambda x, y: x + y, **{option: ("x", "y", "x")})

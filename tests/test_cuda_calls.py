@@ -65,7 +65,7 @@ def test_the_callers_context_is_as_it_was(own):
         np.asarray(fresh(array))
         assert current() == int(wanted)
         with pytest.raises(SignatureError):
-            add._last.entry.executable([array, numbers(4)])
+            add._forms[0].entries[0].executable([array, numbers(4)])
         assert current() == int(wanted)
         return True
 
@@ -235,7 +235,7 @@ def test_calls_overlap_in_one_arena():
     wanted = [np.asarray(graphc.compile(chain, target="cpu")(np.asarray(x))) for x in xs]
     for result, right in zip(results, wanted, strict=True):
         np.testing.assert_allclose(np.asarray(result), right, rtol=1e-5, atol=1e-5)
-    assert len(chain._last.entry.executable._free) == 1
+    assert len(chain._forms[0].entries[0].executable._free) == 1
 
 
 # --- what a call costs -----------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_what_a_signature_decides_is_not_computed_again(monkeypatch):
 
     monkeypatch.setattr(Type, "size", property(computed))
     monkeypatch.setattr(Type, "nbytes", property(computed))
-    add._last.entry.executable([x, numbers(8)])
+    add._forms[0].entries[0].executable([x, numbers(8)])
 
 
 def chain(x, y):

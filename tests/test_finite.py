@@ -164,9 +164,7 @@ def test_what_only_the_compiled_form_makes_is_told_apart() -> None:
 class Wrong:
     """An executable that miscomputes."""
 
-    array_types = frozenset((np.ndarray,))
-
-    def __call__(self, arrays: Any) -> Any:
+    def quick(self, arrays: Any, adapts: bool) -> Any:
         return [np.array([1, np.nan, 2])]
 
 

@@ -468,10 +468,10 @@ def test_the_interpreter_goes_on_during_a_native_call():
     ticker.start()
     enter = run._enter
 
-    def counted(address: int, row: int) -> int:
+    def counted(address: int, row: int, *tuples: object) -> int:
         inside.set()
         before = count[0]
-        result = enter(address, row)
+        result = enter(address, row, *tuples)
         count.append(count[0] - before)
         inside.clear()
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,7 +26,10 @@ _DLPACK_CPU = 1  # kDLCPU
 
 
 class ArrayLayout(NamedTuple):
-    """Byte offsets in an ndarray object: type, data pointer, ndim, sizes, dtype, flags."""
+    """Byte offsets in an ndarray object: type, data pointer, ndim, sizes, dtype, flags.
+
+    And `items`, where the pointers to its items are in a tuple.
+    """
 
     type: int
     data: int
@@ -33,6 +37,7 @@ class ArrayLayout(NamedTuple):
     dims: int
     descr: int
     flags: int
+    items: int
 
 
 def probe_layout() -> ArrayLayout | None:
@@ -52,8 +57,16 @@ def probe_layout() -> ArrayLayout | None:
         np.zeros((0, 4), np.bool_),
     ]
     head = object.__basicsize__
-    layout = ArrayLayout(head - 8, head, head + 8, head + 16, head + 40, head + 48)
-    return layout if all(_matches(layout, a) for a in samples) else None
+    items = tuple.__basicsize__
+    layout = ArrayLayout(head - 8, head, head + 8, head + 16, head + 40, head + 48, items)
+    matches = _holds(items, tuple(samples)) and all(_matches(layout, a) for a in samples)
+    return layout if matches else None
+
+
+def _holds(items: int, whole: tuple[Any, ...]) -> bool:
+    """Whether a tuple has the pointers to its items at this offset."""
+    found = (ctypes.c_int64 * len(whole)).from_address(id(whole) + items)
+    return list(found) == list(map(id, whole))
 
 
 def _matches(layout: ArrayLayout, array: NDArray[Any]) -> bool:
@@ -73,6 +86,17 @@ def _matches(layout: ArrayLayout, array: NDArray[Any]) -> bool:
         and (flags & 0x1 != 0) == array.flags.c_contiguous
         and (flags & 0x100 != 0) == array.flags.aligned
         and (flags & 0x400 != 0) == array.flags.writeable
+    )
+
+
+@cache
+def holds_number(scalar: Any) -> bool:
+    """Whether NumPy's scalars of a class hold their number where arrays hold a data pointer."""
+    if LAYOUT is None:
+        return False
+    samples = (scalar(0), scalar(1))
+    return all(
+        ctypes.string_at(id(s) + LAYOUT.data, s.dtype.itemsize) == s.tobytes() for s in samples
     )
 
 
@@ -156,7 +180,10 @@ class Recycler(Generic[Memory]):
 
 
 class Outputs:
-    """Fresh arrays of one type; above `RECYCLE_FROM` bytes their memory is recycled."""
+    """Fresh arrays of one type; above `RECYCLE_FROM` bytes their memory is recycled.
+
+    `fresh()` is an array that shares memory with none that anybody can reach.
+    """
 
     def __init__(self, type: Type) -> None:
         self.shape = type.static_shape
@@ -164,15 +191,14 @@ class Outputs:
         self.nbytes = type.nbytes
         self.recycles = self.nbytes >= RECYCLE_FROM and COUNTED and LAYOUT is not None
         self._memory = Recycler(self._make)
+        plain: Callable[[], NDArray[Any]] = partial(np.empty, self.shape, self.dtype)
+        self.fresh = self._recycled if self.recycles else plain
 
     def _make(self) -> tuple[NDArray[np.uint8], int]:
         raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
         return raw, -address_of(raw) % ALIGNMENT
 
-    def fresh(self) -> NDArray[Any]:
-        """An array that shares memory with none that anybody can reach."""
-        if not self.recycles:
-            return np.empty(self.shape, self.dtype)
+    def _recycled(self) -> NDArray[Any]:
         array: NDArray[Any] = np.ndarray(self.shape, self.dtype, *self._memory.take())
         return array
 

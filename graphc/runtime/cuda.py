@@ -51,7 +51,7 @@ class CudaExecutable(Kept):
     """
 
     _instead = "pickle the compiled function: it is compiled again where it is loaded"
-    array_types = frozenset((DeviceArray, np.ndarray))
+    quick_types = frozenset((DeviceArray, np.ndarray))
 
     def __init__(self, plan: Plan, ptx: Mapping[str, str], *, device: int = 0) -> None:
         check_structure(plan.steps)
@@ -145,6 +145,10 @@ class CudaExecutable(Kept):
                 raise
             self._free.append(frame)
         return results
+
+    def quick(self, arrays: tuple[Any, ...], adapts: bool = False) -> list[DeviceArray] | None:
+        """`self(arrays)`; None for arguments that only others `adapt`."""
+        return None if adapts else self(arrays)
 
     def _frame(self) -> Frame:
         """A frame that no other call uses."""

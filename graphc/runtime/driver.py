@@ -17,10 +17,10 @@ from graphc.runtime.native import (
     word,
 )
 from graphc.runtime.rows import (
-    ARRAY_IDS,
-    ARRAYS,
+    ADDRESSES,
     BRANCH,
     BUMPS,
+    BY_OBJECT,
     DONE,
     END,
     GIVEN,
@@ -29,6 +29,7 @@ from graphc.runtime.rows import (
     LINK_COUNT,
     LINKS,
     LOOP,
+    OUTPUTS,
     POOL_CELL,
     POOL_THREADS,
     PROGRAM,
@@ -44,42 +45,53 @@ from graphc.runtime.rows import (
 from graphc.runtime.rows import COPY as LAST_NATIVE
 from graphc.runtime.workers import deal
 
-TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS = LAYOUT or (0,) * 6
+TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS, ITEMS = LAYOUT or (0,) * 7
 """Where NumPy keeps things; unused where the layout is not known (the context has addresses)."""
 
 
 @compiled
-def misfit(context):
-    """The number of the first input that is not, as it stands, what its signature says; or -1."""
-    arrays = word(context, ARRAYS)
+def misfit(context, inputs, outputs):
+    """The number of the first input that is not, as it stands, what its signature says; or -1.
+
+    Where all are, their addresses and those of the outputs behind them are written down.
+    """
+    addresses = word(context, ADDRESSES)
+    count = word(context, INPUTS)
     at = word(context, SIGNATURE)
-    for number in range(word(context, INPUTS)):
-        array = word(arrays, number)
-        flags, ndim = word(at, 2), word(at, 3)
-        if word(array + TYPE, 0) != word(at, 0) or word(array + DESCR, 0) != word(at, 1):
-            return number
-        if int_at(array + NDIM) != ndim or (int_at(array + FLAGS) & flags) != flags:
-            return number
-        dims = word(array + DIMS, 0)
-        for axis in range(ndim):
-            if word(dims, axis) != word(at, 4 + axis):
+    for number in range(count):
+        array = word(inputs + ITEMS, number)
+        flags, ndim = word(at, 3), word(at, 4)
+        if word(array + TYPE, 0) == word(at, 0):
+            set_word(addresses, number, array + POINTER)
+        else:
+            if word(array + TYPE, 0) != word(at, 1) or word(array + DESCR, 0) != word(at, 2):
                 return number
-        at += 8 * (4 + ndim)
+            if int_at(array + NDIM) != ndim or (int_at(array + FLAGS) & flags) != flags:
+                return number
+            dims = word(array + DIMS, 0)
+            for axis in range(ndim):
+                if word(dims, axis) != word(at, 5 + axis):
+                    return number
+            set_word(addresses, number, word(array + POINTER, 0))
+        at += 8 * (5 + ndim)
+    for number in range(word(context, OUTPUTS)):
+        array = word(outputs + ITEMS, number)
+        set_word(addresses, count + number, word(array + POINTER, 0))
     return -1
 
 
 @compiled
 def shared(context):
     """The number of the first input to be overwritten that has memory of another one; or -1."""
-    arrays = word(context, ARRAYS)
+    addresses = word(context, ADDRESSES)
     sizes = word(context, SIZES)
     given = word(context, GIVEN)
     for which in range(word(context, GIVEN_COUNT)):
         number = word(given, which)
-        first = word(word(arrays, number) + POINTER, 0)
+        first = word(addresses, number)
         last = first + word(sizes, number)
         for other in range(word(context, INPUTS)):
-            start = word(word(arrays, other) + POINTER, 0)
+            start = word(addresses, other)
             stop = start + word(sizes, other)
             if other != number and max(start, first) < min(stop, last):
                 return number
@@ -89,14 +101,11 @@ def shared(context):
 @compiled
 def link(context):
     """Write the addresses of inputs and outputs into the table."""
-    arrays = word(context, ARRAYS)
+    addresses = word(context, ADDRESSES)
     table = word(context, TABLE)
     links = word(context, LINKS)
-    by_id = word(context, ARRAY_IDS) != 0
     for pair in range(word(context, LINK_COUNT)):
-        address = word(arrays, word(links, 2 * pair + 1))
-        if by_id:
-            address = word(address + POINTER, 0)
+        address = word(addresses, word(links, 2 * pair + 1))
         set_word(table, word(links, 2 * pair), address)
 
 
@@ -156,14 +165,16 @@ def execute(context, start):
 
 
 @compiled
-def run(context, start):
+def run(context, start, *tuples):
     """Run a plan from row `start`; row 0 first checks the inputs and binds the arrays.
+
+    These come in two tuples, inputs and outputs.
 
     Leaves the thread's floating-point mode and flags as they were.
     """
     if start == 0:
-        if word(context, ARRAY_IDS) != 0:
-            number = misfit(context)
+        if word(context, BY_OBJECT) != 0:
+            number = misfit(context, word(tuples, 0), word(tuples, 1))
             if number < 0:
                 number = shared(context)
             if number >= 0:

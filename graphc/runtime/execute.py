@@ -7,13 +7,13 @@ interpreter's lock is free while the driver runs.
 
 from __future__ import annotations
 
-import ctypes
+import builtins
+import operator
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from struct import Struct
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from graphc import _lazy
 from graphc.account import Account
 from graphc.codegen.plan import Launch, Place, Plan, StepKind, is_emitted
+from graphc.dtypes import Type
 from graphc.errors import Kept, RuntimeFault, wrong_count
 from graphc.runtime import rows
 from graphc.runtime.buffers import (
@@ -33,6 +34,7 @@ from graphc.runtime.buffers import (
     aligned_bytes,
     aligned_copy,
     as_bytes,
+    holds_number,
 )
 from graphc.runtime.cores import thread_count
 from graphc.runtime.faults import fault_of, out_of_memory
@@ -141,7 +143,7 @@ class _Context:
                 self.table[word] = arena + buffer.index
             elif buffer.place is Place.CONSTANT:
                 self.table[word] = address_of(executable.constants[buffer.index])
-        self.arrays = (ctypes.c_int64 * (len(plan.inputs) + len(plan.outputs) + 1))()
+        self.addresses = np.zeros(len(plan.inputs) + len(executable.fresh), np.int64)
         self.states = np.zeros(program.states, np.int64)
         self.calls = 0
         self.status: NDArray[np.int64] | None = None
@@ -153,9 +155,10 @@ class _Context:
         words[rows.TABLE] = address_of(self.table)
         words[rows.BUMPS] = address_of(program.bumps)
         words[rows.STATE] = address_of(self.states)
-        words[rows.ARRAYS] = ctypes.addressof(self.arrays)
-        words[rows.ARRAY_IDS] = LAYOUT is not None
+        words[rows.ADDRESSES] = address_of(self.addresses)
+        words[rows.BY_OBJECT] = LAYOUT is not None
         words[rows.INPUTS] = len(plan.inputs)
+        words[rows.OUTPUTS] = len(executable.fresh)
         words[rows.SIGNATURE] = address_of(executable.signature)
         words[rows.LINKS] = address_of(executable.links)
         words[rows.LINK_COUNT] = len(executable.links)
@@ -175,13 +178,12 @@ class Executable(Kept):
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
     entries into native code that ran rows: one a call, and one more for each step that Python
-    does. `array_types` are the classes of arguments that it takes as they are, if they fit. A
-    result that the plan lays in a donated input is the argument itself; or a copy of it, if that
-    cannot be written to or shares memory with another argument.
+    does. `quick_types` are the classes of arguments that `quick` takes. A result that the plan
+    lays in a donated input is the argument itself; or a copy of it, if that cannot be written to
+    or shares memory with another argument.
     """
 
     _instead = "pickle the compiled function: it is compiled again where it is loaded"
-    array_types = frozenset((np.ndarray,))
 
     def __init__(
         self,
@@ -218,17 +220,19 @@ class Executable(Kept):
         fresh = [b for b in results if b.place is Place.OUTPUT]
         self._given = [b.index for b in results if b.place is Place.INPUT]
         self.given = np.array(self._given, np.int64)  # the same, for the driver to read
-        self.sizes = np.array([plan.buffers[b].type.nbytes for b in plan.inputs], np.int64)
-        self.signature = _signature(plan, self._given)
+        types = [plan.buffers[b].type for b in plan.inputs]
+        self.sizes = np.array([type.nbytes for type in types], np.int64)
+        # Python, which some steps are left to, wants arrays.
+        scalars = [None if self.program.leaves else _scalar_of(type) for type in types]
+        self.signature = _signature(types, scalars, self._given)
+        self.quick_types = frozenset((np.ndarray, *filter(None, scalars)))
         inputs = [(Place.INPUT, n) for n in range(len(plan.inputs))]
         self._arrays = [*inputs, *((b.place, b.index) for b in fresh)]
         number = {array: n for n, array in enumerate(self._arrays)}
         self._results = [number[b.place, b.index] for b in results]
         self.links = _links(plan, number, self.program.sources)
         self._outputs = [Outputs(b.type) for b in fresh]
-        self._fresh = [output.fresh for output in self._outputs]
-        self._pack = Struct(f"{len(plan.inputs) + len(fresh)}q").pack_into
-        self._inputs = len(plan.inputs)
+        self.fresh = [output.fresh for output in self._outputs]
 
     def _address(self, launch: Launch) -> int:
         return self.kernels[launch.key].address
@@ -241,18 +245,50 @@ class Executable(Kept):
     def __call__(self, arrays: Sequence[Any] = (), *more: Any) -> list[Array]:
         """Run the plan; raises SignatureError for arguments that do not fit their types."""
         try:
-            fits = len(arrays) == self._inputs
+            fits = len(arrays) == len(self.sizes)
         except TypeError:
             fits = False
         if not fits or more:
             inputs = [self.plan.buffers[b] for b in self.plan.inputs]
             raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays, more)
+        arrays = tuple(arrays)
+        results = self.quick(arrays)
+        if results is None:
+            results = self.quick(arrays, adapts=True)
+        if results is None:
+            raise RuntimeFault(f"{self.plan.name}: an argument cannot be bound")
+        return list(results)
+
+    def quick(self, arrays: tuple[Any, ...], adapts: bool = False) -> tuple[Array, ...] | None:
+        """What a call with as many arrays as there are inputs returns.
+
+        Of arguments that do not fit as they stand it `adapts` those that can be, or else returns
+        None.
+        """
+        if LAYOUT is None and not adapts:
+            return None
         context = None
         try:
-            context = self._context()
+            try:
+                context = self._free.pop()
+            except IndexError:
+                context = self._new_context()
             if self._parallel:
                 self.pool.ready(self.threads)
-            outputs = self._run(context, tuple(arrays))
+            if adapts:
+                arrays = self._adapted(arrays)
+            outputs = tuple(map(operator.call, self.fresh))
+            if LAYOUT is None:
+                context.addresses[:] = [*map(address_of, arrays), *map(address_of, outputs)]
+            row = self._enter(context.address, 0, arrays, outputs)
+            if row != rows.DONE:
+                if row <= rows.REFUSED:
+                    self._free.append(context)
+                    return None
+                self._go_on(context, row, arrays, outputs)
+            context.calls += 1
+            if context.status is not None and context.status[0]:
+                raise fault_of(self.plan, int(context.status[0]))
         except BaseException as error:
             # An interrupted loop leaves addresses of a later turn behind.
             if context is not None:
@@ -262,56 +298,27 @@ class Executable(Kept):
                 raise out_of_memory(self.plan, why) from error
             raise
         self._free.append(context)
-        return outputs
-
-    def _context(self) -> _Context:
-        """An arena and a table that no other call uses."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            context = _Context(self)
-            self._contexts.append(context)
-            return context
-
-    def _run(self, context: _Context, arrays: Sequence[Any]) -> list[Array]:
-        outputs = [fresh() for fresh in self._fresh]
-        row = rows.REFUSED
-        if LAYOUT is not None:
-            self._pack(context.arrays, 0, *map(id, arrays), *map(id, outputs))
-            row = self._enter(context.address, 0)
-        if row != rows.DONE:
-            arrays = self._go_on(context, row, arrays, outputs)
-        context.calls += 1
-        if context.status is not None and context.status[0]:
-            raise fault_of(self.plan, int(context.status[0]))
         if self._given:
             found = (*arrays, *outputs)
-            return [found[number] for number in self._results]
+            return tuple(found[number] for number in self._results)
         return outputs
 
-    def _go_on(
-        self, context: _Context, row: int, arrays: Sequence[Any], outputs: list[Array]
-    ) -> Sequence[Any]:
-        """Finish a call that came back early: arguments to be adapted, or steps for Python.
+    def _new_context(self) -> _Context:
+        """An arena and a table that no other call uses."""
+        context = _Context(self)
+        self._contexts.append(context)
+        return context
 
-        Returns the arguments that were bound.
-        """
-        if row <= rows.REFUSED:
-            arrays = self._adapted(arrays)
-            number_of = id if LAYOUT is not None else address_of
-            self._pack(context.arrays, 0, *map(number_of, arrays), *map(number_of, outputs))
-            row = self._enter(context.address, 0)
+    def _go_on(
+        self, context: _Context, row: int, arrays: Sequence[Any], outputs: Sequence[Array]
+    ) -> None:
+        """Finish a call that came back at a row, which is for Python to do."""
         while row >= 0:
             context.calls += 1
             self._leave(self.program.leaves[row], context, arrays, outputs)
             row = self._enter(context.address, row + 1)
-        if row != rows.DONE:
-            raise RuntimeFault(
-                f"{self.plan.name}: argument {rows.REFUSED - row} cannot be bound"
-            )
-        return arrays
 
-    def _adapted(self, arrays: Sequence[Any]) -> list[Array]:
+    def _adapted(self, arrays: Sequence[Any]) -> tuple[Array, ...]:
         buffers = [self.plan.buffers[b] for b in self.plan.inputs]
         fit = [
             adapt(array, buffer.type, buffer.name, self.plan.name)
@@ -324,10 +331,14 @@ class Executable(Kept):
             others += [a for n, a in enumerate(arrays) if n != number and type(a) is np.ndarray]
             if not mine.flags.writeable or any(np.may_share_memory(mine, a) for a in others):
                 result[number] = mine.copy()
-        return result
+        return tuple(result)
 
     def _leave(
-        self, leave: Leave, context: _Context, arrays: Sequence[Array], outputs: list[Array]
+        self,
+        leave: Leave,
+        context: _Context,
+        arrays: Sequence[Array],
+        outputs: Sequence[Array],
     ) -> None:
         """Do a step in Python, on the arrays whose addresses stand in the table now.
 
@@ -380,12 +391,22 @@ CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 """NumPy's flags of an array: contiguous in C's order, aligned, writeable."""
 
 
-def _signature(plan: Plan, given: Collection[int]) -> NDArray[np.int64]:
+def _scalar_of(type: Type) -> builtins.type[np.generic] | None:
+    """The class of NumPy's scalars of a type, as far as the driver reads them."""
+    kind: Any = type.dtype.numpy.type
+    return kind if type.ndim == 0 and holds_number(kind) else None
+
+
+def _signature(
+    types: Sequence[Type],
+    scalars: Sequence[builtins.type[np.generic] | None],
+    given: Collection[int],
+) -> NDArray[np.int64]:
     """The words by which the driver knows an input that fits as it stands."""
     words: list[int] = []
-    for at, number in enumerate(plan.inputs):
-        type = plan.buffers[number].type
+    for at, (type, scalar) in enumerate(zip(types, scalars, strict=True)):
         flags = CONTIGUOUS | ALIGNED | (WRITEABLE if at in given else 0)
+        words.append(0 if scalar is None or at in given else id(scalar))
         words += [id(np.ndarray), id(type.dtype.numpy), flags, type.ndim, *type.static_shape]
     return np.array(words, np.int64)
 

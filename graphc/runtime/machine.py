@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import hashlib
+import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,13 +63,15 @@ _BUILTINS: Mapping[str, Operation] = {"min": _chosen("<"), "max": _chosen(">")}
 class Compiled:
     """A function of the language, compiled with all that it calls on first use.
 
-    Called from Python it takes and returns ints, and runs without the interpreter's lock.
+    Called from Python it takes and returns ints, and runs without the interpreter's lock. A last
+    parameter `*objects` is where the pointers to all further arguments lie, of any type.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         code: Any = function.__code__
         self.function, self.name = function, function.__name__
-        self.parameters = code.co_varnames[: code.co_argcount]
+        self.takes_objects = bool(code.co_flags & inspect.CO_VARARGS)
+        self.parameters = code.co_varnames[: code.co_argcount + self.takes_objects]
         self._code: machine_code.Code | None = None
         self._entrance: Callable[..., int] | None = None
 
@@ -110,7 +113,7 @@ class Compiled:
         return self._entrance
 
     def __call__(self, *words: int) -> int:
-        if len(words) != len(self.parameters):
+        if len(words) != len(self.parameters) and not self.takes_objects:
             raise TypeError(f"{self.name} takes {len(self.parameters)} words")
         return self.entrance(*words)
 
@@ -147,7 +150,7 @@ def _load(function: Compiled) -> machine_code.Code:
         made = ir.Module(function.name)
         inner = _function(made, function, {})
         inner.linkage = "external"
-        _emit_entrance(made, inner)
+        _emit_entrance(made, inner, function.takes_objects)
         return made
 
     parts = repr((sys.version, *_parts(function, set())))
@@ -173,6 +176,7 @@ def _parts(what: Any, seen: set[int]) -> Iterator[Any]:
                 yield from _parts(what.__globals__[name], seen)
         case CodeType():
             yield what.co_name, what.co_code, what.co_varnames, what.co_names, what.co_freevars
+            yield what.co_flags
             for constant in what.co_consts:
                 yield from _parts(constant, seen)
         case int() | float() | str() | tuple() | None | ir.Type():
@@ -203,8 +207,11 @@ def _of_python(symbol: str) -> str:
     return f"{symbol}_of_python"
 
 
-def _emit_entrance(module: Any, inner: Any) -> None:
-    """`object(self, object* arguments, i64 count)`: ints in, an int out, the lock released."""
+def _emit_entrance(module: Any, inner: Any, takes_objects: bool) -> None:
+    """`object(self, object* arguments, i64 count)`: ints in, an int out, the lock released.
+
+    The last word is where the rest of the arguments is if it `takes_objects`.
+    """
 
     def python(name: str, result: Any, *parameters: Any) -> Any:
         return ir.Function(module, ir.FunctionType(result, parameters), name)
@@ -213,10 +220,10 @@ def _emit_entrance(module: Any, inner: Any) -> None:
     outer = ir.Function(module, kind, _of_python(inner.name))
     builder = ir.IRBuilder(outer.append_basic_block())
     to_word = python("PyLong_AsLongLong", WORD, _OBJECT)
-    words = [
-        builder.call(to_word, [builder.load(builder.gep(outer.args[1], [WORD(k)]))])
-        for k in range(len(inner.args))
-    ]
+    count = len(inner.args) - takes_objects
+    places = [builder.gep(outer.args[1], [WORD(k)]) for k in range(len(inner.args))]
+    words = [builder.call(to_word, [builder.load(place)]) for place in places[:count]]
+    words += [builder.ptrtoint(place, WORD) for place in places[count:]]
     state = builder.call(python("PyEval_SaveThread", _OBJECT), [])
     result = builder.call(inner, words)
     builder.call(python("PyEval_RestoreThread", ir.VoidType(), _OBJECT), [state])

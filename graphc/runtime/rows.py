@@ -19,16 +19,17 @@ KERNEL, GEMM, COPY, LOOP, END, BRANCH, LIBRARY, COLLECTIVE, CALLBACK, STOP = ran
 NAMES = "KERNEL GEMM COPY LOOP END BRANCH LIBRARY COLLECTIVE CALLBACK STOP".split()
 
 PROGRAM, TABLE, BUMPS, STATE = range(4)
-ARRAYS, ARRAY_IDS, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
+ADDRESSES, BY_OBJECT, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
 POOL_CELL, POOL_THREADS, STATUS = range(10, 13)
-SIZES, GIVEN, GIVEN_COUNT = range(13, 16)
-CONTEXT_WORDS = 16
+SIZES, GIVEN, GIVEN_COUNT, OUTPUTS = range(13, 17)
+CONTEXT_WORDS = 17
 """Words of a context.
 
-`ARRAYS` points to the ids of the inputs and then the outputs (their addresses where ARRAY_IDS is
-0), `LINKS` to pairs (table word, array number), `SIGNATURE` to the inputs' types: ndarray's
-address, the dtype's address, the flags, ndim, and the sizes. `SIZES` points to the inputs' bytes,
-`GIVEN` to the numbers of those that are results too.
+`ADDRESSES` points to where the elements of the inputs and then the outputs are: written from the
+two tuples that a call comes with, or before it where BY_OBJECT is 0. `LINKS` points to pairs (table
+word, array number), `SIGNATURE` to the inputs' types: the class of such scalars or 0, ndarray, the
+dtype, the flags, ndim, and the sizes; objects are told by their addresses. `SIZES` points to the
+inputs' bytes, `GIVEN` to the numbers of those that are results too.
 """
 
 DONE, REFUSED = -1, -2
