@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.device_lib import KernelSource
+from graphc.codegen.trees import statements
 from graphc.dtypes import Dim, Type
 from graphc.errors import ParseError
 from graphc.ir import Loc
@@ -25,8 +26,8 @@ def function_tree(function: Any, source: str | None) -> tuple[ast.FunctionDef, s
             source = inspect.getsource(function)
         except OSError:
             raise ParseError(f"the source of {function.__name__} is not known") from None
-    tree = ast.parse(textwrap.dedent(source)).body[0]
-    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+    above = "\n" * (function.__code__.co_firstlineno - 1)
+    tree = ast.parse(above + textwrap.dedent(source)).body[0]
     assert isinstance(tree, ast.FunctionDef)
     return tree, function.__code__.co_filename
 
@@ -97,11 +98,11 @@ def layout_of(kernel: KernelSource) -> Layout:
     tree, filename = function_tree(kernel.function, kernel.source)
     located = _located(kernel, tree)
     slots = _alias_slots(kernel, located)
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    named = [getattr(n.func, "id", "") for n in calls]
+    nodes = list(ast.walk(tree))
+    named = [getattr(n.func, "id", "") for n in nodes if isinstance(n, ast.Call)]
     written = {
         n.value.id
-        for n in ast.walk(tree)
+        for n in nodes
         if isinstance(n, ast.Subscript)
         and isinstance(n.ctx, ast.Store)
         and isinstance(n.value, ast.Name)
@@ -115,8 +116,8 @@ def layout_of(kernel: KernelSource) -> Layout:
 def _located(kernel: KernelSource, tree: ast.FunctionDef) -> dict[str, Type]:
     """The types of the buffers that statements `name = buffer_at(address, type)` make."""
     found: dict[str, Type] = {}
-    for node in ast.walk(tree):
-        match node:
+    for statement in statements(tree.body):
+        match statement:
             case ast.Assign(
                 targets=[ast.Name(id=name)],
                 value=ast.Call(func=ast.Name(id="buffer_at"), args=[_, spec]),

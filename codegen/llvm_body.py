@@ -93,6 +93,7 @@ class Body:
         self.statements(statements)
         if not self.builder.block.is_terminated:
             self.leave(None)
+        self.variables.finish()
 
     def unsupported(self, what: ast.AST | str) -> UnsupportedSyntax:
         """The error that `what` is, or that its line is not of the language."""

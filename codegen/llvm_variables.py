@@ -1,8 +1,9 @@
 """The variables of a function that is compiled to LLVM, and what kind each has where.
 
-A variable has a place on the stack for each kind that it has been given, from which LLVM takes it
-off; and at every point of the function the kind that it was given last. An integer literal is a
-kind of its own: it takes the dtype of what it meets, as long as the variable can be nothing else.
+A variable has at every point of the function the kind that it was given last, and the value itself
+where every path to here gave it the same. Elsewhere it is read from its place on the stack, of
+which it has one for each kind, and LLVM makes values of these. An integer literal is a kind of its
+own: it takes the dtype of what it meets, as long as the variable can be nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from llvmlite import ir
 from graphc.codegen.buffers import Buffer
 from graphc.codegen.scalar_llvm import KINDS, Arith
 from graphc.codegen.scalar_value import Value
+from graphc.codegen.trees import assigned_names
 
 Kind = str | Buffer
 """The name of a dtype that kernels compute in, or the type of a buffer."""
@@ -68,12 +70,14 @@ class _Known:
     """What a variable is at a point: a literal, a kind, or None where paths do not agree.
 
     `heads` are the loops from whose heads it may come unchanged. A variable is `assigned` if
-    every path to the point assigns it.
+    every path to the point assigns it. `value` is its value in LLVM, None where that is to be
+    read from the stack.
     """
 
     kind: int | Kind | None
     heads: frozenset[Loop] = frozenset()
     assigned: bool = True
+    value: Any = None
 
 
 class Variables:
@@ -83,6 +87,7 @@ class Variables:
         self.m, self.builder = m, m.builder
         self.known: dict[str, _Known] = {}
         self.places: dict[tuple[str, Kind], Any] = {}
+        self.unread: dict[Any, list[Any]] = {}  # places that nobody reads, and stores to them
 
     def assign(self, name: str, operand: int | Value | Located) -> None:
         if isinstance(operand, int):
@@ -93,8 +98,11 @@ class Variables:
         if place is None:
             with self.builder.goto_entry_block():
                 place = self.places[name, kind] = self.builder.alloca(operand.ir.type)
-        self.builder.store(operand.ir, place)
-        self.known[name] = _Known(kind)
+            self.unread[place] = []
+        store = self.builder.store(operand.ir, place)
+        if place in self.unread:
+            self.unread[place].append(store)
+        self.known[name] = _Known(kind, value=operand.ir)
 
     def read(self, name: str, line: int) -> Operand:
         """What a known variable holds.
@@ -116,7 +124,11 @@ class Variables:
             return kind
         if kind is None:
             raise UnsupportedSyntax(f"{name} has another type on another path to here", line)
-        value = self.builder.load(self.places[name, kind])
+        value = known.value
+        if value is None:
+            place = self.places[name, kind]
+            self.unread.pop(place, None)
+            value = self.builder.load(place)
         return Value(self.m, value, kind) if isinstance(kind, str) else Located(value, kind)
 
     def converted(self, operand: int | Value, kind: str) -> Value:
@@ -135,6 +147,12 @@ class Variables:
         literal = self.known[name].kind
         if isinstance(literal, int):
             self.assign(name, self.converted(literal, "i64"))
+
+    def finish(self) -> None:
+        """The function is emitted: leave out the places that nobody reads."""
+        dead = {id(part) for place, stores in self.unread.items() for part in (place, *stores)}
+        for block in self.builder.function.blocks:
+            block.instructions = [i for i in block.instructions if id(i) not in dead]
 
     # --- where paths meet ---------------------------------------------------------------
 
@@ -159,16 +177,12 @@ class Variables:
         self, body: Sequence[ast.stmt], again: Any, after: Any, counter: str = ""
     ) -> Loop:
         """Begin a loop with this body, before its head; each turn may assign its counter."""
-        given = {
-            node.id
-            for statement in body
-            for node in ast.walk(statement)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        } | {counter}
-        for name in given & self.known.keys():
+        given = (assigned_names(body) | {counter}) & self.known.keys()
+        for name in given:
             self.settle(name)
+            self.known[name] = replace(self.known[name], value=None)
         loop = Loop(again, after, dict(self.known))
-        for name in given & self.known.keys():
+        for name in given:
             known = self.known[name]
             self.known[name] = replace(known, heads=known.heads | {loop})
         return loop
@@ -199,9 +213,10 @@ class Variables:
 
 def _met(one: _Known, other: _Known) -> _Known:
     kind = one.kind if one.kind == other.kind else None
-    return _Known(kind, one.heads | other.heads, one.assigned and other.assigned)
+    value = one.value if one.value is other.value else None
+    return _Known(kind, one.heads | other.heads, one.assigned and other.assigned, value)
 
 
 def _unassigned(known: Mapping[str, _Known]) -> dict[str, _Known]:
     """What is known of variables after paths of which some do not assign them."""
-    return {name: replace(one, assigned=False) for name, one in known.items()}
+    return {name: replace(one, assigned=False, value=None) for name, one in known.items()}

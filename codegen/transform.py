@@ -22,6 +22,7 @@ from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource
 from graphc.codegen.layout import Layout, error_at, function_tree, in_memory
 from graphc.codegen.scalar import ELEMENTS, SCALARS
+from graphc.codegen.trees import statements
 from graphc.codegen.vectors import WIDTHS, VectorArray, VectorType, literal_quotient, read_slice
 from graphc.codegen.versions import versioned
 from graphc.dtypes import DTYPES, Dim, DType, Size, Type, f32, i32
@@ -508,7 +509,7 @@ def _register_names(tree: ast.FunctionDef) -> set[str]:
     """The variables to which statements `name = registers(...)` give arrays."""
     return {
         target.id
-        for node in ast.walk(tree)
+        for node in statements(tree.body)
         if isinstance(node, ast.Assign)
         and isinstance(node.value, ast.Call)
         and getattr(node.value.func, "id", "") == "registers"

@@ -225,6 +225,23 @@ def test_what_is_outside_is_an_error_with_its_place(body: str, line: int, reason
     assert caught.value.loc.source.strip() == body.splitlines()[line - 10].strip()
 
 
+def test_what_has_one_value_has_no_place_on_the_stack() -> None:
+    body = """
+size_2 = size * 2
+for i in range(lo, hi):
+    a = exp(x[i])
+    b = a * a + a
+    if n[i] > 1:
+        b = b * 2.0
+    y[i] = a + b
+    z[i] = size_2
+"""
+    kernel = parsed(body)
+    layout = load("graphc.codegen.layout").layout_of(kernel)
+    text = str(load("graphc.codegen.llvm_kernels")._module(kernel, layout, "made"))
+    assert text.count(" = alloca ") == 1  # that of b, which two paths give
+
+
 def test_no_numba_is_imported_to_run_a_function_on_the_cpu() -> None:
     program = (
         "import sys\nsys.modules['numba'] = None\nimport numpy as np, graphc\n"

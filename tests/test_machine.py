@@ -88,6 +88,37 @@ def kinds(a, b):
     return found + 10 * either + (a > b) * 3
 
 
+def paths(a, b):
+    """What a variable was given last, by whatever way to here."""
+    c, d, e = a + b, a + b, a + b
+    if a > b:
+        c = a - b
+        if b > 1:
+            d = c
+        else:
+            d, c = c, d
+    elif a < 0:
+        e, c = c * 2, e
+    f = c - d
+    for i in range(a):
+        g = f
+        if i == b:
+            c, f = f, c
+            if d > 4:
+                break
+            continue
+        f = g + d - i
+        while e > i:
+            d, e = e, e - 1 - d
+            if d < c:
+                h = d
+                break
+        else_ = c
+        c = f if f < 50 else else_
+    h = c + f
+    return 10000 * h + 100 * d + e + 7 * f
+
+
 def nothing(a, b):
     if a > b:
         return
@@ -122,6 +153,7 @@ SIGNED = tuple(product((-5, -1, 0, 1, 2, 7), repeat=2))
         (loops, PAIRS),
         (steps, SIGNED),
         (kinds, SIGNED),
+        (paths, SIGNED + PAIRS),
         (with_a_call, SIGNED),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
