@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.codegen.plan import Buffer, Place, Step
+from graphc.codegen.plan import Buffer, Place, Step, loops
 from graphc.dtypes import Type
 from graphc.ir import Loc
 
@@ -22,7 +23,9 @@ class Draft:
     """A buffer before it is laid out: the first and last step that need it, and whose it is.
 
     `index` is that of an input, an output or a constant, or an offset of the arena. `home` is the
-    buffer of which it is a view, -1 if it is none. `loc` is the line that makes it, `file:line`.
+    buffer of which it is a view, -1 if it is none, and `offset` where in that it begins, in bytes.
+    `advances` are the loops, by number, in which it moves on, and by how many bytes a turn.
+    `loc` is the line that makes it, `file:line`.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Draft:
     last: int = -1
     home: int = -1
     loc: str = ""
+    offset: int = 0
+    advances: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -62,9 +67,29 @@ class Memory:
     def view(self, number: int, type: Type) -> int:
         """The same memory under another type, and the same name."""
         of = self.drafts[number]
-        made = self._append(Draft(of.name, type, of.place))
+        made = self._append(
+            Draft(of.name, type, of.place, offset=of.offset, advances=of.advances)
+        )
         self._move(made, number if of.home < 0 else of.home)
         return made
+
+    def row(self, number: int, type: Type, loop: int, turn: int, step: int) -> int:
+        """The row of a buffer that a loop is at: first that of `turn`, then `step` rows on."""
+        made = self.view(number, type)
+        draft = self.drafts[made]
+        draft.offset += turn * type.nbytes
+        draft.advances = {**draft.advances, loop: step * type.nbytes}
+        return made
+
+    def alignment(self, number: int) -> int:
+        """A number of bytes at a multiple of which a buffer begins in every turn."""
+        draft = self.drafts[number]
+        return math.gcd(ALIGNMENT, draft.offset, *draft.advances.values())
+
+    def moving(self, loop: int) -> tuple[tuple[int, int], ...]:
+        """The buffers that move on in a loop, and by how many bytes a turn."""
+        found = ((n, draft.advances.get(loop, 0)) for n, draft in enumerate(self.drafts))
+        return tuple((number, step) for number, step in found if step)
 
     def _move(self, number: int, home: int) -> None:
         self.drafts[number].home = home
@@ -96,7 +121,7 @@ class Memory:
         arena_bytes = self._place_temporaries()
         homes = [self._home(number) for number in range(len(self.drafts))]
         return tuple(
-            Buffer(draft.name, draft.type, home.place, home.index, draft.loc)
+            Buffer(draft.name, draft.type, home.place, home.index, draft.loc, draft.offset)
             for draft, home in zip(self.drafts, homes, strict=True)
         ), arena_bytes
 
@@ -117,11 +142,24 @@ class Memory:
                 draft = self._home(number)
                 draft.first = at if draft.first < 0 else draft.first
                 draft.last = at
+        for start, end in loops(steps):
+            self._keep_through(steps, start, end)
         for number in outputs:
             self._home(number).last = len(steps)
         if status is not None:
             draft = self.drafts[status]
             draft.first, draft.last = 0, len(steps)
+
+    def _keep_through(self, steps: Sequence[Step], start: int, end: int) -> None:
+        """Let what a loop reads in every turn, and what all its turns write, live as long as it."""
+        for draft in self.drafts:
+            if draft.first < start <= draft.last <= end:
+                draft.last = end
+        step = steps[end]
+        whole = [number for number, _ in step.bumps] + [n for pair in step.swaps for n in pair]
+        for draft in map(self._home, whole):
+            draft.first = min(draft.first, start) if draft.first >= 0 else start
+            draft.last = max(draft.last, end)
 
     def _place_temporaries(self) -> int:
         """Offsets by first fit, the largest first, where lifetimes overlap; returns the bytes."""

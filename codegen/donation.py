@@ -16,9 +16,16 @@ from graphc.codegen.arena import Memory
 from graphc.codegen.joining import Steps
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.launches import Launches
-from graphc.codegen.plan import Launch, Place, Step, StepKind
+from graphc.codegen.plan import Launch, Place, Step, StepKind, detours, loops
 
-CANNOT_FAIL = (StepKind.KERNEL, StepKind.GEMM, StepKind.COPY)
+CANNOT_FAIL = (
+    StepKind.KERNEL,
+    StepKind.GEMM,
+    StepKind.COPY,
+    StepKind.LOOP,
+    StepKind.END,
+    StepKind.BRANCH,
+)
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -45,11 +52,14 @@ def take_donated(
     takeable = donated - {memory.home_of(number) for number in outputs}
     steps = _updates_last(steps, takeable, taker, status)
     last, safe = _last_uses(steps, memory), _after_checks(steps, status)
+    inside = _inside(steps)
     free: dict[int, set[int]] = {}
     for home in takeable:
         free.setdefault(last.get(home, -1), set()).add(home)
     return [
-        taker.step(step, free[at]) if at >= safe and at in free and step.launches else step
+        taker.step(step, free[at])
+        if at >= safe and at in free and step.launches and at not in inside
+        else step
         for at, step in enumerate(steps)
     ]
 
@@ -67,7 +77,13 @@ def _updates_last(
     last, safe = _last_uses(steps, memory), _after_checks(steps, status)
     read = Counter(home for step in steps for home in set(map(memory.home_of, step.reads)))
 
+    inside = _inside(steps)
+    if any(step.kind is StepKind.BRANCH for step in steps):
+        return list(steps)  # whose targets are numbers of steps
+
     def waits(at: int, step: Step) -> bool:
+        if at in inside:
+            return False
         reads, writes = (set(map(memory.home_of, b)) for b in (step.reads, step.writes))
         given = taker.could_take(step, donated)
         final = not _can_fail(step, status) and all(read[b] == (b in reads) for b in writes)
@@ -78,11 +94,18 @@ def _updates_last(
 
 
 def _last_uses(steps: Sequence[Step], memory: Memory) -> dict[int, int]:
-    """The last step that uses each buffer's memory."""
+    """The last step that uses each buffer's memory; of one in a loop it is the loop's end."""
+    ends = {at: end for start, end in loops(steps) for at in range(start, end)}
     found: dict[int, int] = {}
     for at, step in enumerate(steps):
-        found |= dict.fromkeys(map(memory.home_of, (*step.reads, *step.writes)), at)
+        last = ends.get(at, at)
+        found |= dict.fromkeys(map(memory.home_of, (*step.reads, *step.writes)), last)
     return found
+
+
+def _inside(steps: Sequence[Step]) -> set[int]:
+    """The steps that may run several times, or not at all: they leave nothing in an input."""
+    return {at for start, stop in detours(steps) for at in range(start, stop + 1)}
 
 
 def _after_checks(steps: Sequence[Step], status: int | None) -> int:

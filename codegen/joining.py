@@ -7,6 +7,7 @@ Nothing else orders steps: a buffer is written once, and the arena is laid out l
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -80,6 +81,7 @@ class Steps:
     _open: dict[int, _Open] = field(default_factory=dict)
     _writer: dict[int, _Open] = field(default_factory=dict)
     _places: int = 0
+    _fence: int = -1
 
     def add(self, step: Step, kernel: Kernel | None) -> None:
         """Append a step, together with an earlier one where that is possible."""
@@ -101,6 +103,32 @@ class Steps:
             writer.is_read = True
         self._writer.update(dict.fromkeys(step.writes, joined))
 
+    def fence(self, step: Step) -> None:
+        """Append a step that no other step passes or joins."""
+        self.add(step, None)
+        self._fence = self._places - 1
+
+    def label(self) -> int:
+        """A place for branches to go to, which no step passes."""
+        self._fence = self._places - 1
+        return self._places
+
+    def branch(self, flag: int | None, target: int | None = None) -> Callable[[int], None]:
+        """Append a step that goes to `target`, a label, unless the flag holds.
+
+        The target may be said later, to the function that is returned.
+        """
+        reads = () if flag is None else (flag,)
+        self.fence(Step(StepKind.BRANCH, "branch", reads))
+        made = self._open[self._places - 1]
+
+        def go_to(label: int) -> None:
+            made.step = replace(made.step, target=label)
+
+        if target is not None:
+            go_to(target)
+        return go_to
+
     def _to_the_end(self, step: _Open) -> None:
         self._open.pop(step.place, None)
         step.place = self._places
@@ -115,6 +143,8 @@ class Steps:
             return None
         second = None
         for mate in islice(reversed(self._open.values()), WINDOW):
+            if mate.place <= self._fence:
+                return second
             if mate.step.kind is not StepKind.KERNEL or not mate.launches:
                 continue
             can_wait = not mate.is_read and mate not in writers
@@ -161,7 +191,17 @@ class Steps:
 
     def finished(self) -> list[Step]:
         """The steps in order."""
-        return [step.finished() for step in self._open.values()]
+        at = {label: bisect_left([*self._open], label) for label in self._labels()}
+        return [
+            replace(step.step, target=at[step.step.target])
+            if step.step.kind is StepKind.BRANCH
+            else step.finished()
+            for step in self._open.values()
+        ]
+
+    def _labels(self) -> set[int]:
+        steps = (step.step for step in self._open.values())
+        return {step.target for step in steps if step.kind is StepKind.BRANCH}
 
     def kernel_of(self, launch: Launch) -> Kernel:
         """The kernel of a launch of these steps."""

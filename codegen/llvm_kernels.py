@@ -56,7 +56,8 @@ class CompiledKernel:
 
 def _function_of(text: str, name: str) -> str:
     """The part of an assembly that is a function; Mach-O puts an underscore before its name."""
-    found = re.search(rf"(?ms)^_?{name}:.*?(?=^\t\.size\t{name}|^\.subsections|^\t\.section|\Z)", text)
+    end = rf"^\t\.size\t{name}|^\.subsections|^\t\.section|\Z"
+    found = re.search(rf"(?ms)^_?{name}:.*?(?={end})", text)
     assert found is not None
     return found[0]
 

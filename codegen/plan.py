@@ -29,7 +29,8 @@ class Buffer:
     """A contiguous array of the plan.
 
     `index` is the number of the input, output or constant, or the byte offset in the arena (a
-    multiple of 64). `loc` is the user's line that made it, `file:line`, where it is known.
+    multiple of 64). The array begins `offset` bytes behind where that lies. `loc` is the user's
+    line that made it, `file:line`, where it is known.
     """
 
     name: str
@@ -37,12 +38,13 @@ class Buffer:
     place: Place
     index: int
     loc: str = ""
+    offset: int = 0
 
 
 class StepKind(Enum):
     """What a step does; the driver has one row form for each.
 
-    LOOP, END, BRANCH, COLLECTIVE and CALLBACK are made by hand-built plans only.
+    COLLECTIVE and CALLBACK are made by hand-built plans only.
     """
 
     KERNEL = "kernel"
@@ -151,8 +153,9 @@ class Step:
     and run in the same step (on CUDA they are one launch: over a table where they are of
     one kernel, side by side where not). GEMM has `gemm` and perhaps `launch`, an epilogue
     that is run on the same rows (`extent` = batch × m) as soon as they are there. COPY
-    copies `reads[0]` to `writes[0]`. LOOP has `count`, and END `bumps`: (buffer, bytes)
-    pairs whose addresses advance each turn. BRANCH goes on at step `target` if the
+    copies `reads[0]` to `writes[0]`. LOOP has `count`, and END `bumps`, (buffer, bytes) pairs
+    whose addresses advance each turn, and `swaps`, pairs of buffers whose addresses are
+    exchanged; after the loop all are as before. BRANCH goes on at step `target` if the
     boolean `reads[0]` is false, or always if it reads nothing; the target lies in the
     same loop. LIBRARY, COLLECTIVE and CALLBACK call `function(arrays read, arrays
     written)`, two sequences in the order of `reads` and `writes`. `moved` are the bytes between
@@ -169,6 +172,7 @@ class Step:
     gemm: Gemm | None = None
     count: int = 0
     bumps: tuple[tuple[int, int], ...] = ()
+    swaps: tuple[tuple[int, int], ...] = ()
     target: int = 0
     function: Callable[..., Any] | None = None
     moved: int = 0
@@ -207,12 +211,24 @@ class Plan:
     def bytes_moved(self) -> int:
         """Bytes that the steps move between memory and the caches, as `graphc.codegen.traffic`
         counts them: what is read again beyond the caches counts again."""
-        return sum(step.moved for step in self.steps)
+        return sum(n * step.moved for n, step in zip(self.turns, self.steps, strict=True))
 
     @property
     def flops(self) -> int:
         """The floating-point operations of all steps."""
-        return sum(step.flops for step in self.steps)
+        return sum(n * step.flops for n, step in zip(self.turns, self.steps, strict=True))
+
+    @property
+    def turns(self) -> list[int]:
+        """How often each step runs: as often as the loops around it say."""
+        found, around = [], [1]
+        for step in self.steps:
+            if step.kind is StepKind.LOOP:
+                around.append(around[-1] * step.count)
+            found.append(around[-1])
+            if step.kind is StepKind.END:
+                around.pop()
+        return found
 
     @property
     def least_bytes(self) -> int:
@@ -267,7 +283,7 @@ class Plan:
             step.kind.value,
             " ".join(dict.fromkeys(x.entry for x in launches)) or step.name,
             " ".join(dict.fromkeys(x.form for x in launches)),
-            " ".join(sizes),
+            f"{step.count} times" if step.kind is StepKind.LOOP else " ".join(sizes),
             self._names(step.reads),
             self._names(step.writes),
             str(step.moved),
@@ -282,6 +298,32 @@ class Plan:
         if buffer.place is Place.INPUT:
             return self.buffers[self.inputs[buffer.index]].name
         return buffer.name
+
+
+def loops(steps: Sequence[Step]) -> list[tuple[int, int]]:
+    """The first and last step of every loop, inner loops first; loops are to nest.
+
+    A loop begins with LOOP and ends with END, or ends with a BRANCH to its first step.
+    """
+    found, open_loops = [], []
+    for number, step in enumerate(steps):
+        if step.kind is StepKind.LOOP:
+            open_loops.append(number)
+        elif step.kind is StepKind.END:
+            found.append((open_loops.pop(), number))
+        elif step.kind is StepKind.BRANCH and step.target <= number:
+            found.append((step.target, number))
+    return found
+
+
+def detours(steps: Sequence[Step]) -> list[tuple[int, int]]:
+    """The first and last step of what runs not exactly once: loops, and what branches pass over."""
+    passed = [
+        (number, step.target - 1)
+        for number, step in enumerate(steps)
+        if step.kind is StepKind.BRANCH and step.target > number
+    ]
+    return [*loops(steps), *passed]
 
 
 def plural(count: int, noun: str) -> str:

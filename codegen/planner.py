@@ -25,12 +25,14 @@ from graphc.codegen.repeat import repeated
 from graphc.codegen.schedule import schedules
 from graphc.codegen.tasks import Schedule, Task
 from graphc.codegen.traffic import bytes_moved
+from graphc.codegen.vectorize import narrowed
 from graphc.codegen.walks import map_body
 from graphc.device import Device
 from graphc.dtypes import Type, i64
 from graphc.errors import ArgumentError, GraphcError, OutOfBounds
 from graphc.index import Axis, axis_index
 from graphc.ir import Graph, Loc, Node, Value
+from graphc.kinds.control import is_branch, is_loop, is_while, loop_parts
 from graphc.naming import output_names
 from graphc.opdef import op_of
 from graphc.space import is_access
@@ -78,6 +80,8 @@ class _Planner:
     faults: dict[int, Any] = field(default_factory=dict)
     known: dict[Hashable, tuple[Schedule, Graph]] = field(default_factory=dict)
     status: int | None = None
+    wanted: dict[Value, int] = field(default_factory=dict)
+    loops: int = 0
 
     def __post_init__(self) -> None:
         self.launches = Launches(self.device, self.spell, self.salt)
@@ -108,6 +112,12 @@ class _Planner:
             self.constants.append(array)
         elif kind.is_group:
             self._group(node)
+        elif is_loop(node):
+            self._loop(node)
+        elif is_branch(node):
+            self._branch(node)
+        elif is_while(node):
+            self._while(node)
         else:
             raise TypeError(f"{node!r} is in no group")
 
@@ -124,6 +134,109 @@ class _Planner:
             self._task(task, inner, outputs)
         for value, result in outputs.items():
             self.number[result] = inner[value]
+
+    # --- control flow -------------------------------------------------------------------
+
+    def _loop(self, node: Node) -> None:
+        """The steps of a loop.
+
+        A value that goes from turn to turn has two buffers, one that a turn reads and one that it
+        writes; then they change places.
+        """
+        (region,), attrs = node.regions, node.attrs
+        number, count, name = self.loops, attrs["count"], region.name
+        self.loops += 1
+        given = loop_parts([self.number[v] for v in node.values], attrs)
+        inputs = loop_parts(region.inputs, attrs)
+        swaps = [self._pair(result, count) for result in node.results[: attrs["carries"]]]
+        for source, (first, _) in zip(given.carries, swaps, strict=True):
+            self._copy(name, source, first)
+        turn, step = (count - 1, -1) if attrs["reverse"] else (0, 1)
+
+        def row(of: int, type: Type) -> int:
+            return self.memory.row(of, type, number, turn, step)
+
+        stacks = [self._buffer(result) for result in node.results[len(swaps) :]]
+        rows = [row(of, v.type) for of, v in zip(given.rows, inputs.rows, strict=True)]
+        made = region.outputs[len(swaps) :]
+        targets = [second for _, second in swaps]
+        targets += [row(of, v.type) for of, v in zip(stacks, made, strict=True)]
+        here = [*(first for first, _ in swaps), *rows, *given.same]
+        self.steps.fence(Step(StepKind.LOOP, name, count=count))
+        self._region(region, here, targets)
+        moving = self.memory.moving(number)
+        self.steps.fence(Step(StepKind.END, name, bumps=moving, swaps=tuple(swaps)))
+        lasts = [pair[count % 2] for pair in swaps]
+        self.number.update(zip(node.results, (*lasts, *stacks), strict=True))
+
+    def _branch(self, node: Node) -> None:
+        """The steps of both regions, of which a flag passes over one."""
+        flag, *given = (self.number[v] for v in node.values)
+        targets = [self._buffer(result) for result in node.results]
+        first, second = node.regions
+        otherwise = self.steps.branch(flag)
+        self._region(first, given, targets)
+        end = self.steps.branch(None)
+        otherwise(self.steps.label())
+        self._region(second, given, targets)
+        end(self.steps.label())
+        self.number.update(zip(node.results, targets, strict=True))
+
+    def _while(self, node: Node) -> None:
+        """The steps of a loop that a flag ends, which is computed before every turn."""
+        test, body = node.regions
+        given = [self.number[v] for v in node.values]
+        held = [self._buffer(result) for result in node.results]
+        count = len(held)
+        for source, target in zip(given, held, strict=False):
+            self._copy(body.name, source, target)
+        top, given = self.steps.label(), [*held, *given[count:]]
+        flag = self.memory.add("flag", test.outputs[0].type, Place.ARENA)
+        self._region(test, given, [flag])
+        leave = self.steps.branch(flag)
+        made = [self.memory.add(v.name or "carry", v.type, Place.ARENA) for v in node.results]
+        self._region(body, given, made)
+        for source, target in zip(made, held, strict=True):
+            self._copy(body.name, source, target)
+        self.steps.branch(None, top)
+        leave(self.steps.label())
+        self.number.update(zip(node.results, held, strict=True))
+
+    def _pair(self, result: Value, count: int) -> tuple[int, int]:
+        """Two buffers of a carried value, the one that is read first before the other.
+
+        After the last turn the value lies in the buffer of the loop's result.
+        """
+        last = self._buffer(result)
+        other = self.memory.add(result.name or "carry", result.type, Place.ARENA)
+        return (other, last) if count % 2 else (last, other)
+
+    def _region(self, region: Graph, given: Sequence[int], targets: Sequence[int]) -> None:
+        """The steps of a region on these buffers, whose outputs are to lie in `targets`."""
+        self.number.update(zip(region.inputs, given, strict=True))
+        for value, target in zip(region.outputs, targets, strict=True):
+            if not value.is_input:
+                self.wanted.setdefault(value, target)
+        for node in region.nodes:
+            self.node(node)
+        for value, target in zip(region.outputs, targets, strict=True):
+            self._copy(region.name, self.number[value], target)
+            self.wanted.pop(value, None)
+
+    def _copy(self, name: str, source: int, target: int) -> None:
+        if source != target:
+            self.steps.add(Step(StepKind.COPY, name, (source,), (target,)), None)
+
+    def _buffer(self, value: Value) -> int:
+        """A new buffer for a value of a graph, where this is wanted to lie."""
+        if value in self.wanted:
+            return self.wanted[value]
+        name = self.output_names.get(value)
+        where = Place.ARENA if name is None else Place.OUTPUT
+        name = name or value.name or f"t{len(self.memory.drafts)}"
+        return self.memory.add(name, value.type, where, loc=value.node.loc)
+
+    # --- schedules ----------------------------------------------------------------------
 
     def _schedule(self, region: Graph, numbers: Sequence[int]) -> Schedule:
         """The schedule of a group; equal groups that read equally have one."""
@@ -143,11 +256,7 @@ class _Planner:
 
         def place(value: Value) -> int:
             if value not in inner:
-                result = outputs.get(value)
-                name = self.output_names.get(result) if result is not None else None
-                where = Place.ARENA if name is None else Place.OUTPUT
-                name = name or (result or value).name or f"t{len(self.memory.drafts)}"
-                inner[value] = self.memory.add(name, value.type, where, loc=value.node.loc)
+                inner[value] = self._buffer(outputs.get(value, value))
             return inner[value]
 
         gemm = self._product(task, inner, outputs, place)
@@ -219,7 +328,7 @@ class _Planner:
         if task.faults:
             kernel = self._with_codes(kernel, task.faults)
         numbers = {p: place(v) for p, v in task.binding.items()}
-        kernel = self.launches.fitted(kernel, numbers)
+        kernel = self._aligned(self.launches.fitted(kernel, numbers), numbers)
         args = [
             self._status() if param.role == "status" else numbers[param.name]
             for param in kernel.params
@@ -228,6 +337,18 @@ class _Planner:
         reads = [numbers[p.name] for p in kernel.params if p.role in ("input", "inout")]
         writes = [numbers[p.name] for p in kernel.params if p.role not in ("input", "status")]
         return kernel, launch, reads, writes
+
+    def _aligned(self, kernel: Kernel, numbers: dict[str, int]) -> Kernel:
+        """The kernel with accesses no wider than the rows that a loop hands it are aligned."""
+        if not self.device.is_cuda or kernel.width == 1:
+            return kernel
+        most = min(
+            self.memory.alignment(number) // self.memory.type_of(number).dtype.itemsize
+            for number in numbers.values()
+        )
+        if kernel.width <= most:
+            return kernel
+        return replace(kernel, body=narrowed(kernel.body, max(most, 1)))
 
     def _with_codes(self, kernel: Kernel, faults: dict[int, Node]) -> Kernel:
         """The kernel with codes of its checks that no other kernel of the plan has."""
@@ -285,6 +406,8 @@ class _Planner:
     def _finished(self, step: Step) -> Step:
         """The step as it is launched, with its sources and its bytes."""
         moved = bytes_moved(step, self.steps.kernel_of, self.memory.type_of, self.device)
+        if step.kind is StepKind.COPY:
+            moved = 2 * self.memory.type_of(step.writes[0]).nbytes
         kernels = map(self.steps.kernel_of, step.launches)
         work = sum(k.flops for k in kernels) + (0 if step.gemm is None else step.gemm.flops)
         launched = self.steps.as_launched(step, self.launches.launch_of)

@@ -16,6 +16,7 @@ from graphc import _checkout as _checkout
 from graphc import _lazy as _lazy
 from graphc import nn, numpy, optim
 from graphc.api import Compiled, compile
+from graphc.control import cond, fori_loop, map, scan, switch, while_loop
 from graphc.dtypes import DTYPES, DType, Type
 from graphc.errors import GraphcError
 from graphc.ir import Graph
@@ -72,19 +73,24 @@ __all__ = [
     "bf16",
     "bool_",
     "compile",
+    "cond",
     "f16",
     "f32",
     "f64",
+    "fori_loop",
     "grad",
     "i8",
     "i16",
     "i32",
     "i64",
+    "map",
     "nn",
     "numpy",
     "optim",
     "parse",
+    "scan",
     "stop_gradient",
+    "switch",
     "trace",
     "u8",
     "u16",
@@ -92,6 +98,7 @@ __all__ = [
     "u64",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]
 
 

@@ -21,9 +21,9 @@ LARGEST = 5
 class StepCost:
     """What a step of the plan moves and computes, and the user's lines that it is for.
 
-    `seconds` is predicted: the longer of its bytes at the device's bandwidth and its operations at
-    the device's peak, and the time of its launches. `bound` says which is longer: memory or
-    arithmetic.
+    A step in a loop counts once for each turn. `seconds` is predicted: the longer of its bytes at
+    the device's bandwidth and its operations at the device's peak, and the time of its launches.
+    `bound` says which is longer: memory or arithmetic.
     """
 
     name: str
@@ -76,7 +76,10 @@ class Cost:
 
 def cost_of(plan: Plan, device: Device, root: str) -> Cost:
     """The cost of a plan on a device; files below `root` are named from there."""
-    rows = tuple(_step_cost(step, device, root) for step in plan.steps)
+    rows = tuple(
+        _step_cost(step, turns, device, root)
+        for step, turns in zip(plan.steps, plan.turns, strict=True)
+    )
     return Cost(
         len(plan.steps),
         plan.kernels,
@@ -91,13 +94,14 @@ def cost_of(plan: Plan, device: Device, root: str) -> Cost:
     )
 
 
-def _step_cost(step: Step, device: Device, root: str) -> StepCost:
-    launches = len(step.launches) + (step.gemm is not None)
-    memory, arithmetic = _over(step.moved, device.bandwidth), _over(step.flops, device.peak)
+def _step_cost(step: Step, turns: int, device: Device, root: str) -> StepCost:
+    launches = turns * (len(step.launches) + (step.gemm is not None))
+    moved, flops = turns * step.moved, turns * step.flops
+    memory, arithmetic = _over(moved, device.bandwidth), _over(flops, device.peak)
     return StepCost(
         " ".join(dict.fromkeys(x.entry for x in step.launches)) or step.name,
-        step.moved,
-        step.flops,
+        moved,
+        flops,
         max(memory, arithmetic) + launches * device.launch,
         "memory" if memory >= arithmetic else "arithmetic",
         tuple(dict.fromkeys(_place(loc, root) for loc in step.locs)),

@@ -17,6 +17,7 @@ from graphc.errors import (
     wrong_count,
 )
 from graphc.ir import Graph, Literal, Node, Value
+from graphc.kinds.control import is_control, run_control
 from graphc.opdef import Op
 
 Observer = Callable[[Node, Sequence[Any], tuple[Any, ...]], None]
@@ -74,14 +75,18 @@ def _operand(operand: Value | Literal, values: dict[Value, Any]) -> Any:
 
 
 def _results(node: Node, arrays: list[Any], observe: Observer | None) -> tuple[Any, ...]:
-    """A node's results; an op with a region means what the region means."""
+    """A node's results; an op with regions means what these mean."""
     op = node.op
     assert isinstance(op, Op)
-    if op.kind.is_group:
-        (region,) = node.regions
-        inner = dict(zip(region.inputs, arrays, strict=True))
-        _run(region, inner, observe)
-        return tuple(inner[v] for v in region.outputs)
+    if node.regions:
+
+        def run(number: int, inputs: Sequence[Any]) -> tuple[Any, ...]:
+            region = node.regions[number]
+            inner = dict(zip(region.inputs, inputs, strict=True))
+            _run(region, inner, observe)
+            return tuple(inner[v] for v in region.outputs)
+
+        return run_control(node, arrays, run) if is_control(node) else run(0, arrays)
     made = _computed(node, op, arrays)
     made = made if isinstance(made, tuple) else (made,)
     return tuple(

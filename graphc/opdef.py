@@ -164,6 +164,8 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     ),
     "shape": ("a tuple of sizes", lambda v: isinstance(v, tuple) and all(map(is_size, v))),
     "axis": ("an int", lambda v: type(v) is int),
+    **dict.fromkeys(("count", "carries", "rows"), ("an int", lambda v: type(v) is int)),
+    "reverse": ("a bool", lambda v: type(v) is bool),
     "dtype": ("a dtype", lambda v: isinstance(v, DType) and DTYPES.get(v.name) == v),
     "eps": ("a float", lambda v: type(v) is float),
     "spec": ("a string", lambda v: type(v) is str),

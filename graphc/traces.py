@@ -255,9 +255,19 @@ class Trace:
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """Append a node; Python numbers take the dtype of the operands beside them."""
-        loc = self._location()
+        return self.apply_with(op, operands, attrs, ())
+
+    def apply_with(
+        self,
+        op: Op,
+        operands: Sequence[Any],
+        attrs: Mapping[str, Any],
+        regions: Sequence[Graph],
+    ) -> Any:
+        """Append a node that has regions."""
+        loc, ready = self._location(), self._operands(op, operands)
         try:
-            results = self.builder.emit(op, self._operands(op, operands), attrs, loc=loc)
+            results = self.builder.emit(op, ready, attrs, regions=regions, loc=loc)
         except GraphcError as error:
             raise error.at(loc) from None
         if len(results) == 1:

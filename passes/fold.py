@@ -35,7 +35,7 @@ def fold(graph: Graph, report: Report) -> Graph:
     def visit(
         builder: Builder, node: Node, operands: tuple[Operand, ...]
     ) -> Sequence[Operand] | None:
-        if not isinstance(node.op, Op) or node.op.kind.has_effects:
+        if not isinstance(node.op, Op) or node.op.kind.has_effects or node.regions:
             return None
         if all(map(_is_known, operands)) and not _is_plain(node, operands):
             arrays = _folded(node, operands)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir import Builder, Graph, Node, Value
+from graphc.kinds.control import is_control
 from graphc.naming import kernel_name, value_name
 from graphc.opdef import op_of
 from graphc.ops.group import group as group_op
@@ -113,6 +114,11 @@ def _emit(
     values: dict[Value, Value],
     names: _Names,
 ) -> None:
+    first = group.units[0].main
+    if is_control(first):
+        made = builder.rebuild(first, [values[v] for v in first.values])
+        values.update(zip(first.results, made, strict=True))
+        return
     inner = set(group.nodes)
     captures = dict.fromkeys(v for n in group.nodes for v in n.values if v.node not in inner)
     region = Builder(names.unique(kernel_name(list(group.nodes))))

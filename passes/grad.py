@@ -14,8 +14,16 @@ from graphc.dtypes import Type
 from graphc.errors import NotDifferentiable
 from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
+from graphc.kinds.control import is_branch, is_control, is_loop, is_while
 from graphc.opdef import NOT_DIFFERENTIABLE, Op
 from graphc.passes.expand import expand_for_grad
+from graphc.passes.grad_control import (
+    Differentiated,
+    LoopGradient,
+    go_back,
+    go_back_branch,
+    keep_for_gradient,
+)
 from graphc.passes.rewrite import Emitter, emitting
 from graphc.tracer import Tracer
 from graphc.traces import Trace
@@ -27,7 +35,7 @@ def vjp(graph: Graph, wrt: Sequence[int]) -> Graph:
     Inputs: those of `graph`, then one for each float output. Outputs: those of `graph`, then one
     for each of `wrt`, of its type. Raises NotDifferentiable for an input that is not float.
     """
-    return _differentiate(graph, wrt, seed=None)
+    return _differentiate(graph, wrt, seed=None).graph
 
 
 def value_and_grad(graph: Graph, wrt: Sequence[int]) -> Graph:
@@ -43,10 +51,16 @@ def value_and_grad(graph: Graph, wrt: Sequence[int]) -> Graph:
             values=[("result", first)],
             help="sum or average it, or use graphc.vjp",
         ).at(graph.outputs[0].node.loc)
-    return _differentiate(graph, wrt, seed=1.0)
+    return _differentiate(graph, wrt, seed=1.0).graph
 
 
-def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Graph:
+def _of_body(graph: Graph) -> Differentiated:
+    """The body of a loop, differentiated by all of its float inputs."""
+    floats = [i for i, v in enumerate(graph.inputs) if v.type.dtype.is_float]
+    return _differentiate(graph, floats, seed=None)
+
+
+def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Differentiated:
     for i in wrt:
         if not graph.inputs[i].type.dtype.is_float:
             raise NotDifferentiable(
@@ -60,17 +74,24 @@ def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Grap
     for value in graph.inputs:
         builder.parameter(value.type, value.name, value.node.loc)
     forward: dict[Value, Any] = dict(zip(graph.inputs, builder.inputs))
-    builder.replay(graph.nodes, forward)
+    loops: dict[Node, LoopGradient] = {}
+    for node in graph.nodes:
+        if is_loop(node):
+            loops[node] = keep_for_gradient(builder, node, forward, _of_body)
+        else:
+            builder.replay([node], forward)
+    computed = len(builder.nodes)
     builder.order = 1 + max((n.order for n in graph.nodes), default=0)
     with emitting(builder) as emitter:
         cotangents = _seeds(emitter, graph, forward, seed)
-        _reverse(emitter, graph, forward, cotangents)
+        _reverse(emitter, graph, forward, cotangents, loops, [graph.inputs[i] for i in wrt])
         gradients = []
         for value in (graph.inputs[i] for i in wrt):
             gradient = _cotangent(emitter, cotangents, forward[value], value.type)
             _name(emitter, gradient, value)
             gradients.append(gradient)
-    return builder.graph([*(forward[v] for v in graph.outputs), *(g.value for g in gradients)])
+    outputs = [*(forward[v] for v in graph.outputs), *(g.value for g in gradients)]
+    return Differentiated(builder.graph(outputs), computed)
 
 
 def _seeds(
@@ -96,6 +117,8 @@ def _reverse(
     graph: Graph,
     forward: dict[Value, Any],
     cotangents: dict[Value, Tracer],
+    loops: dict[Node, LoopGradient],
+    inputs: Sequence[Value],
 ) -> None:
     """Walk the nodes backward; each hands its operands their share of its cotangent."""
     for node in reversed(graph.nodes):
@@ -105,7 +128,14 @@ def _reverse(
             continue
         if op.vjp is NOT_DIFFERENTIABLE:
             continue
-        if not callable(op.vjp):
+        if is_while(node) and not _depends_on(node, inputs):
+            continue
+        if is_while(node):
+            raise NotDifferentiable(
+                "a while_loop has no reverse-mode gradient: its number of turns is not known",
+                help="use scan or fori_loop, with a bound and graphc.numpy.where",
+            ).at(node.loc)
+        if not callable(op.vjp) and not is_control(node):
             raise NotDifferentiable(f"{op.name} has no rule for its gradient").at(node.loc)
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
@@ -113,14 +143,33 @@ def _reverse(
         for cotangent, value in zip(g, node.results, strict=True):
             _name(emitter, cotangent, value)
         out = [emitter.wrap(r) for r in results]
-        shares = op.vjp(
-            g[0] if len(g) == 1 else tuple(g),
-            out[0] if len(out) == 1 else tuple(out),
-            *map(emitter.wrap, operands),
-            **node.attrs,
-        )
+        floats = [c if t.dtype.is_float else None for c, t in zip(g, node.types)]
+        if node in loops:
+            shares = go_back(emitter, node, operands, loops[node], floats)
+        elif is_branch(node):
+            shares = go_back_branch(emitter, node, operands, floats, _of_body)
+        else:
+            shares = op.vjp(
+                g[0] if len(g) == 1 else tuple(g),
+                out[0] if len(out) == 1 else tuple(out),
+                *map(emitter.wrap, operands),
+                **node.attrs,
+            )
         _distribute(emitter, node, operands, shares, cotangents)
         emitter.builder.origin = None
+
+
+def _depends_on(node: Node, inputs: Sequence[Value]) -> bool:
+    """Whether a node reads what is computed of one of the inputs."""
+    seen, stack = set(inputs), [*node.values]
+    while stack:
+        value = stack.pop()
+        if value in inputs:
+            return True
+        if value not in seen:
+            seen.add(value)
+            stack += value.node.values
+    return False
 
 
 def _distribute(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir import Node, Value
+from graphc.kinds.control import is_control
 from graphc.opdef import op_of
 from graphc.partition import partition
 from graphc.passes.rewrite import Report
@@ -27,8 +28,9 @@ class Group:
     `space` has the nodes of the units in their order, `size` is their number; no values but those
     in `shown` are read outside. `simple`: every computed value has all axes and nothing is
     reduced. `mixed`: `space` is not that of the units in order, so it must be made again.
-    `sandwich`: two products with row work between them; nothing joins it. `merged`: the group
-    that took this one in. `sources`: the groups it reads, which others may have taken in since.
+    `closed`: two products with row work between them, or control flow; nothing joins it.
+    `merged`: the group that took this one in. `sources`: the groups it reads, which others may
+    have taken in since.
     """
 
     units: list[Unit]
@@ -38,7 +40,7 @@ class Group:
     shown: list[Value]
     mixed: bool = False
     product: Node | None = None
-    sandwich: bool = False
+    closed: bool = False
     merged: Group | None = None
     sources: set[Group] = field(default_factory=set)
 
@@ -80,6 +82,8 @@ class Groups:
         """Make a group of a unit, and merge into it the producers that fit."""
         group = self.alone(unit)
         self.group_of[unit] = group
+        if group.closed:
+            return
         read = self._bytes_read(unit)
         try:
             for node in unit.nodes:
@@ -114,6 +118,7 @@ class Groups:
             size=len(unit.nodes),
             shown=self.visible([unit]),
             product=product,
+            closed=is_control(unit.main),
             sources=set(self._bytes_read(unit)),
         )
 
@@ -140,7 +145,7 @@ class Groups:
 
     def _joins(self, producer: Group, consumer: Group) -> bool:
         """Merge two groups if that is legal."""
-        if producer.sandwich or consumer.sandwich or self._path(producer, consumer):
+        if producer.closed or consumer.closed or self._path(producer, consumer):
             return False
         product = consumer.product
         if product is not None and self._feeds(producer, product):
@@ -269,7 +274,7 @@ class Groups:
         if len(consumer.units) != 1:
             return False
         self._absorb(producer, consumer)
-        producer.sandwich, producer.simple = True, False
+        producer.closed, producer.simple = True, False
         self.report.note("sandwich", consumer.units[0].main)
         return True
 
@@ -320,7 +325,7 @@ class Groups:
 
 def _can_have_siblings(group: Group) -> bool:
     """Whether a group has a nest of its own, and no product in it."""
-    return not (group.sandwich or group.product) and bool(group.space.nodes)
+    return not (group.closed or group.product) and bool(group.space.nodes)
 
 
 def _joint_space(a: Group, b: Group) -> Space:

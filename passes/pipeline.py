@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphc.ir import Graph
 from graphc.options import LEVELS, Options
+from graphc.passes.control import hoist, narrow
 from graphc.passes.cse import cse
 from graphc.passes.dce import dce
 from graphc.passes.expand import expand
@@ -39,9 +40,12 @@ class Stage:
 PIPELINE: tuple[Stage, ...] = (
     Stage("expand", expand, 0),
     Stage("settle", settle, 1),
+    Stage("narrow", narrow, 1),
     Stage("fold", fold, 2),
     Stage("cse", cse, 2),
     Stage("simplify", simplify, 2, fast=simplify_fast),
+    Stage("hoist", hoist, 2),
+    Stage("narrow", narrow, 2),
     # A second time: rules leave numbers to fold, and expressions that others have computed.
     Stage("fold", fold, 2),
     Stage("cse", cse, 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir import Graph, Node, Operand, Value
+from graphc.kinds.control import is_control
 from graphc.opdef import op_of
 from graphc.space import is_access
 
@@ -18,7 +19,10 @@ SCALAR_LIMIT = 24
 
 @dataclass(eq=False)
 class Unit:
-    """A computed node with its own copies of the views and scalars that it reads."""
+    """A computed node with its own copies of the views and scalars that it reads.
+
+    A node of control flow is a unit, too; what it reads is stored.
+    """
 
     place: int
     nodes: list[Node]
@@ -37,7 +41,7 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
     units: list[Unit] = []
     kept: list[Node] = []
     free: set[Node] = set()
-    results = set(graph.outputs)
+    results = {*graph.outputs, *(v for n in graph.nodes if is_control(n) for v in n.values)}
     for node in graph.nodes:
         if op_of(node).kind.is_constant:
             kept.append(node)
@@ -49,7 +53,12 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
         if copies and not any(v in results for v in node.results):
             continue
         unit = Unit(len(units), [])
-        made = _copies(node, values, free, unit)
+        if is_control(node):
+            given = tuple(stored.get(v) or values[v] for v in node.values)
+            unit.nodes.append(replace(node, operands=given))
+            made = unit.main.results
+        else:
+            made = _copies(node, values, free, unit)
         units.append(unit)
         (stored if copies else values).update(zip(node.results, made, strict=True))
     outputs = [stored.get(v) or values[v] for v in graph.outputs]

@@ -26,7 +26,7 @@ def test_the_sample_network_learns_the_same(software_gpu):
 def test_readmes_example_prints_the_same(software_gpu, tmp_path):
     """With a tenth of its steps, on `auto`, which takes the software GPU."""
     text = (ROOT / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"<!-- run -->\n```python\n(.*?)```\n", text, re.DOTALL)
+    code, *_ = re.findall(r"<!-- run -->\n```python\n(.*?)```\n", text, re.DOTALL)
     (tmp_path / "example.py").write_text(code.replace("range(200)", "range(20)"), "utf-8")
     losses = []
     for variables in ({}, software_gpu.environment()):

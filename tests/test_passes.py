@@ -299,8 +299,8 @@ def test_passes_take_ten_thousand_nodes(run: GraphPass) -> None:
 def test_levels_do_more_and_more() -> None:
     at_0, at_1, at_2 = ({s.name for s in stages(Options(level=n))} for n in range(3))
     assert at_0 == {"expand", "dce", "separate"}
-    assert at_1 == {"expand", "settle", "dce", "fuse"}
-    assert at_2 == at_1 | {"simplify", "cse", "fold"}
+    assert at_1 == {"expand", "settle", "narrow", "dce", "fuse"}
+    assert at_2 == at_1 | {"simplify", "cse", "fold", "hoist"}
 
 
 def test_options_refuse_a_level_that_does_not_exist() -> None:

@@ -3,6 +3,7 @@
 from graphc.kinds.base import Kind, operation
 from graphc.kinds.composites import COMPOSITE, composite
 from graphc.kinds.contractions import CONTRACTION
+from graphc.kinds.control import COND, LOOP, WHILE
 from graphc.kinds.creation import CONSTANT, IOTA
 from graphc.kinds.groups import GROUP
 from graphc.kinds.indexed import GATHER, SCATTER
@@ -21,10 +22,14 @@ KINDS = (
     CONSTANT,
     COMPOSITE,
     GROUP,
+    LOOP,
+    COND,
+    WHILE,
 )
 
 __all__ = [
     "COMPOSITE",
+    "COND",
     "CONSTANT",
     "CONTRACTION",
     "ELEMENTWISE",
@@ -32,9 +37,11 @@ __all__ = [
     "GROUP",
     "IOTA",
     "KINDS",
+    "LOOP",
     "REDUCTION",
     "SCATTER",
     "VIEW",
+    "WHILE",
     "Kind",
     "check_axes",
     "composite",

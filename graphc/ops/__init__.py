@@ -3,6 +3,7 @@
 from graphc.opdef import REGISTRY
 from graphc.ops import (
     composite,
+    control,
     creation,
     elementwise,
     factors,
@@ -20,6 +21,7 @@ __all__ = [
     "BUILT_IN",
     "REGISTRY",
     "composite",
+    "control",
     "creation",
     "elementwise",
     "factors",

@@ -59,7 +59,8 @@ class Frame:
         self.staged: dict[int, tuple[Any, int]] = {}
         self.settled: set[tuple[int, ...]] = set()
         self._addresses = [
-            start + b.index if b.place is Place.ARENA else layout.constants.get(b.index, 0)
+            b.offset
+            + (start + b.index if b.place is Place.ARENA else layout.constants.get(b.index, 0))
             for b in layout.plan.buffers
         ]
         self._bound: dict[tuple[int, ...], Block] = {}
@@ -91,7 +92,7 @@ class Frame:
 
     def _move(self, arrays: tuple[int, ...]) -> None:
         for number, at in self._layout.arrays:
-            self._addresses[number] = arrays[at]
+            self._addresses[number] = arrays[at] + self._layout.plan.buffers[number].offset
 
     def _bind(self, arrays: tuple[int, ...]) -> Block:
         """The whole plan bound to new addresses, in place of those bound longest ago."""
@@ -140,7 +141,21 @@ class Frame:
         times = 1 if turns[start] else 1 - steps[start].count
         for buffer, nbytes in steps[number].bumps:
             self._addresses[buffer] += times * nbytes
+        # After an odd number of turns a last exchange puts the buffers where they were.
+        if turns[start] or steps[start].count % 2 == 0:
+            self._swap(steps[number])
         return start + 1 if turns[start] else number + 1
+
+    def _swap(self, step: Step) -> None:
+        """Exchange the buffers of every pair, and what is a view of them."""
+        buffers, addresses = self._layout.plan.buffers, self._addresses
+        for pair in step.swaps:
+            one, other = ((buffers[b].place, buffers[b].index) for b in pair)
+            distance = addresses[pair[1]] - addresses[pair[0]]
+            for number, buffer in enumerate(buffers):
+                if (buffer.place, buffer.index) in (one, other):
+                    away = (buffer.place, buffer.index) == one
+                    addresses[number] += distance if away else -distance
 
     def _holds(self, step: Step) -> bool:
         if not step.reads:

@@ -40,6 +40,7 @@ from graphc.runtime.rows import (
     STATE,
     STATUS,
     STOP,
+    SWAP,
     TABLE,
 )
 from graphc.runtime.rows import COPY as LAST_NATIVE
@@ -104,9 +105,9 @@ def link(context):
     addresses = word(context, ADDRESSES)
     table = word(context, TABLE)
     links = word(context, LINKS)
-    for pair in range(word(context, LINK_COUNT)):
-        address = word(addresses, word(links, 2 * pair + 1))
-        set_word(table, word(links, 2 * pair), address)
+    for number in range(word(context, LINK_COUNT)):
+        address = word(addresses, word(links, 3 * number + 1))
+        set_word(table, word(links, 3 * number), address + word(links, 3 * number + 2))
 
 
 @compiled
@@ -117,6 +118,17 @@ def bump(context, first, last, times):
     for pair in range(first, last):
         at = word(bumps, 2 * pair)
         set_word(table, at, word(table, at) + times * word(bumps, 2 * pair + 1))
+
+
+@compiled
+def swap(context, first, last, one, other):
+    """Exchange two buffers: table words of the first become those of the other, and the reverse."""
+    table = word(context, TABLE)
+    bumps = word(context, BUMPS)
+    distance = word(table, other) - word(table, one)
+    for pair in range(first, last):
+        at = word(bumps, 2 * pair)
+        set_word(table, at, word(table, at) + distance * word(bumps, 2 * pair + 1))
 
 
 @compiled
@@ -154,6 +166,9 @@ def execute(context, start):
                 trips = word(program + 8 * ROW * (word(row, 2) - 1), 2)
                 bump(context, word(row, 3), word(row, 4), 1 - trips)
                 pc += 1
+        elif code == SWAP:
+            swap(context, word(row, 1), word(row, 2), word(row, 3), word(row, 4))
+            pc += 1
         elif code == BRANCH:
             at = word(row, 1)
             holds = at >= 0 and byte_at(word(table, at)) != 0

@@ -140,9 +140,10 @@ class _Context:
         for word, number in program.sources:
             buffer = plan.buffers[number]
             if buffer.place is Place.ARENA:
-                self.table[word] = arena + buffer.index
+                self.table[word] = arena + buffer.index + buffer.offset
             elif buffer.place is Place.CONSTANT:
-                self.table[word] = address_of(executable.constants[buffer.index])
+                constant = executable.constants[buffer.index]
+                self.table[word] = address_of(constant) + buffer.offset
         self.addresses = np.zeros(len(plan.inputs) + len(executable.fresh), np.int64)
         self.states = np.zeros(program.states, np.int64)
         self.calls = 0
@@ -414,10 +415,10 @@ def _signature(
 def _links(
     plan: Plan, arrays: Mapping[tuple[Place, int], int], sources: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """(table word, array number) of every input and output."""
+    """(table word, array number, offset) of every input and output."""
     found = [
-        (word, arrays[buffer.place, buffer.index])
+        (word, arrays[buffer.place, buffer.index], buffer.offset)
         for word, number in sources
         if (buffer := plan.buffers[number]).place in (Place.INPUT, Place.OUTPUT)
     ]
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array(found, np.int64).reshape(-1, 3)

@@ -267,8 +267,11 @@ class _Assembler:
         return at
 
     def end(self, step: Step) -> None:
-        """Close the innermost loop; its bumps reach the table words of its own steps only."""
+        """Close the innermost loop; its bumps and swaps reach the words of its own steps only."""
         start, state, first_word = self.open_loops.pop()
+        swaps = [self.swap(pair, first_word) for pair in step.swaps]
+        for swap in swaps:
+            self.row(rows.SWAP, *swap)
         strides: dict[int, int] = {}
         for number, nbytes in step.bumps:
             strides[number] = strides.get(number, 0) + nbytes
@@ -277,4 +280,18 @@ class _Assembler:
             (at, strides[b]) for at, b in self.sources if at >= first_word and b in strides
         ]
         self.row(rows.END, state, start + 1, first, len(self.bumps))
+        # After an odd number of turns a last exchange puts the buffers where they were.
+        for swap in swaps if self.rows[start][2] % 2 else ():
+            self.row(rows.SWAP, *swap)
         self.rows[start][3] = len(self.rows)
+
+    def swap(self, pair: tuple[int, int], first_word: int) -> tuple[int, int, int, int]:
+        """The operands of a SWAP row for two buffers."""
+        one, other = map(self.buffer, pair)
+        at = [(self.plan.buffers[b].place, self.plan.buffers[b].index) for b in pair]
+        first = len(self.bumps)
+        for word, number in self.sources:
+            buffer = self.plan.buffers[number]
+            if word >= first_word and (buffer.place, buffer.index) in at:
+                self.bumps.append((word, 1 - 2 * at.index((buffer.place, buffer.index))))
+        return first, len(self.bumps), one, other

@@ -7,6 +7,7 @@ call at a time.
     KERNEL, GEMM, COPY   function, table word, extent, size, count: run on `count` pieces
     LOOP                 state, trips, row after END
     END                  state, row after LOOP, first bump, bump after the last
+    SWAP                 first bump, bump after the last, table words of the two buffers
     BRANCH               table word of the boolean or -1, row: go there unless it is true
     LIBRARY, COLLECTIVE, CALLBACK   step: leave; Python does it
     STOP
@@ -15,8 +16,8 @@ call at a time.
 from __future__ import annotations
 
 ROW = 6
-KERNEL, GEMM, COPY, LOOP, END, BRANCH, LIBRARY, COLLECTIVE, CALLBACK, STOP = range(10)
-NAMES = "KERNEL GEMM COPY LOOP END BRANCH LIBRARY COLLECTIVE CALLBACK STOP".split()
+KERNEL, GEMM, COPY, LOOP, END, SWAP, BRANCH, LIBRARY, COLLECTIVE, CALLBACK, STOP = range(11)
+NAMES = "KERNEL GEMM COPY LOOP END SWAP BRANCH LIBRARY COLLECTIVE CALLBACK STOP".split()
 
 PROGRAM, TABLE, BUMPS, STATE = range(4)
 ADDRESSES, BY_OBJECT, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
@@ -26,10 +27,11 @@ CONTEXT_WORDS = 17
 """Words of a context.
 
 `ADDRESSES` points to where the elements of the inputs and then the outputs are: written from the
-two tuples that a call comes with, or before it where BY_OBJECT is 0. `LINKS` points to pairs (table
-word, array number), `SIGNATURE` to the inputs' types: the class of such scalars or 0, ndarray, the
-dtype, the flags, ndim, and the sizes; objects are told by their addresses. `SIZES` points to the
-inputs' bytes, `GIVEN` to the numbers of those that are results too.
+two tuples that a call comes with, or before it where BY_OBJECT is 0. `LINKS` points to triples
+(table word, array number, bytes behind its start), `SIGNATURE` to the inputs' types: the class of
+such scalars or 0, ndarray, the dtype, the flags, ndim, and the sizes; objects are told by their
+addresses. `SIZES` points to the inputs' bytes, `GIVEN` to the numbers of those that are results
+too.
 """
 
 DONE, REFUSED = -1, -2
