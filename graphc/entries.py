@@ -178,8 +178,9 @@ def _conversion(entry: Entry, number: int, kind: type) -> Callable[[Any], Any] |
     source, takes = entry.traced.sources[number], entry.executable.quick_types
     if source.cast is not None:
         cast, scalar = source.cast, source.cast.type.dtype.numpy.type
-        number: Any = scalar if cast.how == "exact" else cast.number
-        return number if scalar in takes else _array_maker(number)
+        convert: Any = scalar if cast.how == "exact" else cast.number
+        made: Callable[[Any], Any] = convert if scalar in takes else _array_maker(convert)
+        return made
     if kind in takes or entry.lowered.device.is_cuda:
         return None
     value, function = entry.traced.graph.inputs[number], entry.traced.graph.name

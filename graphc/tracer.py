@@ -139,10 +139,11 @@ class Tracer(promote.TracedArray):
         The latter is 0, or 1 above and -1 below all integers of the dtype.
         """
         if self._value is None and self.later is None:
-            return tuple(
+            nearest, side = (
                 Tracer(self.trace, self.trace.weak_input(self, Cast(to, how)))
                 for how in ("nearest", "side")
             )
+            return nearest, side
         return promote.nearest(self.as_strong(i64), to)
 
     def _input(self, to: DType) -> Tracer:

@@ -14,7 +14,7 @@ from graphc.dtypes import Type
 from graphc.errors import NotDifferentiable
 from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
-from graphc.kinds.control import is_branch, is_control, is_loop, is_while
+from graphc.kinds.control import is_branch, is_loop, is_while
 from graphc.opdef import NOT_DIFFERENTIABLE, Op
 from graphc.passes.expand import expand_for_grad
 from graphc.passes.grad_control import (
@@ -135,8 +135,6 @@ def _reverse(
                 "a while_loop has no reverse-mode gradient: its number of turns is not known",
                 help="use scan or fori_loop, with a bound and graphc.numpy.where",
             ).at(node.loc)
-        if not callable(op.vjp) and not is_control(node):
-            raise NotDifferentiable(f"{op.name} has no rule for its gradient").at(node.loc)
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
         g = [_cotangent(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
@@ -148,13 +146,15 @@ def _reverse(
             shares = go_back(emitter, node, operands, loops[node], floats)
         elif is_branch(node):
             shares = go_back_branch(emitter, node, operands, floats, _of_body)
-        else:
+        elif callable(op.vjp):
             shares = op.vjp(
                 g[0] if len(g) == 1 else tuple(g),
                 out[0] if len(out) == 1 else tuple(out),
                 *map(emitter.wrap, operands),
                 **node.attrs,
             )
+        else:
+            raise NotDifferentiable(f"{op.name} has no rule for its gradient").at(node.loc)
         _distribute(emitter, node, operands, shares, cotangents)
         emitter.builder.origin = None
 
