@@ -15,8 +15,7 @@ from graphc._lazy import once
 from graphc.account import Account
 from graphc.device import CC, CUDA_CAPABILITIES, Device, ptx_target
 from graphc.errors import ArgumentError, Kept
-from graphc.ir import Builder, Graph, Node, Operand
-from graphc.kinds.base import kind_of
+from graphc.ir import Graph
 from graphc.naming import distinct
 from graphc.options import Options
 
@@ -114,7 +113,7 @@ class Lowered(Kept):
         done: list[Stage] = []
         with self.account.of("passes"):
             pipeline = _lazy.load("graphc.passes.pipeline")
-            graph = _ungrouped(self.graph)
+            graph = _lazy.load("graphc.passes.inline").inline(self.graph)
             pipeline.run_pipeline(graph, self.options, verify=self.verify, observe=done.append)
         return tuple(done)
 
@@ -258,19 +257,6 @@ def lower_graph(
     if verify or lowered.stored is None:
         _ = lowered.stages  # whatever is wrong with the graph is said here
     return lowered
-
-
-def _ungrouped(graph: Graph) -> Graph:
-    """The graph with the nodes of each group in the group's place."""
-    if not any(kind_of(node).is_group for node in graph.nodes):
-        return graph
-
-    def visit(
-        builder: Builder, node: Node, operands: tuple[Operand, ...]
-    ) -> Sequence[Operand] | None:
-        return builder.inline(node.regions[0], operands) if kind_of(node).is_group else None
-
-    return graph.map(visit)
 
 
 def count_nodes(graph: Graph) -> int:

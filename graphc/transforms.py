@@ -39,7 +39,7 @@ from graphc.functions import promote
 from graphc.ir import Graph
 from graphc.naming import identifier, leaf_paths
 from graphc.opdef import active_trace
-from graphc.ops.elementwise import stop_gradient as stop_gradient_op
+from graphc.ops.views import stop_gradient as stop_gradient_op
 from graphc.tracebacks import trimmed
 from graphc.tracer import Tracer, leaked
 from graphc.traces import Trace, as_tracer

@@ -7,7 +7,7 @@ again. (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc.dtypes import Type
@@ -15,7 +15,7 @@ from graphc.errors import NotDifferentiable
 from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
 from graphc.kinds.control import is_branch, is_loop, is_while
-from graphc.opdef import NOT_DIFFERENTIABLE, Op
+from graphc.opdef import NOT_DIFFERENTIABLE, op_of
 from graphc.passes.expand import expand_for_grad
 from graphc.passes.grad_control import (
     Differentiated,
@@ -24,6 +24,7 @@ from graphc.passes.grad_control import (
     go_back_branch,
     keep_for_gradient,
 )
+from graphc.passes.inline import inline
 from graphc.passes.rewrite import Emitter, emitting
 from graphc.tracer import Tracer
 from graphc.traces import Trace
@@ -61,14 +62,8 @@ def _of_body(graph: Graph) -> Differentiated:
 
 
 def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Differentiated:
-    for i in wrt:
-        if not graph.inputs[i].type.dtype.is_float:
-            raise NotDifferentiable(
-                f"the gradient by {graph.inputs[i].name} does not exist: it is not float",
-                values=[(graph.inputs[i].name or f"input {i}", graph.inputs[i].type)],
-                help="name only float arguments in argnums=",
-            )
-    graph = expand_for_grad(graph)
+    check_floats(graph, wrt)
+    graph = by_primitives(graph)
     trace = Trace(f"{graph.name}_grad")
     builder = trace.builder
     for value in graph.inputs:
@@ -84,14 +79,37 @@ def _differentiate(graph: Graph, wrt: Sequence[int], seed: float | None) -> Diff
     builder.order = 1 + max((n.order for n in graph.nodes), default=0)
     with emitting(builder) as emitter:
         cotangents = _seeds(emitter, graph, forward, seed)
-        _reverse(emitter, graph, forward, cotangents, loops, [graph.inputs[i] for i in wrt])
+        pull_back(
+            emitter,
+            graph.nodes,
+            forward,
+            cotangents,
+            loops=loops,
+            inputs=[graph.inputs[i] for i in wrt],
+        )
         gradients = []
         for value in (graph.inputs[i] for i in wrt):
-            gradient = _cotangent(emitter, cotangents, forward[value], value.type)
+            gradient = known_or_zeros(cotangents, forward[value], value.type)
             _name(emitter, gradient, value)
             gradients.append(gradient)
     outputs = [*(forward[v] for v in graph.outputs), *(g.value for g in gradients)]
     return Differentiated(builder.graph(outputs), computed)
+
+
+def check_floats(graph: Graph, wrt: Sequence[int]) -> None:
+    """Raise NotDifferentiable unless the inputs `wrt` are float."""
+    for i in wrt:
+        if not graph.inputs[i].type.dtype.is_float:
+            raise NotDifferentiable(
+                f"the gradient by {graph.inputs[i].name} does not exist: it is not float",
+                values=[(graph.inputs[i].name or f"input {i}", graph.inputs[i].type)],
+                help="name only float arguments in argnums=",
+            )
+
+
+def by_primitives(graph: Graph) -> Graph:
+    """The graph in ops that have rules: groups taken apart, composites without rules expanded."""
+    return expand_for_grad(inline(graph))
 
 
 def _seeds(
@@ -108,54 +126,40 @@ def _seeds(
             g = Tracer(emitter, emitter.builder.parameter(output.type, name))
         else:
             g = full((), seed, output.type.dtype)
-        _add(emitter, cotangents, forward[output], g)
+        accumulate(cotangents, forward[output], g)
     return cotangents
 
 
-def _reverse(
+def pull_back(
     emitter: Emitter,
-    graph: Graph,
-    forward: dict[Value, Any],
+    nodes: Sequence[Node],
+    forward: Mapping[Value, Any],
     cotangents: dict[Value, Tracer],
-    loops: dict[Node, LoopGradient],
+    *,
+    loops: Mapping[Node, LoopGradient],
     inputs: Sequence[Value],
 ) -> None:
-    """Walk the nodes backward; each hands its operands their share of its cotangent."""
-    for node in reversed(graph.nodes):
+    """Walk the nodes backward; each hands its operands their share of its cotangent.
+
+    `loops` says how to go back through loops, `inputs` by what is differentiated.
+    """
+    for node in reversed(nodes):
         results = [forward[v] for v in node.results]
-        op = node.op
-        if not any(r in cotangents for r in results) or not isinstance(op, Op):
-            continue
-        if op.vjp is NOT_DIFFERENTIABLE:
+        if cotangents.keys().isdisjoint(results) or op_of(node).vjp is NOT_DIFFERENTIABLE:
             continue
         if is_while(node) and not _depends_on(node, inputs):
             continue
-        if is_while(node):
-            raise NotDifferentiable(
-                "a while_loop has no reverse-mode gradient: its number of turns is not known",
-                help="use scan or fori_loop, with a bound and graphc.numpy.where",
-            ).at(node.loc)
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
-        g = [_cotangent(emitter, cotangents, r, t) for r, t in zip(results, node.types)]
+        g = [known_or_zeros(cotangents, r, t) for r, t in zip(results, node.types)]
         for cotangent, value in zip(g, node.results, strict=True):
             _name(emitter, cotangent, value)
-        out = [emitter.wrap(r) for r in results]
-        floats = [c if t.dtype.is_float else None for c, t in zip(g, node.types)]
-        if node in loops:
-            shares = go_back(emitter, node, operands, loops[node], floats)
-        elif is_branch(node):
-            shares = go_back_branch(emitter, node, operands, floats, _of_body)
-        elif callable(op.vjp):
-            shares = op.vjp(
-                g[0] if len(g) == 1 else tuple(g),
-                out[0] if len(out) == 1 else tuple(out),
-                *map(emitter.wrap, operands),
-                **node.attrs,
-            )
-        else:
-            raise NotDifferentiable(f"{op.name} has no rule for its gradient").at(node.loc)
-        _distribute(emitter, node, operands, shares, cotangents)
+        back = loops.get(node)
+        found = shares(emitter, node, g, results, operands, back)
+        for operand, share in zip(operands, found, strict=True):
+            if share is not None and isinstance(operand, Value) and operand.type.dtype.is_float:
+                assert share.type == operand.type, (node, share.type, operand.type)
+                accumulate(cotangents, operand, share)
         emitter.builder.origin = None
 
 
@@ -172,22 +176,44 @@ def _depends_on(node: Node, inputs: Sequence[Value]) -> bool:
     return False
 
 
-def _distribute(
+def shares(
     emitter: Emitter,
     node: Node,
+    g: Sequence[Tracer],
+    results: Sequence[Value],
     operands: Sequence[Any],
-    shares: Sequence[Any],
-    cotangents: dict[Value, Tracer],
-) -> None:
-    for operand, share in zip(operands, shares, strict=True):
-        if share is not None and isinstance(operand, Value) and operand.type.dtype.is_float:
-            assert share.type == operand.type, (node, share.type, operand.type)
-            _add(emitter, cotangents, operand, share)
+    back: LoopGradient | None = None,
+) -> Sequence[Tracer | None]:
+    """What its operands get of a node's cotangents; raises NotDifferentiable without a rule.
+
+    Of a loop, `back` says how to go back through it.
+    """
+    op = op_of(node)
+    floats = [c if t.dtype.is_float else None for c, t in zip(g, node.types)]
+    if back is not None:
+        return go_back(emitter, node, operands, back, floats)
+    if is_branch(node):
+        return go_back_branch(emitter, node, operands, floats, _of_body)
+    if is_while(node):
+        raise NotDifferentiable(
+            "a while_loop has no reverse-mode gradient: its number of turns is not known",
+            help="use scan or fori_loop, with a bound and graphc.numpy.where",
+        ).at(node.loc)
+    if not callable(op.vjp):
+        raise NotDifferentiable(f"{op.name} has no derivative").at(node.loc)
+    out = [emitter.wrap(r) for r in results]
+    found: Sequence[Tracer | None] = op.vjp(
+        g[0] if len(g) == 1 else tuple(g),
+        out[0] if len(out) == 1 else tuple(out),
+        *map(emitter.wrap, operands),
+        **node.attrs,
+    )
+    assert len(found) == len(operands), node
+    return found
 
 
-def _add(
-    emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, share: Tracer
-) -> None:
+def accumulate(cotangents: dict[Value, Tracer], value: Value, share: Tracer) -> None:
+    """Add a share to what a value has."""
     known: Any = cotangents.get(value)
     cotangents[value] = share if known is None else known + share
 
@@ -200,11 +226,9 @@ def _name(emitter: Emitter, cotangent: Tracer, value: Value) -> None:
         emitter.builder.name_value(made, f"d{value.name}")
 
 
-def _cotangent(
-    emitter: Emitter, cotangents: dict[Value, Tracer], value: Value, type: Type
-) -> Tracer:
-    """The cotangent of a value; zeros if nothing depends on it."""
-    if value in cotangents:
-        return cotangents[value]
+def known_or_zeros(known: Mapping[Value, Tracer], value: Value, type: Type) -> Tracer:
+    """What a value has, a cotangent or a tangent; zeros if nothing depends on it."""
+    if value in known:
+        return known[value]
     zeros: Tracer = full(type.shape, 0.0, type.dtype)
     return zeros

@@ -14,7 +14,6 @@ from graphc.passes.expand import expand
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse, separate
 from graphc.passes.rewrite import GraphPass, Report
-from graphc.passes.settle import settle
 from graphc.passes.simplify import simplify, simplify_fast
 from graphc.verify import verify as verify_graph
 
@@ -39,7 +38,6 @@ class Stage:
 
 PIPELINE: tuple[Stage, ...] = (
     Stage("expand", expand, 0),
-    Stage("settle", settle, 1),
     Stage("narrow", narrow, 1),
     Stage("fold", fold, 2),
     Stage("cse", cse, 2),

@@ -14,6 +14,7 @@ from graphc.kinds import check_axes, composite, extreme
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
 from graphc.ops.reductions import along, broadcast, computed_wide, reduce_max, reduce_sum
+from graphc.ops.views import stop_gradient
 
 Ints = tuple[int, ...]
 
@@ -160,7 +161,7 @@ logaddexp = composite(
 
 def _shifted(x: Any, axes: Ints) -> Any:
     """x less its largest element; the shift changes no result, hence no gradient."""
-    return x - along(ew.stop_gradient(reduce_max(x, axes=axes)), x, axes)
+    return x - along(stop_gradient(reduce_max(x, axes=axes)), x, axes)
 
 
 @computed_wide
@@ -187,7 +188,7 @@ def _log_softmax(x: Any, axes: Ints) -> Any:
 
 def _finite_max(x: Any, axes: Ints) -> Any:
     """The largest element, or 0 where it is infinite: inf - inf is to be kept out."""
-    m = ew.stop_gradient(reduce_max(x, axes=axes))
+    m = stop_gradient(reduce_max(x, axes=axes))
     return ew.where(ew.eq(abs(m), math.inf), 0, m)
 
 

@@ -19,7 +19,6 @@ add = elementwise(
     numpy=np.add,
     code="x + y",
     vjp=lambda g, out, x, y: (g, g),
-    jvp=lambda t, out, x, y: t[0] + t[1],
 )
 sub = elementwise(
     "sub",
@@ -34,7 +33,6 @@ mul = elementwise(
     numpy=np.multiply,
     code="x * y",
     vjp=lambda g, out, x, y: (g * y, g * x),
-    jvp=lambda t, out, x, y: t[0] * y + x * t[1],
 )
 div = elementwise(
     "div",
@@ -192,7 +190,6 @@ tanh = elementwise(
     code="tanh(x)",
     kinds="f",
     vjp=lambda g, out, x: (None if _is_number(x) else g * sech2(x),),
-    jvp=lambda t, out, x: t[0] * sech2(x),
     batch=lambda op, operands, axes: (op(*operands), axes[0]),
     flops=20,
 )
@@ -435,12 +432,4 @@ cast = elementwise(
     attrs=("dtype",),
     vjp=_cast_vjp,
     samples=tuple({"dtype": d} for d in (f32, i64, f64, bool_, u8, u64)),
-)
-stop_gradient = elementwise(
-    "stop_gradient",
-    "x itself, a constant to every derivative.",
-    numpy=lambda x: np.asarray(x),
-    code="x",
-    kinds="biuf",
-    vjp=NOT_DIFFERENTIABLE,
 )

@@ -11,6 +11,7 @@ from graphc.dtypes import DType, Shape, Type, i64
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Node, Value, literal
 from graphc.kinds import check_axes, view
+from graphc.opdef import NOT_DIFFERENTIABLE
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import eq, where
 from graphc.ops.reductions import broadcast
@@ -297,6 +298,9 @@ flip = view(
 )
 
 
+# --- diagonal, stop_gradient ----------------------------------------------------------------
+
+
 def _diagonal_rule(x: Type, axes: Ints) -> Type:
     if len(axes) != 2 or axes[0] == axes[1] or any(not 0 <= a < x.ndim for a in axes):
         raise ArgumentError(f"diagonal: {axes} are not two axes of x", values=[("x", x)])
@@ -344,4 +348,15 @@ diagonal = view(
         {"axes": (2, 0), "shapes": ((3, 2, 3),)},
         {"axes": (1, 2), "shapes": ((2, 4, 4),)},
     ),
+)
+
+stop_gradient = view(
+    "stop_gradient",
+    "x itself, a constant to every derivative.",
+    rule=lambda x: x.with_shape(x.shape),
+    numpy=np.asarray,
+    index=lambda idx, x: idx,
+    vjp=NOT_DIFFERENTIABLE,
+    attrs=(),
+    spelling=lambda x: "x",
 )
