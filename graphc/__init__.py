@@ -1,7 +1,8 @@
 """A static graph compiler: NumPy-style Python functions in, fused Numba kernels out.
 
 - `compile` makes of a function one that compiles itself; `.lower(...)` of that shows every stage.
-- `grad`, `value_and_grad` and `vjp` take gradients; `stop_gradient` ends them.
+- `grad`, `value_and_grad` and `vjp` take gradients; `jvp` takes derivatives along a direction;
+  `stop_gradient` makes constants.
 - `graphc.numpy`, `graphc.nn` and `graphc.optim` are what such functions are written with, besides
   NumPy itself.
 - `f32[64, 784]` and the other dtypes make types of arrays; `Options` are those of `compile`.
@@ -23,7 +24,7 @@ from graphc.ir import Graph
 from graphc.lowered import Lowered
 from graphc.options import Options
 from graphc.tracing import trace
-from graphc.transforms import grad, stop_gradient, value_and_grad, vjp
+from graphc.transforms import grad, jvp, stop_gradient, value_and_grad, vjp
 
 if TYPE_CHECKING:
     from graphc.array_types import (
@@ -83,6 +84,7 @@ __all__ = [
     "i16",
     "i32",
     "i64",
+    "jvp",
     "map",
     "nn",
     "numpy",

@@ -49,7 +49,6 @@ class Op:
     numpy         the meaning: NumPy arrays in, array (or tuple) out; oracle and interpreter
     vjp           `(g, out, *operands, **attrs) -> cotangent or None for each operand`; without
                   it the op cannot be differentiated, or by its parts alone
-    jvp           `(tangents, out, *operands, **attrs) -> tangent of the result`
     batch         `(op, operands, axes, **attrs) -> (result, axis)`, or None where the kind does it
     code          kind elementwise: the spelling, one Python expression for each result
     init, step    kinds that accumulate: start value by type, and the spelling of one accumulation
@@ -80,7 +79,6 @@ class Op:
     index: Callable[..., Any] | None = None
     spelling: Callable[..., str] | None = None
     expand: Callable[..., Any] | None = None
-    jvp: Callable[..., Any] | None = None
     batch: Callable[..., Any] | None = None
     refuses: tuple[str, str] | None = None
     domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-4.0, 4.0)

@@ -1,4 +1,4 @@
-"""Gradients as wrappers of functions: grad, value_and_grad, vjp, stop_gradient.
+"""Derivatives as wrappers of functions: grad, value_and_grad, vjp, jvp, stop_gradient.
 
 Within a trace they trace the function by itself, transform its graph, and inline it; called
 with concrete arrays they trace and interpret. What they make of a compiled function, one with a
@@ -138,6 +138,37 @@ def vjp(fun: Function, *primals: Any, has_aux: bool = False) -> Any:
     return (out, pullback, aux) if has_aux else (out, pullback)
 
 
+@trimmed
+def jvp(
+    fun: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False
+) -> Any:
+    """The pair `(fun(*primals), tangent)`: the derivative of the result along `tangents`.
+
+    `tangents` has the structure and the shapes of `primals`, a tuple of float arguments, and the
+    tangent those of the result; of results that are not float it is 0. With `has_aux`, `fun`
+    returns (out, aux), and the result is (out, tangent, aux).
+    """
+    inner, _ = _unwrapped(fun)
+    call = _traced(inner, _arguments("primals", primals), {}, tuple(range(len(primals))))
+    wrt = call.inputs_of_chosen()
+    given = call.tangents(_arguments("tangents", tangents))
+    graph = _lazy.load("graphc.passes.jvp").jvp(call.graph, wrt)
+    results = call.run(graph, given)
+    count = len(call.graph.outputs)
+    made = iter(results[count:])
+    values = optree.tree_unflatten(call.out_tree, results[:count])
+    out, aux = _split_aux(inner, values) if has_aux else (values, None)
+    leaves, tree = optree.tree_flatten(out)
+    tangent = optree.tree_unflatten(
+        tree,
+        [
+            next(made) if v.type.dtype.is_float else np.zeros_like(leaf)
+            for v, leaf in zip(call.graph.outputs, leaves)
+        ],
+    )
+    return (out, tangent, aux) if has_aux else (out, tangent)
+
+
 def stop_gradient(x: Any) -> Any:
     """The same arrays, treated as constants by every derivative."""
 
@@ -206,6 +237,21 @@ class _Call:
             optree.tree_unflatten(tree, [totals.get(leaf, 0.0) for leaf in group])
             for tree, group in zip(self.trees, self.chosen, strict=True)
         )
+
+    def tangents(self, given: tuple[Any, ...]) -> list[Any]:
+        """The tangents of the inputs by which it is differentiated, in their dtypes."""
+        of_leaf: dict[int, Any] = {}
+        if len(given) != len(self.chosen):
+            raise ArgumentError(
+                f"{len(self.chosen)} primals have {len(given)} tangents", help="give each one"
+            )
+        for tree, group, tangent in zip(self.trees, self.chosen, given, strict=True):
+            leaves = _like(tree, tangent, "tangent", "primal")
+            of_leaf.update(zip(group, leaves, strict=True))
+        return [
+            _fitting(of_leaf[self.sources[i].leaf], self.graph.inputs[i].type, "tangent", "primal")
+            for i in self.inputs_of_chosen()
+        ]
 
     def check_scalar(self, has_aux: bool) -> None:
         """Raise unless the result is one array, or with `has_aux` a pair that begins so."""
@@ -336,29 +382,51 @@ def _snapshot(value: Any) -> Any:
 
 def _cotangents(graph: Graph, cotangent: Any, tree: optree.PyTreeSpec) -> list[Any]:
     """The cotangents of the float outputs, in their dtypes; raises where they do not fit."""
-    leaves, given = optree.tree_flatten(cotangent)
-    if given != tree:
+    leaves = _like(tree, cotangent, "cotangent", "result")
+    return [
+        _fitting(leaf, output.type, "cotangent", "result")
+        for output, leaf in zip(graph.outputs, leaves, strict=True)
+        if output.type.dtype.is_float
+    ]
+
+
+_WHOSE = {"result": "the function's result", "primal": "its primal"}
+
+
+def _like(tree: optree.PyTreeSpec, given: Any, what: str, of: str) -> list[Any]:
+    """The leaves of a cotangent or tangent; raises where it has another structure."""
+    leaves, found = optree.tree_flatten(given)
+    if found != tree:
         raise ArgumentError(
-            "the cotangent must have the structure of the function's result",
-            values=[("result", tree), ("cotangent", given)],
+            f"the {what} must have the structure of {_WHOSE[of]}",
+            values=[(of, tree), (what, found)],
         )
-    checked = []
-    for output, leaf in zip(graph.outputs, leaves, strict=True):
-        if not output.type.dtype.is_float:
-            continue
-        shape = leaf.shape if isinstance(leaf, Tracer) else np.shape(leaf)
-        if shape != output.type.shape:
-            raise ArgumentError(
-                "the cotangent must have the shape of the function's result",
-                values=[("result", output.type), ("cotangent", list(shape))],
-            )
-        if _kind(leaf) not in "biuf":
-            raise ArgumentError(
-                "the cotangent must be of real numbers",
-                values=[("result", output.type), ("cotangent", np.asarray(leaf).dtype)],
-            )
-        checked.append(_in_dtype(leaf, output.type.dtype))
-    return checked
+    return leaves
+
+
+def _fitting(leaf: Any, type: Type, what: str, of: str) -> Any:
+    """A leaf of a cotangent or tangent in the dtype of what it is of; raises where it is no fit."""
+    shape = leaf.shape if isinstance(leaf, Tracer) else np.shape(leaf)
+    if shape != type.shape:
+        raise ArgumentError(
+            f"the {what} must have the shape of {_WHOSE[of]}",
+            values=[(of, type), (what, list(shape))],
+        )
+    if _kind(leaf) not in "biuf":
+        raise ArgumentError(
+            f"the {what} must be of real numbers",
+            values=[(of, type), (what, np.asarray(leaf).dtype)],
+        )
+    return _in_dtype(leaf, type.dtype)
+
+
+def _arguments(name: str, given: Any) -> tuple[Any, ...]:
+    """Primals or tangents as a tuple; raises ArgumentError for one that is not in a tuple."""
+    if not isinstance(given, (tuple, list)):
+        raise ArgumentError(
+            f"{name} is a tuple with something for each argument, not {written(given)}"
+        )
+    return tuple(given)
 
 
 def _kind(leaf: Any) -> str:

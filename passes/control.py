@@ -8,6 +8,7 @@ from itertools import chain
 
 from graphc.functions.promote import full
 from graphc.ir import Builder, Graph, Node, Operand, Value
+from graphc.kinds.base import kind_of
 from graphc.kinds.control import is_branch, is_control, is_loop, is_while, loop_parts
 from graphc.opdef import op_of
 from graphc.partition import EXPENSIVE
@@ -243,7 +244,7 @@ def _is_worth_keeping(node: Node) -> bool:
 
 def _stored(value: Value) -> Value:
     """The value of which a value is a view, or a view of a view."""
-    while is_access(value.node) and value.node.operands:
+    while kind_of(value.node).is_access and value.node.operands:
         operand = value.node.operands[0]
         if not isinstance(operand, Value):
             break

@@ -10,6 +10,11 @@ from graphc.passes.rewrite import Report, graph_pass
 @graph_pass
 def dce(graph: Graph, report: Report) -> Graph:
     """Drop every node none of whose results is read, unless it has an effect."""
+    return without_dead(graph, report)
+
+
+def without_dead(graph: Graph, report: Report) -> Graph:
+    """The same, but for regions, which stay as they are."""
     live: set[Value] = set(graph.outputs)
     kept: set[Node] = set()
     for node in reversed(graph.nodes):

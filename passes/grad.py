@@ -136,8 +136,8 @@ def pull_back(
     forward: Mapping[Value, Any],
     cotangents: dict[Value, Tracer],
     *,
-    loops: Mapping[Node, LoopGradient],
-    inputs: Sequence[Value],
+    loops: Mapping[Node, LoopGradient] | None = None,
+    inputs: Sequence[Value] = (),
 ) -> None:
     """Walk the nodes backward; each hands its operands their share of its cotangent.
 
@@ -154,7 +154,7 @@ def pull_back(
         g = [known_or_zeros(cotangents, r, t) for r, t in zip(results, node.types)]
         for cotangent, value in zip(g, node.results, strict=True):
             _name(emitter, cotangent, value)
-        back = loops.get(node)
+        back = None if loops is None else loops.get(node)
         found = shares(emitter, node, g, results, operands, back)
         for operand, share in zip(operands, found, strict=True):
             if share is not None and isinstance(operand, Value) and operand.type.dtype.is_float:

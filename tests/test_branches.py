@@ -102,6 +102,15 @@ def test_a_while_loop_ends_when_its_condition_fails() -> None:
     assert np.array_equal(roots, a) and steps == 0
 
 
+def test_tangents_go_through_branches_and_while_loops() -> None:
+    along = X + 1, K - 1
+    expected = graphc.jvp(by_python, (X, K), along)
+    check(graphc.compile(lambda a, t: graphc.jvp(branches, a, t)), expected, (X, K), along)
+    a = np.array([2.0, 9.0])
+    run = graphc.compile(lambda a, t: graphc.jvp(lambda a: newton(a, 1e-12)["x"], (a,), (t,)))
+    check(run, (np.sqrt(a), 0.5 / np.sqrt(a)), a, np.ones(2))
+
+
 def test_branches_and_while_loops_run_on_cuda(software_gpu: Any) -> None:
     both = graphc.value_and_grad(branches, (0, 1))
     check(graphc.compile(both, target="cuda"), graphc.compile(both)(X, K), X, K)

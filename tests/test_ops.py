@@ -375,39 +375,13 @@ def test_no_gradient_is_zero(case: Case, rng: np.random.Generator) -> None:
         assert_same(g, np.zeros(graph.input_types[i].static_shape))
 
 
-# --- tangents and batches -----------------------------------------------------------------
+# --- batches -----------------------------------------------------------------
 
 
 def emitted(builder: Builder, write: Callable[[Callable[[Value], Tracer]], Any]) -> Any:
     """What `write` returns of traced values, while `builder` is the trace under way."""
     with emitting(builder) as emitter:
         return write(lambda value: Tracer(emitter, value))
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.op.jvp], ids=str)
-def test_tangents(case: Case, rng: np.random.Generator) -> None:
-    builder = Builder("f")
-    types, arrays = case.types(f64), case.arrays(f64, rng)
-    operands = [builder.parameter(t) for t in types]
-    tangents = [builder.parameter(t) for t in types]
-    (out,) = builder.emit(case.op, operands, case.attrs)
-    assert case.op.jvp is not None
-    jvp = case.op.jvp
-    made = emitted(
-        builder,
-        lambda wrap: jvp(
-            tuple(map(wrap, tangents)), wrap(out), *map(wrap, operands), **case.attrs
-        ),
-    )
-    graph = builder.graph([made.value])
-    verify(graph)
-    direction = [rng.normal(size=t.static_shape) for t in types]
-    (tangent,) = interpret(graph, [*arrays, *direction])
-    ahead, behind = (
-        run(case.op, [a + s * d for a, d in zip(arrays, direction, strict=True)], case.attrs)[0]
-        for s in (STEP, -STEP)
-    )
-    np.testing.assert_allclose(tangent, (ahead - behind) / (2 * STEP), rtol=1e-6, atol=1e-7)
 
 
 BATCHED = [c for c in CASES if c.op.batch]

@@ -25,6 +25,7 @@ from graphc.passes.dce import dce
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold
 from graphc.passes.grad import value_and_grad, vjp
+from graphc.passes.jvp import jvp
 from graphc.passes.pipeline import PIPELINE, Step, run_pipeline, stages
 from graphc.passes.remat import remat, residuals
 from graphc.passes.rewrite import GraphPass, Report, graph_pass
@@ -188,8 +189,9 @@ def test_an_op_without_a_rule_has_no_derivative() -> None:
     builder = Builder("f")
     x = builder.parameter(f64[4], "x")
     graph = builder.graph(builder.emit(bare, [x]))
-    with pytest.raises(NotDifferentiable, match="bare has no derivative"):
-        vjp(graph, [0])
+    for derive in (vjp, jvp):
+        with pytest.raises(NotDifferentiable, match="bare has no derivative"):
+            derive(graph, [0])
 
 
 # --- remat ------------------------------------------------------------------------------------

@@ -102,7 +102,6 @@ reduce_sum = reduction(
     init=lambda type: 0,
     step="acc + x",
     vjp=lambda g, out, x, axes: (along(g, x, axes),),
-    jvp=lambda t, out, x, axes: reduce_sum(t[0], axes=axes),
 )
 reduce_max = reduction(
     "max",
