@@ -9,7 +9,8 @@ from itertools import product
 
 import pytest
 
-from graphc.runtime.machine import compiled
+from graphc.codegen import machine_code
+from graphc.runtime.machine import compiled, together
 
 SEVEN = 7
 
@@ -190,6 +191,34 @@ def test_functions_of_one_name_stay_apart() -> None:
     del made[1:]
     gc.collect()
     assert [adding(n)(1) for n in range(20, 25)] == [21, 22, 23, 24, 25] and entrance(1) == 1
+
+
+def test_what_functions_of_one_module_call_is_there_once(monkeypatch) -> None:
+    made = []
+    emit = machine_code.emit_object
+
+    def emitted(module, effort):
+        made.append([function.name for function in module.functions])
+        return emit(module, effort)
+
+    monkeypatch.setattr(machine_code, "emit_object", emitted)
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", "off")
+
+    @compiled
+    def inner(a):
+        return a * 3 + 1
+
+    @compiled
+    def first(a):
+        return inner(a) + 1
+
+    @compiled
+    def second(a):
+        return inner(a) + first(a)
+
+    together(first, second)
+    assert (second(2), first(2)) == (15, 8)
+    assert len(made) == 1 and made[0].count("inner") == 1
 
 
 def test_threads_that_meet_at_the_first_call() -> None:

@@ -7,7 +7,7 @@ Loads LLVM, so it is itself loaded on first use; compiled once a process, in the
 from __future__ import annotations
 
 from graphc.runtime.buffers import LAYOUT
-from graphc.runtime.machine import compiled
+from graphc.runtime.machine import compiled, together
 from graphc.runtime.native import (
     byte_at,
     float_mode,
@@ -44,7 +44,7 @@ from graphc.runtime.rows import (
     TABLE,
 )
 from graphc.runtime.rows import COPY as LAST_NATIVE
-from graphc.runtime.workers import deal
+from graphc.runtime.workers import deal, spin, work
 
 TYPE, POINTER, NDIM, DIMS, DESCR, FLAGS, ITEMS = LAYOUT or (0,) * 7
 """Where NumPy keeps things; unused where the layout is not known (the context has addresses)."""
@@ -203,4 +203,5 @@ def run(context, start, *tuples):
     return row
 
 
+together(run, work, spin)
 enter = run.entrance

@@ -72,6 +72,7 @@ class Compiled:
         self.function, self.name = function, function.__name__
         self.takes_objects = bool(code.co_flags & inspect.CO_VARARGS)
         self.parameters = code.co_varnames[: code.co_argcount + self.takes_objects]
+        self._module: tuple[Compiled, ...] = (self,)
         self._code: machine_code.Code | None = None
         self._entrance: Callable[..., int] | None = None
 
@@ -128,11 +129,20 @@ class Compiled:
         """The code of the native function and of its entrance from Python."""
         with machine_code.lock:
             if self._code is None:
-                self._code = _load(self)
+                code = _load(self._module)
+                for function in self._module:
+                    function._code = function._code or code
+            assert self._code is not None
         return self._code
 
 
 compiled = Compiled
+
+
+def together(*functions: Compiled) -> None:
+    """Let functions be one module once the first is compiled: what they call is there once."""
+    for function in functions:
+        function._module = functions
 
 
 @cache
@@ -143,20 +153,22 @@ def _functions(filename: str) -> dict[tuple[str, int], ast.FunctionDef]:
     return {(f.name, min([f.lineno, *(d.lineno for d in f.decorator_list)])): f for f in found}
 
 
-def _load(function: Compiled) -> machine_code.Code:
-    """The code of a function and of its entrance."""
+def _load(functions: Sequence[Compiled]) -> machine_code.Code:
+    """The code of functions and of their entrances."""
+    names = [function.name for function in functions]
 
     def module() -> Any:
-        made = ir.Module(function.name)
-        inner = _function(made, function, {})
-        inner.linkage = "external"
-        _emit_entrance(made, inner, function.takes_objects)
+        made, known = ir.Module(names[0]), dict[Compiled, Any]()
+        for function in functions:
+            inner = _function(made, function, known)
+            inner.linkage = "external"
+            _emit_entrance(made, inner, function.takes_objects)
         return made
 
-    parts = repr((sys.version, *_parts(function, set())))
-    name = f"{function.name}_{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+    parts = repr((sys.version, [[*_parts(function, set())] for function in functions]))
+    name = f"{names[0]}_{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
     data = machine_code.object_code(name, module, "words")
-    return machine_code.load_objects([data], (function.name, _of_python(function.name)))
+    return machine_code.load_objects([data], (*names, *map(_of_python, names)))
 
 
 def _parts(what: Any, seen: set[int]) -> Iterator[Any]:
@@ -214,7 +226,8 @@ def _emit_entrance(module: Any, inner: Any, takes_objects: bool) -> None:
     """
 
     def python(name: str, result: Any, *parameters: Any) -> Any:
-        return ir.Function(module, ir.FunctionType(result, parameters), name)
+        found = module.globals.get(name)
+        return found or ir.Function(module, ir.FunctionType(result, parameters), name)
 
     kind = ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), WORD])
     outer = ir.Function(module, kind, _of_python(inner.name))

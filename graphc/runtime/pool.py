@@ -150,7 +150,7 @@ class ThreadPool:
 def _live(workers: ModuleType, block: Words, rank: int, waker: threading.Event) -> None:
     """What a worker's Python thread does: native work, and what that sends it back for."""
     slept = 0
-    while (why := workers.enter(address_of(block), rank, slept)) != words.ENDED:
+    while (why := workers.work(address_of(block), rank, slept)) != words.ENDED:
         slept = int(why == words.TO_SLEEP)
         if slept:
             waker.wait()

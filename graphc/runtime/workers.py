@@ -246,5 +246,3 @@ def spin(count):
     for _ in range(count):
         pause()
 
-
-enter = work.entrance
