@@ -21,9 +21,9 @@ from tests.benchmarks.workloads import BY_NAME, ROWS
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def benchmarks(*args: str) -> subprocess.CompletedProcess[str]:
+def benchmarks(*args: str, module: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", *args],
+        [sys.executable, "-m", f"tests.benchmarks{module}", *args],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -52,6 +52,18 @@ def test_a_row_is_timed_by_every_peer_that_is_there(tmp_path):
     assert set(row["seconds"]) == {"graphc", "numpy"} and not row["failed"]
     assert all(len(times) == 3 and min(times) > 0 for times in row["rounds"].values())
     assert "| cross-entropy, forward and backward, 4096x10 |" in done.stdout
+
+
+def test_first_calls_are_timed_cold_and_from_the_cache():
+    missing = [f"--python={peer}=/nowhere/python" for peer in ("torch", "jax")]
+    done = benchmarks("--only=product", "--rounds=1", *missing, module=".first_calls")
+    assert done.returncode == 0, done.stderr
+    assert "product: jax: " in done.stderr
+    head, _, row = done.stdout.splitlines()
+    assert "| graphc, cached |" in head
+    title, cold, by_inductor, by_jax, cached, ratio = row.strip("| ").split(" | ")
+    assert title == "tanh(x @ y)" and by_inductor == by_jax == ratio == "–"
+    assert cold.endswith("s") and cached.endswith("s")
 
 
 @pytest.mark.parametrize("choice", ["jax", "jax=", "jaxx=/bin/python"])

@@ -52,6 +52,7 @@ class Peer:
         fallback = interpreters.get(SAME_AS.get(name, ""), sys.executable)
         python = interpreters.get(name, fallback)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages have theirs, too
         if cache is not None:
             environment |= {variable: str(cache / variable) for variable in CACHES}
         try:
