@@ -31,6 +31,13 @@ from graphc.traces import Trace
 
 Function = Callable[..., Any]
 
+MOST_CHANGES = 200 if sys.version_info >= (3, 13) else sys.maxsize
+"""How often the methods of the class change. Then those that ask first stay.
+
+CPython caches the attributes of a class, for up to 1000 versions of it from 3.13 on. After that it
+looks them up each time, which takes three times as long.
+"""
+
 
 def _traced(*values: Any) -> Trace | None:
     """The trace under way if a value is traced, holds such, or stands for one."""
@@ -153,8 +160,8 @@ class _UnderWay:
 class _Hooks:
     """The methods of NumPy's arrays, replaced while any thread traces a function.
 
-    `under_way` holds the traces only as long as they live, and what is `installed` is unknown
-    while it changes: an interrupt at any place is mended by the next trace.
+    `under_way` holds the traces only as long as they live. What is `installed`, and `methods_now`
+    of it, is unknown while it changes: an interrupt at any place is mended by the next trace.
     """
 
     def __init__(self) -> None:
@@ -170,6 +177,8 @@ class _Hooks:
         own = {name: make(self.methods[name]) for name, make in _HOOKS.items()}
         self.hooked = own, (self.slots[0], *_mapping_slots(_Model)[1:])
         self.installed: Any = self.plain
+        self.methods_now: Any = self.plain[0]
+        self.changes = 0
 
     def begin(self, trace: _UnderWay) -> None:
         """Have the hooks in place from here on, at least to the end of `trace`."""
@@ -188,10 +197,18 @@ class _Hooks:
         if self.installed is not wanted:
             self.installed = None
             methods, slots = wanted
-            self.methods.update(methods)
             self.slots[:] = slots
-            ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
+            if wanted is self.hooked or self.changes < MOST_CHANGES:
+                self._change(methods)
             self.installed = wanted
+
+    def _change(self, methods: dict[str, Function]) -> None:
+        if self.methods_now is not methods:
+            self.methods_now = None
+            self.changes += 1
+            self.methods.update(methods)
+            ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.ndarray))
+            self.methods_now = methods
 
     def _forget_threads(self) -> None:
         """In a forked child: of all threads only this one is here to go on."""

@@ -550,7 +550,30 @@ def test_threads_trace_and_index_at_once():
     assert not failed and not array_hooks._hooks.under_way
 
 
+def test_the_class_of_arrays_changes_only_so_often(monkeypatch):
+    modified, changes = ctypes.pythonapi.PyType_Modified, []
+
+    def noted(cls):
+        changes.append(cls)
+        modified(cls)
+
+    monkeypatch.setattr(array_hooks._hooks, "changes", 0)
+    monkeypatch.setattr(array_hooks, "MOST_CHANGES", 4)
+    trace(gather, f64[3])
+    before = dict(vars(np.ndarray))
+    monkeypatch.setattr(ctypes.pythonapi, "PyType_Modified", noted)
+    for _ in range(5):
+        assert trace(gather, f64[3]).outputs
+        assert TABLE.dot(X)[0] == TABLE[1, 2] == TABLE.take(X[:1].astype(int), axis=0)[0, 0] + 5
+    assert len(changes) == 3
+    monkeypatch.setattr(array_hooks, "MOST_CHANGES", 9)
+    trace(gather, f64[3])
+    assert dict(vars(np.ndarray)) == before
+
+
 def test_an_interrupt_while_the_class_changes_is_mended_by_the_next_trace(monkeypatch):
+    monkeypatch.setattr(array_hooks._hooks, "changes", 0)
+    trace(gather, f64[3])
     before, modified = dict(vars(np.ndarray)), ctypes.pythonapi.PyType_Modified
 
     def interrupted(cls):
