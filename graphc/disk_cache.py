@@ -285,9 +285,8 @@ def _prune(folder: _Folder, limit: int) -> list[CacheFile]:
     kept, removed = 0, []
     for file in files:
         old = not file.kind and time.time() - file.used > _HALF_SECONDS
-        if kept + file.nbytes <= limit and not old:
-            kept += file.nbytes
-        elif (file.kind or old) and folder.remove(file.name):
+        kept += 0 if old else file.nbytes
+        if (old or (file.kind and kept > limit)) and folder.remove(file.name):
             removed.append(file)
     return removed
 

@@ -306,6 +306,15 @@ def test_the_least_recently_used_goes_first(cache: DiskCache) -> None:
     assert [cache.get("code", key) is not None for key in keys] == [1, 0, 0, 0, 1, 1]
 
 
+def test_nothing_older_stays_than_what_goes(cache: DiskCache) -> None:
+    keys = [f"{n:064x}" for n in range(3)]
+    for age, (key, size) in enumerate(zip(keys, (1000, 5000, 10), strict=True)):
+        cache.put("code", key, bytes(size))
+        os.utime(cache.folder / f"code-{key}", (10_000 - age,) * 2)
+    removed = cache.prune(3000)
+    assert [f.name[-1] for f in removed] == ["1", "2"]
+
+
 def test_the_size_is_bounded_while_it_is_written_to(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", 100_000)
     for number in range(200):
