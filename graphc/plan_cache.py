@@ -15,7 +15,7 @@ from graphc.codegen.plan import Plan
 from graphc.codegen.plan_bytes import Unwritable, plan_bytes, read_plan
 from graphc.device import Device
 from graphc.disk_cache import disk_cache
-from graphc.dtypes import DType, Type
+from graphc.dtypes import DType, Type, bf16
 from graphc.fingerprint import key_of
 from graphc.ir import Graph, Loc, Node, Operand, Value
 from graphc.ops import BUILT_IN
@@ -39,8 +39,15 @@ def plan_key(
     except _Unknown:
         return None
     # Constants of bfloat16 are folded by its package.
-    package = _lazy.load("ml_dtypes").__version__ if "bf16" in repr(traced) else None
+    package = _lazy.load("ml_dtypes").__version__ if _has_bf16(graph) else None
     return key_of(traced, package, astuple(device), astuple(options), tuple(donated))
+
+
+def _has_bf16(graph: Graph) -> bool:
+    """Whether a value of the graph is of bfloat16."""
+    types = [v.type for v in graph.inputs] + [t for n in graph.nodes for t in n.types]
+    regions = [region for node in graph.nodes for region in node.regions]
+    return any(type.dtype is bf16 for type in types) or any(map(_has_bf16, regions))
 
 
 def stored_plan(key: str | None, graph: Graph) -> Plan | None:

@@ -472,3 +472,21 @@ def test_programs_are_known() -> None:
     plans = {n: Lowered(make(), CPU, Options()).plan for n, make in PROGRAMS.items()}
     assert plans["faults"].faults and len(plans["constants"].constants) == 2
     assert any(step.kind is StepKind.GEMM for step in plans["step"].steps)
+
+
+def test_the_package_of_bfloat16_counts_where_there_are_such_values(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not where a name or a line has the word."""
+
+    def bf16_name(bf16: Any) -> Any:
+        return bf16 + 1
+
+    def within(x: Any) -> Any:
+        return x.astype(bf16.numpy).astype(np.float32)
+
+    graphs = graphc.trace(bf16_name, f32[3]), graphc.trace(within, f32[3])
+    before = [plan_key(graph, CPU, Options(), (), "/") for graph in graphs]
+    monkeypatch.setattr("ml_dtypes.__version__", "0.0")
+    after = [plan_key(graph, CPU, Options(), (), "/") for graph in graphs]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
