@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.plan import aligned, plural
 from graphc.disk_cache import FOLDER, KINDS, CacheFile, DiskCache, disk_cache
-
-_UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+from graphc.runtime.buffers import in_units
 
 
 def manage(args: argparse.Namespace) -> int:
@@ -29,7 +28,7 @@ def manage(args: argparse.Namespace) -> int:
 
 def _table(cache: DiskCache) -> list[str]:
     files = cache.files()
-    rows: list[Sequence[str]] = [("folder", str(cache.folder)), ("limit", size(cache.limit))]
+    rows: list[Sequence[str]] = [("folder", str(cache.folder)), ("limit", in_units(cache.limit))]
     for kind in KINDS:
         rows.append((kind, _sum([file for file in files if file.kind == kind])))
     half = [file for file in files if not file.kind]
@@ -44,12 +43,4 @@ def _print_removed(cache: DiskCache, removed: Sequence[CacheFile]) -> None:
 
 
 def _sum(files: Sequence[CacheFile]) -> str:
-    return f"{plural(len(files), 'file')}, {size(sum(file.nbytes for file in files))}"
-
-
-def size(count: int) -> str:
-    """A number of bytes as people say it."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return plural(count, "byte")
+    return f"{plural(len(files), 'file')}, {in_units(sum(file.nbytes for file in files))}"

@@ -23,7 +23,6 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.api import Compiled
-from graphc.cli_cache import size
 from graphc.cli_compile import package_version
 from graphc.codegen import simt
 from graphc.codegen.plan import plural
@@ -237,8 +236,8 @@ def _cache() -> Findings:
         return
     yield Finding("folder", str(cache.folder))
     files = cache.files()
-    total = size(sum(file.nbytes for file in files))
-    yield Finding("size", f"{plural(len(files), 'file')}, {total} of {size(cache.limit)}")
+    total = in_units(sum(file.nbytes for file in files))
+    yield Finding("size", f"{plural(len(files), 'file')}, {total} of {in_units(cache.limit)}")
 
 
 # --- a kernel of each target --------------------------------------------------------------
