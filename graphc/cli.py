@@ -251,15 +251,16 @@ def _add_check(commands: Any) -> None:
         commands,
         "check",
         lambda args: _lazy.load("graphc.cli_check").check(args),
-        "find the operation that makes a NaN",
-        "Run the functions of a Python file and their gradients, or the graph of an .ir file, "
-        "by NumPy, operation by operation, and stop at the first that makes a NaN or an "
-        "infinity of operands that have none. Arrays come from --inputs, --arg, or the file's "
-        "specs(); where these give only types, normal numbers are made up.",
+        "compare what is compiled with NumPy, or find the operation that makes a NaN",
+        "Compile the functions of a Python file and their gradients, or the graph of an .ir "
+        "file, run them, and compare the results with those of NumPy, operation by operation. "
+        "With --nan compile nothing: run them by NumPy, and stop at the first operation that "
+        "makes a NaN or an infinity of operands that have none. Arrays come from --inputs, "
+        "--arg, or the file's specs(); where these give only types, normal numbers are made up.",
     )
     sub.add_argument("model", type=_path, help="a Python file or an .ir file")
     sub.add_argument(
-        "--nan", action="store_true", required=True, help="what to look for: NaNs and infinities"
+        "--nan", action="store_true", help="find the operation that makes a NaN or an infinity"
     )
     sub.add_argument(
         "--inputs", type=_path, metavar="NPZ", help="inputs of the graphs, by their names"

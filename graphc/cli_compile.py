@@ -15,8 +15,7 @@ from typing import Any
 
 from graphc import _lazy
 from graphc.api import device_for, device_to_compile_for
-from graphc.arguments import signature_of
-from graphc.cli_load import Chosen, choose_functions, load_model, trace_chosen
+from graphc.cli_load import Chosen, check_names, choose_functions, load_model, trace_chosen
 from graphc.debug import dump_ir, stage_graphs, step_records
 from graphc.device import CC, CUDA_CAPABILITIES, Device
 from graphc.errors import ArgumentError, TargetError
@@ -75,10 +74,9 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
     chosen = choose_functions(namespace, args.fn or [], args.model)
     device = device_of(args.target, chosen)
     say(f"target {device}")
-    unused = {parts[0] for parts, _ in args.arg or []}
+    check_names(args.arg or [], chosen)
     for one in chosen:
         traced = trace_chosen(one, namespace, args.arg or [], alone=len(chosen) == 1)
-        unused -= set(signature_of(one.function).parameters)
         options = _options(args, one)
         for made_by, found in graphs_of(traced.graph, args.grad, say):
             # A gradient's caller goes on to use what the function would have overwritten.
@@ -86,8 +84,6 @@ def works_of(args: argparse.Namespace, say: Say) -> Iterator[Work]:
             yield Work(
                 lower_graph(found, device, options, verify=True, donated=donated), made_by
             )
-    if unused:
-        raise ArgumentError(f"--arg names {', '.join(sorted(unused))}, which no function takes")
 
 
 def device_of(target: str | None, chosen: Sequence[Chosen]) -> Device:

@@ -183,6 +183,20 @@ def _meant(text: str) -> str | None:
 Given = Sequence[tuple[tuple[str, ...], Any]]
 
 
+def check_names(given: Given, chosen: Sequence[Chosen]) -> None:
+    """Raise ArgumentError if `--arg` names what is no argument of the functions."""
+    known = [name for one in chosen for name in signature_of(one.function).parameters]
+    for (name, *_), _ in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ArgumentError(
+                f"--arg names {name}, which is no argument of "
+                + " or ".join(one.name for one in chosen),
+                values=[("arguments", ", ".join(dict.fromkeys(known)) or "none")],
+                help=f"{close[0]} is one" if close else None,
+            )
+
+
 def trace_chosen(
     chosen: Chosen, namespace: Mapping[str, Any], given: Given, alone: bool
 ) -> Traced:

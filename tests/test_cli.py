@@ -616,7 +616,6 @@ USAGE: dict[str, list[str]] = {
     "usage_show_graph": ["show", "good.ir", "--arg", "x=f32[3]"],
     "usage_replace": ["run", "good.ir", "--replace", "softmax.py"],
     "usage_replace_interpreted": ["run", "good.ir", "--interpret", "--replace", "a=b"],
-    "usage_check_what": ["check", "layer.py"],
     "usage_check_graph": ["check", "--nan", "good.ir", "--fn", "f"],
     "usage_one_folder": ["compile", "layer.py", "-o", "a", "--dump-ir", "a"],
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import nn
+from graphc import cli_check, nn
 from graphc.cli import main
 from graphc.dtypes import bf16
 from graphc.errors import NotFinite
@@ -300,6 +300,40 @@ def test_check_takes_values_from_the_file_and_from_npz(model: None, capsys: Capt
     np.savez("y.npz", y=np.ones(3))
     assert main([*line, "--inputs", "y.npz"]) == 1
     assert "y.npz has y, which no graph takes" in capsys.readouterr().err
+
+
+def test_check_compares_what_is_compiled_with_numpy(
+    model: None, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["check", "model.py", "--arg", "n=2"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("agrees with NumPy") == 4
+    assert "root_grad, x, rows made up\n" in printed
+    # Of made-up numbers those that are negative would leave the domain of log.
+    shifted = ["check", "model.py", "--fn", "shifted"]
+    assert main([*shifted, "--arg", "x=f64[5]", "--arg", "by=-1.0"]) == 0
+    capsys.readouterr()
+    line = ["compile", "model.py", "--target", "cpu", "--dump-ir", "ir"]
+    assert main(line) == 0 and main(["check", "ir/root_grad/00-grad.ir"]) == 0
+    meaning = cli_check.interpret
+    monkeypatch.setattr(
+        cli_check, "interpret", lambda *given: [r * 1.001 for r in meaning(*given)]
+    )
+    capsys.readouterr()
+    assert main([*shifted, "--no-grad"]) == 1
+    assert "out f64[3] DIFFERS from NumPy: largest difference 0.001" in capsys.readouterr().out
+
+
+def test_check_refuses_arguments_of_nobody(model: None, capsys: Capture) -> None:
+    for more in ([], ["--nan"]):
+        assert main(["check", "model.py", *more, "--arg", "row=i64[4]"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.splitlines() == [
+            "ArgumentError: --arg names row, which is no argument of root",
+            "    arguments   x, rows, n",
+            "  help: rows is one",
+        ]
 
 
 def test_check_runs_a_graph(model: None, capsys: Capture) -> None:

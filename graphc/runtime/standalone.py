@@ -155,7 +155,7 @@ def _compare(
         written = [n for n in buffers if is_written(roles[n]) and n != STATUS]
         for name, want in zip(written, results, strict=True):
             got = _whole(name, buffers, totals)
-            one = _agreement(name, buffers[name], got, want, _bound(kernel))
+            one = agreement(name, buffers[name], got, want, _bound(kernel))
             if name not in found or one.difference > found[name].difference:
                 found[name] = one
         if STATUS in buffers and buffers[STATUS].any():
@@ -194,7 +194,8 @@ def _whole(name: str, buffers: Mapping[str, Array], totals: Totals) -> Array:
             return np.asarray(function(*(_wide(buffers[n]) for n in parts)))
 
 
-def _agreement(name: str, buffer: Array, got: Array, want: Array, bound: float) -> Agreement:
+def agreement(name: str, buffer: Array, got: Array, want: Array, bound: float) -> Agreement:
+    """How `got` compares with `want`, both for `buffer`; floats may be off by `bound`."""
     of = dtype(buffer.dtype)
     bound = bound if of.is_float else 0.0
     a, b = got.ravel().astype(np.float64), want.ravel().astype(np.float64)
