@@ -199,7 +199,7 @@ def _driver() -> Findings:
         )
         return
     if _version("cuda-core") is None:
-        yield Finding("driver", f"{name} is here, without packages for it", install("cuda"))
+        yield Finding("driver", f"{name} is here, without packages for it", install(_extra()))
         return
     yield from _devices()
 
@@ -276,7 +276,7 @@ def _computed(target: str) -> Finding:
     if not off <= bound:
         text = f"wrong numbers: off by {off:.2g}, allowed {bound:.2g}"
         return Finding(target, text, failed=True)
-    return Finding(target, f"compiled and run in {seconds:.1f} s, agrees with NumPy")
+    return Finding(target, f"agrees with NumPy; the first call took {seconds:.1f} s")
 
 
 def _in_checker(kernels: Sequence[EmittedKernel]) -> Findings:

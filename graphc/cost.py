@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.plan import Place, Plan, Step, aligned, plural
 from graphc.device import Device
@@ -195,7 +195,7 @@ def memory_of(plan: Plan, root: str) -> Memory:
 
 
 def _held(plan: Plan, root: str) -> Sequence[Held]:
-    """The temporaries; views of one, which have its name, are one."""
+    """The temporaries; one and its views, which have its name, are one of the largest's type."""
     found: dict[str, Held] = {}
     for number, step in enumerate(plan.steps):
         for at in (*step.reads, *step.writes):
@@ -205,12 +205,10 @@ def _held(plan: Plan, root: str) -> Sequence[Held]:
             old = found.get(buffer.name)
             loc = buffer.loc or next(iter(step.locs), "")
             line = _place(loc, root) if loc else ""
-            found[buffer.name] = Held(
-                buffer.name,
-                str(buffer.type),
-                buffer.type.nbytes,
-                number if old is None else old.first,
-                number,
-                line if old is None else old.line or line,
-            )
+            size = buffer.type.nbytes
+            new = Held(buffer.name, str(buffer.type), size, number, number, line)
+            if old is not None:
+                whole = old if old.nbytes >= size else new
+                new = replace(whole, first=old.first, last=number, line=old.line or line)
+            found[buffer.name] = new
     return list(found.values())

@@ -276,6 +276,11 @@ def f(a, b):
     return np.einsum("ij,jk->iz", a, b)
 trace(f, f32[3, 4], f32[4, 6])
 
+# einsum_arrows
+def f(a, b):
+    return np.einsum("ij->->jk", a, b)
+trace(f, f32[3, 4], f32[4, 6])
+
 # einsum_order
 def f(a, b, c):
     return np.einsum("ij,jk,kl", a, b, c, optimize=[(0, 1)])

@@ -12,7 +12,8 @@ import pytest
 
 import graphc
 from graphc import f32, nn
-from graphc.cost import in_time
+from graphc.codegen.plan import Buffer, Place, Plan, Step, StepKind
+from graphc.cost import in_time, memory_of
 from graphc.device import CPU, H100, Device
 from graphc.lowered import Lowered
 
@@ -100,6 +101,14 @@ def test_the_largest_temporaries_of_the_fullest_step(device: Device) -> None:
     assert {"a", "b"} <= {b.name for b in live}
     line = chain.__code__.co_firstlineno + 1
     assert next(b.line for b in live if b.name == "a").endswith(f"test_cost.py:{line}")
+
+
+def test_a_view_that_is_read_last_does_not_change_the_type_of_its_buffer() -> None:
+    buffers = tuple(Buffer("h", type, Place.ARENA, 0) for type in (f32[32, 64], f32[8, 64]))
+    steps = (Step(StepKind.COPY, "copy", (), (0,)), Step(StepKind.COPY, "copy", (1,), ()))
+    plan = Plan("rows", "cpu", buffers, steps, (), (), arena_bytes=8192)
+    (held,) = memory_of(plan, "").largest
+    assert (held.type, held.nbytes, held.first, held.last) == ("f32[32, 64]", 8192, 0, 1)
 
 
 def test_at_most_five_are_told_and_constants_are_counted() -> None:

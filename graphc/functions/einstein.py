@@ -92,7 +92,7 @@ def _read(subscripts: str, arrays: Sequence[Any]) -> tuple[list[str], str]:
     spec = subscripts.replace(" ", "")
     left, arrow, result = spec.partition("->")
     terms = left.split(",")
-    if not set(spec.replace("...", "").replace("->", "")) <= {*string.ascii_letters, ","}:
+    if not set(spec.replace("...", "").replace("->", "", 1)) <= {*string.ascii_letters, ","}:
         raise ArgumentError(
             f"einsum: subscripts {subscripts!r} are not letters, commas, '...' and one '->'"
         )

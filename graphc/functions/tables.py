@@ -92,17 +92,20 @@ def _public(module: Any) -> dict[str, Function]:
     }
 
 
-FUNCTIONS: dict[str, Function] = {
-    **_public(elementwise),
-    **_public(shapes),
-    **_public(padding),
-    **_public(indexing),
-    **_public(reductions),
-    **_public(products),
-    **_public(einstein),
-    **_public(creation),
-    **ONE_OP,
-}
+FAMILIES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("element by element", (elementwise,)),
+    ("along axes", (reductions,)),
+    ("products", (products, einstein)),
+    ("shapes", (shapes, padding)),
+    ("indices", (indexing,)),
+    ("creation", (creation,)),
+)
+"""What the functions are about, and the modules that have them."""
+
+FUNCTIONS: dict[str, Function] = dict(ONE_OP)
+for _, _modules in FAMILIES:
+    for _module in _modules:
+        FUNCTIONS.update(_public(_module))
 FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
 
 
