@@ -1,4 +1,4 @@
-"""Accesses of statements: found, changed, merged along axes; and which buffers may be one."""
+"""Accesses of statements: found and changed; and which buffers may be one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.walks import map_body, map_expr, map_exprs, parts
 from graphc.dtypes import Type
-from graphc.index import Axis, Condition, Index, Loaded, as_index
+from graphc.index import Axis, Condition, Index, Loaded
 
 Access = tuple[str, tuple[Index, ...]]
 
@@ -81,103 +81,6 @@ def loaded_names(statement: Statement) -> set[str]:
     indices = [i for _, at in own_accesses(statement) for i in at]
     indices += own_numbers(statement)
     return {a.value for i in indices for a in i.atoms() if isinstance(a, Loaded)}
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Two axes, the second inside the first, that run as one."""
-
-    outer: Axis
-    inner: Axis
-
-    @property
-    def whole(self) -> Axis:
-        assert isinstance(self.outer.extent, int) and isinstance(self.inner.extent, int)
-        return Axis(self.inner.number, self.outer.extent * self.inner.extent)
-
-
-def merges(
-    axes: Sequence[Axis],
-    found: Sequence[Access],
-    numbers: Sequence[Index],
-    shapes: dict[str, Type],
-) -> Merge | None:
-    """The first two neighboring axes that every access uses as neighbors, if there are any."""
-    for outer, inner in zip(axes, axes[1:]):
-        if any(a in (outer, inner) for i in numbers for a in i.axes()):
-            continue
-        neighbors = all(_neighbors(outer, inner, at, shapes[b]) for b, at in found)
-        if neighbors and _consistent(outer, inner, found):
-            return Merge(outer, inner)
-    return None
-
-
-def _place(outer: Axis, inner: Axis, at: tuple[Index, ...]) -> tuple[int, int] | None:
-    """The dimensions where `outer` stands and, behind it, `inner`, with only 0 between them."""
-    for d, index in enumerate(at):
-        if index.axis == outer:
-            e = next((e for e in range(d + 1, len(at)) if at[e] != Index()), len(at))
-            if e < len(at) and at[e].axis == inner:
-                return d, e
-    return None
-
-
-def _neighbors(outer: Axis, inner: Axis, at: tuple[Index, ...], type: Type) -> bool:
-    used = [d for d, i in enumerate(at) if outer in i.axes() or inner in i.axes()]
-    if not used:
-        return True
-    place = _place(outer, inner, at)
-    if place is None or used != [*place]:
-        return False
-    d, e = place
-    return type.shape[e] == inner.extent and all(n == 1 for n in type.shape[d + 1 : e])
-
-
-def _consistent(outer: Axis, inner: Axis, found: Sequence[Access]) -> bool:
-    """A buffer is reshaped for all its accesses or for none."""
-    places: dict[str, set[tuple[int, int] | None]] = {}
-    for buffer, at in found:
-        places.setdefault(buffer, set()).add(_place(outer, inner, at))
-    return all(len(p) == 1 for p in places.values())
-
-
-def apply_merge(
-    merge: Merge, body: tuple[Statement, ...], shapes: dict[str, Type]
-) -> tuple[tuple[Statement, ...], dict[str, Type]]:
-    """Statements and buffer types with the two axes run as one."""
-    new = dict(shapes)
-    for buffer, at in accesses(body):
-        place = _place(merge.outer, merge.inner, at)
-        if place is not None:
-            (d, e), shape = place, shapes[buffer].static_shape
-            size = shape[d] * shape[e]
-            new[buffer] = shapes[buffer].with_shape((*shape[:d], size, *shape[e + 1 :]))
-
-    def index(at: tuple[Index, ...]) -> tuple[Index, ...]:
-        place = _place(merge.outer, merge.inner, at)
-        if place is None:
-            return at
-        return (*at[: place[0]], as_index(merge.whole), *at[place[1] + 1 :])
-
-    return map_indices(body, index), new
-
-
-def without_unit_ends(
-    body: tuple[Statement, ...], shapes: dict[str, Type]
-) -> tuple[tuple[Statement, ...], dict[str, Type]]:
-    """Statements and buffer types without last dimensions of one element: they hide the rows."""
-    indices: dict[str, list[tuple[Index, ...]]] = {}
-    for buffer, at in accesses(body):
-        indices.setdefault(buffer, []).append(at)
-    kept: dict[str, int] = {}
-    for buffer, found in indices.items():
-        ndim = kept[buffer] = shapes[buffer].ndim
-        while ndim > 1 and shapes[buffer].shape[ndim - 1] == 1:
-            if any(at[ndim - 1] != Index() for at in found):
-                break
-            ndim = kept[buffer] = ndim - 1
-    new = {b: t.with_shape(t.shape[: kept.get(b, t.ndim)]) for b, t in shapes.items()}
-    return map_accesses(body, lambda access: access[1][: kept[access[0]]]), new
 
 
 def map_indices(

@@ -84,8 +84,8 @@ def _is_starved(region: Graph, first: Partition, device: Device) -> bool:
 def _swapped(first: Partition, region: Graph, device: Device) -> Partition | None:
     """The partition that deals out inner axes, its reductions split; None if not legal.
 
-    On CUDA those are all of them where they lie as one, or where the first has too few elements and
-    the last enough for a block; else one, or as many as make it legal.
+    Those are as many as lie as one: all on CUDA, also where the first has too few elements and the
+    last enough for a block; else one, or as many as make it legal.
     """
     space = first.space
     if first.split or not first.inner:
@@ -100,12 +100,15 @@ def _swapped(first: Partition, region: Graph, device: Device) -> Partition | Non
     found = [p for some in taken if (p := _splitting(first, some, region))]
     if not found:
         return None
-    if not device.is_cuda or found[-1].outer != taken[-1]:
+    if not device.is_cuda:
+        as_one = (p for p in reversed(found[1:]) if len(_body(region, p).outer) == 1)
+        return next(as_one, found[0])
+    if found[-1].outer != taken[-1]:
         return found[0]
     dealt = _body(region, found[-1]).outer
     few = first.space.size(taken[0]) < roles.LEAST_BLOCKS * device.cores
-    as_one = len(dealt) == 1 or (few and dealt[-1].size >= LONG_PART)
-    return found[-1] if as_one else found[0]
+    whole = len(dealt) == 1 or (few and dealt[-1].size >= LONG_PART)
+    return found[-1] if whole else found[0]
 
 
 def _splitting(first: Partition, dealt: Set[int], region: Graph) -> Partition | None:

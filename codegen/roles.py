@@ -15,15 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.access import (
-    accesses,
-    apply_merge,
-    map_indices,
-    merges,
-    other_indices,
-    substitute,
-    without_unit_ends,
-)
+from graphc.codegen.access import accesses, map_indices, other_indices, substitute
+from graphc.codegen.coalesce import apply_merge, merges, reshaped, without_unit_ends
 from graphc.codegen.kernel import (
     WARP,
     Combine,
@@ -70,7 +63,7 @@ class Body:
 
 def assemble(nest: Nest) -> Body:
     """The statements of a nest, its neighboring axes merged where all accesses allow it."""
-    body, buffers = without_unit_ends(stacked(nest), nest.buffers)
+    body, buffers = reshaped(*without_unit_ends(stacked(nest), nest.buffers))
     outer, inner = list(nest.outer), list(nest.inner)
     for axes in (outer, inner):
         while True:

@@ -85,7 +85,7 @@ def split_rows(nest: Nest, body: Body, device: Device, parts: dict[str, str]) ->
     total = whole.size
     width = math.prod(a.size for a in body.inner)
     chunks = chunk_count(nest, total, width, device)
-    short = not device.is_cuda and bool(nest.local) and is_short(total, width)
+    short = not device.is_cuda and is_short(total, width) and _ends_rows(nest)
     unit = LANES if short else 1
     size = max(-(-total // (chunks * unit)), 1) * unit
     threads = threads_for(body.inner[-1].size if body.inner else size)
@@ -112,6 +112,14 @@ def split_rows(nest: Nest, body: Body, device: Device, parts: dict[str, str]) ->
     loop = Loop(chunk, "chunk", (*plan.before, rows_loop, *plan.behind))
     extent = chunk.size
     return Draft((*scratch, loop), plan.buffers, extent, threads, "split", total * width, size)
+
+
+def _ends_rows(nest: Nest) -> bool:
+    """Whether every row ends with what lanes combine, which costs more than a short row.
+
+    LLVM keeps a sum over all rows in its lanes, but no maximum, of which nan is one.
+    """
+    return bool(nest.local) or all(a.type.size == 1 and a.function != "+" for a in nest.split)
 
 
 def split_register_rows(
