@@ -139,11 +139,9 @@ class Tracer(promote.TracedArray):
         The latter is 0, or 1 above and -1 below all integers of the dtype.
         """
         if self._value is None and self.later is None:
-            nearest, side = (
-                Tracer(self.trace, self.trace.weak_input(self, Cast(to, how)))
-                for how in ("nearest", "side")
-            )
-            return nearest, side
+            inputs = (self.trace.weak_input(self, Cast(to, h)) for h in ("nearest", "side"))
+            near, side = (Tracer(self.trace, value) for value in inputs)
+            return near, side
         return promote.nearest(self.as_strong(i64), to)
 
     def _input(self, to: DType) -> Tracer:

@@ -75,7 +75,7 @@ class Trace:
         self._site: CallSite | None = None
         self._warned: set[tuple[str, int]] = set()
         self._warned_of_float64 = False
-        self._warned_of_sources: list[Site] = []
+        self.warned_of_sources: list[Site] = []
 
     def _enclosing(self) -> Iterator[Trace]:
         """This trace and those around it."""
@@ -214,9 +214,9 @@ class Trace:
         *_, first = self._enclosing()
         found = (trace.allocations.source_of(site) for trace in self._enclosing())
         source = next(filter(None, found), None)
-        if source is None or source in first._warned_of_sources:
+        if source is None or source in first.warned_of_sources:
             return
-        first._warned_of_sources.append(source)
+        first.warned_of_sources.append(source)
         text = expression(source.loc) or "NumPy"
         self.warn(
             f"numbers that {text} made on line {source.loc.line} become constants, the same in "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc import _lazy
+from graphc import draws
 from graphc.allocations import noted_in
 from graphc.arguments import (
     WEAK,
@@ -28,7 +28,6 @@ from graphc.arguments import (
 from graphc.array_hooks import hooked
 from graphc.dtypes import Type, dtype
 from graphc.errors import (
-    ArgumentError,
     ConcretizationError,
     GraphcError,
     MutationError,
@@ -157,7 +156,7 @@ def run_traced(
     """
     # The state is long, and the outermost trace sees what is drawn in those within.
     watch: AbstractContextManager[None] = (
-        _random_state_watched(fn) if trace.outer is None else nullcontext()
+        draws.watched(trace, fn) if trace.outer is None else nullcontext()
     )
     with tracing_with(trace), watch, _arrays_watched(trace):
         leaves, tree = optree.tree_flatten(_called(trace, call))
@@ -251,35 +250,6 @@ def sources_of(
         found[value] = Source(len(leaves) + i, cast)
     captures = tuple(outer for outer, _, _ in trace.captures)
     return tuple(found[v] for v in trace.builder.inputs), captures
-
-
-class _random_state_watched:
-    """Raise if the block draws from NumPy's global generator: the draw would be a constant."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-
-    def __enter__(self) -> None:
-        self.random = _lazy.load("numpy.random")
-        self.before = self.random.get_state(legacy=False)
-
-    def __exit__(self, kind: type | None, *rest: object) -> None:
-        after = self.random.get_state(legacy=False)
-        if _equal_state(self.before, after):
-            return
-        self.random.set_state(self.before)
-        if kind is None:
-            raise ArgumentError(
-                f"{function_name(self.fn)} draws from NumPy's global random generator, which "
-                "would give the same numbers in every call",
-                help="pass random arrays as arguments (graphc.random is not built yet)",
-            ).at(definition(self.fn))
-
-
-def _equal_state(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal_state(a[k], b[k]) for k in a)
-    return bool(np.array_equal(a, b))
 
 
 @trimmed

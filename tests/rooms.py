@@ -27,7 +27,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (4, tuple("allocations array_hooks assignment calls lists tracer traces weak written".split())),
     (5, ("passes",)),
     (5, ("codegen",)),
-    (6, ("arguments", "control", "forms", "tracing", "transforms")),
+    (6, ("arguments", "control", "draws", "forms", "tracing", "transforms")),
     (7, ("nn", "numpy", "optim", "random")),
     (8, ("runtime",)),
     (8, ("plan_cache", "ptx_cache")),

@@ -702,7 +702,42 @@ def test_random_numbers_made_while_tracing_are_reported_once(name):
     assert f"on line {f.__code__.co_firstlineno}" in str(caught[0].message) or "_" in f.__name__
 
 
+OLD = np.random.RandomState(0)
+
+
+def _draws_in_another(x):
+    return x * _drawn()
+
+
+def _drawn():
+    return float(RNG.normal())
+
+
+def _draws_within(x):
+    return sum(x * OLD.standard_normal() for _ in range(2))
+
+
+SCALARS = {
+    "number": lambda x: x * RNG.standard_normal(),
+    "rounded": lambda x: x.astype(np.float32) * float(RNG.normal()),
+    "another function": _draws_in_another,
+    "comprehension": _draws_within,
+    "closure": (lambda rng: lambda x: x + rng.random())(np.random.default_rng(1)),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_random_numbers_that_are_no_arrays_are_reported(name):
+    f = SCALARS[name]
+    with pytest.warns(UserWarning, match="draws numbers from (RNG|OLD|rng), which") as caught:
+        trace(f, f64[3])
+    assert len(caught) == 1 and caught[0].filename == __file__
+    code = f.__code__
+    assert caught[0].lineno == code.co_firstlineno
+
+
 ANGLE = 0.3
+DRAWN = np.random.default_rng(0).normal()
 
 
 def _many(x):
@@ -720,6 +755,9 @@ STEADY = {
     "comprehension": lambda x: x + np.array([i * 0.1 * i for i in range(3)]),
     "accumulator": _many,
     "beside a draw": lambda x, rng=RNG: (rng.normal(size=5), x + np.array([0.1, 0.7, 0.3]))[1],
+    "a draw of nothing": lambda x: (RNG.normal(), x * 0.1 + 12.25)[1],
+    "number of an own generator": lambda x: x * np.random.default_rng(0).normal(),
+    "drawn before": lambda x: x * DRAWN,
     "regular": lambda x, rng=RNG: (rng.random(5), x + np.ones(3) @ np.eye(3) + np.arange(3))[1],
 }
 
