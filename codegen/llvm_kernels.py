@@ -21,6 +21,7 @@ from graphc.codegen import buffers, machine_code, vector_functions
 from graphc.codegen.buffers import Access, Buffer
 from graphc.codegen.device_helpers import DeviceHelper
 from graphc.codegen.device_lib import KernelSource, load_kernels
+from graphc.codegen.kernel_code import link_kernels
 from graphc.codegen.layout import Layout, error_at, in_memory, layout_of
 from graphc.codegen.llvm_body import WORD, Body
 from graphc.codegen.llvm_variables import Located, Operand, UnsupportedSyntax, shown
@@ -75,8 +76,7 @@ def compile_cpu(kernels: Sequence[KernelSource]) -> list[CompiledKernel]:
     for symbol, kernel, layout in zip(symbols, kernels, layouts, strict=True):
         if symbol not in objects:
             objects[symbol] = machine_code.emit_object(_module(kernel, layout, symbol), "loops")
-    called = vector_functions.objects_for(objects.values())
-    code = machine_code.load_objects([*objects.values(), *called], objects)
+    code = link_kernels(objects)
     pairs = zip(symbols, kernels, strict=True)
     return [CompiledKernel(code.address(s), s, code, kernel) for s, kernel in pairs]
 

@@ -100,14 +100,16 @@ def _optimised(module: Any, effort: Effort) -> tuple[Any, Any]:
 
 def emit_object(module: Any, effort: Effort) -> bytes:
     """The object bytes of a module."""
-    parsed, target = _optimised(module, effort)
-    return bytes(target.emit_object(parsed))
+    with lock:
+        parsed, target = _optimised(module, effort)
+        return bytes(target.emit_object(parsed))
 
 
 def emit_assembly(module: Any, effort: Effort) -> str:
     """The assembly of what `emit_object` emits."""
-    parsed, target = _optimised(module, effort)
-    return str(target.emit_assembly(parsed))
+    with lock:
+        parsed, target = _optimised(module, effort)
+        return str(target.emit_assembly(parsed))
 
 
 def object_code(name: str, build: Callable[[], Any], effort: Effort) -> bytes:
@@ -153,5 +155,6 @@ def load_objects(objects: Iterable[bytes], symbols: Iterable[str]) -> Code:
         library.add_object_img(data)
     for symbol in symbols:
         library.export_symbol(symbol)
-    linker = _linker()
-    return Code(library.link(linker.jit, f"graphc {next(linker.numbers)}"))
+    with lock:
+        linker = _linker()
+        return Code(library.link(linker.jit, f"graphc {next(linker.numbers)}"))

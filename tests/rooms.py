@@ -47,6 +47,7 @@ HEAVY = frozenset(
 HEAVY_FILES: dict[str, str] = {
     "codegen/buffer_slices.py": "numba_names",
     "codegen/buffers.py": "the compilers of kernels",
+    "codegen/kernel_code.py": "llvm_kernels and the runtime",
     "codegen/llvm_body.py": "llvm_kernels and the runtime",
     "codegen/llvm_kernels.py": "the runtime, when a kernel is compiled",
     "codegen/llvm_variables.py": "llvm_body",

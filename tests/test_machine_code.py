@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -130,3 +133,24 @@ def test_an_object_is_made_once_a_machine(
                 == b"not for this computer"
             )
     assert answer("six") == 42 and len(built) == 4
+
+
+def test_threads_share_one_linker(monkeypatch) -> None:
+    """Two of them would give one name to two libraries, or keep each half of the code."""
+    made = []
+    linker = machine_code._Linker
+
+    def slow() -> Any:
+        time.sleep(0.05)
+        made.append(linker())
+        return made[-1]
+
+    monkeypatch.setattr(machine_code, "_Linker", slow)
+    monkeypatch.setattr(machine_code, "_linker", functools.cache(machine_code._linker.__wrapped__))
+    data = emit_object(module("six", 6), "words")
+    threads = [Thread(target=load_objects, args=([data], ["six"])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1

@@ -95,10 +95,7 @@ def _emitted(launches: Sequence[Launch], compiled: list[Launch]) -> dict[str, Na
         symbol = _symbol(launch)
         build = partial(_build, launch, symbol, compiled)
         objects[symbol] = machine_code.object_code(symbol, build, "loops")
-    linked = list(objects.values())
-    if any(machine_code.OUT_OF_LINE in data for data in linked):
-        linked += _lazy.load("graphc.codegen.vector_functions").objects_for(linked)
-    code = machine_code.load_objects(linked, objects)
+    code = _lazy.load("graphc.codegen.kernel_code").link_kernels(objects)
     return {launch.key: KernelCode(code.address(_symbol(launch)), code) for launch in launches}
 
 
