@@ -89,7 +89,7 @@ def _launch_named(plan: Plan, name: str) -> Launch:
     """A launch of the kernel; raises ArgumentError if there is none."""
     found = {launch.entry: launch for step in plan.steps for launch in step.launches}
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
+        close = difflib.get_close_matches(str(name), found, n=1)
         raise ArgumentError(
             f"{plan.name} has no kernel {name}",
             values=[("kernels", ", ".join(found) or "none")],
@@ -146,7 +146,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except GraphcError:
         raise
-    except Exception as error:  # it is the user's code
+    except (Exception, SystemExit) as error:  # it is the user's code
         raise ArgumentError(f"{path} fails: {type(error).__name__}: {error}") from error
 
 

@@ -256,7 +256,11 @@ class Graph(Kept):
 
     def run(self, *arrays: Any) -> list[Any]:
         """The outputs for these arrays, by the interpreter: what the graph means."""
-        results: list[Any] = _lazy.load("graphc.interpret").interpret(self, arrays)
+        try:
+            results: list[Any] = _lazy.load("graphc.interpret").interpret(self, arrays)
+        except Exception as error:
+            _lazy.load("graphc.tracebacks").trim(error)
+            raise
         return results
 
     @property

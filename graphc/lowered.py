@@ -18,6 +18,7 @@ from graphc.errors import ArgumentError, Kept
 from graphc.ir import Graph
 from graphc.naming import distinct
 from graphc.options import Options
+from graphc.tracebacks import trimmed
 
 if TYPE_CHECKING:
     from graphc.codegen.kernel import Kernel
@@ -35,6 +36,14 @@ class EmittedKernel:
     target: str
     source: str
 
+    def __repr__(self) -> str:
+        return f"<kernel {self.name} for {self.target}: {self.source.count(chr(10))} lines>"
+
+    def __str__(self) -> str:
+        """The file."""
+        return self.source
+
+    @trimmed
     def ptx(self, cc: CC) -> str:
         """The kernel as PTX that devices of a compute capability run, and newer ones.
 
@@ -196,6 +205,7 @@ class Lowered(Kept):
 
     def replace(self, name: str, file: str | Path) -> Lowered:
         """The same with the kernel `name` as an edited file has it, ready to `compile`.
+    @trimmed
 
         The file is one that `graphc compile -o` wrote, or `source` of a kernel. Its kernel must
         have the same parameters, types, target and threads, and compute what the file's
@@ -206,11 +216,14 @@ class Lowered(Kept):
         """
         made = replace(self)
         edited = _lazy.load("graphc.edited")
+        if not isinstance(file, str | Path):
+            raise ArgumentError(f"replace takes the path of a file, not {file!r}")
         made.__dict__["plan"] = edited.with_kernel(self.plan, name, Path(file))
         return made
 
     def compile(self, *, threads: int | None = None) -> Any:
         """An executable, which takes the arrays of the graph's inputs and returns a list.
+    @trimmed
 
         Raises ArgumentError for a graph with inputs of unknown size.
         """

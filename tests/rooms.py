@@ -68,6 +68,7 @@ HEAVY_FILES: dict[str, str] = {
 UPWARD: dict[tuple[str, str], str] = {
     ("graphc/ir.py", "graphc.interpret"): "`Graph.run`, which says what a graph means",
     ("graphc/ir.py", "graphc.text"): "`str(graph)`",
+    ("graphc/ir.py", "graphc.tracebacks"): "what `Graph.run` raises, which knows lines of graphs",
     ("graphc/fingerprint.py", "graphc.passes"): "the folder, whose files are hashed",
     ("graphc/fingerprint.py", "graphc.codegen"): "the same",
     ("codegen/device_lib.py", "graphc.runtime.standalone"): "`run_alone`, which runs a file",

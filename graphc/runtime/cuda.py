@@ -34,6 +34,7 @@ from graphc.runtime.faults import out_of_memory
 from graphc.runtime.loading import load_kernel
 from graphc.runtime.program import spread_outputs
 from graphc.runtime.structure import check_structure
+from graphc.tracebacks import trimmed
 
 KEPT_BYTES = 1 << 20
 """Up to this size memory of arguments from the host, and of results, is kept for the next call."""
@@ -121,6 +122,7 @@ class CudaExecutable(Kept):
                 self.device.upload(start, host)
         return found
 
+    @trimmed
     def __call__(self, arrays: Sequence[Any] = (), *more: Any) -> list[DeviceArray]:
         """Enqueue the plan; waits for the device only where Python has to act or checks run.
 

@@ -41,6 +41,7 @@ from graphc.runtime.faults import fault_of, out_of_memory
 from graphc.runtime.library import Blas, blas
 from graphc.runtime.pool import POOL, ThreadPool
 from graphc.runtime.program import Leave, assemble, spread_outputs
+from graphc.tracebacks import trimmed
 
 Array = NDArray[Any]
 
@@ -240,6 +241,7 @@ class Executable(Kept):
         """How often native code was entered to run rows of this plan."""
         return self._retired_calls + sum(context.calls for context in self._contexts)
 
+    @trimmed
     def __call__(self, arrays: Sequence[Any] = (), *more: Any) -> list[Array]:
         """Run the plan; raises SignatureError for arguments that do not fit their types."""
         try:
