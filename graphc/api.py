@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
@@ -21,12 +22,12 @@ from graphc.arguments import (
     bind,
     definition,
     function_name,
-    leaf_type,
     parameters_named,
+    with_annotated,
 )
 from graphc.device import CUDA_CAPABILITIES, H100, Device
 from graphc.dtypes import Type
-from graphc.entries import CallForm, Entry, form_of
+from graphc.entries import CallForm, Entry, LoweredFunction, form_of, signature_key
 from graphc.errors import ArgumentError, NotFinite, TargetError
 from graphc.functions.promote import is_stored
 from graphc.lowered import Lowered, lower_graph
@@ -112,7 +113,8 @@ def compile(
               core; results do not depend on it
 
     Each new signature (shapes, dtypes, structure, and static values) is traced and compiled by
-    its first call. The last 64 signatures are kept.
+    its first call. The last 64 signatures are kept. Of a method, the arrays that its object holds
+    are arguments too, and all else that it holds is of the signature.
 
     A result may be a donated array of the same shape and dtype, so that
     `state = step(state, batch)` updates the state in place, and the function may write to donated
@@ -188,6 +190,7 @@ class Compiled(Wrapper, Generic[P, R]):
         self._entries: dict[Key, Entry] = {}
         self._forms: tuple[CallForm, ...] = ()
         self._clock = itertools.count()
+        self._is_method = False
         self._lock = threading.RLock()
         self._warned = False
         self._register()
@@ -217,7 +220,8 @@ class Compiled(Wrapper, Generic[P, R]):
     ) -> Callable[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A compiled function in a class is a method."""
-        return self if instance is None else functools.partial(self, instance)
+        self._is_method = True
+        return self if instance is None else Method(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result for these arguments, as NumPy (or device) arrays."""
@@ -239,8 +243,7 @@ class Compiled(Wrapper, Generic[P, R]):
             if result is not None:
                 return result
         arguments = self._bind(args, kwargs)
-        types = tuple(map(leaf_type, arguments.names, arguments.leaves))
-        key = arguments.key, types
+        key = signature_key(arguments)
         entry = self._entries.get(key)
         if entry is None:
             with self._lock:
@@ -253,12 +256,12 @@ class Compiled(Wrapper, Generic[P, R]):
         return entry.run(arguments.leaves)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        return bind(self.function, args, kwargs, self.static)
+        return bind(self.function, args, kwargs, self.static, self._is_method)
 
     def _compile(self, key: Key, arguments: Arguments) -> Entry:
         traced, lowered = self._lower(arguments, self.device)
-        blame = self._blame if self.options.nan == "raise" else None
-        executable = lowered.compile(threads=self.threads)
+        blame = weakref.WeakMethod(self._blame) if self.options.nan == "raise" else None
+        executable = lowered.compile(threads=self.threads).executable
         entry = Entry(key, traced, executable, lowered, self._clock, blame)
         plural = _lazy.load("graphc.codegen.plan").plural
         LOG.info(
@@ -295,10 +298,11 @@ class Compiled(Wrapper, Generic[P, R]):
     def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
         """Compile for arguments of these types (arrays, or types such as `graphc.f32[64, 8]`).
 
-        The result holds every stage and runs nothing. With `target="cuda"` and no device on this
-        machine, it is compiled for an H100.
+        Types that annotations name (`x: graphc.f32[64, 8]`) may be left out. The result holds every
+        stage and runs nothing. With `target="cuda"` and no device on this machine, it is compiled
+        for an H100.
         """
-        arguments = self._bind(specs, kwargs)
+        arguments = self._bind(*with_annotated(self.function, specs, kwargs, self.static))
         return self._lower(arguments, self.lowering_device)[1]
 
     def _lower(self, arguments: Arguments, device: Device) -> tuple[Traced, Lowered]:
@@ -308,8 +312,16 @@ class Compiled(Wrapper, Generic[P, R]):
         # What a call may have to be repeated for is not overwritten.
         keeps = self.options.nan == "raise"
         donated = () if keeps else traced.inputs_of(self.donate)
+        # What is kept must not refer to what keeps it: memory would wait for the collector.
+        function, static, is_method = self.function, self.static, self._is_method
+        called = functools.partial(
+            LoweredFunction,
+            signature_key(arguments),
+            traced,
+            lambda args, kwargs: bind(function, args, kwargs, static, is_method),
+        )
         return traced, lower_graph(
-            traced.graph, device, self.options, donated=donated, account=account
+            traced.graph, device, self.options, donated=donated, account=account, called=called
         )
 
     @trimmed
@@ -386,6 +398,24 @@ class Compiled(Wrapper, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__} for {self.requested}>"
+
+
+class Method(functools.partial[Any]):
+    """A compiled function as the method of an object."""
+
+    func: Any
+
+    def lower(self, *specs: Any, **kwargs: Any) -> Lowered:
+        """`Compiled.lower` for this object."""
+        lowered: Lowered = self.func.lower(*self.args, *specs, **kwargs)
+        return lowered
+
+    def debug(self, *args: Any, **kwargs: Any) -> Any:
+        """`Compiled.debug` for this object."""
+        return self.func.debug(*self.args, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.func, name)
 
 
 def _is_foreign(array: object) -> bool:

@@ -8,9 +8,10 @@ import inspect
 import linecache
 import operator
 import re
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,7 +27,9 @@ from graphc.errors import (
     unexpected,
     written,
 )
+from graphc.exact import can_be_hashed, exact_key, structure_of
 from graphc.ir import Loc
+from graphc.members import opened
 from graphc.naming import identifier, leaf_paths
 from graphc.tracer import Tracer
 from graphc.weak import Cast
@@ -77,10 +80,12 @@ def bind(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     static: Sequence[str] = (),
+    is_method: bool = False,
 ) -> Arguments:
     """Bind a call to `fn`'s signature; raises SignatureError where it does not fit.
 
-    Raises ArgumentError for a static argument that is unknown or cannot be hashed.
+    Of a method the first argument may be an object, whose arrays are the leaves. Raises
+    ArgumentError for a static argument that is unknown or cannot be hashed.
     """
     signature = signature_of(fn)
     bound = bound_to(fn, args, kwargs).arguments
@@ -89,10 +94,13 @@ def bind(
     dynamic = tuple(name for name in bound if name not in static)
     fixed = tuple((n, _hashable(n, value)) for n, value in bound.items() if n in static)
     values: Any = OrderedDict((name, bound[name]) for name in dynamic)
+    first = next(iter(signature.parameters), None)
+    if is_method and first in values:
+        values[first] = opened(values[first])
     leaves, tree = optree.tree_flatten(values)
     words = (n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD)
     structure = tuple((n, structure_of(n, value)) for n, value in values.items())
-    names, owners = _leaf_names(tree, structure, next(words, None))
+    names, owners = _leaf_names(_Known(structure, tree), next(words, None))
     key = structure, tuple((n, exact_key(value)) for n, value in fixed)
     return Arguments(tuple(leaves), names, owners, tree, dynamic, fixed, key)
 
@@ -113,6 +121,50 @@ def bound_to(
         else:
             wrong = SignatureError(f"{function_name(fn)}: {error}")
         raise wrong.at(definition(fn)) from None
+
+
+def annotated(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments of the types that annotations name, by parameter; other annotations say nothing."""
+    signature = signature_of(fn)
+    # An annotation may be there for a type checker alone.
+    with suppress(Exception):
+        signature = inspect.signature(fn, eval_str=True)
+    found = {}
+    for name, parameter in signature.parameters.items():
+        annotation = parameter.annotation
+        weak = isinstance(annotation, type) and annotation in WEAK
+        if weak and parameter.default is parameter.empty:
+            found[name] = annotation()
+        elif annotation is not parameter.empty and not isinstance(annotation, str):
+            leaves = optree.tree_leaves(annotation)
+            if leaves and all(isinstance(leaf, Type | DType) for leaf in leaves):
+                found[name] = annotation
+    return found
+
+
+def with_annotated(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    static: Collection[str],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call with arguments of the types that annotations name where it has none.
+
+    What is `static` has to be given, and so have the parameters `*args` and `**kwargs`.
+    """
+    signature = signature_of(fn)
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError:  # which binding it says
+        return tuple(args), dict(kwargs)
+    types = annotated(fn)
+    for name, parameter in signature.parameters.items():
+        several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if several or name in static:
+            types.pop(name, None)
+    given = {**types, **bound.arguments}
+    bound.arguments = {name: given[name] for name in signature.parameters if name in given}
+    return bound.args, bound.kwargs
 
 
 def parameters_named(
@@ -160,14 +212,6 @@ def _signature(fn: Any) -> inspect.Signature:
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def can_be_hashed(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
 def _hashable(name: str, value: Any) -> Any:
     if not can_be_hashed(value):
         raise ArgumentError(
@@ -179,81 +223,24 @@ def _hashable(name: str, value: Any) -> Any:
     return value
 
 
-def exact_key(value: Any) -> Hashable:
-    """A key that is equal for static values that are equal and of the same types and bits.
+@dataclass(frozen=True)
+class _Known:
+    """A tree that is the same if its `structure` is."""
 
-    `==` takes 0.0 for -0.0, and 1, True and 1.0 for one another, and nan for no nan. Containers,
-    dataclasses and arrays go by what they hold, other objects by what they say themselves.
-    """
-    kind: Any = type(value)
-    if isinstance(value, np.generic) or (kind is np.ndarray and not value.dtype.hasobject):
-        return kind, value.dtype, value.shape, value.tobytes()
-    if isinstance(value, float):
-        return kind, float.hex(value)
-    if isinstance(value, complex):
-        return kind, exact_key(value.real), exact_key(value.imag)
-    if kind in (tuple, list) or optree.is_namedtuple_class(kind):
-        return kind, tuple(map(exact_key, value))
-    if kind in (set, frozenset):
-        return kind, frozenset(map(exact_key, value))
-    if kind is dict:
-        return kind, tuple(map(exact_key, value.items()))
-    if dataclasses.is_dataclass(kind):
-        fields = [f.name for f in dataclasses.fields(kind) if f.compare]
-        keys = [exact_key(getattr(value, name, None)) for name in fields]
-        if can_be_hashed(value):
-            return kind, value, tuple(filter(can_be_hashed, keys))
-        return kind, tuple(keys)
-    return kind, value
-
-
-def structure_of(name: str, tree: Any) -> Hashable:
-    """A key that is equal for trees of the same containers with the same keys and settings.
-
-    Keys are in their order, and by `exact_key` as settings are: those of a dataclass are its fields
-    that hold no arrays. Raises SignatureError for a setting that cannot be hashed.
-    """
-    if optree.tree_is_leaf(tree):
-        return None
-    kind: Any = type(tree)
-    parts, settings = one_level(tree)
-    key = exact_key(settings)
-    if not can_be_hashed(key):
-        raise SignatureError(
-            f"the argument {name} has a {kind.__name__}, a setting of which cannot be "
-            f"hashed: {settings!r}",
-            help="settings are constants of the computation; what changes is a field of arrays",
-        )
-    return kind, key, *(structure_of(name, part) for part in parts)
-
-
-def has_changing_settings(tree: Any) -> bool:
-    """Whether a setting of a container in the tree is an object that may change."""
-    if optree.tree_is_leaf(tree):
-        return False
-    parts, settings = one_level(tree)
-    return not can_be_hashed(settings) or any(map(has_changing_settings, parts))
-
-
-def one_level(tree: Any) -> tuple[Sequence[Any], Any]:
-    """The parts of a container, in the order of `optree`, and what else it is told by."""
-    parts, settings, *_ = optree.tree_flatten_one_level(tree)
-    if type(tree) in (dict, OrderedDict, defaultdict):
-        settings = getattr(tree, "default_factory", None), tuple(tree)
-    return parts, settings
+    structure: Hashable
+    tree: optree.PyTreeSpec = field(compare=False)
 
 
 @functools.lru_cache(maxsize=1024)
 def _leaf_names(
-    tree: optree.PyTreeSpec, structure: Hashable, words: str | None
+    known: _Known, words: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """An identifier for every leaf, `params_w1` for params["w1"], and its parameter.
 
-    Arguments of the parameter `words`, as `**words`, are named by their own words. Trees that are
-    equal to `optree` have a `structure` each.
+    Arguments of the parameter `words`, as `**words`, are named by their own words.
     """
     names, owners = [], []
-    for parameter, *path in leaf_paths(tree):
+    for parameter, *path in leaf_paths(known.tree):
         names.append(identifier(path if parameter == words else (parameter, *path)))
         owners.append(parameter)
     return tuple(names), tuple(owners)

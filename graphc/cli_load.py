@@ -9,16 +9,21 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import optree
-
 from graphc.api import Compiled
-from graphc.arguments import Arguments, bind, definition, function_name, signature_of
+from graphc.arguments import (
+    Arguments,
+    annotated,
+    bind,
+    definition,
+    function_name,
+    signature_of,
+)
 from graphc.dtypes import DTYPES, DType, Type, dtype
 from graphc.edited import emitted_kernels, read_source
 from graphc.errors import ArgumentError, GraphcError, SignatureError, TypeMismatch
@@ -26,7 +31,6 @@ from graphc.provenance import is_internal
 from graphc.tracing import Traced, trace_call
 
 _SPEC = re.compile(rf"({'|'.join(DTYPES)})(?:\[([\d\s,]*)\])?")
-_WEAK: Mapping[type, Any] = {bool: False, int: 0, float: 0.0}
 
 
 class ModelError(Exception):
@@ -218,7 +222,7 @@ def arguments_of(
     with user_code(Path(namespace["__file__"])):
         signature = signature_of(chosen.function)
         specs = _from_specs(chosen, namespace, signature, alone)
-        values = {**_from_annotations(chosen.function, signature), **specs}
+        values = {**annotated(chosen.function), **specs}
         for parts, value in given:
             if parts[0] in signature.parameters:
                 values[parts[0]] = _with_part(values.get(parts[0]), parts[1:], value, parts)
@@ -263,26 +267,6 @@ def _from_specs(
         raise SignatureError(f"specs() does not fit {chosen.name}: {error}").at(
             definition(specs)
         ) from None
-
-
-def _from_annotations(
-    function: Callable[..., Any], signature: inspect.Signature
-) -> dict[str, Any]:
-    """The types of arrays that annotations name; other annotations are passed over."""
-    # An annotation may be there for a type checker alone.
-    with suppress(NameError, TypeError, ValueError):
-        signature = inspect.signature(function, eval_str=True)
-    found = {}
-    for name, parameter in signature.parameters.items():
-        annotation = parameter.annotation
-        weak = isinstance(annotation, type) and annotation in _WEAK
-        if weak and parameter.default is parameter.empty:
-            found[name] = _WEAK[annotation]
-        elif annotation is not parameter.empty and not isinstance(annotation, str):
-            leaves = optree.tree_leaves(annotation)
-            if leaves and all(isinstance(leaf, Type | DType) for leaf in leaves):
-                found[name] = annotation
-    return found
 
 
 def _with_part(whole: Any, rest: tuple[str, ...], value: Any, path: tuple[str, ...]) -> Any:

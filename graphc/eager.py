@@ -14,9 +14,10 @@ import numpy as np
 import optree
 
 from graphc import _lazy
-from graphc.arguments import WEAK, cast_number, exact_key, function_name, leaf_type
+from graphc.arguments import WEAK, cast_number, function_name, leaf_type
 from graphc.dtypes import Type
 from graphc.errors import GraphcError
+from graphc.exact import exact_key
 from graphc.functions import promote
 from graphc.ir import Loc, Value
 from graphc.lowered import lower_graph
@@ -145,8 +146,6 @@ def _key(value: Any) -> Hashable:
     """A key for a constant, equal for equal ones alone."""
     if isinstance(value, slice):
         return slice, _key(value.start), _key(value.stop), _key(value.step)
-    if isinstance(value, np.ndarray):
-        return np.ndarray, value.dtype, value.shape, value.tobytes()
     key = exact_key(value)
     try:
         hash(key)

@@ -7,18 +7,21 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NoReturn
+from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 import optree
 
 from graphc._lazy import once
-from graphc.arguments import Arguments, has_changing_settings, one_level
-from graphc.errors import SignatureError
+from graphc.arguments import Arguments, leaf_type
+from graphc.errors import Kept, SignatureError
+from graphc.exact import has_changing_settings, one_level
 from graphc.finite import is_finite
 from graphc.forms import Form, Take
 from graphc.lowered import Lowered
 from graphc.runtime.buffers import adapt
+from graphc.tracebacks import trimmed
 from graphc.tracing import Traced
 
 
@@ -26,8 +29,8 @@ from graphc.tracing import Traced
 class Entry:
     """One signature, compiled.
 
-    `blame`, if there is one, is called with the graph's inputs where a result is not finite, and
-    raises. `used` is the time of the last call, by a clock that counts.
+    `blame`, if there is one, refers to what is called with the graph's inputs where a result is
+    not finite, and raises. `used` is the time of the last call, by a clock that counts.
     """
 
     key: tuple[Hashable, tuple[Any, ...]]
@@ -35,7 +38,7 @@ class Entry:
     executable: Any
     lowered: Lowered
     clock: Iterator[int]
-    blame: Callable[[Entry, Sequence[Any]], NoReturn] | None = None
+    blame: WeakMethod[Any] | None = None
 
     def __post_init__(self) -> None:
         self.used = next(self.clock)
@@ -49,7 +52,9 @@ class Entry:
         """The graph's results as the function returned them."""
         self.used = next(self.clock)
         if self.blame is not None and not all(map(is_finite, results)):
-            self.blame(self, inputs)
+            blame = self.blame()
+            assert blame is not None  # whoever calls holds the function
+            blame(self, inputs)
         return self.built(results)
 
     @once
@@ -75,6 +80,48 @@ class Entry:
             if type(sample) is dict and [*sample.values()] == [*range(len(sample))]:
                 return lambda results: dict(zip(sample, results))
         return general
+
+
+class LoweredFunction(Kept):
+    """A function compiled for the one signature that it was lowered for.
+
+    It is called with arguments of these types, and returns what the function does. `executable`
+    takes one list with the arrays of the graph's inputs, and returns a list.
+    """
+
+    _instead = "pickle the compiled function: it is compiled again where it is loaded"
+
+    def __init__(
+        self,
+        key: tuple[Hashable, tuple[Any, ...]],
+        traced: Traced,
+        bind: Callable[..., Arguments],
+        executable: Any,
+    ) -> None:
+        self._key, self._traced, self._bind = key, traced, bind
+        self.executable = executable
+
+    def __repr__(self) -> str:
+        return f"<{self._traced.graph.name} compiled for one signature>"
+
+    @trimmed
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's result; raises SignatureError for arguments of another signature."""
+        arguments = self._bind(args, kwargs)
+        if signature_key(arguments) != self._key:
+            names, (_, types) = self._traced.leaf_names, self._key
+            raise SignatureError(
+                f"{self._traced.graph.name} was lowered for arguments of other types, or for other "
+                "constants",
+                values=[(n, getattr(t, "__name__", t)) for n, t in zip(names, types)],
+            )
+        results = self.executable(self._traced.graph_inputs(arguments.leaves))
+        return optree.tree_unflatten(self._traced.out_tree, results)
+
+
+def signature_key(arguments: Arguments) -> tuple[Hashable, tuple[Any, ...]]:
+    """What tells signatures apart: structure, static values, and the types of leaves."""
+    return arguments.key, tuple(map(leaf_type, arguments.names, arguments.leaves))
 
 
 def _first(results: Sequence[Any]) -> Any:

@@ -22,7 +22,8 @@ from typing import Any
 
 import optree
 
-from graphc.arguments import can_be_hashed, exact_key, one_level
+from graphc.exact import can_be_hashed, exact_key, one_level
+from graphc.members import is_array, is_object
 
 Take = Callable[[Sequence[Any], Mapping[str, Any]], tuple[Any, ...] | None]
 
@@ -94,6 +95,11 @@ class Form:
 
     def leaves(self, place: str, tree: Any) -> list[tuple[str, Any]]:
         """The leaves of a tree with their places, in the order of `optree`."""
+        if isinstance(tree, type):
+            self.same(place, tree)
+            return []
+        if is_object(tree):
+            return self.members(place, tree)
         if optree.tree_is_leaf(tree):
             return [(place, tree)]
         kind: Any = type(tree)
@@ -120,6 +126,17 @@ class Form:
             self.same(setting, settings)
             places = self.sequence(level, len(parts))
         return [leaf for each in zip(places, parts, strict=True) for leaf in self.leaves(*each)]
+
+    def members(self, place: str, instance: Any) -> list[tuple[str, Any]]:
+        """The arrays that an object holds; all else is the same."""
+        self.of_class(place, type(instance))
+        names = vars(instance)
+        found = zip(self.keyed(f"vars({place})", tuple(names)), names.values(), strict=True)
+        leaves = [leaf for each in found for leaf in self.leaves(*each)]
+        for at, leaf in leaves:
+            if not is_array(leaf):
+                self.same(at, leaf)
+        return [(at, leaf) for at, leaf in leaves if is_array(leaf)]
 
     def attribute(self, place: str, name: str) -> str:
         """The place of an attribute."""

@@ -5,7 +5,7 @@ The passes and what makes kernels are loaded when the first graph is lowered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +90,8 @@ class Lowered(Kept):
     """A function compiled for one signature and device: every stage, to read or to go on from.
 
     `graph` is the graph as traced, and `stages` what each pass did. `donated` are the positions
-    of the inputs that results may overwrite.
+    of the inputs that results may overwrite. `called` makes of an executable what is called with
+    the function's own arguments.
     """
 
     _instead: ClassVar[str] = (
@@ -104,6 +105,7 @@ class Lowered(Kept):
     donated: tuple[int, ...] = ()
     verify: bool = False
     account: Account = field(default_factory=Account, compare=False)
+    called: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.graph.name} lowered for {self.device.name}: {len(self.stages)} passes>"
@@ -203,9 +205,9 @@ class Lowered(Kept):
         made: Memory = _lazy.load("graphc.cost").memory_of(self.plan, self.root)
         return made
 
+    @trimmed
     def replace(self, name: str, file: str | Path) -> Lowered:
         """The same with the kernel `name` as an edited file has it, ready to `compile`.
-    @trimmed
 
         The file is one that `graphc compile -o` wrote, or `source` of a kernel. Its kernel must
         have the same parameters, types, target and threads, and compute what the file's
@@ -214,18 +216,20 @@ class Lowered(Kept):
         no kernel has and for a file that does not fit, ParseError for a kernel that does not
         compile, RuntimeFault for what the checker finds.
         """
-        made = replace(self)
-        edited = _lazy.load("graphc.edited")
         if not isinstance(file, str | Path):
             raise ArgumentError(f"replace takes the path of a file, not {file!r}")
+        made = replace(self)
+        edited = _lazy.load("graphc.edited")
         made.__dict__["plan"] = edited.with_kernel(self.plan, name, Path(file))
         return made
 
-    def compile(self, *, threads: int | None = None) -> Any:
-        """An executable, which takes the arrays of the graph's inputs and returns a list.
     @trimmed
+    def compile(self, *, threads: int | None = None) -> Any:
+        """The function for arguments of these types.
 
-        Raises ArgumentError for a graph with inputs of unknown size.
+        Of a graph that was not lowered from a function it is an executable, which takes a list with
+        the arrays of the graph's inputs and returns a list. Raises ArgumentError for a graph with
+        inputs of unknown size.
         """
         unknown = [(v.name or "?", v.type) for v in self.graph.inputs if not v.type.is_static]
         if unknown:
@@ -240,10 +244,12 @@ class Lowered(Kept):
                 runtime = _lazy.load("graphc.runtime.cuda")
                 cc = self.device.cc
                 ptx = {k.key: k.assemble([cc], self.account)[cc] for k in self.kernels}
-                return runtime.CudaExecutable(plan, ptx, device=self.device.number)
-            runtime = _lazy.load("graphc.runtime.execute")
-            kernels = runtime.compile_kernels(plan, self.account)
-            return runtime.Executable(plan, kernels, threads=threads)
+                made = runtime.CudaExecutable(plan, ptx, device=self.device.number)
+            else:
+                runtime = _lazy.load("graphc.runtime.execute")
+                kernels = runtime.compile_kernels(plan, self.account)
+                made = runtime.Executable(plan, kernels, threads=threads)
+        return made if self.called is None else self.called(made)
 
 
 def lower_graph(
@@ -255,18 +261,19 @@ def lower_graph(
     root: str = "",
     donated: Sequence[int] = (),
     account: Account | None = None,
+    called: Callable[[Any], Any] | None = None,
 ) -> Lowered:
     """Run the passes that the options ask for; the plan and the kernels are made on demand.
 
     Where the disk cache has the plan the passes run on demand, too, but for `verify`.
     `donated` are the positions of inputs whose arrays a call may overwrite. `account` is told
-    where the time goes.
+    where the time goes. `called` is as in `Lowered`.
 
     A graph that has groups already, such as one from a dump, is fused anew.
     """
     root = root or str(Path.cwd())
     account = account or Account()
-    lowered = Lowered(graph, device, options, root, tuple(donated), verify, account)
+    lowered = Lowered(graph, device, options, root, tuple(donated), verify, account, called)
     if verify or lowered.stored is None:
         _ = lowered.stages  # whatever is wrong with the graph is said here
     return lowered

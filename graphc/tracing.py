@@ -37,6 +37,7 @@ from graphc.errors import (
 from graphc.functions import promote
 from graphc.interpret import Observer, interpret
 from graphc.ir import Graph
+from graphc.members import attributes_in, refuse_changes
 from graphc.opdef import active_trace, tracing_with
 from graphc.provenance import raised_at
 from graphc.tracebacks import trimmed
@@ -125,7 +126,12 @@ def trace_call(
             trace.lists.note(f"{parameter}[{n}]", item)
         if parameter not in several:
             trace.lists.note(parameter, value)
+    before = list(attributes_in(dynamic))
     outputs, out_tree = run_traced(trace, fn, lambda: _call(fn, values))
+    try:
+        refuse_changes(before)
+    except MutationError as error:
+        raise error.at(definition(fn)) from None
     sources, captures = sources_of(trace, leaves)
     return Traced(
         trace.finish(outputs),

@@ -1339,13 +1339,19 @@ trace(f, f32[4], f32[3])
 @graphc.compile(target="cpu")
 def f(x):
     return x * 2
-f.lower(graphc.f32[3]).compile()([])
+f.lower(graphc.f32[3]).compile().executable([])
 
 # executable_of_an_array
 @graphc.compile(target="cpu")
 def f(x):
     return x * 2
-f.lower(graphc.f32[3]).compile()(np.ones(3, "f"))
+f.lower(graphc.f32[3]).compile().executable(np.ones(3, "f"))
+
+# lowered_for_other_types
+@graphc.compile(target="cpu")
+def f(x, n):
+    return x * n
+f.lower(graphc.f32[3], 2).compile()(np.ones(4, "f"), 2)
 
 # graph_run_wrong_count
 graphc.trace(lambda x: x + 1, graphc.f32[3]).run()

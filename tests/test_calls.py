@@ -391,7 +391,7 @@ def test_a_setting_that_cannot_be_told_is_refused() -> None:
     class Loose:
         __hash__ = None  # type: ignore[assignment]
 
-    with pytest.raises(SignatureError, match="the argument layer has a Layer, a setting of which"):
+    with pytest.raises(SignatureError, match="the argument layer holds what is neither"):
         compiled(lambda layer: layer.weight)(Layer(X, Y, Loose()))
 
 

@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import gc
+import threading
 import warnings
 import weakref
 from collections import OrderedDict, deque
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc import api
 
 A, B = np.ones(3, np.float32), np.zeros(3, np.float32)
 
@@ -187,3 +189,81 @@ def test_threads_are_those_that_were_asked_for() -> None:
     (entry,) = made._entries.values()
     assert entry.executable.threads == 3
     assert graphc.compile(made).threads == 3
+
+
+def annotated(
+    p: {"w": graphc.f32[3]},  # type: ignore[valid-type, name-defined] # noqa: UP037, F821
+    x: graphc.f32[3],
+    s: float,
+    n: int,
+    *more: graphc.f32[3],
+    y: np.ndarray | None = None,
+) -> Any:
+    return p["w"] * x * s * n + sum(more)
+
+
+def for_checkers(x: graphc.f32[3], y: Missing.f32[3] = 2) -> Any:  # type: ignore # noqa: F821
+    return x * y
+
+
+def test_types_of_annotations_need_not_be_said_again() -> None:
+    f32, f64 = graphc.f32, graphc.f64
+    f = graphc.compile(annotated, target="cpu", static="n")
+
+    def types(*args: Any, **kwargs: Any) -> list[str]:
+        return [str(v.type) for v in f.lower(*args, **kwargs).graph.inputs]
+
+    assert types(n=2) == ["f32[3]", "f32[3]", "f32[]"]
+    assert types({"w": f64[3]}, n=2) == ["f64[3]", "f32[3]", "f64[]"]
+    assert types(x=f64[3], n=2) == ["f32[3]", "f64[3]", "f64[]"]
+    assert "f64[3]" in types({"w": f32[3]}, f32[3], 2.0, 2, f64[3])
+    with pytest.raises(graphc.GraphcError, match="missing a required argument: 'n'"):
+        f.lower()
+    with pytest.raises(graphc.GraphcError, match="does not take z="):
+        f.lower(n=2, z=3)
+    with pytest.raises(graphc.GraphcError, match="missing a required argument: 'x'"):
+        graphc.compile(for_checkers, target="cpu").lower()
+
+
+@pytest.mark.parametrize("nan", ["keep", "raise"])
+def test_what_was_compiled_is_freed_with_the_function(nan: Any) -> None:
+    """At once, and not when Python looks for cycles: machine code is no memory that it counts."""
+    gc.collect()
+    gc.disable()
+    try:
+        made = graphc.compile(
+            lambda x: np.tanh(x) * 1.234375, target="cpu", options=graphc.Options(nan=nan)
+        )
+        for n in (3, 3, 4):
+            made(np.ones(n))
+        held = [weakref.ref(entry.executable) for entry in made._entries.values()]
+        held += [weakref.ref(code) for e in held for code in e().kernels.values()]
+        assert len(held) == 4
+        del made
+        assert not any(reference() for reference in held)
+    finally:
+        gc.enable()
+
+
+def test_threads_call_with_signatures_of_their_own() -> None:
+    """More signatures than are kept, so that they come and go while others run."""
+    made = graphc.compile(lambda x, s: x * s, target="cpu", options=graphc.Options(level=0))
+    made_of, failed = api.SIGNATURES, []
+    api.SIGNATURES = 3
+
+    def run(seed: int) -> None:
+        for n in range(seed, seed + 12):
+            x = np.full(1 + n % 5, seed + 1.0)
+            for found in (made(x, 2.0), made(s=2.0, x=x)):
+                if not np.array_equal(found, x * 2):
+                    failed.append((seed, n))
+
+    try:
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        api.SIGNATURES = made_of
+    assert not failed and len(made._entries) <= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import graphc
 from graphc import f32, nn
 from graphc.cli import main
 from graphc.device import CPU, H100
-from graphc.errors import ArgumentError, GraphcError
+from graphc.errors import ArgumentError, GraphcError, SignatureError
 from graphc.lowered import Lowered, lower_graph
 from tests.cuda_arrays import numbers
 
@@ -127,8 +128,8 @@ def test_the_edited_program_runs() -> None:
     assert once != source
     Path("edited.py").write_text(once)
     x, b = numbers(8, 100), numbers(100, seed=1)
-    (before,), (after,) = (
-        made.compile()([x, b]) for made in (low, low.replace("add_softmax", "edited.py"))
+    before, after = (
+        made.compile()(x, b) for made in (low, low.replace("add_softmax", "edited.py"))
     )
     np.testing.assert_allclose(after, before + np.float32(1e-5), rtol=1e-5)
 
@@ -149,7 +150,7 @@ def test_on_a_device_it_is_checked_there(software_gpu: Any) -> None:
     (kernel,) = low.kernels
     Path("edited.py").write_text(kernel.source.replace("+ 1.0", "+ 1.0001"))
     x = numbers(70)
-    (result,) = low.replace(kernel.name, "edited.py").compile()([x])
+    result = low.replace(kernel.name, "edited.py").compile()(x)
     np.testing.assert_allclose(np.asarray(result), np.tanh(x) + 1.0001, atol=1e-6)
     Path("edited.py").write_text(kernel.source.replace("+ 1.0", "+ 1.5"))
     with pytest.raises(ArgumentError, match="something else than the program.s kernel"):
@@ -167,3 +168,52 @@ def test_a_graph_runs_with_an_edited_kernel(capsys: pytest.CaptureFixture[str]) 
     assert "[2.0001 " in capsys.readouterr().out
     assert main([*line, "--replace", "double=edited.py"]) == 1
     assert "f has no kernel double" in capsys.readouterr().err
+
+
+def test_the_program_is_called_as_the_function_is() -> None:
+    """With the tree of its arguments and numbers, and what it returns; nothing else is taken."""
+    function = graphc.compile(
+        lambda p, x, n: {"y": p["w"] * x + n, "x": x}, target="cpu", static="n"
+    )
+    low = function.lower({"w": f32[3]}, 2.5, n=1)
+    (kernel,) = low.kernels
+    Path("edited.py").write_text(kernel.source)
+    made = low.replace(kernel.name, "edited.py").compile()
+    w = np.arange(3, dtype=np.float32)
+    found = made({"w": w}, 0.5, n=1)
+    np.testing.assert_array_equal(found["y"], w * np.float32(0.5) + 1)
+    assert list(found) == ["y", "x"] and found["x"] == 0.5
+    for wrong in (({"w": w[:2]}, 0.5, 1), ({"w": w}, 1, 1), ([w], 0.5, 1), ({"w": w}, 0.5, 2)):
+        with pytest.raises(SignatureError, match="was lowered for arguments of other types"):
+            made(*wrong)
+
+
+@pytest.mark.parametrize("name, file", [(None, "edited.py"), ("add_softmax", None), (3, 4)])
+def test_names_and_files_that_are_none_are_refused(name: Any, file: Any) -> None:
+    with pytest.raises(ArgumentError, match="replace takes|has no kernel None") as caught:
+        lowered(CPU).replace(name, file)
+    assert frames_of(caught.value) == [__file__]
+
+
+def test_a_file_that_ends_the_process_is_refused() -> None:
+    low = lowered(CPU)
+    source = low.kernels[0].source
+    for text in (
+        f"{source}\nraise SystemExit(3)\n",
+        source.replace("    h = x + b\n", "    raise SystemExit(3)\n"),
+    ):
+        assert text != source
+        Path("edited.py").write_text(text)
+        with pytest.raises(ArgumentError, match="edited.py fails: SystemExit: 3") as caught:
+            low.replace("add_softmax", "edited.py")
+        assert frames_of(caught.value) == [__file__]
+
+
+def test_kernels_are_short_in_lists() -> None:
+    (kernel,) = lowered(CPU).kernels
+    assert repr(kernel) == f"<kernel add_softmax for cpu: {len(kernel.source.splitlines())} lines>"
+    assert str(kernel) == kernel.source
+
+
+def frames_of(error: BaseException) -> list[str]:
+    return [frame.filename for frame in traceback.extract_tb(error.__traceback__)]

@@ -200,8 +200,10 @@ def test_a_function_of_a_module_that_is_registered_goes_by_value(tmp_path: Path)
 
 def test_what_holds_functions_or_machine_code_says_what_to_pickle():
     low = graphc.compile(np.tanh, target="cpu").lower(graphc.f32[3])
+    made = low.compile()
     for kept, name in (
-        (low, "Lowered"), (low.graph, "Graph"), (low.compile(), "Executable")
+        (low, "Lowered"), (low.graph, "Graph"),
+        (made, "LoweredFunction"), (made.executable, "Executable"),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=f"^{name} objects cannot be pickled") as caught:
             pickle.dumps([kept])

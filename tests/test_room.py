@@ -38,7 +38,7 @@ SIZES = sorted({t + d for t in THRESHOLDS for d in (-1, 0, 1)})
 def compiled_and_meant(fn: Callable[..., Any], *arrays: Any) -> Lowered:
     """The function for DEVICE, whose results are those of the interpreter in float64."""
     low = graphc.compile(fn, device=DEVICE).lower(*arrays)
-    found = low.compile(threads=2)(list(arrays))
+    found = low.compile(threads=2).executable(list(arrays))
     for a, b in zip(found, low.graph.run(*arrays), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
     return low

@@ -649,7 +649,7 @@ def test_arrays_that_are_not_in_a_list():
     made = graphc.compile(lambda x, y: x + y, target="cpu").lower(graphc.f32[3], graphc.f32[3])
     x = np.ones(3, np.float32)
     with pytest.raises(SignatureError, match="in one list, not as 2 arguments") as caught:
-        made.compile()(x, x)
+        made.compile().executable(x, x)
     assert [name for name, _ in caught.value.values] == ["x", "y"]
     with pytest.raises(SignatureError, match="takes 2 arrays, not 0"):
-        made.compile()()
+        made.compile().executable()

@@ -33,7 +33,7 @@ def lowered(function: Any, *types: Any, device: Device) -> Any:
 def run(low: Any, x: Any) -> Any:
     """The results for LABELS: by the checker where there is no GPU."""
     if low.device is CPU:
-        return low.compile()([x, LABELS])
+        return low.compile().executable([x, LABELS])
     return run_plan_checked(low.plan, [x, LABELS])
 
 

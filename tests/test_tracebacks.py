@@ -196,3 +196,24 @@ def test_an_error_that_is_caught_in_the_function_is_not_changed():
             return x[0]
 
     assert graphc.compile(f, target="cpu")(np.ones(3)) == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda low, x: low.graph.run(x),
+        lambda low, x: low.graph.run(x[:2], x),
+        lambda low, x: low.compile()(x),
+        lambda low, x: low.compile()(x, x[:2]),
+        lambda low, x: low.compile().executable([x]),
+        lambda low, x: low.compile().executable([x, x[:2]]),
+        lambda low, x: low.compile(threads="two"),
+        lambda low, x: low.replace("none", "none.py"),
+        lambda low, x: low.kernels[0].ptx((9, 0)),
+    ],
+)
+def test_errors_of_lowered_functions_show_the_users_frames_only(call):
+    low = graphc.compile(lambda x, y: x + y, target="cpu").lower(graphc.f32[3], graphc.f32[3])
+    with pytest.raises(GraphcError) as caught:
+        call(low, np.ones(3, np.float32))
+    assert {file for file, _ in files_of(caught.value)} == {__file__}
