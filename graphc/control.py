@@ -123,8 +123,8 @@ def _while_loop(cond_fun: Function, body_fun: Function, init_val: Tree) -> Tree:
     """`init_val` after `val = body_fun(val)`, as long as `cond_fun(val)` holds.
 
     `body_fun` returns a value of the structure, shapes and dtypes of `val`, `cond_fun` a boolean
-    of no dimension. A call does not end, and cannot be interrupted, while the condition holds.
-    The number of turns is not known, so there is no reverse-mode gradient.
+    of no dimension. The number of turns is not known, so there is no reverse-mode gradient;
+    `jvp` goes through it.
     """
     carry = _Carry.of(init_val)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -206,3 +207,21 @@ def test_mistakes_are_said(words: str) -> None:
     with pytest.raises(error, match=words) as caught:
         graphc.trace(f, graphc.f64[3])
     assert "test_branches.py" in str(caught.value)
+
+
+def test_a_signal_ends_a_loop_that_never_ends() -> None:
+    run = graphc.compile(lambda x: graphc.while_loop(lambda c: c[0] > -1, lambda c: c / 2, x))
+    run.lower(K).compile()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(np.abs(K))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert np.array_equal(run(-np.abs(K) - 2), -np.abs(K) - 2)

@@ -42,6 +42,7 @@ from graphc.runtime.rows import (
     STOP,
     SWAP,
     TABLE,
+    TURNS,
 )
 from graphc.runtime.rows import COPY as LAST_NATIVE
 from graphc.runtime.workers import deal, spin, work
@@ -135,6 +136,7 @@ def swap(context, first, last, one, other):
 def execute(context, start):
     """Run rows from row `start` on; returns DONE or the row at which Python has to act.
 
+    That is a row for Python, or after many turns the end of one: Python looks for signals then.
     A failed check is the end: no later row overwrites an input.
     """
     program = word(context, PROGRAM)
@@ -143,6 +145,7 @@ def execute(context, start):
     threads = word(context, POOL_THREADS)
     status = word(context, STATUS)
     block = word(word(context, POOL_CELL), 0)
+    left_turns = word(context, TURNS)
     pc = start
     while True:
         row = program + 8 * ROW * pc
@@ -156,7 +159,10 @@ def execute(context, start):
         elif code == LOOP:
             set_word(state, word(row, 1), word(row, 2))
             pc = pc + 1 if word(row, 2) > 0 else word(row, 3)
+        elif code == END and left_turns == 0:
+            return pc
         elif code == END:
+            left_turns -= 1
             left = word(state, word(row, 1)) - 1
             set_word(state, word(row, 1), left)
             if left > 0:
@@ -169,7 +175,10 @@ def execute(context, start):
         elif code == SWAP:
             swap(context, word(row, 1), word(row, 2), word(row, 3), word(row, 4))
             pc += 1
+        elif code == BRANCH and left_turns == 0:
+            return pc
         elif code == BRANCH:
+            left_turns -= 1
             at = word(row, 1)
             holds = at >= 0 and byte_at(word(table, at)) != 0
             pc = pc + 1 if holds else word(row, 2)

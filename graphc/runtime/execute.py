@@ -166,6 +166,7 @@ class _Context:
         words[rows.SIZES] = address_of(executable.sizes)
         words[rows.GIVEN] = address_of(executable.given)
         words[rows.GIVEN_COUNT] = len(executable.given)
+        words[rows.TURNS] = executable.turns
         words[rows.STATUS] = 0 if self.status is None else address_of(self.status)
         self.address = address_of(words)
 
@@ -176,8 +177,8 @@ class Executable(Kept):
     `kernels` holds the compiled kernels by key (they are compiled here if it is None);
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
-    entries into native code that ran rows: one a call, and one more for each step that Python
-    does. `quick_types` are the classes of arguments that `quick` takes. A result that the plan
+    entries into native code that ran rows: one a call, one more for each step that Python does, and
+    one after so many turns of loops that signals have to be looked for. `quick_types` are the classes of arguments that `quick` takes. A result that the plan
     lays in a donated input is the argument itself; or a copy of it, if that cannot be written to
     or shares memory with another argument.
     """
@@ -205,6 +206,7 @@ class Executable(Kept):
         if plan.status is not None and plan.buffers[plan.status].place is not Place.ARENA:
             raise ValueError("the status buffer must lie in the arena")
         self._number_arrays()
+        self.turns = _turns(plan)
         self._enter = _lazy.load("graphc.runtime.driver").enter
         self._parallel = self.threads > 1 and self.program.parallel
         self._contexts: list[_Context] = []
@@ -312,11 +314,17 @@ class Executable(Kept):
     def _go_on(
         self, context: _Context, row: int, arrays: Sequence[Any], outputs: Sequence[Array]
     ) -> None:
-        """Finish a call that came back at a row, which is for Python to do."""
+        """Finish a call that came back at a row: one for Python, or after many turns of loops.
+
+        Then Python runs what handles a signal, if there is one.
+        """
         while row >= 0:
             context.calls += 1
-            self._leave(self.program.leaves[row], context, arrays, outputs)
-            row = self._enter(context.address, row + 1)
+            leave = self.program.leaves.get(row)
+            if leave is not None:
+                self._leave(leave, context, arrays, outputs)
+                row += 1
+            row = self._enter(context.address, row)
 
     def _adapted(self, arrays: Sequence[Any]) -> tuple[Array, ...]:
         buffers = [self.plan.buffers[b] for b in self.plan.inputs]
@@ -376,6 +384,22 @@ class Executable(Kept):
             if context in self._contexts:
                 self._contexts.remove(context)
                 self._retired_calls += context.calls
+
+
+PAUSE_WORK = 1 << 28
+"""Bytes and flops, some tenth of a second, after which a loop lets Python look for signals."""
+MOST_TURNS = 1 << 12
+
+
+def _turns(plan: Plan) -> int:
+    """After how many turns of loops Python looks for signals.
+
+    It never does where results lie in arguments, of which all or none are to be written.
+    """
+    if any(plan.buffers[number].place is Place.INPUT for number in plan.outputs):
+        return 1 << 62
+    work = sum(step.moved + step.flops for step in plan.steps)
+    return max(1, min(MOST_TURNS, PAUSE_WORK // (1 + work)))
 
 
 def _constants(plan: Plan) -> list[Array]:

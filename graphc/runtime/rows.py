@@ -22,8 +22,8 @@ NAMES = "KERNEL GEMM COPY LOOP END SWAP BRANCH LIBRARY COLLECTIVE CALLBACK STOP"
 PROGRAM, TABLE, BUMPS, STATE = range(4)
 ADDRESSES, BY_OBJECT, INPUTS, SIGNATURE, LINKS, LINK_COUNT = range(4, 10)
 POOL_CELL, POOL_THREADS, STATUS = range(10, 13)
-SIZES, GIVEN, GIVEN_COUNT, OUTPUTS = range(13, 17)
-CONTEXT_WORDS = 17
+SIZES, GIVEN, GIVEN_COUNT, OUTPUTS, TURNS = range(13, 18)
+CONTEXT_WORDS = 18
 """Words of a context.
 
 `ADDRESSES` points to where the elements of the inputs and then the outputs are: written from the
@@ -31,7 +31,7 @@ two tuples that a call comes with, or before it where BY_OBJECT is 0. `LINKS` po
 (table word, array number, bytes behind its start), `SIGNATURE` to the inputs' types: the class of
 such scalars or 0, ndarray, the dtype, the flags, ndim, and the sizes; objects are told by their
 addresses. `SIZES` points to the inputs' bytes, `GIVEN` to the numbers of those that are results
-too.
+too. After `TURNS` turns of loops the driver leaves, at a row where it is to be entered again.
 """
 
 DONE, REFUSED = -1, -2
