@@ -177,10 +177,11 @@ class Executable(Kept):
     `kernels` holds the compiled kernels by key (they are compiled here if it is None);
     `threads` is how many threads share a kernel (the usable cores if it is None), and results
     do not depend on it. Safe to call from several threads at once. `native_calls` counts the
-    entries into native code that ran rows: one a call, one more for each step that Python does, and
-    one after so many turns of loops that signals have to be looked for. `quick_types` are the classes of arguments that `quick` takes. A result that the plan
-    lays in a donated input is the argument itself; or a copy of it, if that cannot be written to
-    or shares memory with another argument.
+    entries into native code that ran rows: one a call, one more for each step that Python does,
+    and one after so many turns of loops that signals have to be looked for. `quick_types` are the
+    classes of arguments that `quick` takes. A result that the plan lays in a donated input is the
+    argument itself; or a copy of it, if that cannot be written to or shares memory with another
+    argument.
     """
 
     _instead = "pickle the compiled function: it is compiled again where it is loaded"
