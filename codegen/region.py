@@ -187,11 +187,12 @@ def by_phase(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
 def by_split(region: Graph, chosen: Partition) -> tuple[Graph, Graph] | None:
     """What a nest computes for its rows, and what depends on its split reductions.
 
-    None where those reduce more than a number for each row.
+    None where those reduce more than a number for each row, of what the nest computes or is given.
     """
     before, rest = _split(region, _without(region, {*chosen.split, *chosen.late}))
-    rows = all(not chosen.space.set_of(v) & chosen.inner for v in rest.inputs)
-    return (before, rest) if rows and before.nodes else None
+    rows = chosen.space.size(chosen.outer)
+    few = all(v.type.size <= rows for v in rest.inputs)
+    return (before, rest) if few and before.nodes else None
 
 
 def without(region: Graph, node: Node) -> tuple[Graph, Graph]:

@@ -60,6 +60,7 @@ PROGRAMS: dict[str, tuple[int, Callable[[Any], Any]]] = {
     "masked": (2, ONLINE["masked"]),
     "a row's sum as well": (2, ONLINE["a row's sum as well"]),
     "twice as fast": (3, ONLINE["twice as fast"]),
+    "all of it as well": (3, lambda x: (nn.softmax(x, axis=1), x.sum())),
     "two maxima": (2, ONLINE["two maxima"]),
     "argmax": (2, lambda x: graphc.numpy.argmax(x, axis=1)),
     "argmin": (2, lambda x: graphc.numpy.argmin(x, axis=1)),
