@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
 from graphc.kinds.control import is_branch, is_loop, is_while, loop_parts
 from graphc.opdef import op_of
+from graphc.passes.grad import known_or_zeros
 from graphc.passes.rewrite import Emitter
 from graphc.tracer import Tracer
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 Push = Callable[[Graph, Sequence[int]], Graph]
 """A graph with tangent inputs for these of its inputs, and tangents of its float outputs."""
 Parts = Sequence[Sequence[int]]
-"""Numbers of values; behind each part come the tangents of those that are float."""
+"""Numbers of values; behind each part come the tangents of those that have some."""
 
 
 def push_control(
@@ -28,19 +28,20 @@ def push_control(
 ) -> None:
     """Append a node that also makes tangents; `forward` and `tangents` learn its results.
 
-    Every float operand has a tangent then, if only zeros: what nobody needs is dropped later.
+    What is carried has a tangent then, if only zeros: it may have another in the next turn.
     """
     operands = [forward[v] for v in node.values]
     if tangents.keys().isdisjoint(operands):
         emitter.builder.replay([node], forward)
         return
     flag, given = (operands[:1], operands[1:]) if is_branch(node) else ([], operands)
-    dots = {
-        i: tangents[o] if o in tangents else full(o.type.shape, 0.0, o.type.dtype)
-        for i, o in enumerate(given)
-        if o.type.dtype.is_float
-    }
     inputs, outputs = _parts(node, len(given))
+    carried = () if is_branch(node) else inputs[0]
+    dots = {
+        i: known_or_zeros(tangents, o, o.type)
+        for i, o in enumerate(given)
+        if o in tangents or (i in carried and o.type.dtype.is_float)
+    }
     attrs = dict(node.attrs)
     if is_loop(node):
         attrs["carries"] += sum(i in dots for i in inputs[0])
@@ -49,11 +50,13 @@ def push_control(
     for region in node.regions:
         # The test of a while loop makes no float.
         made = [[0]] if is_while(node) and region is node.regions[0] else outputs
-        regions.append(_with_tangents(push(region, [*dots]), region, inputs, made))
+        regions.append(_with_tangents(push(region, [*dots]), region, [*dots], inputs, made))
     wrapped = [emitter.wrap(o) for o in given]
     everything = [*map(emitter.wrap, flag), *_interleaved(inputs, wrapped, dots)]
     results = emitter.apply_with(op_of(node), everything, attrs, regions)
-    _learn(node, results if isinstance(results, tuple) else (results,), outputs, forward, tangents)
+    _learn(
+        node, results if isinstance(results, tuple) else (results,), outputs, forward, tangents
+    )
 
 
 def _parts(node: Node, count: int) -> tuple[Parts, Parts]:
@@ -67,21 +70,25 @@ def _parts(node: Node, count: int) -> tuple[Parts, Parts]:
     return ([*range(count)],), (results,)
 
 
-def _with_tangents(whole: Graph, region: Graph, inputs: Parts, outputs: Parts) -> Graph:
-    """A region that was pushed forward, its inputs and outputs in the order of the parts."""
-
-    def ordered(values: Sequence[Value], own: Sequence[Value], parts: Parts) -> Iterable[Value]:
-        floats = (i for i, v in enumerate(own) if v.type.dtype.is_float)
-        dots = dict(zip(floats, values[len(own) :], strict=True))
-        return _interleaved(parts, values, dots)
-
+def _with_tangents(
+    whole: Graph, region: Graph, moved: Sequence[int], inputs: Parts, outputs: Parts
+) -> Graph:
+    """A region that was pushed forward by inputs `moved`, in the order of the parts."""
+    floats = [i for i, v in enumerate(region.outputs) if v.type.dtype.is_float]
     return Graph(
         f"{region.name}_jvp",
-        tuple(ordered(whole.inputs, region.inputs, inputs)),
+        _ordered(inputs, whole.inputs, len(region.inputs), moved),
         whole.nodes,
-        tuple(ordered(whole.outputs, region.outputs, outputs)),
+        _ordered(outputs, whole.outputs, len(region.outputs), floats),
         whole.meta,
     )
+
+
+def _ordered(
+    parts: Parts, values: Sequence[Value], count: int, of: Sequence[int]
+) -> tuple[Value, ...]:
+    """The first `count` values by parts, with the others, the tangents of those `of`."""
+    return tuple(_interleaved(parts, values, dict(zip(of, values[count:], strict=True))))
 
 
 def _interleaved(parts: Parts, values: Sequence[_T], dots: Mapping[int, _T]) -> list[_T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import optree
 import pytest
 
 import graphc
@@ -134,6 +135,63 @@ def test_it_compiles(target: str) -> None:
 
     compiled = graphc.compile(product, target=target)
     np.testing.assert_allclose(compiled(X, V), product(X, V), rtol=1e-9)
+
+
+LOOPS: dict[str, Any] = {
+    "scan": lambda w, xs: graphc.scan(
+        lambda h, x: (np.tanh(h @ w + x), np.sum(h * x)), xs[0] * 0, xs
+    ),
+    "scan in reverse": lambda w, xs: graphc.scan(
+        lambda h, x: (h * x + w[0], h), w[1], xs, reverse=True
+    ),
+    "fori_loop": lambda w, xs: graphc.fori_loop(0, 3, lambda i, h: np.sin(h @ w) * (i + 1), xs),
+    "while_loop": lambda w, xs: graphc.while_loop(
+        lambda s: np.sum(s[1] * s[1]) < 50.0, lambda s: (s[0] + 1, s[1] * 1.5 + w[0]), (0, xs)
+    )[1],
+    "cond": lambda w, xs: graphc.cond(
+        np.sum(xs) > 0, lambda a: np.sin(a) @ w, lambda a: a * 2.0, xs
+    ),
+    "loops in a loop": lambda w, xs: graphc.scan(
+        lambda h, x: (
+            graphc.fori_loop(
+                0, 2, lambda i, a: graphc.cond(a[0] > 0, np.sin, lambda b: b * x, a) + w[i], h
+            ),
+            x,
+        ),
+        w[0],
+        xs,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_control_flow(name: str) -> None:
+    """Tangents of order 1 and 2 against differences, and the compiled function."""
+    f, w, dw = LOOPS[name], V.T @ X / 4, W.T @ V / 4
+
+    def along(w: Any, xs: Any) -> Any:
+        return graphc.jvp(f, (w, xs), (dw, W))[1]
+
+    for g in (f, along):
+        out, found = graphc.jvp(g, (w, X), (dw, W))
+        ahead, behind = (g(w + s * dw, X + s * W) for s in (STEP, -STEP))
+        leaves = [optree.tree_leaves(t) for t in (out, found, ahead, behind, g(w, X))]
+        for o, t, a, b, same in zip(*leaves, strict=True):
+            np.testing.assert_allclose(o, same, rtol=1e-12)
+            np.testing.assert_allclose(t, (a - b) / (2 * STEP), rtol=1e-5, atol=1e-5)
+    compiled = graphc.compile(along, target="cpu")(w, X)
+    for got, want in zip(*map(optree.tree_leaves, (compiled, along(w, X))), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+def test_loops_have_no_tangents_of_what_stands_still() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return graphc.scan(lambda h, row: (h * 1.5 + row, h), x * 0, graphc.stop_gradient(y))
+
+    (out, _), (tangent, _) = graphc.jvp(f, (X[0], X), (V[0], V))
+    np.testing.assert_array_equal(tangent, np.zeros(4))
+    (loop,) = [n for n in jvp(graphc.trace(f, f64[4], f64[3, 4]), [0]).nodes if n.regions]
+    assert len(loop.operands) == 3 and len(loop.types) == 4
 
 
 def test_what_stands_still_has_no_tangent() -> None:
