@@ -25,8 +25,8 @@ from graphc.disk_cache import DiskCache, disk_cache
 from graphc.dtypes import bf16, f32, i64
 from graphc.errors import OutOfBounds
 from graphc.ir import Graph
-from graphc.kinds import REGISTRY
 from graphc.lowered import EmittedKernel, Lowered, lower_graph
+from graphc.opdef import REGISTRY
 from graphc.ops import BUILT_IN
 from graphc.options import Options
 from graphc.plan_cache import plan_key
