@@ -214,17 +214,18 @@ def adapt(value: object, type: Type, name: str, function: str) -> NDArray[Any]:
     numbers for 0-d types, and objects with DLPack or the array interface. Raises
     SignatureError, which names the argument.
     """
-    if value.__class__ is np.ndarray and _fits_as_it_is(value, type):
-        return value
+    array: Any = value
+    if (
+        value.__class__ is np.ndarray
+        and array.dtype is type.dtype.numpy
+        and array.shape == type.shape
+    ):
+        flags = array.flags
+        fitting: NDArray[Any] = array if flags.c_contiguous and flags.aligned else array.copy()
+        return fitting
     array = _as_array(value, type, name, function)
     check_fits(array, type, name, function, value)
     return np.require(array, type.dtype.numpy, ["C", "A", "E"])
-
-
-def _fits_as_it_is(array: Any, type: Type) -> bool:
-    flags = array.flags
-    fits = array.dtype is type.dtype.numpy and array.shape == type.shape
-    return fits and flags.c_contiguous and flags.aligned
 
 
 def check_fits(array: Any, type: Type, name: str, function: str, value: object = None) -> None:

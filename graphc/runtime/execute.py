@@ -222,7 +222,8 @@ class Executable(Kept):
         fresh = [b for b in results if b.place is Place.OUTPUT]
         self._given = [b.index for b in results if b.place is Place.INPUT]
         self.given = np.array(self._given, np.int64)  # the same, for the driver to read
-        types = [plan.buffers[b].type for b in plan.inputs]
+        self._inputs = [plan.buffers[b] for b in plan.inputs]
+        types = [buffer.type for buffer in self._inputs]
         self.sizes = np.array([type.nbytes for type in types], np.int64)
         # Python, which some steps are left to, wants arrays.
         scalars = [None if self.program.leaves else _scalar_of(type) for type in types]
@@ -252,8 +253,8 @@ class Executable(Kept):
         except TypeError:
             fits = False
         if not fits or more:
-            inputs = [self.plan.buffers[b] for b in self.plan.inputs]
-            raise wrong_count(self.plan.name, [(b.name, b.type) for b in inputs], arrays, more)
+            inputs = [(buffer.name, buffer.type) for buffer in self._inputs]
+            raise wrong_count(self.plan.name, inputs, arrays, more)
         arrays = tuple(arrays)
         results = self.quick(arrays)
         if results is None:
@@ -328,10 +329,9 @@ class Executable(Kept):
             row = self._enter(context.address, row)
 
     def _adapted(self, arrays: Sequence[Any]) -> tuple[Array, ...]:
-        buffers = [self.plan.buffers[b] for b in self.plan.inputs]
         fit = [
             adapt(array, buffer.type, buffer.name, self.plan.name)
-            for array, buffer in zip(arrays, buffers, strict=True)
+            for array, buffer in zip(arrays, self._inputs, strict=True)
         ]
         result = list(fit)
         for number in self._given:
