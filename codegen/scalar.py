@@ -97,6 +97,7 @@ _ROWS = (
     _transcendental(elementary.log10, (0.6, 0.6)),
     _transcendental(elementary.tanh, (2.7, 2.7)),
     _transcendental(elementary.erf, (1.5, 1.5), numpy=""),
+    _transcendental(elementary.erfc, (5.5, 4.5), numpy=""),
     _transcendental(trigonometry.sin, (1.6, 1.6)),
     _transcendental(trigonometry.cos, (1.6, 1.6)),
     Scalar("pow", 2, _power, "iuf", "same", (1.5, 1.5), TRANSCENDENTAL, 60, numpy="power"),

@@ -175,6 +175,26 @@ def erf(m: Any, x: V) -> V:
     return m.where(a < 1.0, near, m.copysign(far, x))
 
 
+def erfc(m: Any, x: V) -> V:
+    """1 - x - x P(x*x) near 0; then t P(t - center) exp(-x*x), or 2 less that, t = 4 / (4 + |x|).
+
+    The square and t are in two parts: exp and P turn their errors into larger ones.
+    """
+    f = format_of(m, x)
+    a = m.abs(x)
+    near = m.mad(polynomial(m, x * x, f.erf_near), -x, 1.0 - x)
+    b = m.where(a > f.erfc_high, f.erfc_high, a)
+    square = b * b
+    k, p = reduce_exponent(m, -square, m.fma(-b, b, square))
+    d = b + 4.0
+    t = 4.0 / d
+    rest = m.mad(-t, b - (d - 4.0), m.fma(-t, d, 4.0))
+    u = m.mad(0.25 * t, rest, t - f.erfc_center)
+    t = t * polynomial(m, u, f.erfc)
+    far = scale(m, m.mad(p, t, t), k, f)
+    return m.where(a < 0.5, near, m.where(x < 0.0, 2.0 - far, far))
+
+
 def log_parts(m: Any, x: V, f: Format) -> tuple[V, V]:
     """log(x) as an unevaluated sum of two numbers, for positive finite x.
 

@@ -116,6 +116,7 @@ def test_operands_are_not_written_to(case: Case, rng: np.random.Generator) -> No
 
 SCALAR: dict[str, Callable[..., Any]] = {
     "erf": lambda x: np.vectorize(math.erf, otypes=["d"])(x).astype(x.dtype),
+    "erfc": lambda x: np.vectorize(math.erfc, otypes=["d"])(x).astype(x.dtype),
     "inf": math.inf,  # type: ignore[dict-item]
     "nan": math.nan,  # type: ignore[dict-item]
     **{

@@ -35,6 +35,7 @@ UNARY = {
     "log1p": (mpmath.log1p, (-0.9999999, 3e38), (-0.9999999, 1.7e308)),
     "tanh": (mpmath.tanh, (-12, 12), (-24, 24)),
     "erf": (mpmath.erf, (-5, 5), (-7, 7)),
+    "erfc": (mpmath.erfc, (-5, 10.06), (-7, 27.23)),
     "sin": (mpmath.sin, (-3e38, 3e38), (-1.7e308, 1.7e308)),
     "cos": (mpmath.cos, (-3e38, 3e38), (-1.7e308, 1.7e308)),
 }
@@ -214,10 +215,11 @@ def test_functions_near_the_identity_keep_subnormals(name, kind):
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-def test_erf_of_special_values(kind):
+@pytest.mark.parametrize("name", ["erf", "erfc"])
+def test_error_functions_of_special_values(name, kind):
     x = specials(kind)
-    want = np.array([math.erf(v) for v in x.astype("f8")]).astype(kind)
-    assert_like_numpy(evaluate("erf", x), want, 4)
+    want = np.array([getattr(math, name)(v) for v in x.astype("f8")]).astype(kind)
+    assert_like_numpy(evaluate(name, x), want, 4)
 
 
 @pytest.mark.parametrize("kind", FLOATS)

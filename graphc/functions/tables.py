@@ -47,6 +47,7 @@ ONE_OP: dict[str, Function] = {
     "log10": call(ew.log10),
     "tanh": call(ew.tanh),
     "erf": call(ew.erf),
+    "erfc": call(ew.erfc),
     "sin": call(ew.sin),
     "cos": call(ew.cos),
     "sqrt": call(ew.sqrt),

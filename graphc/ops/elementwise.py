@@ -159,7 +159,7 @@ log2 = elementwise(
     numpy=np.log2,
     code="log2(x)",
     kinds="f",
-    vjp=lambda g, out, x: (g / (math.log(2) * x),),
+    vjp=lambda g, out, x: (1 / math.log(2) * g / x,),
     domain=(0.05, 8.0),
     flops=30,
 )
@@ -169,7 +169,7 @@ log10 = elementwise(
     numpy=np.log10,
     code="log10(x)",
     kinds="f",
-    vjp=lambda g, out, x: (g / (math.log(10) * x),),
+    vjp=lambda g, out, x: (1 / math.log(10) * g / x,),
     domain=(0.05, 8.0),
     flops=30,
 )
@@ -195,9 +195,9 @@ tanh = elementwise(
 )
 
 
-def _sech2(x: Any) -> Any:
-    e = exp(-2 * absolute(x))
-    return 4 * e / ((1 + e) * (1 + e))
+def bell(e: Any) -> Any:
+    """1 / (2 cosh(x / 2))**2 by e = exp(-|x|), which does not overflow."""
+    return e / ((1 + e) * (1 + e))
 
 
 # Not 1 - tanh(x)**2, of which nothing is left where tanh rounds to 1.
@@ -205,7 +205,7 @@ sech2 = composite(
     "sech2",
     "1 / cosh(x)**2, the derivative of tanh.",
     operands=("x",),
-    expand=_sech2,
+    expand=lambda x: 4 * bell(exp(-2 * absolute(x))),
     numpy=lambda x: (1 / np.cosh(x)) ** 2,
     vjp=lambda g, out, x: (g * (-2 * tanh(x) * out),),
 )
@@ -227,30 +227,49 @@ cos = elementwise(
     vjp=lambda g, out, x: (-g * sin(x),),
     flops=20,
 )
-_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def _numpy_erf(x: Any) -> Any:
-    x = np.asarray(x)
-    return _erf(x).astype(x.dtype) if x.size else x.copy()
+def _by_element(function: Any) -> Any:
+    """A function of Python floats as one of arrays, of their dtype."""
+    vectorized = np.vectorize(function, otypes=[np.float64])
+
+    def numpy(x: Any) -> Any:
+        x = np.asarray(x)
+        return vectorized(x).astype(x.dtype) if x.size else x.copy()
+
+    return numpy
 
 
-def _erf_vjp(g: Any, out: Any, x: Any) -> Any:
-    """Of 2/sqrt(pi) exp(-x*x), which is 0 beyond 30; an infinite x there is 0 * inf later."""
-    if _is_number(x):
-        return (None,)
-    near = where(gt(absolute(x), 30), 30, x)
-    return (g * (1.1283791670955126 * exp(-(near * near))),)
+def _erf_curve(g: Any, out: Any, x: Any) -> tuple[Any]:
+    """Beyond 30 the slope is 0, and so is its own, also where x is infinite."""
+    return (g * (-2 * where(gt(absolute(x), 30), 30, x) * out),)
 
 
+erf_slope = composite(
+    "erf_slope",
+    "2/sqrt(pi) exp(-x*x), the derivative of erf.",
+    operands=("x",),
+    expand=lambda x: 1.1283791670955126 * exp(-(x * x)),
+    numpy=lambda x: 2 / math.sqrt(math.pi) * np.exp(-np.square(x)),
+    vjp=_erf_curve,
+)
 erf = elementwise(
     "erf",
     "Error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
-    numpy=_numpy_erf,
+    numpy=_by_element(math.erf),
     code="erf(x)",
     kinds="f",
-    vjp=_erf_vjp,
+    vjp=lambda g, out, x: (None if _is_number(x) else g * erf_slope(x),),
     flops=20,
+)
+erfc = elementwise(
+    "erfc",
+    "Complementary error function, 1 - erf(x), accurate where it is small.",
+    numpy=_by_element(math.erfc),
+    code="erfc(x)",
+    kinds="f",
+    vjp=lambda g, out, x: (None if _is_number(x) else -g * erf_slope(x),),
+    flops=30,
 )
 sqrt = elementwise(
     "sqrt",
@@ -313,9 +332,9 @@ rint = elementwise(
 
 
 def _share(g: Any, x: Any, y: Any, better: Any) -> tuple[Any, Any]:
-    """The cotangents of the larger (smaller) of two: equal operands get half each."""
-    half = where(eq(x, y), 0.5 * g, 0)
-    return where(better(x, y), g, half), where(better(y, x), g, half)
+    """The cotangents of the larger (smaller) of two: equal operands get half each, nan gets all."""
+    part = where(eq(x, y), 0.5 * g, g)
+    return where(better(y, x), 0, part), where(better(x, y), 0, part)
 
 
 maximum = elementwise(
