@@ -305,8 +305,8 @@ class Elements:
         for index in read.at:
             match index:
                 case Index(terms=((Loaded() as atom, 1),), constant=0):
-                    place = self._place(node, atom, home, phase)
-                    in_range += within(place, atom.size)
+                    place, conditions = self._place(node, atom, home, phase)
+                    in_range += conditions
                     at.append(place)
                 case _:
                     at.append(index)
@@ -316,14 +316,19 @@ class Elements:
         expr = self.element(node.operands[read.operand], tuple(at), home, phase, guarded)
         return Masked(in_range, expr, Const(0, expr.dtype)) if in_range else expr
 
-    def _place(self, node: Node, atom: Loaded, home: Scope, phase: int) -> Index:
-        """Load an index, and wrap it if it is negative."""
+    def _place(
+        self, node: Node, atom: Loaded, home: Scope, phase: int
+    ) -> tuple[Index, tuple[Condition, ...]]:
+        """Load an index, and wrap it if it is negative; the conditions under which it is one."""
         number = self.element(node.operands[atom.value], atom.at, home, phase, False)
+        if isinstance(number, IndexValue) and number.index.is_within(atom.size):
+            return number.index, ()
         raw = self.names.fresh("at")
         home.body.append(Let(raw, convert(number, i64)))
         wrapped = self.names.fresh(f"{raw}_wrapped")
         home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), atom.size)))
-        return named_index(wrapped, atom.size)
+        place = named_index(wrapped, atom.size)
+        return place, within(place, atom.size)
 
     def _refuse_negative(self, node: Node, operand: Expr, home: Scope) -> None:
         """Check that an operand of integers is not below zero."""

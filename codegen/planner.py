@@ -356,10 +356,11 @@ class _Planner:
         for code, node in faults.items():
             op = op_of(node)
             error: type[GraphcError] = OutOfBounds
-            message = f"an index of {op.name} is out of bounds"
+            message = "an index is out of bounds"
             if op.refuses is not None:
                 error, message = ArgumentError, op.refuses[1]
-            operands = zip(op.operands, node.operands, strict=True)
+            names = op.names(len(node.operands))
+            operands = zip(names, node.operands, strict=True)
             self.faults[base + code] = error(
                 message, values=[(name, o.type) for name, o in operands], loc=node.loc
             )

@@ -29,6 +29,7 @@ from graphc.codegen.scatter import is_scatter
 from graphc.dtypes import Type
 from graphc.ir import Literal, Node, Value
 from graphc.kinds.base import loops_of, numpy_name
+from graphc.kinds.indexed import moved_axes, spelled_index
 from graphc.naming import PARTS, value_name
 from graphc.opdef import op_of
 
@@ -256,7 +257,7 @@ class _Writer:
             return [_cast(node, operands[0])]
         if self.flat and op.kind.is_access:  # all run along the one axis, or are numbers
             return operands
-        args = dict(zip(op.operands, operands, strict=True))
+        args = dict(zip(op.names(len(operands)), operands, strict=True))
         return [self._code(code, args) for code in op.kind.spelling(node)]
 
     def _code(self, code: str, args: Mapping[str, ast.expr]) -> ast.expr:
@@ -264,15 +265,32 @@ class _Writer:
         return made
 
     def _scatter(self, node: Node, operands: list[ast.expr]) -> None:
-        """Zeros, and a statement that accumulates into them."""
-        indices, updates = map(ast.unparse, operands)
-        shape, axis = node.types[0].static_shape, node.attrs["axis"]
-        name = self.names.fresh(Value(node).name, "sums")
-        at = "".join("slice(None), " for _ in range(axis)) + indices
+        """A copy of what is scattered into, and a statement that does the updates."""
+        base, updates, *indices = operands
+        axis, batch, own = node.attrs["axis"], node.attrs["batch"], node.operands[-1].type.ndim
+        name = self.names.fresh(Value(node).name, "scattered")
         dtype = numpy_name(node.types[0].dtype)
-        self.lines.append(f"{name} = np.zeros({shape}, {dtype})")
-        self.lines.append(f"np.add.at({name}, ({at},), {updates})")
+        number = _repeated(base)
+        filled = f"np.full({node.types[0].static_shape}, {ast.unparse(number)}, {dtype})"
+        copied = f"np.array({ast.unparse(base)}, {dtype})"
+        self.lines.append(f"{name} = {copied if number is base else filled}")
+        target, index = spelled_index(node, name, [*map(ast.unparse, indices)])
+        behind = range(own, own + axis - batch)
+        given = moved_axes(ast.unparse(updates), range(batch, axis), behind)
+        ufunc, at = _SCATTERS[op_of(node).step], ", ".join(index)
+        line = f"{ufunc}.at({target}, ({at},), {given})" if ufunc else f"{target}[{at}] = {given}"
+        self.lines.append(line)
         self.known[Value(node)] = ast.Name(name)
+
+
+_SCATTERS = {
+    "acc + u": "np.add",
+    "acc * u": "np.multiply",
+    "maximum(acc, u)": "np.maximum",
+    "minimum(acc, u)": "np.minimum",
+    "u": "",
+}
+"""The ufunc of NumPy's by which a scatter combines; none where it stores."""
 
 
 def _is_pointwise(node: Node) -> bool:

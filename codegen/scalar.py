@@ -113,6 +113,7 @@ _ROWS = (
     _cheap("minimum", 2, "biuf"),
     _cheap("isnan", 1, "biuf", result="bool"),
     _cheap("copysign", 2, "f"),
+    _cheap("fmod", 2, "iuf"),
     _cheap("fma", 3, "f", numpy=""),
     _cheap("where", 3, "biuf", condition=True),
     _operator("add", 2, "biuf"),

@@ -190,18 +190,22 @@ def _power_of_two_shift(m: Any, b: V) -> int | None:
 
 def _divide_integers(m: Any, a: V, b: V) -> tuple[V, V]:
     """Floor quotient and remainder, both 0 where b is 0."""
-    zero = b == 0
-    unsafe = zero
-    if m.kind(a)[0] == "i":
-        unsafe = zero | ((b == -1) & (a == least(m, a)))
-    safe = m.where(unsafe, m.const(b, 1), b)
-    quotient = m.c_divide(a, safe)
-    rest = a - quotient * safe
+    safe, quotient, rest = _divide_toward_zero(m, a, b)
     if m.kind(a)[0] == "i":
         lower = (rest != 0) & ((rest ^ safe) < 0)
         quotient = m.where(lower, quotient - 1, quotient)
         rest = m.where(lower, rest + safe, rest)
-    return m.where(zero, 0, quotient), m.where(zero, 0, rest)
+    return m.where(b == 0, 0, quotient), m.where(b == 0, 0, rest)
+
+
+def _divide_toward_zero(m: Any, a: V, b: V) -> tuple[V, V, V]:
+    """A divisor that does not trap, and quotient and remainder by it, as C has them."""
+    unsafe = b == 0
+    if m.kind(a)[0] == "i":
+        unsafe = unsafe | ((b == -1) & (a == least(m, a)))
+    safe = m.where(unsafe, m.const(b, 1), b)
+    quotient = m.c_divide(a, safe)
+    return safe, quotient, a - quotient * safe
 
 
 def _divide_floats(m: Any, a: V, b: V) -> tuple[V, V]:
@@ -229,6 +233,11 @@ def remainder(m: Any, a: V, b: V) -> V:
         return _divide_floats(m, a, b)[1]
     shift = _power_of_two_shift(m, b)
     return _divide_integers(m, a, b)[1] if shift is None else a & ((1 << shift) - 1)
+
+
+def fmod(m: Any, a: V, b: V) -> V:
+    """The remainder of a division that is rounded toward 0; of integers 0 where b is 0."""
+    return m.fmod(a, b) if is_float(m, a) else m.where(b == 0, 0, _divide_toward_zero(m, a, b)[2])
 
 
 def integer_power(m: Any, a: V, b: V) -> V:

@@ -19,6 +19,7 @@ from graphc.codegen.tasks import Schedule, Task, together
 from graphc.device import Device
 from graphc.dtypes import Dim
 from graphc.ir import Graph, Node
+from graphc.kinds.base import number_of
 from graphc.partition import Partition, partition
 from graphc.space import Illegal, Space, identified, products, space_of, tied
 
@@ -136,8 +137,10 @@ def _scatter_schedule(region: Graph, scatter: Node, device: Device) -> Schedule:
     before = [n for n in region.nodes if n is not scatter]
     tasks: list[Task] = []
     if before:
-        operands = tuple(v for v in scatter.values if v not in region.inputs)
-        for value in operands:
+        # What it begins with may be one number, which is not stored.
+        first, *read = scatter.values
+        operands = dict.fromkeys(read if number_of(first) else (first, *read))
+        for value in (v for v in operands if v not in region.inputs):
             need = needed(before, [value])
             tasks += next(schedules(piece(region.name, need, [value]), device)).tasks
     kernel, binding = scatter_kernel(scatter, device)

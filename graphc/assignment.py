@@ -27,54 +27,53 @@ def is_whole(key: Any, shape: Sequence[int]) -> bool:
     )
 
 
-def writable(array: Any, what: str, site: Site | None, *, held: bool) -> Site:
-    """`site`, where the function made an array that `what` writes to as a whole.
+def is_all(array: Any) -> bool:
+    """Whether an array is all of the memory that it is in, and no view of it in another form."""
+    root = owner(array)
+    whole = root.shape, root.strides, root.dtype
+    return bool((array.shape, array.strides, array.dtype) == whole)
 
-    Raises MutationError for an array from outside, for one that is read-only and for a part of one.
-    `held` says that its memory holds traced values already, in another form.
+
+def writable(array: Any, what: str, site: Site | None) -> Site:
+    """`site`, where the function made an array that `what` writes to.
+
+    Raises MutationError for an array from outside, and for one that is read-only.
     """
-    loc, names = call_site()
-    # Without the source the bytecode still tells what an augmented assignment names.
-    name = target(loc) or next(filter(None, names), "")
-    label, root, shown = name or "an array", owner(array), _shown(array)
+    loc, name = _place()
     if site is None:
         raise MutationError(
-            f"{what} would write a traced array into {label}, which was made outside of the "
-            "function",
-            values=[(name or "array", shown)],
+            f"{what} would write a traced array into {name or 'an array'}, which was made outside "
+            "of the function",
+            values=[(name or "array", _shown(array))],
             help=instead(loc) or "return the result, or pass the array as an argument",
         ).at(loc)
-    if not array.flags.writeable and not held:
+    if not array.flags.writeable:
         raise MutationError(
-            f"{what} would write to {label}, which is read-only",
-            values=[(name or "array", f"{shown}, made on line {site.loc.line}")],
+            f"{what} would write to {name or 'an array'}, which is read-only",
+            values=[(name or "array", f"{_shown(array)}, made on line {site.loc.line}")],
             help=instead(loc),
         ).at(loc)
-    if array.size != root.size or array.dtype != root.dtype or held:
-        raise _part(name, shown, root, site.loc, instead(loc)).at(loc)
     return site
 
 
-def _part(name: str, shown: str, root: Any, made: Loc, simple: str | None) -> GraphcError:
-    """The error for a write to an array that has a part of the memory of `root`."""
-    if simple is None:
-        return elements(name, root, made)
-    return MutationError(
-        f"an assignment to a part of an array, {name}, is not built yet",
-        values=[(name, f"{shown}, a part of {_shown(root)}, made on line {made.line}")],
-        help=f"{simple}, and join the parts with graphc.numpy.stack or concatenate",
-    )
+def _place() -> tuple[Loc | None, str]:
+    """Where the user writes, and the name of what is written to."""
+    loc, names = call_site()
+    # Without the source the bytecode still tells what an augmented assignment names.
+    return loc, target(loc) or next(filter(None, names), "")
 
 
-def elements(name: str, array: Any, made: Loc | None) -> GraphcError:
-    """The error for a write to elements of an array, which was made at `made`."""
-    line = f", made on line {made.line}" if made is not None else ""
+def not_a_slice(array: Any) -> GraphcError:
+    """The error for a write to an array that is a view of another one, but no slice of it."""
+    loc, name = _place()
+    whole = "write to the array itself, or to a slice of it"
+    simple = instead(loc)
     return MutationError(
-        f"an assignment to elements of {name or 'an array'} is not built yet",
-        values=[(name or "array", _shown(array) + line)],
-        help=f"assign the whole array, {name or 'x'}[...] = ..., or build it with "
-        "graphc.numpy.where, stack or concatenate",
-    )
+        f"a traced array cannot be written into {name or 'an array'}, which is a view of another "
+        "array but no slice of it",
+        values=[(name or "array", f"{_shown(array)}, a part of {_shown(owner(array))}")],
+        help=f"{simple}, or {whole}" if simple else whole,
+    ).at(loc)
 
 
 def _shown(array: Any) -> str:

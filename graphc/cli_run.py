@@ -190,7 +190,9 @@ def print_ops(args: argparse.Namespace) -> int:
 
 
 def _op_row(op: Op) -> tuple[str, str, str, str]:
-    call = ", ".join((*op.operands, *(f"{a}=" for a in op.attrs)))
+    *first, last = op.operands or ("",)
+    last = f"*{last}" if op.variadic else last
+    call = ", ".join((*first, *filter(None, [last]), *(f"{a}=" for a in op.attrs)))
     by_expansion = op.expand is not None and op.vjp is None
     derivative = "by parts" if by_expansion else "yes" if op.differentiable else "-"
     return f"{op.name}({call})", op.kind.name, derivative, op.doc

@@ -133,7 +133,7 @@ class Index:
         if divisor == 1:
             return self
         exact, rest = self._split(divisor)
-        if rest._within(divisor):
+        if rest.is_within(divisor):
             return exact
         match rest:
             case Index(terms=((Quotient(index=inner, divisor=first), 1),), constant=0):
@@ -144,7 +144,7 @@ class Index:
         if divisor == 1:
             return Index()
         _, rest = self._split(divisor)
-        if rest._within(divisor):
+        if rest.is_within(divisor):
             return rest
         return Index(((Remainder(rest, divisor), 1),))
 
@@ -157,7 +157,8 @@ class Index:
             Index(rest, self.constant % divisor),
         )
 
-    def _within(self, size: int) -> bool:
+    def is_within(self, size: int) -> bool:
+        """Whether it is an element of `size` wherever the axes are."""
         low, high = self.bounds
         return low is not None and high is not None and low >= 0 and high < size
 
@@ -171,7 +172,7 @@ class Index:
 
     def __eq__(self, other: object) -> Any:
         if isinstance(other, int):
-            if self._within(1) and other == 0:
+            if self.is_within(1) and other == 0:
                 return True
             return Condition(self, "==", other)
         return isinstance(other, Index) and self.key() == other.key()

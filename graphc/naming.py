@@ -213,7 +213,7 @@ def _averaged(node: Node) -> Node | None:
 def _computed(node: Node, index: int) -> str | None:
     """`spot_over_strike`, `sqrt_years`, or a noun."""
     op = op_of(node)
-    args = dict(zip(op.operands, node.operands, strict=True))
+    args = dict(zip(op.names(len(node.operands)), node.operands, strict=True))
     match _parsed(op.code[index]):
         case ast.BinOp(left=ast.Name(id=x), op=ast.Div(), right=ast.Name(id=y)) if _is_one(
             args[x]

@@ -41,6 +41,7 @@ class Op:
     name, doc     as users and dumps see it
     kind          what it shares with others: an object of `graphc.kinds`
     operands      their names
+    variadic      whether the last of them stands for one or more
     attrs         the names of its attributes
     signature     kind elementwise: dtypes by letters, operands before `->`, such as TT->b:
                   T is the common dtype, D the attribute `dtype`, b a boolean
@@ -71,6 +72,7 @@ class Op:
     numpy: Callable[..., Any]
     vjp: Callable[..., Any] | _NotDifferentiable | None = None
     attrs: tuple[str, ...] = ()
+    variadic: bool = False
     code: tuple[str, ...] = ()
     signature: str = ""
     kinds: str = ""
@@ -99,10 +101,11 @@ class Op:
     def _infer(
         self, operands: Sequence[Type], attrs: Attrs, regions: Sequence[Graph]
     ) -> tuple[Type, ...]:
-        if not self.kind.regions and len(operands) != len(self.operands):
-            raise ArgumentError(
-                f"{self.name} takes {len(self.operands)} operands, not {len(operands)}"
-            )
+        least, given = len(self.operands), len(operands)
+        fits = given == least or (self.variadic and given > least)
+        if not self.kind.regions and not fits:
+            more = " or more" if self.variadic else ""
+            raise ArgumentError(f"{self.name} takes {least}{more} operands, not {given}")
         if len(regions) != self.kind.regions:
             raise ArgumentError(f"{self.name} does not take {len(regions)} regions")
         try:
@@ -117,6 +120,14 @@ class Op:
         for type in types:
             _check_result(self, type)
         return types
+
+    def names(self, count: int) -> tuple[str, ...]:
+        """The names of so many operands: several that one name stands for are numbered."""
+        extra = count - len(self.operands)
+        if not (self.variadic and extra):
+            return self.operands
+        *first, last = self.operands
+        return (*first, *(f"{last}{n}" for n in range(extra + 1)))
 
     @property
     def is_cast(self) -> bool:
@@ -161,8 +172,9 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
         ("a tuple of ints", _is_ints),
     ),
     "shape": ("a tuple of sizes", lambda v: isinstance(v, tuple) and all(map(is_size, v))),
-    "axis": ("an int", lambda v: type(v) is int),
-    **dict.fromkeys(("count", "carries", "rows"), ("an int", lambda v: type(v) is int)),
+    **dict.fromkeys(
+        ("axis", "batch", "count", "carries", "rows"), ("an int", lambda v: type(v) is int)
+    ),
     "reverse": ("a bool", lambda v: type(v) is bool),
     "dtype": ("a dtype", lambda v: isinstance(v, DType) and DTYPES.get(v.name) == v),
     "eps": ("a float", lambda v: type(v) is float),

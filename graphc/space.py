@@ -159,7 +159,7 @@ class Space:
             self._add_access(node)
         else:
             loops = loops_of(node)
-            if loops is None or loops.target is not None:
+            if loops is None or loops.targets:
                 raise Illegal(f"{op_of(node).name} has a kernel of its own")
             self._add_computed(node, loops)
         self.nodes.append(node)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from graphc.assignment import ASSIGNMENT
-from graphc.dtypes import Dim, DType, Type, broadcast_shapes, i64
+from graphc.dtypes import Dim, DType, Type, bool_, broadcast_shapes, i64
 from graphc.errors import (
     ConcretizationError,
     GraphcError,
@@ -21,8 +21,12 @@ from graphc.errors import (
     UnsupportedFunction,
 )
 from graphc.functions import promote, tables
-from graphc.ir import Loc, Value
-from graphc.opdef import active_trace
+from graphc.functions.indexing import without_ones
+from graphc.functions.writing import Casting
+from graphc.ir import Loc, Node, Value
+from graphc.opdef import Op, active_trace
+from graphc.ops.elementwise import where
+from graphc.ops.reductions import broadcast
 from graphc.provenance import (
     Names,
     call_site,
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
 _ELEMENTS = "build the array with graphc.numpy.where, stack or concatenate"
 
 
+LONGEST_LOOP = 4096
+"""The most elements of an axis that a loop runs over: it is unrolled."""
+
 _MATMUL_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
 """What NumPy's `a @= b` adds to a call of matmul: the axes are the usual ones."""
 
@@ -54,8 +61,6 @@ class MissingAttribute(UnsupportedFunction, AttributeError):
     """An attribute or method of NumPy's arrays that traced arrays do not have."""
 
 
-Casting = Literal["no", "equiv", "safe", "same_kind", "unsafe"]
-
 Site = tuple[Loc | None, Names]
 """Where the user calls: the expression, and the variables that the results go to."""
 
@@ -66,8 +71,10 @@ Later = tuple[Callable[..., Any], "Tracer", Site]
 class Tracer(promote.TracedArray):
     """An array of a trace: NumPy's operators, methods and dispatch hooks append nodes.
 
-    Writing `x += 1` rebinds the object, as NumPy's in-place addition changes the array for all
-    who hold it; where that would be visible through a view or to the caller, it is an error.
+    Writing `x += 1` gives the object another value, as NumPy's in-place addition changes the array
+    for all who hold it. A view is made of the array that it is a view of, `base`: after a write to
+    either, the views of that array are made of its new value. A write that the caller would see is
+    an error.
     Results of no dimension are scalars, as they are in NumPy, and are never written, but for
     what is `stored`: arguments, and what stands for an array of NumPy's. `argument` is of those
     whose arrays the caller keeps.
@@ -237,6 +244,9 @@ class Tracer(promote.TracedArray):
         what = f"numpy.{ufunc.__name__}"
         if out is not None and kwargs.get("axes") in _MATMUL_AXES:
             del kwargs["axes"]
+        if method == "at":
+            update = _found(tables.update, ufunc)
+            return self.trace_under_way().write_by(what, update, args, kwargs)
         result = self.guard(what, _found(tables.ufunc, ufunc, method), *args, **kwargs)
         if out is None:
             return result
@@ -248,12 +258,15 @@ class Tracer(promote.TracedArray):
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
         what = f"numpy.{function.__name__}"
-        if function is np.copyto and not is_internal(sys._getframe(1).f_code.co_filename):
-            return self.guard(what, self._copyto, *args, **kwargs)
-        return self.guard(what, _found(tables.array_function, function), *args, **kwargs)
-
-    def _copyto(self, dst: Any, src: Any, casting: Casting = "same_kind") -> None:
-        self.trace_under_way().write(dst, src, "numpy.copyto", casting)
+        found = _found(tables.array_function, function)
+        if found in tables.WRITES.values():
+            if is_internal(sys._getframe(1).f_code.co_filename):
+                raise MutationError(
+                    f"{what} would write a traced array into an array that NumPy has made",
+                    help="graphc.numpy.full_like does what np.full_like meant",
+                ).at(call_site()[0])
+            return self.trace_under_way().write_by(what, found, args, kwargs)
+        return self.guard(what, found, *args, **kwargs)
 
     # --- what only a run can tell ---------------------------------------------------------
 
@@ -296,13 +309,19 @@ class Tracer(promote.TracedArray):
             self._refuse("the number", "format what the compiled function returns")
         return repr(self)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
+        """The slices along the first axis, one after another."""
         if self.ndim == 0:
             raise TypeMismatch("iteration over a 0-d array").at(call_site()[0])
-        self._refuse(
-            "the sequence of elements",
-            "work on whole arrays, or write the loop over range(len(x)) with x[i]",
-        )
+        count = len(self)
+        if count > LONGEST_LOOP:
+            raise UnsupportedFunction(
+                f"a loop over {count} elements is unrolled, which makes a graph of as many copies",
+                values=[(promote.label(self, "array"), self.type)],
+                help="compute with whole arrays",
+            ).at(call_site()[0])
+        array: Any = self
+        return (array[i] for i in range(count))
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -346,29 +365,63 @@ class Tracer(promote.TracedArray):
 
     def write(self, result: Any, what: str, casting: Casting = "same_kind") -> Tracer:
         """Take `result`'s value, as an in-place operation of NumPy would."""
-        self._check_writable(what)
-        self._value = fitted(result, self.type, what, casting)
+        root = self if self.base is None else self.base
+        path = self.path()
+        self._check_writable(root, path, what)
+        value = fitted(result, self.type, what, casting)
+        root._replace(root._through(path, value) if path else value)
         return self
 
-    def _check_writable(self, what: str) -> None:
+    def path(self) -> list[Node]:
+        """The views, one of the other, by which this array is made of the one that it shows."""
+        path: list[Node] = []
+        if self.base is not None:
+            value = self.value
+            while value != self.base.value:
+                path.append(value.node)
+                operand = value.node.operands[0]
+                assert isinstance(operand, Value), "a view of a number is of no array"
+                value = operand
+        return path[::-1]
+
+    def _replace(self, value: Value) -> None:
+        """Take another value, and make the views that are still in use of it."""
+        views = [view for ref in self.views if (view := ref()) is not None]
+        paths = [view.path() for view in views]
+        before, self._value = self.value, value
+        for view, path in zip(views, paths, strict=True):
+            known: dict[Value, Any] = {before: value}
+            self.trace.builder.replay(path, known)
+            view._value = known[view.value]
+
+    def _through(self, path: Sequence[Node], value: Value) -> Value:
+        """The array's value after its view by `path` has been given `value`."""
+        new: Any = Tracer(self.trace, value)
+        chosen = promote.full(value.type.shape, True, bool_)
+        for node in reversed(path):
+            assert isinstance(node.op, Op) and callable(node.op.vjp)
+            operand = Tracer(self.trace, node.operands[0])  # type: ignore[arg-type]
+            (new,) = node.op.vjp(new, None, operand, **node.attrs)
+            (chosen,) = node.op.vjp(chosen, None, operand, **node.attrs)
+        whole = value.type.size == self.type.size
+        result: Value = (new if whole else where(chosen, new, self)).value
+        return result
+
+    def _check_writable(self, root: Tracer, path: Sequence[Node], what: str) -> None:
         help = instead(call_site()[0]) or _instead_of_writing(what, promote.label(self, "x"))
-        if self.trace is not active_trace():
+        if root.trace is not active_trace():
             _refuse_write(
                 f"{what} in place would change an array of an enclosing function", help
             )
-        if self.argument:
+        if root.argument:
             _refuse_write(
                 f"{what} in place would change an argument, which the caller still holds",
                 f"{help}, or name the argument in donate=",
             )
-        if self.base is not None:
+        if any(node.op is broadcast for node in path):
             _refuse_write(
-                f"{what} in place would write through a view of another array", _ELEMENTS
-            )
-        if any(view() is not None for view in self.views):
-            _refuse_write(
-                f"{what} in place would be seen through a view of the array, still in use",
-                f"{help}, or copy the view",
+                f"{what} in place would write to a view whose elements are the same ones, repeated",
+                help if what == ASSIGNMENT else f"{help}, or copy the view",
             )
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -392,16 +445,21 @@ class Tracer(promote.TracedArray):
 
 
 def fitted(result: Any, type: Type, what: str, casting: Casting) -> Value:
-    """`result` as it is stored in an array of this type; raises TypeMismatch where it is not."""
+    """`result` as it is stored in an array of this type.
+
+    Raises TypeMismatch for another dtype, ShapeError for a shape that does not fit.
+    """
     result = promote.array(result)
+    if casting == "unsafe":
+        result = without_ones(result, len(type.shape))
     fits = np.can_cast(result.dtype, type.dtype.numpy, casting)
     try:
-        fits = fits and broadcast_shapes(result.shape, type.shape) == type.shape
+        shaped = broadcast_shapes(result.shape, type.shape) == type.shape
     except ShapeError:
-        fits = False
-    if not fits:
+        shaped = False
+    if not (fits and shaped):
         loc = call_site()[0]
-        raise TypeMismatch(
+        raise (TypeMismatch if shaped else ShapeError)(
             f"{what} in place cannot keep the array's type",
             values=[(target(loc) or "array", type), ("result", result.type)],
             help=instead(loc),
@@ -414,7 +472,7 @@ def _instead_of_writing(what: str, name: str) -> str:
     """A help line for an augmented assignment or an `out=` of this function."""
     symbol = tables.SYMBOLS.get(what.removeprefix("numpy."))
     if what == ASSIGNMENT:
-        return "assign a new array to the name"
+        return "write to a copy of the array"
     if symbol:
         return f"write x = x {symbol} y instead of x {symbol}= y"
     return f"write {name} = np.{what.removeprefix('numpy.')}(...) without out={name}"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import optree
 
-from graphc.allocations import Allocations, Site
-from graphc.assignment import ASSIGNMENT, elements, is_whole, writable
+from graphc.allocations import Allocations, Site, owner
+from graphc.assignment import ASSIGNMENT, is_all, is_whole, not_a_slice, writable
 from graphc.dtypes import Dim, DType, Type, dtype, dtype_text, f64, is_masked
 from graphc.errors import (
     LONGEST_BITS,
@@ -28,15 +28,16 @@ from graphc.errors import (
     unexpected,
     written,
 )
-from graphc.functions import creation, promote, tables
+from graphc.functions import creation, promote, tables, writing
+from graphc.functions.writing import Casting
 from graphc.ir import Builder, Graph, Literal, Loc, Operand, Value
 from graphc.lists import Lists
 from graphc.naming import identifier, leaf_paths
 from graphc.opdef import Op, active_trace
 from graphc.ops.creation import Constant, constant
-from graphc.provenance import Names, call_site, expression, target, user_frame
-from graphc.tracer import Casting, Tracer, fitted, leaked
+from graphc.provenance import Names, call_site, expression, user_frame
 from graphc.tracer import Site as CallSite
+from graphc.tracer import Tracer, fitted, leaked
 from graphc.weak import Cast
 from graphc.written import Written
 
@@ -355,25 +356,65 @@ class Trace:
     def write(self, out: Any, result: Any, what: str, casting: Casting = "same_kind") -> Tracer:
         """Write `result` into a traced value or an array of NumPy's; what stands for it then.
 
-        Raises MutationError for an array that the function did not make, and for a part of one.
+        Raises MutationError for an array that the function did not make, and for a part of one that
+        no slice is.
         """
-        held = self.current(out)
-        if isinstance(held, Tracer) and (held is out or held.stored):
-            return held.write(result, what, casting)
-        site = writable(out, what, self.allocations.site_of(out), held=self.is_written(out))
+        if isinstance(out, Tracer) or self.is_written(out) or not is_all(out):
+            return self._standing_for(out, what).write(result, what, casting)
+        site = writable(out, what, self.allocations.site_of(out))
         value = fitted(result, Type(dtype(out.dtype), out.shape), what, casting)
         return self.written.add(out, Tracer(self, value, stored=True), site)
 
     def assign(self, array: Any, key: Any, value: Any) -> None:
-        """`array[key] = value`, of which one is traced; raises MutationError for elements."""
-        loc = call_site()[0]
-        if not is_whole(key, array.shape):
-            traced = isinstance(array, Tracer)
-            site = (self.written if traced else self.allocations).site_of(array)
-            node = array.value.node if traced and not array.weak else None
-            made = site.loc if site is not None else node.loc if node is not None else None
-            raise elements(target(loc), array, made).at(loc)
-        self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
+        """`array[key] = value`, of which one is traced."""
+        whole = is_whole(key, array.shape)
+        if not whole or self.is_written(array):
+            array = self._standing_for(array, ASSIGNMENT)
+        if whole:
+            self.enter("assignment", self.write, (array, value, ASSIGNMENT, "unsafe"), {})
+        else:
+            self._write_part("assignment", writing.assign, array, (key, value), {})
+
+    def write_by(
+        self, what: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
+    ) -> None:
+        """Write to the first of `args` as `function` has it.
+
+        It gives a view of that array, what this holds from then on, and by which casting.
+        """
+        array, *rest = args
+        self._write_part(what, function, self._standing_for(array, what), rest, kwargs)
+
+    def _write_part(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        array: Tracer,
+        args: Sequence[Any],
+        kwargs: Any,
+    ) -> None:
+        def run(array: Tracer, *args: Any, **kwargs: Any) -> None:
+            view, new, casting = function(array, *args, **kwargs)
+            if not _are_the_same(view, new):
+                view.write(new, ASSIGNMENT if what == "assignment" else what, casting)
+
+        run.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        self.enter(what, run, (array, *args), kwargs)
+
+    def _standing_for(self, array: Any, what: str) -> Tracer:
+        """A traced array, or from now on the traced value that stands for an array of NumPy's."""
+        if isinstance(array, Tracer):
+            return array
+        if not self.is_written(array):
+            site = writable(array, what, self.allocations.site_of(array))
+            whole = array if is_all(array) else owner(array)
+            before = Tracer(self, self.array_constant(whole).value, stored=True)
+            self.written.add(whole, before, site)
+        held = (t.written.standing_for(array) for t in self._enclosing() if t.written)
+        found = next((h for h in held if h is not None), None)
+        if found is None:
+            raise not_a_slice(array)
+        return found
 
     def release(self, *, ended: bool) -> None:
         """Give back the arrays that were written to, see `Written.release`."""
@@ -399,6 +440,14 @@ class Trace:
     def finish(self, outputs: Sequence[Tracer]) -> Graph:
         """The finished graph."""
         return self.builder.graph([t.value for t in outputs])
+
+
+def _are_the_same(view: Tracer, new: Any) -> bool:
+    """Whether what is assigned is what is there already, as in the last step of `y[1:] += x`."""
+    if not isinstance(new, Tracer) or new.base is None or new.base is not view.base:
+        return False
+    paths = [[(n.op, n.attrs) for n in v.path()] for v in (view, new)]
+    return paths[0] == paths[1]
 
 
 def as_tracer(trace: Trace, value: Any) -> Tracer:

@@ -69,18 +69,39 @@ class Written:
         """Whether the memory of this array holds traced values."""
         return isinstance(array, np.ndarray) and id(owner(array)) in self._entries
 
+    def standing_for(self, array: Any) -> Tracer | None:
+        """The value that stands for an array of NumPy's, or a view of it for a slice of one.
+
+        None for arrays in other memory, and for those that no slice is.
+        """
+        entry = self._entries.get(id(owner(array))) if isinstance(array, np.ndarray) else None
+        if entry is None or array.dtype != entry.array.dtype:
+            return None
+        key = _key(entry.layout, array)
+        if key is not None:
+            keys, order = key
+            view = indexing.getitem(entry.value, (*keys, ...)) if keys else entry.value
+            found: Tracer = shapes.transpose(view, order)
+        elif array.flags.c_contiguous and entry.array.flags.c_contiguous:
+            first = (address(array) - address(entry.array)) // array.itemsize
+            flat = indexing.getitem(shapes.ravel(entry.value), slice(first, first + array.size))
+            found = shapes.reshape(flat, array.shape)
+        else:
+            return None
+        return found
+
     def read(self, array: Any) -> Tracer:
         """What NumPy would find in an array of which `has` holds."""
+        found = self.standing_for(array)
+        if found is not None:
+            return found
         entry = self._entries[id(owner(array))]
-        if _layout(array) == entry.layout:
-            return entry.value
         places = _places(entry.array, entry.layout)
         order = np.empty(places.size, np.int64)
         order[places.ravel()] = np.arange(places.size)
-        found: Tracer = indexing.take(
-            shapes.ravel(entry.value), order[_places(entry.array, _layout(array))]
-        )
-        return found
+        places = order[_places(entry.array, _layout(array))]
+        taken: Tracer = indexing.take(shapes.ravel(entry.value), places)
+        return taken
 
     def site_of(self, value: Tracer) -> Site | None:
         """Where the array was made that a value stands for; None if it stands for none."""
@@ -130,6 +151,38 @@ class Written:
 
 def _layout(array: Any) -> tuple[Any, ...]:
     return address(array), array.shape, array.strides
+
+
+def _key(whole: tuple[Any, ...], array: Any) -> tuple[list[Any], list[int]] | None:
+    """The slices of an array of layout `whole` that another one is, and the order of their axes.
+
+    None where it is none: its elements do not lie along axes of the whole.
+    """
+    begin, shape, strides = whole
+    if _layout(array) == whole:
+        return [], [*range(len(shape))]
+    left, axes = address(array) - begin, sorted(range(len(shape)), key=lambda a: -abs(strides[a]))
+    keys: list[Any] = [0] * len(shape)
+    if any(s < 0 for s in strides) or left < 0 or 0 in (*shape, array.size):
+        return None
+    for axis in axes:
+        keys[axis], left = divmod(left, strides[axis]) if strides[axis] else (0, left)
+    order: list[int] = []
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        axis = next((a for a in axes if 0 < strides[a] <= abs(stride)), -1)
+        if axis < 0 or axis in order or stride % strides[axis]:
+            return None
+        first, step = keys[axis], stride // strides[axis]
+        last = first + (size - 1) * step
+        if not 0 <= last < shape[axis]:
+            return None
+        stop = last + (1 if step > 0 else -1)
+        keys[axis] = slice(first, None if stop < 0 else stop, step)
+        order.append(axis)
+    inside = all(isinstance(k, slice) or k < n for k, n in zip(keys, shape, strict=True))
+    if left or not inside:
+        return None
+    return keys, [sorted(order).index(a) for a in order]
 
 
 def _places(root: Any, layout: tuple[Any, ...]) -> Any:

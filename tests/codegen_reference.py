@@ -179,7 +179,7 @@ def accumulates(node: Node) -> bool:
     if not dtype.is_float:
         return False
     if op.kind is SCATTER:
-        return dtype.itemsize == 2
+        return dtype.itemsize == 2 and op.step[4:5] == "+"
     return op.kind is CONTRACTION or (op.kind is REDUCTION and op.step[4:5] in "+*")
 
 

@@ -216,11 +216,6 @@ def f(x):
     return x[0, [True, False]]
 trace(f, f32[2, 3])
 
-# index_by_several_arrays
-def f(x, i, j):
-    return x[i, j]
-trace(f, f32[3, 3], i64[2], i64[2])
-
 # index_by_float
 def f(x):
     return x[1.5]
@@ -318,11 +313,6 @@ def f(x):
     return x * math.exp(x.mean())
 trace(f, f32[3])
 
-# iteration
-def f(x):
-    return sum(x)
-trace(f, f32[3, 4])
-
 # range_of_traced
 def f(x, n):
     for _ in range(n):
@@ -390,26 +380,50 @@ def f(n):
     return gnp.arange(n) * 2
 trace(f, 3)
 
-# assignment_to_element
+# assignment_to_element_of_argument
 def f(x):
+    x[0] = 1
+    return x
+trace(f, f32[3])
+
+# assignment_by_mask_of_values
+def f(x, v):
     y = x * 2
+    y[x > 0] = v
+    return y
+trace(f, f32[3], f32[2])
+
+# assignment_through_broadcast
+def f(x):
+    y = np.broadcast_to(x * 2, (2, 3))
     y[0] = 1
     return y
 trace(f, f32[3])
 
-# assignment_into_concrete
+# in_place_on_no_slice
 def f(x):
-    out = np.zeros((2, 3))
-    out[0] = x
-    return out
-trace(f, f32[3])
+    y = np.zeros((3, 4))
+    part = y.reshape(-1)[::5]
+    part += x
+    return y
+trace(f, f64[3])
 
-# assignment_of_element_into_concrete
+# loop_over_a_long_axis
 def f(x):
-    out = np.zeros(3)
-    out[0] = x[0]
-    return out
-trace(f, f32[3])
+    return sum(x)
+trace(f, f32[5000])
+
+# index_by_arrays_of_other_sizes
+def f(x, i, j):
+    return x[i, j]
+trace(f, f32[3, 3], i64[2], i64[3])
+
+# ufunc_at_of_another
+def f(x, i):
+    y = x * 1
+    np.divide.at(y, i, 2)
+    return y
+trace(f, f32[5], i64[5])
 
 # in_place_on_argument
 def f(x):
@@ -447,13 +461,6 @@ def f(x):
     return TOTAL
 trace(f, f64[()])
 
-# in_place_on_a_part
-def f(x):
-    total = np.zeros((2, 3))
-    total[1] += x
-    return total
-trace(f, f64[3])
-
 # in_place_on_the_array_of_an_enclosing_function
 def f(x):
     total = np.zeros(3)
@@ -475,15 +482,6 @@ trace(f, f64[3])
 def f(x):
     total = np.broadcast_to(np.zeros(3), (2, 3))
     total += x
-    return total
-trace(f, f64[3])
-
-# in_place_on_a_row
-def f(x):
-    total = np.zeros((2, 3))
-    for i in range(2):
-        row = total[i]
-        row += x
     return total
 trace(f, f64[3])
 
@@ -513,29 +511,6 @@ def f(x):
     return total
 trace(f, f64[3])
 
-# elements_of_a_written_array
-def f(x):
-    total = np.zeros(3)
-    total += x
-    total[0] = 0
-    return total
-trace(f, f64[3])
-
-# in_place_through_view
-def f(x):
-    y = x * 2
-    y[1:] += 1
-    return y
-trace(f, f32[3])
-
-# in_place_with_live_view
-def f(x):
-    y = x * 2
-    head = y[:2]
-    y *= 3
-    return head.sum() + y
-trace(f, f32[3])
-
 # in_place_shape
 def f(x, y):
     z = x * 1
@@ -556,13 +531,6 @@ def f(c):
     return np.full_like(A, c)
 trace(f, f32[()])
 
-# ufunc_at
-def f(x, i):
-    counts = np.zeros(3)
-    np.add.at(counts, i, x)
-    return counts
-trace(f, f32[5], i64[5])
-
 # function_unknown
 def f(x):
     return np.cumsum(x)
@@ -570,7 +538,7 @@ trace(f, f32[3])
 
 # function_misremembered
 def f(x):
-    return np.nanmax(x)
+    return np.nanmedian(x)
 trace(f, f32[3])
 
 # function_of_submodule
@@ -580,7 +548,7 @@ trace(f, f32[3])
 
 # ufunc_unknown
 def f(x, y):
-    return np.hypot(x, y)
+    return np.nextafter(x, y)
 trace(f, f32[3], f32[3])
 
 # method_unknown

@@ -38,6 +38,11 @@ class Case:
         return f"{self.op.name}-{self.number}"
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """The operands' names: as many as there are shapes of."""
+        return self.op.names(len(self.hints.get("shapes", self.op.operands)))
+
+    @property
     def dtypes(self) -> tuple[DType, ...]:
         """The dtypes that the op takes, one of `SELDOM`; one, if nothing depends on that."""
         kinds = self.op.kinds or self.op.kind.dtypes
@@ -48,10 +53,10 @@ class Case:
 
     def types(self, dtype: DType) -> list[Type]:
         """The operands' types if the common dtype is `dtype`."""
-        letters = self.op.signature.split("->")[0] or "T" * len(self.op.operands)
+        letters = self.op.signature.split("->")[0] or "T" * len(self.operands)
         shapes = self.hints.get("shapes", (SHAPE,) * len(letters))
         found = []
-        for name, letter, shape in zip(self.op.operands, letters, shapes, strict=True):
+        for name, letter, shape in zip(self.operands, letters, shapes, strict=True):
             index = name in self.hints.get("integers", {})
             found.append(Type(i64 if index else bool_ if letter == "b" else dtype, shape))
         return found
@@ -59,7 +64,7 @@ class Case:
     def arrays(self, dtype: DType, rng: np.random.Generator) -> list[Any]:
         """Operands drawn from the op's domain."""
         found = []
-        for i, (name, type) in enumerate(zip(self.op.operands, self.types(dtype), strict=True)):
+        for i, (name, type) in enumerate(zip(self.operands, self.types(dtype), strict=True)):
             low, high = self.domain(i, type.dtype)
             if name in self.hints.get("integers", {}):
                 array = rng.integers(*self.hints["integers"][name], type.static_shape)
@@ -77,7 +82,7 @@ class Case:
         """The range of an operand's numbers."""
         domain = self.op.domain
         each = self.hints.get("domains") or (
-            domain if isinstance(domain[0], tuple) else (domain,) * len(self.op.operands)
+            domain if isinstance(domain[0], tuple) else (domain,) * len(self.operands)
         )
         if dtype.is_integer:
             each = self.hints.get("whole", each)
@@ -89,7 +94,7 @@ class Case:
         builder = Builder(f"one_{self.op.name}")
         operands = [
             builder.parameter(type, name)
-            for name, type in zip(self.op.operands, self.types(dtype), strict=True)
+            for name, type in zip(self.operands, self.types(dtype), strict=True)
         ]
         return builder.graph(builder.emit(self.op, operands, self.attrs))
 

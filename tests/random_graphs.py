@@ -290,12 +290,13 @@ class Maker:
         ranges = sample.get("integers", {})
         ordered = sample.get("domains", domains(op))
         operands: list[Operand] = []
-        for i, (name, shape) in enumerate(zip(op.operands, sample["shapes"], strict=True)):
+        names = op.names(len(sample["shapes"]))
+        for i, (name, shape) in enumerate(zip(names, sample["shapes"], strict=True)):
             if name in ranges:
                 array = self.rng.integers(*ranges[name], shape).astype(np.int64)
                 operands.append(self.input(Type(i64, shape), array))
             else:
-                operands.append(self.value(Type(dtype, shape), ordered[i]))
+                operands.append(self.value(Type(dtype, shape), ordered[min(i, len(ordered) - 1)]))
         return self.emit(op, operands, {name: sample[name] for name in op.attrs})
 
     def attributed(

@@ -167,12 +167,12 @@ def test_index_out_of_bounds_is_an_error(index: int) -> None:
     for graph, arrays in (
         (
             graphc.trace(lambda x, i: x[i] + 1, np.zeros((4, 3)), np.zeros(2, int)),
-            np.ones((4, 3)),
+            [np.ones((4, 3))],
         ),
-        (scattered(), np.ones((2, 3))),
+        (scattered(), [np.zeros((4, 3)), np.ones((2, 3))]),
     ):
         indices = np.array([1, index])
-        given = [arrays, indices] if graph.inputs[1].type.dtype is i64 else [indices, arrays]
+        given = [*arrays, indices]
         with pytest.raises(OutOfBounds, match="index"):
             run_cpu(graph, given)
         with pytest.raises(AssertionError, match="status"):
@@ -182,10 +182,11 @@ def test_index_out_of_bounds_is_an_error(index: int) -> None:
 def scattered() -> Graph:
     builder = Builder("scattered")
     operands = [
+        builder.parameter(Type(f64, (4, 3)), "x"),
+        builder.parameter(Type(f64, (2, 3)), "u"),
         builder.parameter(Type(i64, (2,)), "i"),
-        builder.parameter(Type(f64, (2, 3)), "x"),
     ]
-    attrs = {"shape": (4, 3), "axis": 0}
+    attrs = {"axis": 0, "batch": 0}
     return builder.graph(builder.emit(REGISTRY["scatter_add"], operands, attrs))
 
 

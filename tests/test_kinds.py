@@ -63,10 +63,10 @@ def looped(case: Case, loops: Loops, arrays: Sequence[Any], types: Sequence[Type
     axes = [Axis(i, n) for i, n in enumerate(loops.extents)]
     start = op.init(types[0]) if op.init is not None else 0
     made = [np.full(t.static_shape, start, t.dtype.numpy) for t in node.types]
+    made = [arrays[0].copy()] if loops.targets else made
     for point in points(axes):
         own = [0 if a is None else point[axes[a]] for a in loops.own]
-        if loops.target is not None:
-            dimension, place = loops.target
+        for dimension, place in loops.targets:
             own[dimension] = number(place, point, arrays)
         args = {op.operands[r.operand]: element(r, point, arrays) for r in loops.reads}
         for result, code in zip(made, [op.step] if op.step else op.kind.body(op), strict=True):

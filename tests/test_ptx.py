@@ -45,7 +45,7 @@ def applied(builder: Builder, case: Case, dtype: DType, shape: Shape) -> tuple[V
     types = case.types(dtype)
     if "shapes" not in case.hints:
         types = [t.with_shape(shape) for t in types]
-    operands = [builder.parameter(t, n) for t, n in zip(types, case.op.operands, strict=True)]
+    operands = [builder.parameter(t, n) for t, n in zip(types, case.operands, strict=True)]
     return builder.emit(case.op, operands, case.attrs)
 
 

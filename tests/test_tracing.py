@@ -492,12 +492,6 @@ def test_numbers_of_a_traced_array_cannot_be_had(name):
         caught.match(help)
 
 
-@pytest.mark.parametrize("f", [lambda t: list(t), lambda t: tuple(t), lambda t: sum(t)])
-def test_iteration(f):
-    with pytest.raises(ConcretizationError, match="range"):
-        trace(f, f64[3])
-
-
 def test_len_and_shape_are_known():
     def f(x):
         assert len(x) == np.shape(x)[0] == 2 and np.ndim(x) == 2 and np.size(x) == 6
@@ -511,16 +505,16 @@ def test_len_and_shape_are_known():
 WRITES = {
     "copyto": lambda t: np.copyto(A[0], t),
     "full_like": lambda t: np.full_like(A, t[0]),
-    "put": lambda t: np.put(np.zeros(3), [0, 1, 2], t),
-    "putmask": lambda t: np.putmask(np.zeros(3), [True, False, True], t),
-    "place": lambda t: np.place(np.zeros(3), np.ones(3, bool), t),
-    "at": lambda t: np.add.at(np.zeros(3), [0, 1, 2], t),
+    "put": lambda t: np.put(A[0], [0, 1, 2], t),
+    "putmask": lambda t: np.putmask(A[0], [True, False, True], t),
+    "at": lambda t: np.add.at(A[0], [0, 1, 2], t),
     "out": lambda t: np.exp(t, out=A[0]),
     "augmented": lambda t: A[0].__iadd__(t),
     "matmul": lambda t: A.__imatmul__(t[:, None] * t),
-    "setitem": lambda t: np.zeros((2, 3)).__setitem__(0, t),
+    "setitem": lambda t: A.__setitem__(0, t),
     "argument": lambda t: t.__iadd__(1),
-    "elements": lambda t: (t * 1).__setitem__(0, 1),
+    "elements": lambda t: t.__setitem__(0, 1),
+    "view": lambda t: t[1:].__setitem__(0, 1),
     "deletion": lambda t: (t * 1).__delitem__(0),
     "shape": lambda t: setattr(t, "shape", (3, 1)),
     "out of argument": lambda t: np.add(t, 1, out=t),
@@ -530,11 +524,9 @@ WRITES = {
 
 @pytest.mark.parametrize("name", WRITES)
 def test_writes_that_a_graph_cannot_express(name):
-    with pytest.raises((MutationError, ConcretizationError)) as caught:
+    with pytest.raises(MutationError) as caught:
         trace(WRITES[name], f64[3])
     assert caught.value.loc is not None and caught.value.loc.file == __file__
-    if name != "setitem":
-        assert isinstance(caught.value, MutationError)
 
 
 def test_in_place_changes_all_who_hold_the_array():
@@ -609,6 +601,7 @@ def test_views_share(name):
         y = x * 1
         z = VIEWS[name](y)
         z += 1
+        return y
 
     def write_base(x):
         y = x * 1
@@ -622,10 +615,8 @@ def test_views_share(name):
         y += s
         return y
 
-    for f in (write_view, write_base):
-        with pytest.raises(MutationError, match="view"):
-            trace(f, f64[3])
-    np.testing.assert_allclose(run(write_base_alone, X[0])[0], write_base_alone(X[0]))
+    for f in (write_view, write_base, write_base_alone):
+        np.testing.assert_allclose(run(f, X[0])[0], f(X[0]))
 
 
 def test_the_outermost_trace_alone_looks_at_the_random_state(monkeypatch):
@@ -652,11 +643,11 @@ def test_random_draws_are_refused_and_undone():
 
 
 def test_unsupported_functions_name_the_nearest():
-    with pytest.raises(UnsupportedFunction, match="graphc.numpy has stack"):
-        trace(lambda x: np.vstack([x, x]), f64[3])
-    with pytest.raises(AttributeError, match="no attribute cumsum"):
-        trace(lambda x: x.cumsum(), f64[3])
-    assert trace(lambda x: x + hasattr(x, "cumsum"), f64[3]).outputs
+    with pytest.raises(UnsupportedFunction, match="graphc.numpy has nanmean"):
+        trace(lambda x: np.nanmedian(x), f64[3])
+    with pytest.raises(AttributeError, match="no attribute partition"):
+        trace(lambda x: x.partition(2), f64[3])
+    assert trace(lambda x: x + hasattr(x, "partition"), f64[3]).outputs
 
 
 # --- values of other traces ---------------------------------------------------------------

@@ -157,29 +157,30 @@ def positive(x: Any) -> Any:
     return x.snapshot()
 
 
-def _truth(x: Any) -> Any:
+def truth(x: Any) -> Any:
+    """Booleans as they are, of numbers whether they are not 0."""
     x = array(x)
     return x if x.type.dtype is bool_ else elementwise(ew.ne, x, 0)
 
 
 def logical_and(x: Any, y: Any) -> Any:
     """Whether both are true."""
-    return elementwise(ew.and_, _truth(x), _truth(y))
+    return elementwise(ew.and_, truth(x), truth(y))
 
 
 def logical_or(x: Any, y: Any) -> Any:
     """Whether either is true."""
-    return elementwise(ew.or_, _truth(x), _truth(y))
+    return elementwise(ew.or_, truth(x), truth(y))
 
 
 def logical_xor(x: Any, y: Any) -> Any:
     """Whether exactly one is true."""
-    return elementwise(ew.xor, _truth(x), _truth(y))
+    return elementwise(ew.xor, truth(x), truth(y))
 
 
 def logical_not(x: Any) -> Any:
     """Whether it is false."""
-    return elementwise(ew.not_, _truth(x))
+    return elementwise(ew.not_, truth(x))
 
 
 def isnan(x: Any) -> Any:
@@ -203,7 +204,7 @@ def isfinite(x: Any) -> Any:
     return elementwise(ew.lt, elementwise(ew.absolute, x), float("inf"))
 
 
-def _floating(ufunc: np.ufunc, *values: Any) -> list[Any]:
+def in_floats(ufunc: np.ufunc, *values: Any) -> list[Any]:
     """The values, integers among them in the float dtype in which NumPy computes the function."""
     operands = [lift(v) for v in values]
     strong = [is_traced(o) and not o.weak for o in operands]
@@ -226,12 +227,12 @@ def _is_float(number: Any) -> bool:
 
 def sinh(x: Any) -> Any:
     """Hyperbolic sine, accurate near 0."""
-    return elementwise(composite.sinh, *_floating(np.sinh, x))
+    return elementwise(composite.sinh, *in_floats(np.sinh, x))
 
 
 def cosh(x: Any) -> Any:
     """Hyperbolic cosine, accurate near 0."""
-    return elementwise(composite.cosh, *_floating(np.cosh, x))
+    return elementwise(composite.cosh, *in_floats(np.cosh, x))
 
 
 def tan(x: Any) -> Any:
@@ -241,13 +242,13 @@ def tan(x: Any) -> Any:
 
 def exp2(x: Any) -> Any:
     """2 to the power x."""
-    (x,) = _floating(np.exp2, x)
+    (x,) = in_floats(np.exp2, x)
     return elementwise(ew.power, 2.0, x)
 
 
 def logaddexp(x: Any, y: Any) -> Any:
     """log(exp(x) + exp(y)), without overflow."""
-    return elementwise(composite.logaddexp, *_floating(np.logaddexp, x, y))
+    return elementwise(composite.logaddexp, *in_floats(np.logaddexp, x, y))
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -257,7 +258,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
             "where with a condition alone has a shape that depends on the data",
             help="give it the two values to choose from",
         )
-    return elementwise(ew.where, _truth(condition), x, y)
+    return elementwise(ew.where, truth(condition), x, y)
 
 
 def clip(

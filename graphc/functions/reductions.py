@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.dtypes import DType, bool_, dtype, f64, i64, u64
 from graphc.errors import ArgumentError, ShapeError, UnsupportedFunction
+from graphc.functions.elementwise import truth
 from graphc.functions.promote import (
     array,
     astype,
@@ -82,7 +83,7 @@ def _chosen(a: Any, where: Any, other: Any) -> Any:
     """The elements where `where` holds, and `other` elsewhere; all if it is None or True."""
     if _takes_all(where):
         return a
-    mask = broadcast_to(_truth(where), a.shape)
+    mask = broadcast_to(truth(where), a.shape)
     return astype(elementwise(ew.where, mask, a, other), a.type.dtype)
 
 
@@ -296,17 +297,12 @@ def std(
     return astype(elementwise(ew.sqrt, spread), _spread_dtype(a, dtype, mean))
 
 
-def _truth(a: Any) -> Any:
-    a = array(a)
-    return a if a.type.dtype is bool_ else elementwise(ew.ne, a, 0)
-
-
 def any(
     a: Any, axis: Axes = None, out: Any = None, keepdims: bool = False, *, where: Any = None
 ) -> Any:
     """Whether any element along axes where `where` holds is true."""
     _no_out(out)
-    a = _chosen(_truth(a), where, False)
+    a = _chosen(truth(a), where, False)
     if _has_none(a, axis):
         return _empty(a, axis, keepdims, array(False))
     return _reduce(reductions.reduce_max, a, axis, keepdims)
@@ -317,7 +313,7 @@ def all(
 ) -> Any:
     """Whether all elements along axes where `where` holds are true."""
     _no_out(out)
-    a = _chosen(_truth(a), where, True)
+    a = _chosen(truth(a), where, True)
     if _has_none(a, axis):
         return _empty(a, axis, keepdims, array(True))
     return _reduce(reductions.reduce_min, a, axis, keepdims)

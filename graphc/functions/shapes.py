@@ -29,6 +29,7 @@ from graphc.functions.promote import (
 from graphc.ops import elementwise as ew
 from graphc.ops import views
 from graphc.ops.creation import iota
+from graphc.ops.reductions import broadcast
 
 Axes = int | Sequence[int] | None
 
@@ -161,9 +162,10 @@ def squeeze(a: Any, axis: Axes = None) -> Any:
 
 def broadcast_to(array: Any, shape: Any) -> Any:
     """The elements repeated to a shape; a view, which cannot be written."""
-    a = promote.array(array)
-    made = promote.broadcast_to(a, as_shape(shape))
-    return (a.snapshot() if made is a else made).is_view_of(a)
+    a, size = promote.array(array), as_shape(shape)
+    if a.shape == size:
+        return broadcast(a, shape=size, dims=tuple(range(a.ndim))).is_view_of(a)
+    return promote.broadcast_to(a, size).is_view_of(a)
 
 
 def shape(a: Any) -> tuple[Any, ...]:

@@ -13,16 +13,21 @@ import numpy as np
 
 from graphc import _lazy
 from graphc.dtypes import DType
-from graphc.errors import ArgumentError, MutationError, UnsupportedFunction
+from graphc.errors import ArgumentError, UnsupportedFunction
 from graphc.functions import (
     creation,
     einstein,
     elementwise,
     indexing,
+    joining,
+    matrices,
+    numbers,
     padding,
     products,
     reductions,
     shapes,
+    statistics,
+    writing,
 )
 from graphc.functions.elementwise import call
 from graphc.functions.promote import Array, Number, is_traced
@@ -81,6 +86,9 @@ ALIASES: dict[str, str] = {
     "bitwise_invert": "invert",
     "bitwise_left_shift": "left_shift",
     "bitwise_right_shift": "right_shift",
+    "conj": "conjugate",
+    "deg2rad": "radians",
+    "rad2deg": "degrees",
 }
 
 
@@ -94,10 +102,10 @@ def _public(module: Any) -> dict[str, Function]:
 
 
 FAMILIES: tuple[tuple[str, tuple[Any, ...]], ...] = (
-    ("element by element", (elementwise,)),
-    ("along axes", (reductions,)),
-    ("products", (products, einstein)),
-    ("shapes", (shapes, padding)),
+    ("element by element", (elementwise, numbers)),
+    ("along axes", (reductions, statistics)),
+    ("products", (products, einstein, matrices)),
+    ("shapes", (shapes, padding, joining)),
     ("indices", (indexing,)),
     ("creation", (creation,)),
 )
@@ -134,11 +142,6 @@ def ufunc(ufunc: np.ufunc, method: str) -> Function:
     """What answers a call of a NumPy ufunc (or of its method, such as reduce)."""
     name = ufunc.__name__
     found = getattr(np, name, None) is ufunc and name in FUNCTIONS
-    if method == "at":
-        raise MutationError(
-            f"numpy.{name}.at would write a traced array into an array, or into a traced one",
-            help="build the array with graphc.numpy.where",
-        )
     if method == "reduce" and name in _REDUCED:
         return _reduce_method(_REDUCED[name])
     if method == "outer" and found:
@@ -188,20 +191,25 @@ def _apart(a: Any, b: Any) -> Any:
     return shapes.reshape(a, a.shape + (1,) * as_array(b).ndim)
 
 
-WRITES = ("copyto", "put", "putmask", "place", "fill_diagonal", "put_along_axis")
+WRITES: dict[str, Function] = {
+    name: getattr(writing, name)
+    for name in ("copyto", "put", "putmask", "fill_diagonal", "put_along_axis")
+}
+"""The functions that write to their first argument."""
+
+
+def update(ufunc: np.ufunc) -> Function:
+    """What answers `ufunc.at`."""
+    return writing.at(ufunc.__name__)
 
 
 def array_function(function: Function) -> Function:
     """What answers a NumPy function that is no ufunc."""
     name = function.__name__
-    if name in WRITES:
-        raise MutationError(
-            f"numpy.{name} would write a traced array into an array that exists while tracing",
-            help="graphc.numpy.full_like does what np.full_like meant"
-            if name == "copyto"
-            else "build the array with graphc.numpy.where",
-        )
-    if getattr(np, name, None) is not function or name not in FUNCTIONS:
+    ours = getattr(np, name, None) is function
+    if ours and name in WRITES:
+        return WRITES[name]
+    if not ours or name not in FUNCTIONS:
         where = getattr(function, "__module__", "numpy") or "numpy"
         raise UnsupportedFunction(f"{where}.{name} is not built yet", help=nearest(name))
     return FUNCTIONS[name]
@@ -302,7 +310,7 @@ _COMPARISONS = {
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
 _METHODS = (
     "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
-    "squeeze swapaxes dot astype copy clip round take"
+    "squeeze swapaxes dot astype copy clip round take diagonal trace repeat conj conjugate"
 )
 
 
@@ -391,7 +399,8 @@ def _in_place(operator: Function, what: str) -> Function:
 
     def in_place(self: Any, other: Any) -> Any:
         result = operator(self, other)
-        if result is NotImplemented or self.weak or (self.ndim == 0 and not self.stored):
+        scalar = self.ndim == 0 and not self.stored and self.base is None
+        if result is NotImplemented or self.weak or scalar:
             return result
         return self.trace_under_way().write(self, result, what)
 

@@ -69,20 +69,20 @@ class Loops:
     reduced  those over which elements are combined
     reads    an element of an operand for each that one turn takes; an index among its indices may
              be `Loaded`, whose `value` is the number of the operand that it is an element of
-    target   of a scatter: the dimension of the result that no axis runs along, and the loaded
-             index that reaches it
+    targets  of a scatter: the dimensions of the result that no axis runs along, each with the
+             loaded index that reaches it
     """
 
     extents: tuple[Size, ...]
     own: tuple[int | None, ...]
     reduced: tuple[int, ...] = ()
     reads: tuple[Elem, ...] = ()
-    target: tuple[int, Index] | None = None
+    targets: tuple[tuple[int, Index], ...] = ()
 
     def loaded(self) -> Iterator[Loaded]:
         """The indices that are loaded."""
         indices = [i for read in self.reads for i in read.at]
-        indices += [] if self.target is None else [self.target[1]]
+        indices += [index for _, index in self.targets]
         return (atom for i in indices for atom in i.atoms() if isinstance(atom, Loaded))
 
     @once

@@ -59,6 +59,14 @@ mod = elementwise(
     vjp=lambda g, out, x, y: (g, -g * floordiv(x, y)),
     flops=8,
 )
+fmod = elementwise(
+    "fmod",
+    "Remainder with the sign of the dividend; 0 for integers divided by 0.",
+    numpy=np.fmod,
+    code="fmod(x, y)",
+    vjp=lambda g, out, x, y: (g, -g * trunc(x / y)),
+    flops=8,
+)
 divmod_ = elementwise(
     "divmod",
     "Quotient rounded toward minus infinity, and remainder: two results.",
@@ -113,6 +121,14 @@ absolute = elementwise(
     numpy=np.absolute,
     code="abs(x)",
     vjp=lambda g, out, x: (g * sign(x),),
+)
+copysign = elementwise(
+    "copysign",
+    "The size of x with the sign of y, also that of -0.0.",
+    numpy=np.copysign,
+    code="copysign(x, y)",
+    kinds="f",
+    vjp=lambda g, out, x, y: (g * (copysign(1.0, x) * copysign(1.0, y)), None),
 )
 sign = elementwise(
     "sign",

@@ -90,4 +90,4 @@ def test_random_graphs_of_large_arrays(seed: int) -> None:
 @pytest.mark.parametrize("index", [4, -5, 2**40])
 def test_an_index_out_of_bounds_is_an_error(index: int) -> None:
     with pytest.raises(OutOfBounds, match="index"):
-        run(scattered(), [np.array([1, index]), np.ones((2, 3))])
+        run(scattered(), [np.zeros((4, 3)), np.ones((2, 3)), np.array([1, index])])
