@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from graphc._lazy import once
 from graphc.dtypes import DType, Type
 from graphc.index import Axis, Condition, Index
 from graphc.ir import Loc, Node, Value
@@ -61,6 +62,11 @@ class Apply:
     args: tuple[Expr, ...]
     dtype: DType
 
+    @once
+    def inside(self) -> tuple[Expr, ...]:
+        """The expression and everything in it, each before its operands."""
+        return self, *_inside(self.args)
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -74,8 +80,22 @@ class Masked:
     def dtype(self) -> DType:
         return self.value.dtype
 
+    @once
+    def inside(self) -> tuple[Expr, ...]:
+        """The expression and everything in it, each before its operands."""
+        return self, *_inside((self.value, self.other))
+
 
 Expr = Const | Var | Load | IndexValue | Apply | Masked
+
+
+def _inside(operands: Sequence[Expr]) -> Iterator[Expr]:
+    for operand in operands:
+        if isinstance(operand, Apply | Masked):
+            yield from operand.inside
+        else:
+            yield operand
+
 
 # --- statements ---------------------------------------------------------------------------
 

@@ -48,18 +48,9 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
     return (statement.expr,) if isinstance(statement, _WITH_EXPRESSION) else ()
 
 
-def subexpressions(expr: Expr) -> list[Expr]:
+def subexpressions(expr: Expr) -> tuple[Expr, ...]:
     """The expression and everything in it, each before its operands."""
-    found: list[Expr] = []
-    stack = [expr]
-    while stack:
-        expr = stack.pop()
-        found.append(expr)
-        if isinstance(expr, Apply):
-            stack.extend(reversed(expr.args))
-        elif isinstance(expr, Masked):
-            stack += (expr.other, expr.value)
-    return found
+    return expr.inside if isinstance(expr, Apply | Masked) else (expr,)
 
 
 def parts(statement: Statement) -> Sequence[Expr]:
