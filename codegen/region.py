@@ -5,7 +5,7 @@ A piece is a graph over the region's own values; what another piece computes is 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
@@ -29,13 +29,16 @@ def is_temporary(operand: Operand) -> bool:
     return isinstance(operand, Value) and "temporary" in operand.node.attrs
 
 
-def cut(region: Graph, limit: int) -> list[Graph]:
-    """Pieces with at most one product each and at most `limit` computed nodes each."""
+def cut(region: Graph, limit: int, launch: float) -> list[Graph]:
+    """Pieces with at most one product each and at most `limit` computed nodes each.
+
+    `launch` is how many bytes could be moved in the time of a launch.
+    """
     found = products(region.nodes)
     if len(found) > 1:
         first, second = _before(region, found[1])
-        return [q for p in (first, second) for q in cut(p, limit)]
-    segments = _segments(region, limit)
+        return [q for p in (first, second) for q in cut(p, limit, launch)]
+    segments = _segments(region, limit, launch)
     return [region] if len(segments) == 1 else _apart(region, segments)
 
 
@@ -76,33 +79,45 @@ def before_product(region: Graph, product: Node) -> tuple[Graph, Graph] | None:
     return _split(region, needed(need, [v for n in computed for v in n.results]))
 
 
-def _segments(region: Graph, limit: int) -> list[list[Node]]:
-    """The nodes in order, cut where the fewest bytes are live, into no more than it takes."""
-    computed = [i for i, n in enumerate(region.nodes) if not is_access(n)]
-    last = {v: i for i, n in enumerate(region.nodes) for v in n.values}
+def _segments(region: Graph, limit: int, launch: float) -> list[list[Node]]:
+    """The nodes in order, cut where that moves the fewest bytes; one cut more is `launch` bytes.
+
+    So the steps of a loop that was unrolled are cut alike, where only its state is live.
+    """
+    stops = [i + 1 for i, n in enumerate(region.nodes) if not is_access(n)]
+    if len(stops) <= limit:
+        return [list(region.nodes)]
+    live = _live_bytes(region)
+    # By the number of computed nodes before a cut: what it all costs, and the cut before it.
+    costs, previous = [0.0], [0]
+    cheapest = deque([0])  # cuts that are near enough, each cheaper than all before the next
+    for count, stop in enumerate(stops, 1):
+        if cheapest[0] < count - limit:
+            cheapest.popleft()
+        previous.append(cheapest[0])
+        # What is live is stored once and loaded once.
+        costs.append(costs[cheapest[0]] + 2 * live[stop] + launch)
+        while cheapest and costs[cheapest[-1]] > costs[count]:
+            cheapest.pop()
+        cheapest.append(count)
     segments = []
-    start, done = 0, 0
-    while (left := len(computed) - done) > limit:
-        slack = -(-left // limit) * limit - left
-        stops = [computed[done + limit - 1 - i] + 1 for i in range(min(slack, limit - 1) + 1)]
-        live = _live_bytes(region, start, stops[0], last)
-        stop = min(stops, key=lambda s: live[s - start])
-        segments.append(list(region.nodes[start:stop]))
-        done = bisect_left(computed, stop)
-        start = stop
-    return [*segments, list(region.nodes[start:])]
+    count, end = previous[-1], len(region.nodes)
+    while count:
+        segments.append(list(region.nodes[stops[count - 1] : end]))
+        count, end = previous[count], stops[count - 1]
+    return [list(region.nodes[:end]), *reversed(segments)]
 
 
-def _live_bytes(region: Graph, start: int, stop: int, last: Mapping[Value, int]) -> list[int]:
-    """For every place from `start` to `stop`, the bytes computed since `start` and read later."""
-    change = [0] * (stop - start + 2)
-    for at, node in enumerate(region.nodes[start:stop]):
+def _live_bytes(region: Graph) -> list[int]:
+    """For every place between nodes, the bytes that are computed before and read behind it."""
+    last = {v: i for i, n in enumerate(region.nodes) for v in n.values}
+    change = [0] * (len(region.nodes) + 2)
+    for at, node in enumerate(region.nodes):
         if not is_access(node):
             for value in node.results:
-                end = min(last.get(value, -1), stop)
-                if end > start + at:
-                    change[at + 1] += value.type.nbytes
-                    change[end - start + 1] -= value.type.nbytes
+                end = last.get(value, at)
+                change[at + 1] += value.type.nbytes
+                change[end + 1] -= value.type.nbytes
     return list(accumulate(change))
 
 

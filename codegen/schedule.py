@@ -65,7 +65,7 @@ def _candidates(
     region: Graph, device: Device, whole: Callable[[], Space] | None
 ) -> Iterator[Schedule]:
     """Ranked candidates, with room for their arrays or not."""
-    pieces = cut(region, STATEMENTS)
+    pieces = cut(region, STATEMENTS, device.launch * device.bandwidth)
     if len(pieces) > 1:
         whole = whole or cache(lambda: identified(region.nodes))
         yield together([next(schedules(p, device, whole)) for p in pieces])

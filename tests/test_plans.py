@@ -199,6 +199,27 @@ def test_chain_is_cut_at_128_statements(count: int, device: Device) -> None:
 # --- rooms ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("device", [CPU, H100], ids=["cpu", "h100"])
+def test_unrolled_steps_are_cut_where_only_their_state_is_live(device: Device) -> None:
+    count, size = 41, 1 << 20
+
+    def rate(x: Any) -> Any:
+        return np.sin(x) * (1.0 - x * x) - 0.3 * x
+
+    def steps(x: Any) -> Any:
+        for _ in range(count):
+            first = rate(x)
+            second = rate(x + 0.005 * first)
+            third = rate(x + 0.005 * second)
+            x = x + 0.0025 * (first + 2 * second + 2 * third + rate(x + 0.01 * third))
+        return x
+
+    low = graphc.compile(steps, device=device).lower(f32[size])
+    assert len(low.plan.steps) == -(-count // 3)
+    assert len(low.kernels) <= 2
+    assert sum(step.moved for step in low.plan.steps) == 8 * size * len(low.plan.steps)
+
+
 def test_size_from_the_table() -> None:
     """One pointwise kernel for every size: the same key and source, other extents."""
     plans = [lower(lambda x: np.tanh(x) * x, zeros(n)).plan for n in (10, 1000)]
