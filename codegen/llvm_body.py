@@ -27,7 +27,7 @@ from graphc.codegen.llvm_variables import (
     Operand,
     UnsupportedSyntax,
     Variables,
-    shown,
+    type_name,
 )
 from graphc.codegen.scalar_llvm import KINDS, Arith
 from graphc.codegen.scalar_value import Value
@@ -92,21 +92,21 @@ class Body:
         """Emit all of the function; where its end is reached the result is 0."""
         self.statements(statements)
         if not self.builder.block.is_terminated:
-            self.leave(None)
+            self.emit_return(None)
         self.variables.finish()
 
     def unsupported(self, what: ast.AST | str) -> UnsupportedSyntax:
-        """The error that `what` is, or that its line is not of the language."""
+        """The error that `what` says, or that a statement or expression is not supported."""
         if isinstance(what, ast.AST):
             written = linecache.getline(self.filename, self.line).strip()
             text = written or ast.unparse(what).splitlines()[0]
-            what = f"{text} is not of the language"
+            what = f"{text} is not supported"
         return UnsupportedSyntax(what, self.line)
 
     def block(self) -> Any:
         return self.builder.append_basic_block()
 
-    def go(self, to: Any) -> None:
+    def branch_to(self, to: Any) -> None:
         if not self.builder.block.is_terminated:
             self.builder.branch(to)
 
@@ -137,24 +137,24 @@ class Body:
             case ast.Expr(value=ast.Call() as call):
                 self.value(call)
             case ast.If(test=test, body=body, orelse=orelse):
-                self.choose(test, body, orelse)
+                self.emit_if(test, body, orelse)
             case ast.While(test=test, body=body, orelse=[]):
-                self.repeat(test, body)
+                self.emit_while(test, body)
             case ast.For(
                 target=ast.Name(id=name),
                 iter=ast.Call(func=ast.Name(id="range"), args=bounds),
                 body=body,
                 orelse=[],
             ) if 1 <= len(bounds) <= 3:
-                self.count(name, bounds, body)
+                self.emit_for(name, bounds, body)
             case ast.Return(value=value):
-                self.leave(value)
+                self.emit_return(value)
             case ast.Continue():
                 self.variables.leave(self.loops[-1])
-                self.go(self.loops[-1].again)
+                self.branch_to(self.loops[-1].again)
             case ast.Break():
                 self.variables.leave(self.loops[-1])
-                self.go(self.loops[-1].after)
+                self.branch_to(self.loops[-1].after)
             case _:
                 raise self.unsupported(s)
 
@@ -163,7 +163,7 @@ class Body:
             raise self.unsupported(f"{name} is a type")
         self.variables.assign(name, operand)
 
-    def leave(self, value: ast.expr | None) -> None:
+    def emit_return(self, value: ast.expr | None) -> None:
         if self.function.function_type.return_type == WORD:
             self.builder.ret(WORD(0) if value is None else self.word(value))
         elif value is None:
@@ -171,7 +171,7 @@ class Body:
         else:
             raise self.unsupported("a kernel returns nothing")
 
-    def choose(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
+    def emit_if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
         yes, no, after = self.block(), self.block(), self.block()
         self.branch(test, yes, no)
         before, ends = self.variables.known, []
@@ -187,16 +187,16 @@ class Body:
             self.builder.branch(after)
         self.builder.position_at_end(after)
 
-    def repeat(self, test: ast.expr, body: list[ast.stmt]) -> None:
+    def emit_while(self, test: ast.expr, body: list[ast.stmt]) -> None:
         head, inside, after = self.block(), self.block(), self.block()
         loop = self.variables.enter(body, head, after)
-        self.go(head)
+        self.branch_to(head)
         self.builder.position_at_end(head)
         self.branch(test, inside, after)
         self.builder.position_at_end(inside)
-        self.turn(loop, body)
+        self.emit_turn(loop, body)
 
-    def count(self, name: str, bounds: list[ast.expr], body: list[ast.stmt]) -> None:
+    def emit_for(self, name: str, bounds: list[ast.expr], body: list[ast.stmt]) -> None:
         """The loop's own counter is no variable: the body may change the one that it sees."""
         given = [self.value(b) for b in bounds]
         step: Operand = given[2] if len(given) == 3 else 1
@@ -204,14 +204,14 @@ class Body:
         head, inside, last, after = (self.block() for _ in range(4))
         loop = self.variables.enter(body, last, after, name)
         before = self.builder.block
-        self.go(head)
+        self.branch_to(head)
         self.builder.position_at_end(head)
         counter = self.builder.phi(WORD)
         counter.add_incoming(start, before)
         self.builder.cbranch(self.goes_on(counter, end, step), inside, after)
         self.builder.position_at_end(inside)
         self.variables.assign(name, Value(self.m, counter, "i64"))
-        self.turn(loop, body)
+        self.emit_turn(loop, body)
         self.builder.position_at_end(last)
         further = self.builder.add(counter, self.integer(step), flags=self.flags)
         counter.add_incoming(further, last)
@@ -233,7 +233,7 @@ class Body:
         down = self.builder.and_(compare("<", word, WORD(0)), compare(">", counter, end))
         return self.builder.or_(up, down)
 
-    def turn(self, loop: Loop, body: list[ast.stmt]) -> None:
+    def emit_turn(self, loop: Loop, body: list[ast.stmt]) -> None:
         """The body of a loop, up to where the next turn begins, and go on after the loop."""
         self.loops.append(loop)
         self.statements(body)
@@ -350,7 +350,8 @@ class Body:
                 kind = dtype(given.dtype).name
                 number = given.item()
                 return Value(self.m, ir.Constant(KINDS[kind], number), kind)
-        raise self.unsupported(f"{name or given} is not of the language")
+        why = "is not defined" if given is None else "is not supported"
+        raise self.unsupported(f"{name or given} {why}")
 
     def call(self, e: ast.Call, name: str, operands: Sequence[Operand]) -> Operand:
         callee: Any = self.names.get(name)
@@ -380,5 +381,5 @@ class Body:
     def number(self, operand: Operand, kind: str) -> Value:
         """An operand that is a number, as one of this dtype."""
         if not isinstance(operand, int | Value):
-            raise self.unsupported(f"{shown(operand)} is no number")
+            raise self.unsupported(f"{type_name(operand)} is no number")
         return self.variables.converted(operand, kind)

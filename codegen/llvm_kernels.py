@@ -24,7 +24,7 @@ from graphc.codegen.device_lib import KernelSource, load_kernels
 from graphc.codegen.kernel_code import link_kernels
 from graphc.codegen.layout import Layout, error_at, in_memory, layout_of
 from graphc.codegen.llvm_body import WORD, Body
-from graphc.codegen.llvm_variables import Located, Operand, UnsupportedSyntax, shown
+from graphc.codegen.llvm_variables import Located, Operand, UnsupportedSyntax, type_name
 from graphc.codegen.machine_code import Code, host
 from graphc.codegen.scalar import SCALARS, Scalar, signature
 from graphc.codegen.scalar_llvm import FAST, KINDS, CpuArith
@@ -225,7 +225,7 @@ class _Row:
         if isinstance(operand, int):
             return None
         if not isinstance(operand, Value):
-            raise TypeMismatch(f"{self.row.name} does not take {shown(operand)}")
+            raise TypeMismatch(f"{self.row.name} does not take {type_name(operand)}")
         return operand.kind
 
 
@@ -255,7 +255,7 @@ def _store(body: Body, operands: Sequence[Operand]) -> None:
 def _place(body: Body, place: Operand, index: Sequence[Operand]) -> tuple[Buffer, Any]:
     """A buffer, and the address of one of its elements: an integer for each axis."""
     if not isinstance(place, Located):
-        raise body.unsupported(f"{shown(place)} is no buffer and cannot be indexed")
+        raise body.unsupported(f"{type_name(place)} is no buffer and cannot be indexed")
     type = place.kind.type
     if len(index) != type.ndim:
         raise body.unsupported(f"{type} is indexed with {len(index)} integers")
@@ -263,7 +263,7 @@ def _place(body: Body, place: Operand, index: Sequence[Operand]) -> tuple[Buffer
     for part in index:
         kind = part.kind if isinstance(part, Value) else "i64"
         if not isinstance(part, int | Value) or DTYPES[kind].kind not in "iu":
-            raise body.unsupported(f"{type} is indexed with {shown(part)}")
+            raise body.unsupported(f"{type} is indexed with {type_name(part)}")
         words.append((body.integer(part), True))
     return place.kind, buffers.element_pointer(body.builder, place.kind, place.ir, words)
 

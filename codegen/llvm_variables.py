@@ -37,7 +37,7 @@ Operand = int | Value | Located | Buffer
 """What an expression is: a number of Python's, a value, a buffer, or the type of one."""
 
 
-def shown(operand: Operand) -> str:
+def type_name(operand: Operand) -> str:
     """An operand as messages name it, by its type."""
     if isinstance(operand, int):
         return str(operand)
@@ -168,7 +168,7 @@ class Variables:
         if len(ends) == 2:
             (_, first), (_, second) = ends
             both = first.keys() & second.keys()
-            met = {name: _met(first[name], second[name]) for name in both}
+            met = {name: _merged(first[name], second[name]) for name in both}
             self.known = _unassigned(first) | _unassigned(second) | met
         elif ends:
             self.known = ends[0][1]
@@ -193,7 +193,7 @@ class Variables:
             before = loop.before.get(name)
             if before is None:
                 known = self.known[name]
-                loop.fresh[name] = _met(loop.fresh.get(name, known), known)
+                loop.fresh[name] = _merged(loop.fresh.get(name, known), known)
                 continue
             if before.kind == "i64":
                 self.settle(name)
@@ -211,7 +211,7 @@ class Variables:
         self.known = _unassigned(loop.fresh) | loop.before | mixed
 
 
-def _met(one: _Known, other: _Known) -> _Known:
+def _merged(one: _Known, other: _Known) -> _Known:
     kind = one.kind if one.kind == other.kind else None
     value = one.value if one.value is other.value else None
     return _Known(kind, one.heads | other.heads, one.assigned and other.assigned, value)

@@ -41,12 +41,12 @@ _FIELDS = {record: [f.name for f in fields(record)] for record in _RECORDS.value
 _ENUMS: dict[str, Any] = {enum.__name__: enum for enum in (Place, StepKind)}
 
 
-class Unwritable(Exception):
+class NotSerializable(Exception):
     """The plan cannot be serialized: it holds a function, or too much."""
 
 
 def plan_bytes(plan: Plan, constants: Sequence[Any]) -> bytes:
-    """The plan as bytes; `constants` are the arrays of the traced graph. Raises Unwritable."""
+    """The plan as bytes; `constants` are the arrays of the traced graph. Raises NotSerializable."""
     writer = _Writer(constants)
     body = writer.written(plan)
     text = json.dumps([writer.shared, body], separators=(",", ":")).encode()
@@ -97,7 +97,7 @@ class _Writer:
             case np.ndarray():
                 return self.array(value)
         if type(value) not in _FIELDS:
-            raise Unwritable(type(value).__name__)
+            raise NotSerializable(type(value).__name__)
         parts = [self.written(getattr(value, name)) for name in _FIELDS[type(value)]]
         return {type(value).__name__: parts}
 
@@ -115,7 +115,7 @@ class _Writer:
         start = self.used
         self.used += array.nbytes
         if self.used > MOST_BYTES:
-            raise Unwritable("constants of many bytes")
+            raise NotSerializable("constants of many bytes")
         self.elements.append(np.ascontiguousarray(array).tobytes())
         return {"array": [dtype(array.dtype).name, start, *array.shape]}
 

@@ -65,7 +65,7 @@ class RowMerges(Terms):
 
     def end(self, first: int) -> int:
         """Where the phases end, from `first` on, that one launch can do for chunks."""
-        self.steps |= {a.name: _own(a) for a in self.accumulators(first)}
+        self.steps |= {a.name: _independent(a) for a in self.accumulators(first)}
         last = first + 1
         while last < len(self.inside) and self._joins(first, last):
             last += 1
@@ -99,7 +99,7 @@ class RowMerges(Terms):
             return None
         made = self.local[update.variable][1]
         if not names_in(update.expr) & late:
-            return _own(made)
+            return _independent(made)
         steps = (
             self._exponentials(update, made, before, late),
             self._places(update, made, before, late),
@@ -123,14 +123,14 @@ class RowMerges(Terms):
             return None  # what is scaled first may be infinite where the maximum is not
         own = Load(maximum.name, (), maximum.type.dtype)
         whole = Var(maximum.name, own.dtype)
-        factor = replace(term.exponential, args=(_led(own, term.path),))
+        factor = replace(term.exponential, args=(_along_path(own, term.path),))
         sum = Load(made.name, (), made.type.dtype)
         expr = Apply("*", (sum, convert(factor, sum.dtype)), sum.dtype)
         zero, infinite = Const(0.0, own.dtype), Const(math.inf, own.dtype)
         # What is infinite is not subtracted from itself where other chunks may have more.
         is_infinite = Apply("==", (Apply(SIZE, (whole,), own.dtype), infinite), bool_)
         shift: Expr = Apply(CHOICE, (is_infinite, zero, whole), own.dtype)
-        shift = _led(shift, prefix)
+        shift = _along_path(shift, prefix)
         same = self.spelled_out(shifts[0]) == shift
         return Step(expr, instead={shifts[0].name: shifts[0] if same else shift})
 
@@ -203,12 +203,12 @@ class RowMerges(Terms):
         return [self._is_reduced(whole.name, f, element, before) for f in (GREATER, LESSER)]
 
 
-def _own(made: Accumulator) -> Step:
+def _independent(made: Accumulator) -> Step:
     """The step of an accumulator that waits for no other."""
     return Step(Load(made.name, (), made.type.dtype))
 
 
-def _led(element: Expr, path: Path) -> Expr:
+def _along_path(element: Expr, path: Path) -> Expr:
     """Where the operations of a path lead to from an element."""
     for node, at in path:
         args = list(node.args)

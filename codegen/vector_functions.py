@@ -21,8 +21,8 @@ from graphc.codegen.scalar import SCALARS, TRANSCENDENTAL, Scalar
 from graphc.codegen.scalar_llvm import KINDS, CpuArith, width
 from graphc.codegen.scalar_value import Value
 
-FEW = 7
-"""A kernel with so many calls holds them inline: below that it runs faster so."""
+MOST_INLINE = 7
+"""The most calls that a kernel holds inline: one with few of them runs faster so."""
 _CONVENTION = "intel_ocl_bicc"  # which keeps more vector registers than the usual one
 _PURE = "nounwind willreturn nofree nosync speculatable memory(none)".split()
 _WORD = ir.IntType(64)
@@ -50,7 +50,7 @@ class VectorFunction:
                 f"_ZGV_LLVM_N{n}{mapped}_{self.symbol}({variant.name})"
                 for n, variant in zip(lanes(self.kind), variants, strict=True)
             ]
-            _with(found, f'"vector-function-abi-variant"="{",".join(names)}"')
+            _add_attributes(found, f'"vector-function-abi-variant"="{",".join(names)}"')
         return found
 
     def module(self) -> Any:
@@ -58,7 +58,7 @@ class VectorFunction:
         module = ir.Module(self.symbol)
         for count in (1, *lanes(self.kind)):
             function = self._function(module, count)
-            _with(function, f'"prefer-vector-width"="{count * width(self.kind)}"')
+            _add_attributes(function, f'"prefer-vector-width"="{count * width(self.kind)}"')
             builder = ir.IRBuilder(function.append_basic_block())
             if count == 1:
                 builder.ret(self._computed(builder, function.args))
@@ -72,7 +72,7 @@ class VectorFunction:
         function = ir.Function(module, ir.FunctionType(of, [of] * self.row.arity), name)
         if count > 1:
             function.calling_convention = _CONVENTION
-        return _with(function, *_PURE)
+        return _add_attributes(function, *_PURE)
 
     def _computed(self, builder: Any, operands: Any) -> Any:
         m = CpuArith(builder, host().has("f16c"))
@@ -138,7 +138,7 @@ def is_long(tree: ast.AST) -> bool:
     called = [
         n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") in names
     ]
-    return len(called) + sum(isinstance(n, ast.Pow) for n in nodes) > FEW
+    return len(called) + sum(isinstance(n, ast.Pow) for n in nodes) > MOST_INLINE
 
 
 def objects_for(callers: Iterable[bytes]) -> list[bytes]:
@@ -147,7 +147,7 @@ def objects_for(callers: Iterable[bytes]) -> list[bytes]:
     return [object_of(f) for f in functions().values() if f.symbol.encode() in text]
 
 
-def _with(function: Any, *attributes: str) -> Any:
+def _add_attributes(function: Any, *attributes: str) -> Any:
     for attribute in attributes:
         set.add(function.attributes, attribute)  # llvmlite's own `add` knows few
     return function

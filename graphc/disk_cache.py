@@ -40,12 +40,12 @@ _HEAD = Struct(
     "<8s32s8s32sQ"
 )  # magic, checksum of all that follows, kind, key, payload's bytes
 _ENTRY = re.compile(rf"({'|'.join(KINDS)})-[0-9a-f]{{64}}")
-_HALF = re.compile(r"\.new-\d+-[0-9a-f]{16}")
+_UNFINISHED = re.compile(r"\.new-\d+-[0-9a-f]{16}")
 _STAMP = ".pruned"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TOUCH_SECONDS = 3600.0  # how exactly the time of the last use is known
 _PRUNE_SECONDS = 86400.0
-_HALF_SECONDS = 3600.0  # nobody writes that long: what is older was left behind
+_UNFINISHED_SECONDS = 3600.0  # nobody writes that long: what is older was left behind
 _SLACK = 8  # of the limit's parts, how many a process may write before it looks at the sum
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _PLAIN = _BINARY | getattr(os, "O_NOFOLLOW", 0)
@@ -98,7 +98,7 @@ class _Folder:
         with os.scandir(self.path if self.number is None else self.number) as entries:
             for entry in entries:
                 whole = _ENTRY.fullmatch(entry.name)
-                if whole is None and _HALF.fullmatch(entry.name) is None:
+                if whole is None and _UNFINISHED.fullmatch(entry.name) is None:
                     continue
                 with suppress(OSError):  # another process may have removed it
                     seen = entry.stat(follow_symlinks=False)
@@ -125,9 +125,9 @@ class DiskCache:
     def get(self, kind: str, key: str) -> bytes | None:
         """What was put for this kind and key (64 hexadecimal digits); None if there is nothing."""
         name = f"{kind}-{key}"
-        with self._forgiving(), self._opened() as folder:
+        with self._ignoring_errors(), self._opened() as folder:
             entry = _read(folder, name)
-            payload = None if entry is None else _unsealed(entry, kind, key)
+            payload = None if entry is None else _decode(entry, kind, key)
             if entry is not None and payload is None and folder.remove(name):
                 LOG.info("%s of the cache was damaged, and is made anew", name)
             return payload
@@ -137,10 +137,10 @@ class DiskCache:
         """Keep `data` for this kind and key, if that can be done."""
         if len(data) + _HEAD.size > self.limit:
             return
-        with self._forgiving():
+        with self._ignoring_errors():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._opened() as folder:
-                _write(folder, f"{kind}-{key}", _sealed(kind, key, data))
+                _write(folder, f"{kind}-{key}", _encode(kind, key, data))
                 self._look_after(folder, len(data))
 
     def files(self) -> list[CacheFile]:
@@ -203,7 +203,7 @@ class DiskCache:
             folder.close()
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
+    def _ignoring_errors(self) -> Iterator[None]:
         """Go on where the file system refuses; say once that the folder is not to be trusted."""
         try:
             yield
@@ -226,17 +226,17 @@ def _distrust(status: os.stat_result) -> str | None:
     return None
 
 
-def _sealed(kind: str, key: str, data: bytes) -> bytes:
+def _encode(kind: str, key: str, data: bytes) -> bytes:
     """The bytes of an entry."""
     named = kind.encode(), bytes.fromhex(key), len(data)
     rest = _HEAD.pack(MAGIC, b"", *named)[len(MAGIC) + 32 :]
     return MAGIC + hashlib.sha256(rest + data).digest() + rest + data
 
 
-def _unsealed(entry: bytes, kind: str, key: str) -> bytes | None:
+def _decode(entry: bytes, kind: str, key: str) -> bytes | None:
     """The payload of an entry, if all of it is as it was written and for this kind and key."""
     payload = entry[_HEAD.size :]
-    return payload if entry == _sealed(kind, key, payload) else None
+    return payload if entry == _encode(kind, key, payload) else None
 
 
 def _read(folder: _Folder, name: str) -> bytes | None:
@@ -284,7 +284,7 @@ def _prune(folder: _Folder, limit: int) -> list[CacheFile]:
     files = sorted(folder.files(), key=lambda file: -file.used)
     kept, removed = 0, []
     for file in files:
-        old = not file.kind and time.time() - file.used > _HALF_SECONDS
+        old = not file.kind and time.time() - file.used > _UNFINISHED_SECONDS
         kept += 0 if old else file.nbytes
         if (old or (file.kind and kept > limit)) and folder.remove(file.name):
             removed.append(file)

@@ -12,7 +12,7 @@ from typing import Any
 
 from graphc import _lazy
 from graphc.codegen.plan import Plan
-from graphc.codegen.plan_bytes import Unwritable, plan_bytes, read_plan
+from graphc.codegen.plan_bytes import NotSerializable, plan_bytes, read_plan
 from graphc.device import Device
 from graphc.disk_cache import disk_cache
 from graphc.dtypes import DType, Type, bf16
@@ -24,7 +24,7 @@ from graphc.options import Options
 from graphc.provenance import relative
 
 
-class _Unknown(Exception):
+class _NoKey(Exception):
     """The graph holds a value that has no key."""
 
 
@@ -35,8 +35,8 @@ def plan_key(
     if disk_cache() is None:
         return None
     try:
-        traced = _Writer(root).graph(graph)
-    except _Unknown:
+        traced = _GraphText(root).graph(graph)
+    except _NoKey:
         return None
     # Constants of bfloat16 are folded by its package.
     package = _lazy.load("ml_dtypes").__version__ if _has_bf16(graph) else None
@@ -64,7 +64,7 @@ def keep_plan(key: str | None, plan: Plan, graph: Graph) -> None:
         return
     try:
         data = plan_bytes(plan, list(_constants(graph)))
-    except Unwritable:
+    except NotSerializable:
         return
     cache.put("plan", key, data)
 
@@ -79,7 +79,7 @@ def _constants(graph: Graph) -> Iterator[Any]:
             yield from _constants(region)
 
 
-class _Writer:
+class _GraphText:
     """A graph as nested tuples whose text is equal for equal graphs only."""
 
     def __init__(self, root: str) -> None:
@@ -107,7 +107,7 @@ class _Writer:
         """All of a node but its operands. Its types follow from these."""
         # What others have registered may change without a change of graphc.
         if node.op not in BUILT_IN:
-            raise _Unknown(node.op.name)
+            raise _NoKey(node.op.name)
         attrs = [(name, self.attribute(value)) for name, value in node.attrs.items()]
         regions = [self.graph(region) for region in node.regions]
         loc = self.loc(node.loc)
@@ -132,4 +132,4 @@ class _Writer:
                 return type(value).__name__, str(value)
             case Constant():
                 return "constant", value.sha256
-        raise _Unknown(type(value).__name__)
+        raise _NoKey(type(value).__name__)

@@ -109,12 +109,12 @@ def test_constants_of_the_graph_are_its_own(cache: DiskCache) -> None:
 def test_what_bytes_cannot_say_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = lower_graph(PROGRAMS["constants"](), CPU, Options()).plan
     calls = replace(plan.steps[0], kind=StepKind.CALLBACK, function=print)
-    with pytest.raises(form.Unwritable):
+    with pytest.raises(form.NotSerializable):
         form.plan_bytes(replace(plan, steps=(calls,)), ())
     form.plan_bytes(plan, ())
     monkeypatch.setattr(form, "MOST_BYTES", 100)
     form.plan_bytes(plan, plan.constants)
-    with pytest.raises(form.Unwritable):
+    with pytest.raises(form.NotSerializable):
         form.plan_bytes(plan, ())
 
 
@@ -219,7 +219,7 @@ def test_attributes_of_every_op_have_keys() -> None:
         if name in sample
     ]
     assert len(values) > 20
-    keys = [repr(plan_cache._Writer("").attribute(value)) for value in values]
+    keys = [repr(plan_cache._GraphText("").attribute(value)) for value in values]
     assert len(set(keys)) > 20 and not any(" at 0x" in key for key in keys)
 
 
