@@ -300,6 +300,18 @@ def test_a_negative_power_of_integers_at_run_time_is_an_error_as_in_numpy(dtype:
         gnp.power(x, negative)
 
 
+def test_what_no_result_depends_on_raises_nothing() -> None:
+    """Neither its check nor that of an index is an effect."""
+    x, n, i = np.array([2, 3]), np.array([-1, 2]), np.array([7])
+
+    def unused(x: Any, n: Any, i: Any) -> Any:
+        x[i], x**n
+        return x**n * 0, np.where(True, x, x**n)
+
+    for found, wanted in zip(graphc.compile(unused, target="cpu")(x, n, i), (x * 0, x)):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_negative_power_of_integers_is_seen_by_cuda_kernels() -> None:
     x, y = np.arange(-20, 20), np.arange(40)
     plan = lower_graph(trace(lambda x, y: x**y, x, y), H100, Options()).plan

@@ -229,6 +229,17 @@ def test_orders_of_reshaping_are_numpys():
             graphc.trace(f, y)
 
 
+@pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "u8"])
+def test_integers_that_rounding_takes_out_of_range_become_the_nearest_bound(dtype):
+    """NumPy's cast gives what the machine gives, such as the least integer for the largest."""
+    info = np.iinfo(dtype)
+    x = np.array([info.max, info.max // 2, info.min, 14, 15, 25], dtype)
+    wide = np.rint(x.astype(float) / 10) * 10
+    wanted = [min(max(int(w), info.min), info.max) for w in wide]
+    found = graphc.compile(lambda x: np.round(x, -1), target="cpu")(x)
+    np.testing.assert_array_equal(found, np.array(wanted, dtype), strict=True)
+
+
 def test_rounding_to_decimals_and_tens_is_numpys():
     for decimals in (-310, -19, -3, -2, -1, 0, 1, 2, 5, 40, 310):
         for x in (*ARRAYS.values(), X * 1e4, np.array([15, 25, -15, 127], np.int8)):

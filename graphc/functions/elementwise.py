@@ -78,7 +78,8 @@ def power(x: Any, y: Any) -> Any:
     """x to the power y; small whole exponents of floats become products.
 
     Raises ArgumentError for an integer to a negative integer power, as NumPy does: at once, or
-    when the graph runs where the power is known only then.
+    when the graph runs where the power is known only then. A power on which no result depends is
+    not computed and raises nothing.
     """
     base, exponent = lift(x), lift(y)
     _check_integer_power(base, y if isinstance(y, (np.ndarray, np.generic)) else exponent)
@@ -291,7 +292,8 @@ def _above_all(a: Any, bound: Any) -> bool:
 def round(a: Any, decimals: int = 0) -> Any:
     """Rounded to a number of decimals, or to tens by a negative one; halves to even.
 
-    Integers keep their dtype; to tens they are rounded in float64, as NumPy does.
+    Integers keep their dtype; to tens they are rounded in float64, as NumPy does. A result that
+    the dtype does not hold becomes what a cast of it is, of 4 or 8 bytes the nearest bound.
     """
     a, decimals = array(a), as_int(decimals, "the number of decimals")
     if a.type.dtype.is_integer and decimals >= 0:
