@@ -57,6 +57,8 @@ class Op:
     index         kind view: `(index, type, **attrs) -> (operand's index, mask)`
     spelling      kind view: `(type, **attrs) -> expression` in NumPy's words, x its operand
     expand        kind composite: the expansion, in terms of other ops
+    half_vjp      kind composite: whether the vjp is taken in a half type itself; otherwise it is
+                  in f32, of results that are not rounded yet
     refuses       kind elementwise: an operand that must not be negative where T is a signed
                   integer, and the error where it is
     domain        where tests draw the operands from
@@ -81,6 +83,7 @@ class Op:
     index: Callable[..., Any] | None = None
     spelling: Callable[..., str] | None = None
     expand: Callable[..., Any] | None = None
+    half_vjp: bool = False
     batch: Callable[..., Any] | None = None
     refuses: tuple[str, str] | None = None
     domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-4.0, 4.0)

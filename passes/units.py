@@ -1,7 +1,8 @@
 """What fusion puts together: computed nodes, each with its own copies of the free nodes it reads.
 
-Views and counters cost nothing and are copied into every consumer, and so is scalar arithmetic on
-inputs: neither ever keeps two kernels together or apart.
+Views and counters cost nothing and are copied into every consumer, and so are scalar arithmetic on
+inputs and casts of a half type to the dtype that kernels compute it in: none of them ever keeps
+two kernels together or apart, and what is stored is the narrow value.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir import Graph, Node, Operand, Value
+from graphc.kinds import is_half
 from graphc.kinds.control import is_control
 from graphc.opdef import op_of
 from graphc.space import is_access
@@ -47,7 +49,7 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
             kept.append(node)
             values.update((v, v) for v in node.results)
             continue
-        copies = is_access(node) or node in scalars
+        copies = is_access(node) or node in scalars or _is_load(node)
         if copies:
             free.add(node)
         if copies and not any(v in results for v in node.results):
@@ -63,6 +65,12 @@ def units_of(graph: Graph) -> tuple[list[Unit], list[Value], list[Node]]:
         (stored if copies else values).update(zip(node.results, made, strict=True))
     outputs = [stored.get(v) or values[v] for v in graph.outputs]
     return units, outputs, kept
+
+
+def _is_load(node: Node) -> bool:
+    """Whether a node is a cast that every kernel makes of a half type as it loads it."""
+    (operand, *_) = node.operands or (None,)
+    return op_of(node).is_cast and is_half(operand) and not is_half(Value(node))
 
 
 def _free_scalars(graph: Graph) -> set[Node]:

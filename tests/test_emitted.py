@@ -208,7 +208,7 @@ def test_the_targets_differ_where_the_machines_do() -> None:
 
 
 def test_row_kernels_are_short() -> None:
-    for name, limit in (("softmax", 25), ("long_softmax", 25), ("layer_norm", 30)):
+    for name, limit in (("softmax", 25), ("long_softmax", 25), ("layer_norm", 36)):
         (kernel,) = emitted(name, "cuda")
         assert len(body(kernel.source)) <= limit
 
@@ -450,8 +450,9 @@ def test_the_targets_name_values_alike() -> None:
         tree = ast.parse(kernel.source)
         found = (n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
         names.append({n for n in found if re.search(r"^(?!warp).*_(sum|mean)$", n)})
-    means = {"x_mean", "x_less_mean", "rsqrt_square_mean"}
-    assert names[0] == names[1] == {"x_sum", "square_sum"} | means
+    sums = {"x_sum", "difference_sum", "square_sum"}
+    means = {"x_mean", "x_less_mean", "difference_mean", "square_mean", "rsqrt_square_mean"}
+    assert names[0] == names[1] == sums | means
 
 
 def test_an_argument_may_be_called_warp(tmp_path: Path) -> None:

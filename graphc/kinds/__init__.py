@@ -1,7 +1,7 @@
 """The kinds of ops as objects, and what makes a record of each."""
 
 from graphc.kinds.base import Kind, operation
-from graphc.kinds.composites import COMPOSITE, composite
+from graphc.kinds.composites import COMPOSITE, composite, computed_wide, is_half
 from graphc.kinds.contractions import CONTRACTION
 from graphc.kinds.control import COND, LOOP, WHILE
 from graphc.kinds.creation import CONSTANT, IOTA
@@ -45,8 +45,10 @@ __all__ = [
     "Kind",
     "check_axes",
     "composite",
+    "computed_wide",
     "elementwise",
     "extreme",
+    "is_half",
     "operation",
     "reduction",
     "view",

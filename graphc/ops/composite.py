@@ -10,54 +10,58 @@ import numpy as np
 
 from graphc.dtypes import Type, i64
 from graphc.errors import ShapeError, TypeMismatch
-from graphc.kinds import check_axes, composite, extreme
+from graphc.kinds import check_axes, composite, computed_wide, extreme, is_half
 from graphc.ops import elementwise as ew
 from graphc.ops.creation import iota
-from graphc.ops.reductions import along, broadcast, computed_wide, reduce_max, reduce_sum
+from graphc.ops.reductions import along, broadcast, reduce_max, reduce_sum
 from graphc.ops.views import stop_gradient
 
 Ints = tuple[int, ...]
 
 # --- activations --------------------------------------------------------------------------
+# Their derivatives are ops: those of the expansions overflow (0 * inf), or have nothing left of
+# 1 - sigmoid(x) where sigmoid(x) rounds to 1. Factors are bounded where what they multiply is 0 to
+# the last bit, so that an infinity does not meet it.
 
 
-def _erf(x: Any) -> Any:
-    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
+def _activation(name: str, doc: str, expand: Any, numpy: Any, slope: Any = None) -> Any:
+    """A function of one array; `slope` gives its derivative in one op, if it has one."""
+    vjp = slope and (lambda g, out, x: (g * slope(x),))
+    return composite(
+        name, doc, operands=("x",), expand=expand, numpy=numpy, vjp=vjp, half_vjp=bool(slope)
+    )
 
 
-def _activation(name: str, doc: str, expand: Any, numpy: Any, vjp: Any = None) -> Any:
-    return composite(name, doc, operands=("x",), expand=expand, numpy=numpy, vjp=vjp)
+def _bounded(x: Any, size: float) -> Any:
+    """x between -size and size."""
+    return ew.minimum(ew.maximum(x, -size), size)
 
 
-def _silu_vjp(g: Any, out: Any, x: Any) -> Any:
-    return (g * (sigmoid(x) + out * sigmoid(-x)),)
-
-
-def _gelu_tanh_vjp(g: Any, out: Any, x: Any) -> Any:
-    """gelu_tanh is x * sigmoid(2u), with u a polynomial in x."""
-    twice = 2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
-    du = _SQRT_2_OVER_PI * (1 + 3 * 0.044715 * (x * x))
-    return (g * (sigmoid(twice) + 2 * out * sigmoid(-twice) * du),)
-
-
-_SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
-_HALF_SQRT = math.sqrt(0.5)
-
-
-# exp(-x) overflows where x is far below 0. The functions are right there all the same; their
-# expansions' gradients are not (0 * inf), and so they have one of their own. In these stands
-# sigmoid(-x) for 1 - sigmoid(x), of which nothing is left where sigmoid(x) rounds to 1.
 def _numpy_sigmoid(x: Any) -> Any:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
+def _sigmoid(x: Any) -> Any:
+    e = ew.exp(-abs(x))
+    return ew.where(ew.ge(x, 0), 1, e) / (1 + e)
+
+
+# Its own derivative is not out * (1 - 2 * sigmoid(x)), which cancels near 0.
+sigmoid_slope = composite(
+    "sigmoid_slope",
+    "sigmoid(x) * sigmoid(-x), the derivative of sigmoid.",
+    operands=("x",),
+    expand=lambda x: ew.bell(ew.exp(-abs(x))),
+    numpy=lambda x: _numpy_sigmoid(x) * _numpy_sigmoid(-x),
+    vjp=lambda g, out, x: (-g * ew.tanh(0.5 * x) * out,),
+)
 sigmoid = _activation(
     "sigmoid",
     "1 / (1 + exp(-x)).",
-    lambda x: 1 / (1 + ew.exp(-x)),
+    _sigmoid,
     lambda x: _numpy_sigmoid(x),
-    lambda g, out, x: (g * (out * sigmoid(-x)),),
+    slope=sigmoid_slope,
 )
 relu = _activation(
     "relu",
@@ -65,32 +69,113 @@ relu = _activation(
     lambda x: ew.where(ew.le(x, 0), 0, x),
     lambda x: np.maximum(x, 0),
 )
-silu = _activation(
-    "silu",
-    "x * sigmoid(x), also called swish.",
-    lambda x: x / (1 + ew.exp(-x)),
-    lambda x: x * _numpy_sigmoid(x),
-    _silu_vjp,
-)
-gelu = _activation(
-    "gelu",
-    "x times the normal distribution's cumulative function (Hendrycks and Gimpel, 2016).",
-    lambda x: 0.5 * x * (1 + ew.erf(_HALF_SQRT * x)),
-    lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
-)
-gelu_tanh = _activation(
-    "gelu_tanh",
-    "gelu in its approximation by tanh (Hendrycks and Gimpel, 2016).",
-    lambda x: x / (1 + ew.exp(-2 * _SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)))),
-    lambda x: 0.5 * x * (1 + np.tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x**3))),
-    _gelu_tanh_vjp,
-)
 softplus = _activation(
     "softplus",
     "log(1 + exp(x)).",
     lambda x: ew.maximum(x, 0) + ew.log1p(ew.exp(-abs(x))),
     lambda x: np.logaddexp(x, 0),
-    lambda g, out, x: (g * sigmoid(x),),
+    slope=sigmoid,
+)
+
+_FLAT = 800.0
+"""exp(-x) is 0 from here on, in every dtype."""
+
+
+def _numpy_silu_slope(x: Any) -> Any:
+    s = _numpy_sigmoid(x)
+    return s + np.clip(x, -_FLAT, _FLAT) * s * _numpy_sigmoid(-x)
+
+
+silu_slope = _activation(
+    "silu_slope",
+    "The derivative of silu.",
+    lambda x: sigmoid(x) + _bounded(x, _FLAT) * sigmoid_slope(x),
+    _numpy_silu_slope,
+)
+silu = _activation(
+    "silu",
+    "x * sigmoid(x), also called swish.",
+    lambda x: ew.maximum(x, -_FLAT) * sigmoid(x),
+    lambda x: np.maximum(x, -_FLAT) * _numpy_sigmoid(x),
+    slope=silu_slope,
+)
+
+_FAR = 40.0
+"""The normal distribution's cumulative function and density are 0 from here on."""
+
+
+def _normal(x: Any) -> Any:
+    """The cumulative function of the normal distribution, of a bounded argument."""
+    return 0.5 * ew.erfc(-math.sqrt(0.5) * x)
+
+
+def _gelu_slope(x: Any) -> Any:
+    b = _bounded(x, _FAR)
+    density = 1 / math.sqrt(2 * math.pi) * ew.exp(-0.5 * (b * b))
+    return _normal(b) + b * density
+
+
+def _numpy_normal(x: Any) -> Any:
+    return ew.erfc.numpy(x.astype(np.float64) * -math.sqrt(0.5)) / 2
+
+
+def _numpy_gelu_slope(x: Any) -> Any:
+    b = np.clip(x, -_FAR, _FAR)
+    density = np.exp(-np.square(b) / 2) / math.sqrt(2 * math.pi)
+    return (_numpy_normal(b) + b * density).astype(x.dtype)
+
+
+gelu_slope = _activation(
+    "gelu_slope", "The derivative of gelu.", _gelu_slope, _numpy_gelu_slope
+)
+gelu = _activation(
+    "gelu",
+    "x times the normal distribution's cumulative function (Hendrycks and Gimpel, 2016).",
+    lambda x: ew.maximum(x, -_FAR) * _normal(_bounded(x, _FAR)),
+    lambda x: (np.maximum(x, -_FAR) * _numpy_normal(x)).astype(x.dtype),
+    slope=gelu_slope,
+)
+
+_SATURATED = 25.0
+"""The sigmoid in gelu_tanh is 0 from here on, in every dtype."""
+_TWICE = 2 * math.sqrt(2 / math.pi)
+_CUBE = 0.044715
+
+
+def _twice(x: Any) -> Any:
+    """The argument of the sigmoid in gelu_tanh, which is twice that of its tanh."""
+    return _TWICE * (x + _CUBE * (x * x * x))
+
+
+def _gelu_tanh_slope(x: Any) -> Any:
+    b = _bounded(x, _SATURATED)
+    twice = _twice(b)
+    return sigmoid(twice) + b * sigmoid_slope(twice) * (_TWICE * (1 + 3 * _CUBE * (b * b)))
+
+
+def _numpy_gelu_tanh(x: Any) -> Any:
+    twice = _twice(np.clip(x, -_SATURATED, _SATURATED))
+    return np.maximum(x, -_SATURATED) * _numpy_sigmoid(twice)
+
+
+def _numpy_gelu_tanh_slope(x: Any) -> Any:
+    b = np.clip(x, -_SATURATED, _SATURATED)
+    s = _numpy_sigmoid(_twice(b))
+    return s * (1 + b * _numpy_sigmoid(-_twice(b)) * (_TWICE + 3 * _TWICE * _CUBE * b**2))
+
+
+gelu_tanh_slope = _activation(
+    "gelu_tanh_slope",
+    "The derivative of gelu_tanh.",
+    _gelu_tanh_slope,
+    _numpy_gelu_tanh_slope,
+)
+gelu_tanh = _activation(
+    "gelu_tanh",
+    "gelu in its approximation by tanh (Hendrycks and Gimpel, 2016).",
+    lambda x: ew.maximum(x, -_SATURATED) * sigmoid(_twice(_bounded(x, _SATURATED))),
+    _numpy_gelu_tanh,
+    slope=gelu_tanh_slope,
 )
 
 # --- by exponentials ------------------------------------------------------------------------
@@ -117,14 +202,14 @@ sinh = _activation(
     "Hyperbolic sine, accurate near 0.",
     _sinh,
     np.sinh,
-    lambda g, out, x: (g * cosh(x),),
+    slope=lambda x: cosh(x),
 )
 cosh = _activation(
     "cosh",
     "Hyperbolic cosine, accurate near 0.",
     _cosh,
     np.cosh,
-    lambda g, out, x: (g * sinh(x),),
+    slope=sinh,
 )
 
 
@@ -164,23 +249,33 @@ def _shifted(x: Any, axes: Ints) -> Any:
     return x - along(stop_gradient(reduce_max(x, axes=axes)), x, axes)
 
 
-@computed_wide
 def _softmax(x: Any, axes: Ints) -> Any:
     e = ew.exp(_shifted(x, axes))
     return e * along(1 / reduce_sum(e, axes=axes), x, axes)
 
 
 def _softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
-    # The sum is a mean by weights, which does not overflow in the half types either.
+    if is_half(out):
+        return (_rounded_softmax_grad(g, out, axes=axes),)
     return (out * (g - along(reduce_sum(g * out, axes=axes), x, axes)),)
 
 
 @computed_wide
+def _rounded_softmax_grad(g: Any, out: Any, axes: Ints) -> Any:
+    """By weights that were rounded, and whose sum is no longer 1.
+
+    Over their sum they are a softmax again: where one is almost 1, what remains of its gradient is
+    right to the digits that the others have. (Weights in f32 would be kept beside the rounded
+    ones from the forward pass to the backward pass, at twice their bytes.)
+    """
+    mean = reduce_sum(g * out, axes=axes) / reduce_sum(out, axes=axes)
+    return out * (g - along(mean, out, axes))
+
+
 def _log_softmax_vjp(g: Any, out: Any, x: Any, axes: Ints) -> Any:
     return (g - ew.exp(out) * along(reduce_sum(g, axes=axes), x, axes),)
 
 
-@computed_wide
 def _log_softmax(x: Any, axes: Ints) -> Any:
     z = _shifted(x, axes)
     return z - along(ew.log(reduce_sum(ew.exp(z), axes=axes)), x, axes)
@@ -192,7 +287,6 @@ def _finite_max(x: Any, axes: Ints) -> Any:
     return ew.where(ew.eq(abs(m), math.inf), 0, m)
 
 
-@computed_wide
 def _logsumexp(x: Any, axes: Ints) -> Any:
     m = _finite_max(x, axes)
     return ew.log(reduce_sum(ew.exp(x - along(m, x, axes)), axes=axes)) + m
@@ -234,6 +328,7 @@ softmax = composite(
     attrs=("axes",),
     expand=_softmax,
     vjp=_softmax_vjp,
+    half_vjp=True,
     numpy=_numpy_softmax,
     result=_softmax_type("softmax"),
     samples=_ROWS,
@@ -263,17 +358,19 @@ logsumexp = composite(
 # --- normalization and losses -------------------------------------------------------------
 
 
-@computed_wide
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """By the corrected two-pass algorithm (Chan, Golub and LeVeque, 1983)."""
     n = len(x.shape)
     axes = tuple(range(n - len(weight.shape), n))
     size = math.prod(x.shape[a] for a in axes)
-    centered = x - along(reduce_sum(x, axes=axes) / size, x, axes)
-    variance = reduce_sum(centered * centered, axes=axes) / size
+    off = x - along(reduce_sum(x, axes=axes) / size, x, axes)
+    # What the mean was rounded by. But for rounding it is 0, and so is its gradient.
+    rest = ew.stop_gradient(reduce_sum(off, axes=axes) / size)
+    square = reduce_sum(off * off, axes=axes) / size
+    variance = square - ew.stop_gradient(ew.minimum(rest * rest, square))
     scale = along(ew.rsqrt(variance + eps), x, axes)
-    spread = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
-    w, b = spread
-    return centered * scale * w + b
+    w, b = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
+    return (off - along(rest, x, axes)) * scale * w + b
 
 
 def _numpy_layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -306,7 +403,6 @@ layer_norm = composite(
 )
 
 
-@computed_wide
 def _cross_entropy(logits: Any, labels: Any) -> Any:
     """Row by row: the logarithm of the sum of exponentials less the label's own logit."""
     axes = (len(logits.shape) - 1,)

@@ -16,10 +16,10 @@ import numpy as np
 from graphc.dtypes import Shape, Type, i64, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
 from graphc.ir import Graph, literal
-from graphc.kinds import GATHER, SCATTER, operation
+from graphc.kinds import GATHER, SCATTER, computed_wide, operation
 from graphc.ops.creation import iota
 from graphc.ops.elementwise import cast, eq, where
-from graphc.ops.reductions import broadcast, computed_wide
+from graphc.ops.reductions import broadcast
 from graphc.ops.views import reshape
 
 # --- gather ---------------------------------------------------------------------------------

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc.dtypes import Shape, Type
 from graphc.errors import ShapeError
-from graphc.kinds import check_axes, extreme, reduction, view
+from graphc.kinds import check_axes, computed_wide, extreme, reduction, view
 from graphc.ops.elementwise import cast, eq
 
 Ints = tuple[int, ...]
@@ -69,23 +67,6 @@ def _kept(x: Any, axes: Ints) -> Ints:
 def along(reduced: Any, x: Any, axes: Ints) -> Any:
     """A reduction's result repeated along the axes that it lost."""
     return broadcast(reduced, shape=x.shape, dims=_kept(x, axes))
-
-
-def computed_wide(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of arrays, computed in f32 for the half types: in those, sums overflow."""
-
-    @functools.wraps(function)
-    def call(*arrays: Any, **attrs: Any) -> Any:
-        narrow = arrays[0].type.dtype
-        if narrow.compute == narrow:
-            return function(*arrays, **attrs)
-        wide = (cast(a, dtype=narrow.compute) if a.type.dtype == narrow else a for a in arrays)
-        results = function(*wide, **attrs)
-        if not isinstance(results, tuple):
-            return cast(results, dtype=narrow)
-        return tuple(cast(r, dtype=narrow) for r in results)
-
-    return call
 
 
 @computed_wide

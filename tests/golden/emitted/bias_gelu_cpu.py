@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.codegen.device_lib import erf, f32, i64, kernel, run_alone
+from graphc.codegen.device_lib import erfc, f32, i64, kernel, maximum, minimum, run_alone
 
 
 @kernel("cpu", literals=f32)
@@ -26,9 +26,10 @@ def add_gelu(
 ):
     for row in range(lo, hi):
         for col in range(cols):
-            h = x[row, col] + b[col]                      # model.py:24: h = x + b
-            out_ = 0.5 * h * (1.0 + erf(0.70710677 * h))  # model.py:25: return nn.gelu(h)
-            out[row, col] = out_
+            h = x[row, col] + b[col]       # model.py:24: h = x + b
+            maximum_2 = maximum(h, -40.0)  # model.py:25: return nn.gelu(h)
+            product = 0.5 * erfc(-0.70710677 * minimum(maximum_2, 40.0))
+            out[row, col] = maximum_2 * product
 
 
 LAUNCHES = (("add_gelu", 32, {
@@ -43,7 +44,8 @@ LAUNCHES = (("add_gelu", 32, {
 def reference(b, x):
     """What the kernel computes, by NumPy; floats are float64."""
     h = x + b
-    return 0.5 * h * (1.0 + erf(0.70710677 * h))
+    maximum_2 = np.maximum(h, -40.0)
+    return maximum_2 * (0.5 * erfc(-0.70710677 * np.minimum(maximum_2, 40.0)))
 
 
 if __name__ == "__main__":
