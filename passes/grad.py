@@ -26,6 +26,7 @@ from graphc.passes.grad_control import (
 )
 from graphc.passes.inline import inline
 from graphc.passes.rewrite import Emitter, emitting
+from graphc.passes.simplify import recognize
 from graphc.tracer import Tracer
 from graphc.traces import Trace
 
@@ -108,8 +109,11 @@ def check_floats(graph: Graph, wrt: Sequence[int]) -> None:
 
 
 def by_primitives(graph: Graph) -> Graph:
-    """The graph in ops that have rules: groups taken apart, composites without rules expanded."""
-    return expand_for_grad(inline(graph))
+    """The graph in ops that have rules: groups taken apart, composites without rules expanded.
+
+    Functions that are written out, and overflow where their derivatives do not, are recognized.
+    """
+    return expand_for_grad(recognize(inline(graph)))
 
 
 def _seeds(

@@ -14,6 +14,7 @@ from graphc.passes.matching import Match, cost, matches, operand_kinds, replace
 from graphc.passes.rewrite import GraphPass, Report, emitting, graph_pass, with_numbers
 from graphc.passes.rules import EXACT, Contract, Rule, Table
 from graphc.passes.simplify_algebra import ALGEBRA
+from graphc.passes.simplify_formulas import formulas
 from graphc.passes.simplify_logic import LOGIC
 from graphc.passes.simplify_sums import SUMS
 from graphc.passes.simplify_views import VIEWS
@@ -54,6 +55,17 @@ def simplify(graph: Graph, report: Report) -> Graph:
 def simplify_fast(graph: Graph, report: Report) -> Graph:
     """Apply all rules, those that hold for real numbers or up to the sign of zero as well."""
     return rewrite(graph, _index(max(Contract)), report)
+
+
+@functools.cache
+def _formulas() -> RulesByOp:
+    return index_rules(formulas.rules)
+
+
+@graph_pass
+def recognize(graph: Graph, report: Report) -> Graph:
+    """Replace formulas by the ops that do not overflow; to be run before a gradient is taken."""
+    return rewrite(graph, _formulas(), report)
 
 
 def simplify_by(rules: Iterable[Rule]) -> GraphPass:

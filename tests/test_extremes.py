@@ -17,6 +17,9 @@ from graphc.device import CPU, H100
 from graphc.dtypes import f32
 from graphc.lowered import lower_graph
 from graphc.options import Options
+from graphc.passes.rewrite import Report
+from graphc.passes.simplify import recognize
+from graphc.passes.simplify_formulas import formulas
 from graphc.tracing import trace
 from tests.codegen_harness import run_cpu
 from tests.softgpu.plans import run_plan
@@ -282,3 +285,45 @@ def test_layer_norm_far_from_0_loses_no_more_than_its_input() -> None:
     compiled = graphc.compile(both, target="cpu")
     for got, want in zip(compiled(x, c), compiled(x.astype("d"), c.astype("d")), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6)
+
+
+# --- formulas ---------------------------------------------------------------------------------
+
+FORMULAS: dict[str, tuple[Any, Any]] = {
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), nn.sigmoid),
+    "sigmoid-neg": (lambda x: (np.exp(2 * x) + 1) ** -1, lambda x: nn.sigmoid(-2 * x)),
+    "sigmoid-of-exp": (lambda x: np.exp(x) / (np.exp(x) + 1), nn.sigmoid),
+    "silu": (lambda x: x / (1 + np.exp(-x)), nn.silu),
+    "mul-sigmoid": (lambda x: 3 * x / (1 + np.exp(-x)), lambda x: 3 * nn.silu(x)),
+    "mul-sigmoid-neg": (
+        lambda x: x / (1 + np.exp(-1.7 * x)),
+        lambda x: x * nn.sigmoid(1.7 * x),
+    ),
+    "softplus": (lambda x: np.log(1 + np.exp(x)), nn.softplus),
+    "softplus-log1p": (lambda x: np.log1p(np.exp(-x)), lambda x: nn.softplus(-x)),
+}
+
+
+def test_every_formula_is_tried() -> None:
+    assert {rule.name for rule in formulas.rules} == set(FORMULAS)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_of_a_formula_is_that_of_what_it_stands_for(name: str, dtype: Any) -> None:
+    written, known = FORMULAS[name]
+    size = np.array([0, 0.5, 3, 20, 60, 88, 100, 700, 710, 800])
+    x = np.concatenate([-size, size]).astype(dtype)
+    graph = trace(written, x)
+    report = Report()
+    recognize(graph, report)
+    assert {rule for rule, _ in report.events} == {name}
+    eps = float(np.finfo(dtype).eps)
+    with np.errstate(all="ignore"):
+        numpy, *slopes = with_derivatives(written)(x)
+    for got, want in zip(slopes, with_derivatives(known)(x)[1:], strict=True):
+        np.testing.assert_allclose(got, want, rtol=4 * eps)
+    # Where NumPy's value is a number, the one that is differentiated is the same.
+    (value,) = recognize(graph).run(x)
+    finite = np.isfinite(numpy)
+    np.testing.assert_allclose(value[finite], numpy[finite], rtol=8 * eps, atol=eps)
