@@ -17,8 +17,9 @@ class Options:
 
     fast            allow rewrites that hold for real numbers but change rounding or the sign of
                     zero: contracted products and sums, reciprocals, approximate division on CUDA.
-                    An infinity or a NaN may become a finite number (x - x is 0), or the reverse;
-                    isnan, isfinite and comparisons are right for the value that was computed
+                    An infinity or a NaN may become a finite number, or the reverse: x - x is 0 for
+                    every x, so isnan(x - x) is False. Of arguments, and of values that no rewrite
+                    replaced, isnan, isfinite and comparisons are right
     level           0: a kernel for each operation; 1: fusion of the graph as written; 2: also
                     simplification and common subexpressions
     nan             "keep" what is computed, or "raise" NotFinite for a result that holds a NaN or

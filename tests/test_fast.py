@@ -116,6 +116,19 @@ def test_options_reach_the_kernels(target: str) -> None:
         np.testing.assert_allclose(got, f(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("run", [run_cpu, run_cuda_checked], ids=["cpu", "cuda"])
+def test_numbers_are_taken_to_be_finite(run: Run) -> None:
+    x = np.array([np.nan, np.inf, -np.inf, -2.0])
+
+    def f(x: Any) -> Any:
+        return x - x, x * 0, x / x, np.exp(np.log(x)), np.isnan(x - x), np.isnan(x)
+
+    found = run(graphc.trace(f, x), [x], options=Options(fast=True))
+    expected = np.zeros(4), np.zeros(4), np.ones(4), x, np.zeros(4, bool), np.isnan(x)
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 TESTS: dict[str, Callable[[Any], Any]] = {
     "isnan": np.isnan,
     "isinf": np.isinf,
