@@ -365,9 +365,9 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     size = math.prod(x.shape[a] for a in axes)
     off = x - along(reduce_sum(x, axes=axes) / size, x, axes)
     # What the mean was rounded by. But for rounding it is 0, and so is its gradient.
-    rest = ew.stop_gradient(reduce_sum(off, axes=axes) / size)
+    rest = stop_gradient(reduce_sum(off, axes=axes) / size)
     square = reduce_sum(off * off, axes=axes) / size
-    variance = square - ew.stop_gradient(ew.minimum(rest * rest, square))
+    variance = square - stop_gradient(ew.minimum(rest * rest, square))
     scale = along(ew.rsqrt(variance + eps), x, axes)
     w, b = (broadcast(v, shape=x.shape, dims=axes) for v in (weight, bias))
     return (off - along(rest, x, axes)) * scale * w + b
