@@ -134,7 +134,10 @@ def _apart(region: Graph, segments: Sequence[Sequence[Node]]) -> list[Graph]:
     """
     place = {n: i for i, n in enumerate(region.nodes)}
     external = _external(region.nodes)
-    parts = [_with_accesses(nodes, external, place) for nodes in segments]
+    shown = {v.node for v in region.outputs}
+    # A view of the region's inputs goes with what reads it, and nowhere else.
+    own_of = ([n for n in nodes if n in shown or n not in external] for nodes in segments)
+    parts = [_with_accesses(nodes, external, place) for nodes in own_of]
     inputs = [_outside(nodes) for nodes in parts]
     wanted = {v for values in inputs for v in values} | set(region.outputs)
     names = [region.name, f"{region.name}_rest"]

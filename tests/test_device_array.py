@@ -372,7 +372,7 @@ def test_what_is_a_view_in_numpy_has_the_memory_of_its_array():
 
 WRONG = """
 a[0, 0] = 1 | float(a) | int(a[:0]) | bool(a) | bool(a[:0]) | a[5] | a[0, :, 9] | a[0.5]
-a[[True, False, True]] | a.item() | a.item(99) | a.cumsum() | a.shap | a + np.ones(5) | a @ 3
+a[[True, False, True]] | a.item() | a.item(99) | a.tobytes() | a.shap | a + np.ones(5) | a @ 3
 a + np.ones(4, np.complex64) | np.add(a, a, out=a) | np.copyto(a, 1) | a << 1 | a.reshape(5, 5)
 f"{a:.3f}" | len(a[0, 0, 0]) | a.sum(axis=4) | a.astype(complex) | np.asarray(a, copy=False)
 range(a) | a.to_device("tpu") | a.astype(np.uint8) + 300 | a ^ 1 | iter(a[0, 0, 0])

@@ -52,15 +52,14 @@ np.logical_and.reduce(A, axis=1) | A & 1 | A|3 | A ^ 1 | ~A | A & True | 2 & A |
 np.bitwise_and(A, A) | np.bitwise_or(A, 1) | np.invert(A) | np.round(A, 1) | np.where(A > 0, A, 1)
 A << 1 | A >> 1 | 1 << (A & 3) | np.left_shift(A, A) | np.round(A, -1) | np.pad(A, 2, "symmetric")
 np.sum(A) | np.prod(A, 1) | A.T @ A | np.einsum("ij,kj,kl->il", A, A, A) | np.ravel(A, "F")
+np.cumsum(A, 1) | np.add.accumulate(A) | np.diff(A) | np.count_nonzero(A, axis=0)
+np.average(A, weights=A) | np.nanmax(A, 0) | np.isclose(A, A) | np.roll(A, 1) | np.hstack([A, A])
+np.atleast_3d(A) | np.searchsorted(A[0], 1) | np.take_along_axis(A, np.array([[0], [1]]), 1)
+np.copysign(A, -1) | np.split(A, [1])[0] | A[[0, 1], [2, 0]]
 """
 # On the host, as graphc does not have them.
 ON_THE_HOST = """
-np.ptp(A) | np.ptp(A, axis=1) | np.ptp(A, 0, keepdims=True)
-np.bitwise_or.reduce(A) | np.cumsum(A, 1) | np.add.accumulate(A)
-np.diff(A) | np.median(A) | np.count_nonzero(A, axis=0) | np.average(A, weights=A)
-np.nonzero(A) | np.where(A > 0) | np.nanmax(A, 0) | np.isclose(A, A) | np.roll(A, 1)
-np.split(A, [1]) | np.hstack([A, A]) | np.atleast_3d(A) | np.searchsorted(A[0], 1)
-np.take_along_axis(A, np.array([[0], [1]]), 1) | np.argsort(A) | np.copysign(A, -1)
+np.bitwise_or.reduce(A) | np.median(A) | np.nonzero(A) | np.where(A > 0) | np.argsort(A)
 np.add.reduceat(A, [0, 1]) | np.shares_memory(A, A) | np.may_share_memory(A, A.ravel())
 np.shares_memory(A, A + 1) | np.shares_memory(A, W) | np.shares_memory(A[:0], A)
 """

@@ -90,6 +90,8 @@ SMOOTH = {
     "nan": lambda x: np.nanmean(np.where(x > 1, np.nan, x), 1) + np.nanmax(x, 1),
     "repeat": lambda x: np.repeat(np.tile(x, 2), [1, 0, 2, 3], axis=0),
     "roll": lambda x: np.roll(x, (1, -2), (0, 1)) * np.rot90(x, 2),
+    "running": lambda x: np.cumsum(np.tile(x, 7), 1)[:, -6:] + np.cumprod(x, 0),
+    "interp": lambda x: np.interp(x, [-3, -0.5, 0.7, 3], x[0, :4]),
     "trapezoid": lambda x: np.trapezoid(x, axis=0) + np.average(x, 0, weights=x[:, 0]),
     "vander": lambda x: np.vander(x[0], 4) + np.meshgrid(x[0], x[1, :4])[1][:4].T,
 }

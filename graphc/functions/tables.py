@@ -25,6 +25,7 @@ from graphc.functions import (
     padding,
     products,
     reductions,
+    running,
     shapes,
     statistics,
     writing,
@@ -103,7 +104,7 @@ def _public(module: Any) -> dict[str, Function]:
 
 FAMILIES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("element by element", (elementwise, numbers)),
-    ("along axes", (reductions, statistics)),
+    ("along axes", (reductions, statistics, running)),
     ("products", (products, einstein, matrices)),
     ("shapes", (shapes, padding, joining)),
     ("indices", (indexing,)),
@@ -144,6 +145,8 @@ def ufunc(ufunc: np.ufunc, method: str) -> Function:
     found = getattr(np, name, None) is ufunc and name in FUNCTIONS
     if method == "reduce" and name in _REDUCED:
         return _reduce_method(_REDUCED[name])
+    if method == "accumulate" and getattr(np, name, None) is ufunc:
+        return running.accumulate(name)
     if method == "outer" and found:
         return _outer_method(name)
     if method == "__call__" and getattr(np, name, None) is not ufunc:
@@ -310,7 +313,8 @@ _COMPARISONS = {
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
 _METHODS = (
     "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
-    "squeeze swapaxes dot astype copy clip round take diagonal trace repeat conj conjugate"
+    "squeeze swapaxes dot astype copy clip round take diagonal trace repeat conj conjugate "
+    "cumsum cumprod searchsorted"
 )
 
 

@@ -18,14 +18,8 @@ def program(spot, normals):
     return paid.mean(), paid.std(ddof=1) / np.sqrt(len(paid))
 
 
-def changed(spot, normals):
-    sums = normals @ np.triu(np.ones((DAYS, DAYS)))
-    paid = payoffs(VOLATILITY * np.sqrt(YEARS / DAYS) * sums, spot)
-    return paid.mean(), paid.std(ddof=1) / np.sqrt(len(paid))
-
-
 def value(spot, normals):
-    return changed(spot, normals)[0]
+    return program(spot, normals)[0]
 
 
 def gradient(spot, normals):
