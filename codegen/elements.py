@@ -9,46 +9,31 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
+from graphc.codegen.expressions import Expressions, Scope
 from graphc.codegen.kernel import (
     Apply,
-    Check,
-    Const,
     Expr,
-    IndexValue,
     Let,
     Load,
     Masked,
-    Statement,
     Store,
     Var,
     origin_of,
 )
-from graphc.codegen.names import Names
 from graphc.codegen.scalar import SCALARS
-from graphc.codegen.spelling import convert, spell
-from graphc.dtypes import MAX_BYTES, Type, i64
-from graphc.index import Axis, Condition, Index, Loaded, axis_index, named_index, within
-from graphc.ir import Graph, Literal, Node, Value, bit_key
-from graphc.kinds.base import Count, Elem, Guarded, Loops, loops_of
+from graphc.dtypes import Type
+from graphc.index import Axis, Index, axis_index
+from graphc.ir import Graph, Node, Value
 from graphc.naming import value_name
-from graphc.opdef import op_of
 from graphc.partition import EXPENSIVE, Partition
 from graphc.space import is_access
 
 Keep = typing.Literal["nothing", "scratch", "registers"]
 """What a nest keeps for later phases: nothing, expensive values in scratch, or all of them, each
 lane its own, in registers."""
-
-
-@dataclass
-class Scope:
-    """A list of statements under construction and the values known in it."""
-
-    body: list[Statement] = field(default_factory=list)
-    known: dict[Any, Expr] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,23 +45,18 @@ class Held:
     last: int
 
 
-class Elements:
+class Elements(Expressions):
     """Expressions for the values of one region under one partition of its axes."""
 
     def __init__(self, region: Graph, chosen: Partition, *, keep: Keep) -> None:
-        self.region = region
+        super().__init__(region)
         self.chosen = chosen
         self.space = chosen.space
         self.keep = keep
-        self.names = Names()
-        self.inputs = set(region.inputs)
         self.nodes = [n for n in self.space.nodes if n not in chosen.late]
         self.place = {n: i for i, n in enumerate(self.nodes)}
         self.outputs = [v for v in region.outputs if v.node not in chosen.late]
-        self.buffers: dict[str, Type] = {}
-        self.buffer_of: dict[Value, str] = {}
         self.phase: dict[Value, int] = {}
-        self.faults: dict[int, Node] = {}
         self.outer_scope = Scope()
         self.phases: list[Scope] = []
         self.held: dict[str, Held] = {}
@@ -105,44 +85,22 @@ class Elements:
         """A value's index in terms of its own axes."""
         return tuple(map(self.axis_index, self.space.axes[value]))
 
+    def loop_indices(self, node: Node) -> dict[Axis, Index]:
+        """The index along each axis of a node's loops, as its kind numbers them."""
+        loops = self._loops(node)
+        numbers = (*loops.own, *loops.reduced)
+        axes = (*self.space.axes[Value(node)], *self.space.reduced.get(node, ()))
+        return {
+            Axis(number, loops.extents[number]): self.axis_index(axis)
+            for number, axis in zip(numbers, axes, strict=True)
+            if number is not None
+        }
+
     def is_inner(self, value: Value) -> bool:
         """Whether a value differs along the inner axes."""
         return bool(self.space.set_of(value) & self.chosen.inner)
 
     # --- expressions --------------------------------------------------------------------
-
-    def element(
-        self,
-        operand: Value | Literal,
-        at: tuple[Index, ...],
-        scope: Scope,
-        phase: int,
-        guarded: bool,
-    ) -> Expr:
-        """Element `at` of an operand; a guarded one is loaded only where its mask holds."""
-        guards: list[Guarded] = []
-        while True:
-            if isinstance(operand, Literal):
-                expr: Expr = Const(operand.value, operand.dtype.compute)
-                break
-            if operand in self.inputs:
-                expr = self._load(operand, at, scope, guarded or bool(guards))
-                break
-            if not is_access(operand.node):
-                expr = self.value(operand, scope, phase)
-                break
-            node = operand.node
-            access = op_of(node).kind.access(node, at)
-            if isinstance(access, Count):
-                expr = IndexValue(access.index, node.types[0].dtype.compute)
-                break
-            if isinstance(access, Guarded):
-                _guard(guards, access)
-                access = access.elem
-            operand, at = node.operands[access.operand], access.at
-        for guard in reversed(guards):
-            expr = Masked(guard.where, expr, Const(guard.otherwise, expr.dtype))
-        return expr
 
     def _load(self, value: Value, at: tuple[Index, ...], scope: Scope, guarded: bool) -> Expr:
         name = self.buffer_of[value]
@@ -162,8 +120,8 @@ class Elements:
             home.known[key] = Var(local, load.dtype)
         return home.known[key]
 
-    def value(self, value: Value, scope: Scope, phase: int) -> Expr:
-        """A computed value: known, read back, or computed here."""
+    def value(self, value: Value, at: tuple[Index, ...], scope: Scope, phase: int) -> Expr:
+        """A computed value, at the index that it has: known, read back, or computed here."""
         home = scope if self.is_inner(value) else self.outer_scope
         if value in home.known or (home is scope and self._read_back(value, scope)):
             return home.known[value]
@@ -238,7 +196,7 @@ class Elements:
                     continue
             stack.extend(found.node.values)
         for found in sorted(order, key=lambda v: self.place[v.node]):
-            self.value(found, scope, phase)
+            self.value(found, self.own_index(found), scope, phase)
 
     def _is_known(self, value: Value, scope: Scope) -> bool:
         if self.keep == "registers" and self._made_before(value)[1] is not None:
@@ -255,119 +213,3 @@ class Elements:
             return own
         inner = [a for a in self.space.of(value) if a in self.chosen.inner]
         return tuple(axis_index(self.axis(a)) for a in inner if a is not None)
-
-    def _compute(self, node: Node, home: Scope, phase: int) -> None:
-        """Append the statements of a node."""
-        op = op_of(node)
-        args = self._read(node, home, phase)
-        letters = dict(zip(op.operands, op.signature))
-        common = (a.dtype for name, a in args.items() if letters.get(name) == "T")
-        compute = next(common, node.types[0].dtype.compute)
-        if op.refuses is not None and compute.kind == "i":
-            self._refuse_negative(node, args[op.refuses[0]], home)
-        for value, code in zip(node.results, op.kind.body(op), strict=True):
-            if op.is_cast:
-                (expr,) = args.values()
-            else:
-                expr = spell(code, args, compute, op.name)
-            # An element that is handed on is rounded already.
-            if code not in args:
-                expr = convert(expr, value.type.dtype)
-            self._bind(value, expr, home)
-
-    def _loops(self, node: Node) -> Loops:
-        loops = loops_of(node)
-        assert loops is not None, node
-        return loops
-
-    def _read(self, node: Node, home: Scope, phase: int) -> dict[str, Expr]:
-        """What one turn of a node's loops takes, by the names of its operands."""
-        loops = self._loops(node)
-        numbers = (*loops.own, *loops.reduced)
-        axes = (*self.space.axes[Value(node)], *self.space.reduced.get(node, ()))
-        new = {
-            Axis(number, loops.extents[number]): self.axis_index(axis)
-            for number, axis in zip(numbers, axes, strict=True)
-            if number is not None
-        }
-        args = {}
-        for read in loops.reads:
-            at = tuple(i.substitute(new) for i in read.at)
-            args[op_of(node).operands[read.operand]] = self._elem(
-                node, Elem(read.operand, at), home, phase
-            )
-        return args
-
-    def _elem(self, node: Node, read: Elem, home: Scope, phase: int) -> Expr:
-        """An element of an operand; where its index is loaded, it is checked."""
-        at: list[Index] = []
-        in_range: tuple[Condition, ...] = ()
-        for index in read.at:
-            match index:
-                case Index(terms=((Loaded() as atom, 1),), constant=0):
-                    place, conditions = self._place(node, atom, home, phase)
-                    in_range += conditions
-                    at.append(place)
-                case _:
-                    at.append(index)
-        if in_range:
-            self._check(in_range, node, home)
-        guarded = bool(in_range)
-        expr = self.element(node.operands[read.operand], tuple(at), home, phase, guarded)
-        return Masked(in_range, expr, Const(0, expr.dtype)) if in_range else expr
-
-    def _place(
-        self, node: Node, atom: Loaded, home: Scope, phase: int
-    ) -> tuple[Index, tuple[Condition, ...]]:
-        """Load an index, and wrap it if it is negative; the conditions under which it is one."""
-        number = self.element(node.operands[atom.value], atom.at, home, phase, False)
-        if isinstance(number, IndexValue) and number.index.is_within(atom.size):
-            return number.index, ()
-        raw = self.names.fresh("at")
-        home.body.append(Let(raw, convert(number, i64)))
-        wrapped = self.names.fresh(f"{raw}_wrapped")
-        home.body.append(Let(wrapped, wrap_negative(Var(raw, i64), atom.size)))
-        place = named_index(wrapped, atom.size)
-        return place, within(place, atom.size)
-
-    def _refuse_negative(self, node: Node, operand: Expr, home: Scope) -> None:
-        """Check that an operand of integers is not below zero."""
-        if isinstance(operand, Const) and operand.value >= 0:
-            return
-        number = self.names.fresh("checked")
-        home.body.append(Let(number, convert(operand, i64)))
-        self._check((Condition(named_index(number, MAX_BYTES), ">=", 0),), node, home)
-
-    def _check(self, conditions: tuple[Condition, ...], node: Node, home: Scope) -> None:
-        """End the run in the node's error where a condition fails."""
-        code = len(self.faults) + 1
-        self.faults[code] = node
-        home.body.append(Check(conditions, code))
-
-    def _bind(self, value: Value, expr: Expr, home: Scope) -> None:
-        if isinstance(expr, Var | Const):
-            home.known[value] = expr
-            return
-        name = self.names.fresh(self.local_name(value))
-        home.body.append(Let(name, expr, origin_of(value.node), user=value.name is not None))
-        home.known[value] = Var(name, expr.dtype)
-
-    def local_name(self, value: Value) -> str | None:
-        """What a value is called in the kernel: an element of `x` is `x_`."""
-        return f"{self.buffer_of[value]}_" if value in self.buffer_of else value_name(value)
-
-
-def _guard(guards: list[Guarded], access: Guarded) -> None:
-    """Add a guard to those around it; one with the same number otherwise is a part of the last."""
-    last = guards[-1] if guards else None
-    if last is not None and bit_key(last.otherwise) == bit_key(access.otherwise):
-        guards[-1] = replace(last, where=(*last.where, *access.where))
-    else:
-        guards.append(access)
-
-
-def wrap_negative(raw: Var, size: int) -> Expr:
-    """A negative index counts from the end."""
-    place = named_index(raw.name, size)
-    below = Condition(place, ">=", 0)
-    return Masked((below,), raw, Apply("+", (raw, Const(size, i64)), i64))

@@ -31,7 +31,6 @@ from graphc.codegen.kernel import (
     walk,
 )
 from graphc.codegen.loads_first import loads_first
-from graphc.codegen.nest import Nest
 from graphc.codegen.roles import BLOCK, CHUNK, TILE, Draft
 from graphc.codegen.short_labels import short_labels
 from graphc.codegen.vectorize import vectorized
@@ -50,8 +49,13 @@ from graphc.index import Axis, Index, Loaded
 from graphc.naming import distinct
 
 
-def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Device) -> Kernel:
-    """The kernel, unnamed: parameters in order, small values inlined, extents as parameters."""
+def finish(
+    draft: Draft, params: dict[str, ParamRole], device: Device, *, checks: bool
+) -> Kernel:
+    """The kernel, unnamed: parameters in order, small values inlined, extents as parameters.
+
+    `checks`: some of its statements check what they compute with.
+    """
     inputs = {b for b, r in params.items() if r == "input"}
     body = draft.body
     if device.is_cuda:
@@ -67,7 +71,7 @@ def finish(draft: Draft, params: dict[str, ParamRole], nest: Nest, device: Devic
     if device.is_cuda:
         body = loads_first(body, set(params))
     buffers = tuple(Param(b, draft.buffers[b], r) for b, r in params.items())
-    if nest.faults:
+    if checks:
         buffers += (Param("status", Type(i64, (1,)), "status"),)
     names, sizes = _axis_names(body, device)
     grain = max(1, (GRAIN * max(draft.extent, 1)) // max(draft.work, 1))

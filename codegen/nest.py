@@ -11,24 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from graphc.codegen.elements import Elements, Held, Keep, Scope
+from graphc.codegen.elements import Elements, Held, Keep
+from graphc.codegen.expressions import Scope, only_element, start_of, step_of
 from graphc.codegen.kernel import (
-    Apply,
     Const,
-    Expr,
-    IndexValue,
     Load,
-    Masked,
     Statement,
     Store,
     Update,
     Var,
     origin_of,
 )
-from graphc.codegen.region import is_temporary
-from graphc.codegen.spelling import convert, spell
+from graphc.codegen.spelling import convert
 from graphc.dtypes import Type
 from graphc.index import Axis
 from graphc.ir import Graph, Node, Value
@@ -134,7 +129,7 @@ class NestBuilder(Elements):
     def build(self) -> Nest:
         """The nest of a partition that fits the region."""
         last = self._find_phases()
-        self._name_buffers()
+        self.name_buffers(v for v in self.outputs if v.node not in self.chosen.split)
         self._choose_storage()
         outer, inner = self.ordered_axes()
         before: list[tuple[Statement, ...]] = []
@@ -159,16 +154,6 @@ class NestBuilder(Elements):
             tuple((v, self.buffer_of[v]) for v in self.outputs if v.node not in self.split),
             self.faults,
         )
-
-    def _name_buffers(self) -> None:
-        made = [v for v in self.outputs if v.node not in self.chosen.split]
-        unnamed = [v for v in made if not v.name]
-        for value in (*self.region.inputs, *made):
-            only = "out" if unnamed == [value] else None
-            name = value_name(value) if value in self.inputs else value.name or only
-            name = self.names.fresh(name, "x" if value in self.inputs else "out")
-            self.buffer_of[value] = name
-            self.buffers[name] = value.type
 
     def _choose_storage(self) -> None:
         """Where values of an earlier phase are read back from: outputs, or scratch."""
@@ -200,7 +185,7 @@ class NestBuilder(Elements):
                 self._store(value, scope, number)
         for value, name in self.stored_in.items():
             if name in self.scratch and self.phase[value] == number:
-                expr = self.value(value, scope, number)
+                expr = self.value(value, self.own_index(value), scope, number)
                 scope.body.append(Store(name, self._stored_index(value, name), expr))
         return scope
 
@@ -218,18 +203,12 @@ class NestBuilder(Elements):
         self, node: Node, scope: Scope, number: int, local: list[tuple[int, Accumulator]]
     ) -> None:
         """One accumulation; its variable is known to the next phase."""
-        op = op_of(node)
         value = Value(node)
-        function, expr = _step(op.step, self._read(node, scope, number))
+        function, expr = step_of(op_of(node).step, self._read(node, scope, number))
         if not self.space.reduced_set(node):
-            # Nothing to run over: the result is the one element. A float sum still begins at 0.0,
-            # which makes -0.0 into 0.0.
-            keeps_its_sign = op.init is None or is_temporary(node.operands[0])
-            if function == "+" and expr.dtype.is_float and not keeps_its_sign:
-                expr = Apply("+", (_start(op, node, expr), expr), expr.dtype)
-            self._bind(value, convert(expr, value.type.dtype), self.outer_scope)
+            self._bind(value, only_element(node, function, expr), self.outer_scope)
             return
-        start = _start(op, node, expr)
+        start = start_of(node, expr)
         name = self.names.fresh(self.local_name(value), "acc")
         type = Type(expr.dtype, value.type.shape)
         made = Accumulator(name, function, type, start, node)
@@ -249,18 +228,3 @@ class NestBuilder(Elements):
         axes = {self.space.find(a) for a in self.space.reduced[node] if a is not None}
         axes |= self.space.set_of(Value(node))
         return bool(axes & self.chosen.inner)
-
-
-def _step(step: str, args: Mapping[str, Expr]) -> tuple[str, Expr]:
-    """A record's step as (function, what is accumulated)."""
-    dtype = next(iter(args.values())).dtype
-    whole = spell(step, {**args, "acc": Var("acc", dtype)}, dtype)
-    assert not isinstance(whole, Const | Var | Load | IndexValue | Masked)
-    assert whole.args[0] == Var("acc", dtype), step
-    return whole.function, whole.args[1]
-
-
-def _start(op: Any, node: Node, expr: Expr) -> Const:
-    first = node.operands[0].type
-    value = op.init(first) if op.init is not None else 0
-    return Const(float(value) if expr.dtype.is_float else value, expr.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 
 from graphc.codegen import roles
 from graphc.codegen.arranged import arranged
@@ -25,9 +25,11 @@ from graphc.codegen.tasks import (
     with_values,
 )
 from graphc.codegen.tiles import tiled_product, worth_tiling
+from graphc.codegen.tree_schedule import row_task, tree_schedules
 from graphc.device import Device
 from graphc.ir import Graph, Node, Value
 from graphc.kinds.contractions import letters_of
+from graphc.loops.group import is_narrow
 from graphc.partition import Partition, assign, partition
 from graphc.space import Illegal, Space, identified, space_of, tied
 
@@ -60,6 +62,8 @@ class _Products:
         """All of them, ranked; each is made when it is asked for."""
         operands = before_product(self.region, self.product)
         if operands is not None:
+            if is_narrow(self.product):
+                yield from self._tree()
             tiny = letters_of(self.product).work <= TINY_PRODUCT
             ranked = (self._loops, partial(self._parts, operands))
             yield from _first_of(*ranked) if tiny else _first_of(*reversed(ranked))
@@ -79,6 +83,12 @@ class _Products:
         loops = self._loops()
         first = next(loops, None)
         yield from self._by_itself() if first is None else chain([first], loops)
+
+    def _tree(self) -> Iterator[Schedule]:
+        """One tree of loops for all, where it is not slower than parts."""
+        parts = Schedule((), "parts")
+        found = tree_schedules(self.region, self.device, lambda: parts)
+        yield from takewhile(lambda s: s is not parts, found)
 
     def _parts(self, operands: Sequence[Graph]) -> Iterator[Schedule]:
         """The operands of the product and the product, each by its own."""
@@ -112,8 +122,15 @@ class _Products:
         yield from self.schedules(rest, self.device)
 
     def _space_of_rest(self, rest: Graph) -> Space:
-        """The space of the rest, axes identified as in the whole region; raises Illegal."""
-        return tied(rest.nodes, identified(self.region.nodes))
+        """The space of the rest, axes identified as in the whole region if that has a space.
+
+        Raises Illegal.
+        """
+        try:
+            whole = identified(self.region.nodes)
+        except Illegal:
+            return space_of(rest.nodes)
+        return tied(rest.nodes, whole)
 
     # --- tiles --------------------------------------------------------------------------
 
@@ -145,7 +162,7 @@ class _Products:
         if not rest.nodes:
             yield Schedule((plain,), "library")
             return
-        tasks = self._epilogue(rest, form)
+        tasks = self._epilogue(rest, form) or self._on_rows(rest, form)
         if tasks:
             first = replace(tasks[0], product=form, result=self.result)
             yield Schedule((first, *tasks[1:]), "library")
@@ -164,10 +181,15 @@ class _Products:
             own = with_values(second, found.back)
             yield Schedule((*first.tasks, *own.tasks), second.form)
 
+    def _on_rows(self, rest: Graph, form: MatrixProduct) -> list[Task]:
+        """The rest as loops on the product's rows, whatever their axes; empty if on others."""
+        task = row_task(rest, self.result, form.batch * form.m, self.device)
+        return [] if task is None else [task]
+
     def _epilogue(self, rest: Graph, form: MatrixProduct) -> list[Task]:
         """The rest on the product's rows, and what combines its partials; empty if on others."""
-        space = self._space_of_rest(rest)
         try:
+            space = self._space_of_rest(rest)
             chosen = _by_rows(space, rest.outputs, self.result, form.n)
         except Illegal:
             return []

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 from graphc.dtypes import Type
 from graphc.ir import PARAMETER, Attrs, Graph, Literal, Node, Operand, Value
+from graphc.ops.products import sum_of_parts
 from graphc.partition import Partition
 from graphc.space import is_access, products
 
@@ -254,7 +255,10 @@ def late_regions(
     nodes: list[Node] = []
     for node, partial in partials.items():
         axis = partial.node.attrs["chunks"] % partial.type.ndim
-        made = again(node, (partial,), {"axes": (axis,)})
+        if products([node]):
+            made = sum_of_parts(node, partial, axis)
+        else:
+            made = again(node, (partial,), {"axes": (axis,)})
         nodes.append(made)
         new[Value(node)] = Value(made)
     for node in region.nodes:

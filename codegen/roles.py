@@ -63,8 +63,13 @@ class Body:
 
 def assemble(nest: Nest) -> Body:
     """The statements of a nest, its neighboring axes merged where all accesses allow it."""
-    body, buffers = reshaped(*without_unit_ends(stacked(nest), nest.buffers))
-    outer, inner = list(nest.outer), list(nest.inner)
+    return merged(Body(stacked(nest), nest.outer, nest.inner, nest.buffers))
+
+
+def merged(whole: Body) -> Body:
+    """The body with neighboring axes of a level run as one where all accesses allow it."""
+    body, buffers = reshaped(*without_unit_ends(whole.statements, whole.buffers))
+    outer, inner = list(whole.outer), list(whole.inner)
     for axes in (outer, inner):
         while True:
             numbers = list(other_indices(body))

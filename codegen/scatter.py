@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import TypeVar
 
-from graphc.codegen.elements import wrap_negative
+from graphc.codegen.expressions import wrap_negative
 from graphc.codegen.kernel import (
     Apply,
     Check,

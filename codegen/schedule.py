@@ -16,10 +16,12 @@ from graphc.codegen.region import by_phase, by_split, cut, halves, needed, piece
 from graphc.codegen.roles import LEAST_BLOCKS
 from graphc.codegen.scatter import is_scatter, scatter_kernel
 from graphc.codegen.tasks import Schedule, Task, together
+from graphc.codegen.tree_schedule import tree_schedules
 from graphc.device import Device
 from graphc.dtypes import Dim
 from graphc.ir import Graph, Node
 from graphc.kinds.base import number_of
+from graphc.loops.group import is_narrow
 from graphc.partition import Partition, partition
 from graphc.space import Illegal, Space, identified, products, space_of, tied
 
@@ -65,12 +67,16 @@ def _candidates(
     region: Graph, device: Device, whole: Callable[[], Space] | None
 ) -> Iterator[Schedule]:
     """Ranked candidates, with room for their arrays or not."""
+    found = products(region.nodes)
+    if len(found) > 1 and all(map(is_narrow, found)):
+        first = _partition(region, None)
+        if first is not None:
+            yield from nest_schedules(region, first, device, schedules)
     pieces = cut(region, STATEMENTS, device.launch * device.bandwidth)
     if len(pieces) > 1:
         whole = whole or cache(lambda: identified(region.nodes))
         yield together([next(schedules(p, device, whole)) for p in pieces])
         return
-    found = products(region.nodes)
     if found:
         yield from product_schedules(region, found[0], device, schedules)
         return
@@ -80,8 +86,7 @@ def _candidates(
         return
     first = _partition(region, whole)
     if first is None:
-        # A piece of a nest may be none: its outputs are values that the nest never stored.
-        yield _in_halves(region, device, whole)
+        yield from tree_schedules(region, device, lambda: _in_halves(region, device, whole))
         return
     if _is_long(region, first, device):
         yield from _long(region, first, device)

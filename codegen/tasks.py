@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from graphc.codegen.access import accesses, in_place
 from graphc.codegen.column_tiles import split_column_tiles
@@ -54,6 +54,17 @@ class Schedule:
     form: str
 
 
+class Interface(Protocol):
+    """What loops call the region's inputs and what they store, and the nodes whose checks fail."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[tuple[Value, str], ...]: ...
+    @property
+    def faults(self) -> dict[int, Node]: ...
+
+
 Schedules = Callable[[Graph, Device], Iterator[Schedule]]
 """The ranked candidates of a group; at least one."""
 
@@ -83,7 +94,7 @@ def with_values(schedule: Schedule, new: Mapping[Value, Value]) -> Schedule:
 
 def kernel_task(
     region: Graph,
-    nest: Nest,
+    nest: Interface,
     draft: Draft,
     device: Device,
     temps: Mapping[str, Value] | None = None,
@@ -103,7 +114,7 @@ def kernel_task(
     params |= {b: "input" for b in (*outputs, *temps) if b in used - made}
     params |= {b: "output" for b in outputs if b in made}
     params |= {b: "temp" for b in temps if b in made}
-    kernel = finish(draft, params, nest, device)
+    kernel = finish(draft, params, device, checks=bool(nest.faults))
     kernel = replace(kernel, in_place=in_place(kernel, device.is_cuda))
     binding = {b: v for b, v in (inputs | outputs | temps).items() if b in params}
     kernel = tidy(kernel).computing(region.nodes, binding, totals)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import accesses
-from graphc.codegen.elements import Scope
+from graphc.codegen.expressions import Scope
 from graphc.codegen.finish import hoist_invariants, inline
 from graphc.codegen.kernel import (
     Apply,

@@ -18,7 +18,8 @@ from graphc.naming import kernel_name, value_name
 from graphc.opdef import op_of
 from graphc.ops.group import group as group_op
 from graphc.passes.cse import cse
-from graphc.passes.groups import Group, Groups
+from graphc.passes.group import Group
+from graphc.passes.groups import Groups
 from graphc.passes.rewrite import Report, graph_pass
 from graphc.passes.units import units_of
 

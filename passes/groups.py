@@ -6,47 +6,23 @@ other, where that is legal and saves bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from graphc.ir import Node, Value
 from graphc.kinds.control import is_control
+from graphc.loops.group import LAUNCH, LoopGroup, is_narrow, loop_group
 from graphc.opdef import op_of
 from graphc.partition import partition
+from graphc.passes.group import Group, can_have_siblings, has_rows, joint_space
 from graphc.passes.rewrite import Report
 from graphc.passes.units import Unit
 from graphc.space import Illegal, Space, is_access, products
 
 MIXED_LIMIT = 256
 """Nodes from which a kernel with reductions is not made larger: its analysis is not linear."""
-
-
-@dataclass(eq=False)
-class Group:
-    """Units that become one kernel, `product` the first matrix product among them.
-
-    `space` has the nodes of the units in their order, `size` is their number; no values but those
-    in `shown` are read outside. `simple`: every computed value has all axes and nothing is
-    reduced. `mixed`: `space` is not that of the units in order, so it must be made again.
-    `closed`: two products with row work between them, or control flow; nothing joins it.
-    `merged`: the group that took this one in. `sources`: the groups it reads, which others may
-    have taken in since.
-    """
-
-    units: list[Unit]
-    space: Space
-    simple: bool
-    size: int
-    shown: list[Value]
-    mixed: bool = False
-    product: Node | None = None
-    closed: bool = False
-    merged: Group | None = None
-    sources: set[Group] = field(default_factory=set)
-
-    @property
-    def nodes(self) -> Iterator[Node]:
-        return (n for unit in self.units for n in unit.nodes)
+TREE_LIMIT = 128
+"""The most nodes of a kernel that is a tree of loops."""
 
 
 class Groups:
@@ -145,11 +121,15 @@ class Groups:
 
     def _joins(self, producer: Group, consumer: Group) -> bool:
         """Merge two groups if that is legal."""
-        if producer.closed or consumer.closed or self._path(producer, consumer):
+        if producer.closed or consumer.closed or consumer.tail is not None:
             return False
+        if self._path(producer, consumer):
+            return False
+        if producer.tail is not None:
+            return self._continue(producer, producer.tail, consumer)
         product = consumer.product
         if product is not None and self._feeds(producer, product):
-            return self._sandwich(producer, consumer)
+            return self._sandwich(producer, consumer) or self._feed(producer, consumer)
         if producer.product is not None and product is not None:
             return False
         return (
@@ -202,22 +182,93 @@ class Groups:
         """The general way: the space of both together, judged afresh."""
         judged = self._together(producer, consumer)
         if judged is None:
-            return False
+            return self._as_tree(producer, consumer)
         producer.space, producer.mixed = judged[0], False
         self._absorb(producer, consumer)
         producer.shown = self._shown(set(producer.units), producer.shown)
         producer.simple = self._is_simple(producer)
         return True
 
-    def _together(self, a: Group, b: Group) -> tuple[Space, Space] | None:
-        """The space of two groups, and as a legal nest has it; None if there is no such nest."""
+    def _as_tree(self, producer: Group, consumer: Group) -> bool:
+        """Merge two groups that only a tree of loops holds, if workers have enough to do then."""
+        group = self._loops(producer, consumer) if consumer.product is None else None
+        if group is None or group.is_starved or not has_rows(group, producer.product):
+            return False
+        return self._grown("tree", producer, consumer)
+
+    def _feed(self, producer: Group, consumer: Group) -> bool:
+        """Merge what makes the large operand of a product of few columns: that is never stored."""
+        product = consumer.product
+        assert product is not None
+        if not is_narrow(product) or max(map(_bytes, product.values)) < LAUNCH:
+            return False
+        if self._reads_again(producer, product):
+            return self._by_rows(producer, consumer)
+        if producer.product is not None:
+            return False
+        fed = self._bytes_read(self.unit_of[product]).get(producer, 0)
+        if fed < max(map(_bytes, product.values)):
+            return False
+        group = self._loops(producer, consumer)
+        if group is None or group.is_starved:
+            return False
+        return self._grown("operand", producer, consumer)
+
+    def _reads_again(self, producer: Group, product: Node) -> bool:
+        """Whether a group reads the largest operand of a product, too."""
+        largest = max((v.type.size for v in product.values), default=0)
+        unit = self.unit_of[product]
+        outside = {v for n in unit.nodes for v in n.values if v.node not in unit.nodes}
+        again = {v for n in producer.nodes for v in n.values} & outside
+        return any(v.type.size >= largest for v in again)
+
+    def _by_rows(self, producer: Group, consumer: Group) -> bool:
+        """Merge two groups whose narrow products are reductions of one nest."""
+        if not all(map(is_narrow, products([*producer.nodes, *consumer.nodes]))):
+            return False
+        judged = self._together(producer, consumer, as_reductions=True)
+        if judged is None:
+            return False
+        self.report.note("rows", consumer.units[0].main)
+        self._absorb(producer, consumer)
+        producer.shown = self._shown(set(producer.units), producer.shown)
+        producer.space, producer.mixed, producer.simple = judged[0], False, False
+        return True
+
+    def _grown(self, case: str, producer: Group, consumer: Group) -> bool:
+        """Make two groups one that is a tree of loops."""
+        self.report.note(case, consumer.units[0].main)
+        self._absorb(producer, consumer)
+        producer.shown = self._shown(set(producer.units), producer.shown)
+        producer.space, producer.mixed, producer.simple = Space(), True, False
+        return True
+
+    def _loops(self, a: Group, b: Group) -> LoopGroup | None:
+        """Two groups as one tree of loops; None if there is none."""
+        if a.size + b.size > TREE_LIMIT:
+            return None
+        units = sorted([*a.units, *b.units], key=lambda u: u.place)
+        try:
+            nodes = [n for unit in units for n in unit.nodes]
+            return loop_group(nodes, self._shown(set(units), [*a.shown, *b.shown]))
+        except Illegal:
+            return None
+
+    def _together(
+        self, a: Group, b: Group, *, as_reductions: bool = False
+    ) -> tuple[Space, Space] | None:
+        """The space of two groups, and as a legal nest has it; None if there is no such nest.
+
+        The first product is computed before the rest of the nest, or all are reductions of it.
+        """
         self.report.attempts += 1
         if a.size + b.size > MIXED_LIMIT:
             return None
         try:
-            space = _joint_space(a, b)
+            space = joint_space(a, b)
             visible = self._shown({*a.units, *b.units}, [*a.shown, *b.shown])
-            judged = partition(space, visible, product=next(iter(products(space.nodes)), None))
+            found = [] if as_reductions else products(space.nodes)
+            judged = partition(space, visible, product=next(iter(found), None))
         except Illegal:
             return None
         return space, judged.space
@@ -274,8 +325,20 @@ class Groups:
         if len(consumer.units) != 1:
             return False
         self._absorb(producer, consumer)
-        producer.closed, producer.simple = True, False
+        producer.tail, producer.simple = consumer, False
         self.report.note("sandwich", consumer.units[0].main)
+        return True
+
+    def _continue(self, group: Group, tail: Group, consumer: Group) -> bool:
+        """Merge a group into the epilogue of the second of two products, if that is legal."""
+        if consumer.product is not None:
+            return False
+        rest = replace(tail, units=[*tail.units], shown=[*tail.shown])
+        if not self._combine(rest, consumer):
+            return False
+        self._absorb(group, consumer)
+        self.report.note("continued", consumer.units[0].main)
+        group.tail = rest
         return True
 
     # --- siblings -----------------------------------------------------------------------
@@ -290,7 +353,7 @@ class Groups:
                 continue
             groups = dict.fromkeys(self.find(self.group_of[u]) for u in users)
             head: Group | None = None
-            for other in filter(_can_have_siblings, groups):
+            for other in filter(can_have_siblings, groups):
                 first = None if head is None else self.find(head)
                 second = self.find(other)
                 if first is None or first.size + second.size > MIXED_LIMIT:
@@ -321,26 +384,6 @@ class Groups:
         space = group.space.copy()
         space.identify_reads()
         return len(space.domain())
-
-
-def _can_have_siblings(group: Group) -> bool:
-    """Whether a group has a nest of its own, and no product in it."""
-    return not (group.closed or group.product) and bool(group.space.nodes)
-
-
-def _joint_space(a: Group, b: Group) -> Space:
-    """The space of the units of both in order; raises Illegal.
-
-    Where one group is before the other, its space is taken as it is.
-    """
-    if a.mixed or a.units[-1].place > b.units[0].place:
-        space, units = Space(), sorted([*a.units, *b.units], key=lambda u: u.place)
-    else:
-        space, units = a.space.copy(), b.units
-    for unit in units:
-        for node in unit.nodes:
-            space.add(node)
-    return space
 
 
 def _bytes(value: Value) -> int:

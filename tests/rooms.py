@@ -23,6 +23,7 @@ ROOMS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("interpret", "text", "verify")),
     (3, ("functions",)),
     (3, ("naming", "partition", "space")),
+    (4, ("loops",)),
     (4, ("finite",)),
     (4, tuple("allocations array_hooks assignment calls lists tracer traces weak written".split())),
     (5, ("passes",)),

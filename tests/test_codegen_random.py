@@ -29,10 +29,10 @@ CHECKED = 10
 HALVES = (f16, bf16, f32, i64, bool_, u8)
 NODES = (12, 12, 25, 12, 40)
 
-FUSE_CASES = {"producer", "sibling", "sandwich"}
+FUSE_CASES = {"producer", "sibling", "sandwich", "tree"}
 FORMS = {
-    "cpu": {"flat", "plane", "rows", "columns", "split", "library", "scatter"},
-    "cuda": {"flat", "plane", "rows", "warps", "columns", "split", "tiles", "scatter"},
+    "cpu": {"flat", "plane", "rows", "columns", "split", "library", "scatter", "tree"},
+    "cuda": {"flat", "plane", "rows", "warps", "columns", "split", "tiles", "scatter", "tree"},
 }
 
 

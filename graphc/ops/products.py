@@ -10,9 +10,10 @@ import numpy as np
 
 from graphc.dtypes import Size, Type, wide_numpy
 from graphc.errors import ArgumentError, ShapeError, TypeMismatch
-from graphc.ir import Graph
+from graphc.ir import Graph, Node, Value
 from graphc.kinds import CONTRACTION, operation
 from graphc.kinds.contractions import split_spec
+from graphc.ops.reductions import reduce_sum
 
 _SPEC = re.compile("[A-Za-z]*,[A-Za-z]*->[A-Za-z]*")
 
@@ -74,3 +75,16 @@ contract = operation(
         {"spec": "ij,j->i", "shapes": ((3, 4), (4,))},
     ),
 )
+
+
+def sum_of_parts(product: Node, parts: Value, axis: int) -> Node:
+    """The product as the sum, along an axis, of the products of parts of what it sums over."""
+    return Node(
+        reduce_sum,
+        (parts,),
+        {"axes": (axis,)},
+        product.types,
+        loc=product.loc,
+        names=product.names,
+        order=product.order,
+    )
