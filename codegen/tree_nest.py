@@ -212,7 +212,8 @@ class _TreeBuilder(Expressions):
         if over:
             kept = self.tree.slabs.get(s, over)
             name = self._array(value, kept, expr.dtype)
-            target: Var | Load = Load(name, self._kept_index(kept, self.own_index(value)), expr.dtype)
+            place = self._kept_index(kept, self.own_index(value))
+            target: Var | Load = Load(name, place, expr.dtype)
         else:
             target = Var(self.names.fresh(self.local_name(value), "acc"), expr.dtype)
         scope.body.append(Update(target, function, expr, origin_of(s.node)))

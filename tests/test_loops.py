@@ -139,7 +139,7 @@ def seen(graph: Graph) -> set[str]:
     return found | ({"dealt"} if group.points > 1 else set())
 
 
-@pytest.mark.parametrize("start", [50, 100])
+@pytest.mark.parametrize("start", [50])
 def test_legality_asks_nothing_of_order_or_of_copies(start: int) -> None:
     legal, cases = 0, set[str]()
     for seed in range(start, start + 50):
