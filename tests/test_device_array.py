@@ -146,6 +146,7 @@ METHODS = """
 sum() | sum(axis=0) | sum(0, keepdims=True) | prod() | max() | min(0) | mean() | mean(axis=0)
 var() | std(0) | any() | all(axis=0) | argmax() | argmin(0) | reshape(-1) | ravel() | transpose()
 squeeze() | astype(np.float32) | astype("float64") | astype(bool) | astype(int) | copy()
+conj() | conjugate() | cumsum() | cumprod() | repeat(2) | diagonal() | trace() | searchsorted(0)
 clip(1, 2) | round() | flatten() | T | swapaxes(0, -1) | dot(2) | take([0]) | take(-1)
 """
 METHODS = [c.strip() for line in METHODS.strip().splitlines() for c in line.split(" | ")]

@@ -313,7 +313,7 @@ _COMPARISONS = {
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
 _METHODS = (
     "sum prod max min mean var std any all argmax argmin reshape ravel transpose "
-    "squeeze swapaxes dot astype copy clip round take diagonal trace repeat conj conjugate "
+    "squeeze swapaxes dot astype copy clip round take diagonal trace repeat "
     "cumsum cumprod searchsorted"
 )
 
@@ -330,6 +330,7 @@ def _install_methods(cls: Any) -> None:
     for name in _METHODS.split():
         setattr(cls, name, _method(name, FUNCTIONS[name]))
     cls.flatten = _method("flatten", shapes.flatten)
+    cls.conj = cls.conjugate = _method("conjugate", numbers.real)
     cls.__getitem__ = _method("indexing", indexing.getitem)
     cls.T = property(_method("transpose", shapes.transpose))
     cls.mT = property(_method("matrix_transpose", shapes.matrix_transpose))

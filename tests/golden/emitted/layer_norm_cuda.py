@@ -66,8 +66,8 @@ def reference(x, scale, shift):
     """What the kernel computes, by NumPy; floats are float64."""
     x_mean = (np.sum(x, axis=1) / 1000.0)[:, None]
     x_less_mean = x - x_mean
-    difference_mean = np.sum(x_less_mean, axis=1) / 1000.0
     square_mean = np.sum(x_less_mean * x_less_mean, axis=1) / 1000.0
+    difference_mean = np.sum(x_less_mean, axis=1) / 1000.0
     difference = square_mean - np.minimum(difference_mean * difference_mean, square_mean)
     rsqrt_square_mean = (1.0 / np.sqrt(difference + 1e-05))[:, None]
     product = (x_less_mean - difference_mean[:, None]) * rsqrt_square_mean * scale
