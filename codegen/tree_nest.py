@@ -104,6 +104,9 @@ class _TreeBuilder(Expressions):
 
     def value(self, value: Value, at: tuple[Index, ...], scope: Scope, phase: int) -> Expr:
         """An element of a value: that of the loops around, or of the array that the point keeps."""
+        # Where a guard holds, an index along one element is 0, whatever it is made of.
+        own = self.computed[value.node].own
+        at = tuple(Index() if a is None else i for a, i in zip(own, at, strict=True))
         if value in scope.known and at == self.own_index(value):
             return scope.known[value]
         name, kept = self.arrays[value], self.tree.slabs[self.computed[value.node]]
@@ -189,7 +192,12 @@ class _TreeBuilder(Expressions):
                 scope.body.append(Store(name, at, expr, origin_of(s.node)))
 
     def _array(self, value: Value, kept: Sequence[Kept], dtype: DType) -> str:
-        """A new array of the point for these dimensions of a value."""
+        """The array of the point for these dimensions of a value, a new one at first.
+
+        A cheap value is made in several loops, and the same array takes it each time.
+        """
+        if value in self.arrays:
+            return self.arrays[value]
         name = self.names.fresh(f"{value_name(value) or 'kept'}_part")
         self.arrays[value] = name
         shape = value.type.static_shape
