@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_, f64, u8, u64
+from graphc.dtypes import bool_, dtype, f64, u8, u64
 from graphc.errors import TypeMismatch
 from graphc.functions import reductions
 from graphc.functions.elementwise import (
@@ -25,13 +25,19 @@ from graphc.functions.elementwise import (
     trunc,
     where,
 )
-from graphc.functions.promote import array, astype, elementwise, full
+from graphc.functions.promote import array, astype, elementwise, full, is_traced
 from graphc.ops import elementwise as ew
 
 
 def _floats(ufunc: np.ufunc, *values: Any) -> list[Any]:
-    """The operands as arrays, integers in the float dtype of NumPy's function."""
-    return [array(v) if not isinstance(v, float) else v for v in in_floats(ufunc, *values)]
+    """The operands as arrays, numbers and integers in the float dtype of NumPy's function."""
+    found = in_floats(ufunc, *values)
+    kinds = [v.type.dtype for v in found if is_traced(v) and not v.weak]
+    if kinds:
+        return [array(v, kinds[0]) for v in found]
+    parts = [v.dtype if is_traced(v) else np.asarray(v).dtype for v in found]
+    loop: Any = ufunc.resolve_dtypes((*parts, None))
+    return [astype(array(v), dtype(loop[0])) for v in found]
 
 
 def _subtract(x: Any, y: Any) -> Any:

@@ -128,7 +128,7 @@ copysign = elementwise(
     numpy=np.copysign,
     code="copysign(x, y)",
     kinds="f",
-    vjp=lambda g, out, x, y: (g * (copysign(1.0, x) * copysign(1.0, y)), None),
+    vjp=lambda g, out, x, y: (g * (copysign(1.0, x) * copysign(1.0, out)), None),
 )
 sign = elementwise(
     "sign",
