@@ -95,8 +95,8 @@ def rows(dtype: Any, width: int) -> np.ndarray:
     return x.astype(dtype)
 
 
-def lowered(fn: Callable[..., Any], x: Any) -> Lowered:
-    return lower_graph(trace(fn, x), H100, Options(), verify=True)
+def lowered(fn: Callable[..., Any], *arrays: Any) -> Lowered:
+    return lower_graph(trace(fn, *arrays), H100, Options(), verify=True)
 
 
 def by_ptx(low: Lowered, arrays: Any) -> list[Any]:
@@ -177,9 +177,11 @@ def test_blocks_of_long_rows_grow_with_their_maximum(
 def test_rows_of_two_axes() -> None:
     """The loop over the lanes has one turn, and becomes none."""
     x = rows(np.float32, 1024)[:, None] * np.array([1, 0.75, 0.5], np.float32)[:, None]
-    low = lowered(lambda x: nn.softmax(x + np.sin(x[0, 0]), axis=(1, 2)), x)
-    assert "for k in range(3):\n        col = thread * 4\n" in low.kernels[-1].source
-    check(by_ptx(low, [x]), reference(low.graph, [x]))
+    bias = np.array([1, 2, 3], np.float32)
+    low = lowered(lambda x, b: nn.softmax(x + b[:, None], axis=(1, 2)), x, bias)
+    source = low.kernels[-1].source
+    assert "for k in range(3):" in source and "thread * 4" in source and "for turn" not in source
+    check(by_ptx(low, [x, bias]), reference(low.graph, [x, bias]))
 
 
 def loads(fn: Callable[..., Any], *types: Any) -> int:
