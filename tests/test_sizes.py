@@ -69,14 +69,14 @@ def test_a_deep_network_and_its_gradient_have_five_kernels(rng: np.random.Genera
     assert len(plan.steps) > 170 and plan.kernels <= 5
 
 
-def test_normalized_images_of_all_sizes_have_two_kernels() -> None:
+def test_normalized_images_of_all_sizes_have_one_kernel() -> None:
     def block(x: Any) -> Any:
         m = x.mean(axis=(0, 2, 3), keepdims=True)
         v = ((x - m) ** 2).mean(axis=(0, 2, 3), keepdims=True)
         h = np.maximum((x - m) / np.sqrt(v + 1e-5), 0.0)
         return h, h.mean(axis=(2, 3))
 
-    assert kernels_of(block, (8, 64, 56, 56), (8, 128, 28, 28), (8, 256, 14, 14)) == 2
+    assert kernels_of(block, (8, 64, 56, 56), (8, 128, 28, 28), (8, 256, 14, 14)) == 1
 
 
 def test_what_decides_on_the_form_is_not_shared() -> None:
@@ -105,7 +105,7 @@ BODIES: dict[str, tuple[Body, int]] = {
     "both": (lambda x: (x * x).mean() + np.max(x), 8),
     "transposed": (lambda x: np.tanh(x.T) + 1.0, 16),
     "gradient": (graphc.grad(lambda x: (np.tanh(x) ** 2).mean()), 3),
-    "stacked": (lambda x: np.concatenate([x, x * 2.0]) - x.mean(), 19),
+    "stacked": (lambda x: np.concatenate([x, x * 2.0]) - x.mean(), 22),
 }
 """Functions, and how many kernels they have for all of SIZES at most."""
 SIZES = [(0, 5), (5, 0), (1, 1), (1, 9), (9, 1), (2, 3), (3, 2), (7, 7), (31, 24), (32, 25),
