@@ -31,7 +31,7 @@ def number(x):
     return x + float(np.float32(x))
 def accumulate(x):
     total = np.zeros(3)
-    total[0] = x[0]
+    total[3] = x[0]
     return total
 def outside(x, total=np.zeros(3)):
     total += x

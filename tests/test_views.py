@@ -79,7 +79,7 @@ def test_a_result_that_is_a_view_is_stored_once() -> None:
         return turned, y
 
     graph = graphc.trace(chain, np.ones(40, np.float32))
-    pieces = cut(graph, 128)
+    pieces = cut(graph, 128, 0)
     stored = [value for piece in pieces for value in piece.outputs]
     assert len(pieces) == 3 and len(set(stored)) == len(stored)
     assert set(graph.outputs) <= set(stored)
