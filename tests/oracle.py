@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import graphc
-from graphc.codegen.plan import Plan
+from graphc.codegen.plan import Plan, StepKind
 from graphc.device import CPU
 from graphc.dtypes import Type
 from graphc.errors import GraphcError
@@ -44,7 +44,12 @@ def compare(plans: Sequence[Plan], share: int) -> None:
 
 
 def assert_same_bits(plan: Plan) -> None:
-    """The plan gives the same bits on made-up inputs, whoever compiles its kernels."""
+    """The plan gives the same bits on made-up inputs, whoever compiles its kernels.
+
+    On made-up inputs a loop that a flag ends may never end: such plans are not run.
+    """
+    if any(s.kind is StepKind.BRANCH and s.target <= n for n, s in enumerate(plan.steps)):
+        return
     launches = {launch.key: launch for step in plan.steps for launch in step.launches}
     types = [plan.buffers[b].type for b in plan.inputs]
     if sum(t.nbytes for t in types) > LARGEST or any(step.function for step in plan.steps):
