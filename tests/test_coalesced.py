@@ -44,7 +44,7 @@ def test_neighbors_are_one_axis(name: str, rng: np.random.Generator) -> None:
     assert read == [dims]
     assert not re.search(r"\[[^\]\n]*(?://|%)", low.kernels[0].source)
     x = rng.standard_normal(type.shape, dtype=np.float32)
-    (found,) = low.compile()([x])
+    (found,) = low.compile().executable([x])
     assert_allclose(found, function(x.astype(np.float64)), rtol=1e-5, atol=1e-4)
 
 
@@ -58,7 +58,7 @@ def test_an_index_that_is_a_number_follows_the_axis(
     assert "row * 600 + choice_min" in sources and "* 15" not in sources
     x = rng.standard_normal((60, 40, 15), dtype=np.float32)
     x[33, 7, 2] = 9.0
-    run = low.compile() if device is CPU else lambda arrays: run_plan(low.plan, arrays)
+    run = low.compile().executable if device is CPU else lambda arrays: run_plan(low.plan, arrays)
     assert_array_equal(np.asarray(run([x])[0]), 33 * 600 + 7 * 15 + 2)
 
 
