@@ -26,7 +26,7 @@ ONE_AXIS: dict[str, tuple[Function, Any, str]] = {
     "three axes": (lambda x: (x * x).sum(), f32[300, 40, 3], "cols"),
     "columns": (lambda x: x.sum(axis=(0, 1)), f32[300, 4, 30], "ks, cols"),
     "reshaped": (lambda x: x.reshape(-1).max(), ROWS, "cols"),
-    "elements": (lambda x: np.tanh(x).reshape(6000, 6), ROWS, "n"),
+    "elements": (lambda x: np.tanh(x).reshape(6000, 6), ROWS, "12000, 3"),  # cut in digits
     "reshaped twice": (lambda x: x.reshape(40, 300, 3).reshape(-1, 9) * 2, ROWS, "n"),
     "rows of both": (lambda x: x.reshape(4000, 9).max(axis=1), ROWS, "rows, 9"),
 }
