@@ -706,7 +706,8 @@ def mistakes(model: Path) -> None:
     Path("binary.py").write_bytes(b"\xff\xfe")
     Path("folder").mkdir()
     head = "graphc ir 1\ngraph pick(x: f32[3], i: i64[2]) -> f32[2]:\n"
-    Path("take.ir").write_text(head + "    y = gather x, i, axis=0, batch=0 : f32[2]\n    return y\n")
+    body = "    y = gather x, i, axis=0, batch=0 : f32[2]\n    return y\n"
+    Path("take.ir").write_text(head + body)
     head = "graphc ir 1\ngraph f(x: f32[n]) -> f32[n]:\n"
     Path("size.ir").write_text(head + "    return x\n")
     one = "import graphc\n\n@graphc.compile{}\ndef f(x{}):\n    return x\n"
