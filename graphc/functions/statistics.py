@@ -42,6 +42,11 @@ def _numbers(a: Any) -> tuple[Any, Any]:
     return a, elementwise(ew.eq, a, a) if a.type.dtype.is_float else None
 
 
+def _without_nan(a: Any, valid: Any, least: float) -> Any:
+    """The array with the number `least` where it holds NaN."""
+    return a if valid is None else astype(elementwise(ew.where, valid, a, least), a.type.dtype)
+
+
 def _both(valid: Any, where: Any) -> Any:
     if valid is None or where is None or where is True:
         return where if valid is None else valid
@@ -150,7 +155,7 @@ def _extreme(
     a, valid = _numbers(a)
     if valid is None:
         return function(a, axis, keepdims=keepdims, initial=initial, where=where)
-    kept = astype(elementwise(ew.where, valid, a, least), a.type.dtype)
+    kept = _without_nan(a, valid, least)
     found = function(kept, axis, keepdims=keepdims, initial=initial, where=where)
     chosen = valid if where is None else functions.logical_or(valid, functions.logical_not(where))
     some = reductions.any(chosen, axis, keepdims=keepdims)
@@ -161,16 +166,12 @@ def _extreme(
 
 def nanargmax(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """The first index of the largest element that is not NaN; 0 where all are."""
-    a, valid = _numbers(a)
-    kept = a if valid is None else elementwise(ew.where, valid, a, float("-inf"))
-    return reductions.argmax(astype(kept, a.type.dtype), axis, keepdims=keepdims)
+    return reductions.argmax(_without_nan(*_numbers(a), float("-inf")), axis, keepdims=keepdims)
 
 
 def nanargmin(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """The first index of the smallest element that is not NaN; 0 where all are."""
-    a, valid = _numbers(a)
-    kept = a if valid is None else elementwise(ew.where, valid, a, float("inf"))
-    return reductions.argmin(astype(kept, a.type.dtype), axis, keepdims=keepdims)
+    return reductions.argmin(_without_nan(*_numbers(a), float("inf")), axis, keepdims=keepdims)
 
 
 # --- averages and counts --------------------------------------------------------------------
