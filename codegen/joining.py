@@ -191,7 +191,8 @@ class Steps:
 
     def finished(self) -> list[Step]:
         """The steps in order."""
-        at = {label: bisect_left([*self._open], label) for label in self._labels()}
+        places = [*self._open]
+        at = {label: bisect_left(places, label) for label in self._labels()}
         return [
             replace(step.step, target=at[step.step.target])
             if step.step.kind is StepKind.BRANCH

@@ -41,6 +41,8 @@ class Layout:
                 (n for n, s in enumerate(plan.steps) if _overwrites(plan, s)), -1
             )
         self.blocks = basic_blocks(plan.steps, {self.check_at})
+        swapped = {b for step in plan.steps for pair in step.swaps for b in pair}
+        self.views = {b: _in_memory_of(plan, b) for b in swapped}
         whole = self.blocks == [(0, len(plan.steps))]
         self.straight = whole and plan.status is None
         self.arrays = _arrays(plan)
@@ -148,14 +150,13 @@ class Frame:
 
     def _swap(self, step: Step) -> None:
         """Exchange the buffers of every pair, and what is a view of them."""
-        buffers, addresses = self._layout.plan.buffers, self._addresses
-        for pair in step.swaps:
-            one, other = ((buffers[b].place, buffers[b].index) for b in pair)
-            distance = addresses[pair[1]] - addresses[pair[0]]
-            for number, buffer in enumerate(buffers):
-                if (buffer.place, buffer.index) in (one, other):
-                    away = (buffer.place, buffer.index) == one
-                    addresses[number] += distance if away else -distance
+        addresses = self._addresses
+        for one, other in step.swaps:
+            distance = addresses[other] - addresses[one]
+            for number in self._layout.views[one]:
+                addresses[number] += distance
+            for number in self._layout.views[other]:
+                addresses[number] -= distance
 
     def _holds(self, step: Step) -> bool:
         if not step.reads:
@@ -198,6 +199,13 @@ class Frame:
         self._layout.device.download(self._addresses[status], code)
         if code[0]:
             raise fault_of(self._layout.plan, int(code[0]))
+
+
+def _in_memory_of(plan: Plan, number: int) -> list[int]:
+    """The buffers that lie where a buffer lies, itself among them."""
+    of = plan.buffers[number]
+    where = of.place, of.index
+    return [n for n, b in enumerate(plan.buffers) if (b.place, b.index) == where]
 
 
 def _overwrites(plan: Plan, step: Step) -> bool:
