@@ -436,9 +436,8 @@ def _with_dtype(value: Any, type: Type | None) -> Any:
 
 def _apply(
     op: Op, operands: Sequence[Any], attrs: Mapping[str, Any], regions: Sequence[Graph]
-) -> list[Any]:
+) -> tuple[Tracer, ...]:
     """The results of a new node."""
     trace = current_trace()
     assert isinstance(trace, Trace)
-    made = trace.apply_with(op, operands, attrs, regions)
-    return list(made) if isinstance(made, tuple) else [made]
+    return trace.apply_with(op, operands, attrs, regions)

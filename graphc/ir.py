@@ -333,23 +333,27 @@ class Builder:
         node: Node,
         operands: Sequence[Operand],
         *,
+        attrs: Attrs | None = None,
         regions: tuple[Graph, ...] | None = None,
+        names: tuple[str | None, ...] | None = None,
         tag: str | None = None,
     ) -> tuple[Value, ...]:
-        """Append `node` with other operands or regions; the very node if nothing changed."""
+        """Append `node` with other operands, attributes or regions; itself if nothing changed."""
         operands = tuple(operands)
         regions = node.regions if regions is None else regions
         same = operands == node.operands and regions == node.regions
+        same = same and (attrs is None or attrs == node.attrs)
+        same = same and (names is None or names == node.names)
         if same and (tag is None or tag == node.tag):
             self.nodes.append(node)
             return node.results
         return self.emit(
             node.op,
             operands,
-            node.attrs,
+            node.attrs if attrs is None else attrs,
             regions=regions,
             loc=node.loc,
-            names=node.names,
+            names=node.names if names is None else names,
             order=node.order,
             tag=node.tag if tag is None else tag,
         )

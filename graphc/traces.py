@@ -256,7 +256,8 @@ class Trace:
 
     def apply(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """Append a node; Python numbers take the dtype of the operands beside them."""
-        return self.apply_with(op, operands, attrs, ())
+        made = self.apply_with(op, operands, attrs, ())
+        return made[0] if len(made) == 1 else made
 
     def apply_with(
         self,
@@ -264,15 +265,13 @@ class Trace:
         operands: Sequence[Any],
         attrs: Mapping[str, Any],
         regions: Sequence[Graph],
-    ) -> Any:
-        """Append a node that has regions."""
+    ) -> tuple[Tracer, ...]:
+        """Append a node with regions; all its results."""
         loc, ready = self._location(), self._operands(op, operands)
         try:
             results = self.builder.emit(op, ready, attrs, regions=regions, loc=loc)
         except GraphcError as error:
             raise error.at(loc) from None
-        if len(results) == 1:
-            return Tracer(self, results[0])
         return tuple(Tracer(self, r) for r in results)
 
     def _location(self) -> Loc | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,6 +12,7 @@ from graphc.kinds.base import kind_of
 from graphc.kinds.control import is_branch, is_control, is_loop, is_while, loop_parts
 from graphc.opdef import op_of
 from graphc.partition import EXPENSIVE
+from graphc.passes.dce import ancestors
 from graphc.passes.rewrite import Report, emitting, graph_pass
 from graphc.space import is_access
 
@@ -80,7 +81,10 @@ class _Needs:
         made: Sequence[Operand] = ()
         if self.outputs:
             given = [*operands[: self.first], *(operands[self.first + i] for i in self.inputs)]
-            made = _rebuilt(builder, node, given, self.attrs, regions, self.outputs)
+            names = tuple(node.results[i].name for i in self.outputs)
+            made = builder.rebuild(
+                node, given, attrs=self.attrs, regions=tuple(regions), names=names
+            )
         new: dict[int, Operand] = dict(zip(self.outputs, made, strict=True))
         new |= {i: operands[i] for i in self.fixed}
         nobody = next(iter(new.values()))
@@ -89,28 +93,16 @@ class _Needs:
 
 def _part(region: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> Graph:
     """A region with some of its inputs and outputs, and the nodes that those need."""
-    needed = _ancestors(outputs)
+    needed = ancestors(outputs)
     nodes = tuple(n for n in region.nodes if not needed.isdisjoint(n.results))
     return Graph(region.name, tuple(inputs), nodes, tuple(outputs), region.meta)
-
-
-def _ancestors(values: Iterable[Value]) -> set[Value]:
-    """The values, and all that they depend on."""
-    found: set[Value] = set()
-    stack = list(values)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack += value.node.values
-    return found
 
 
 def _needs(node: Node, live: set[Value]) -> _Needs:
     """What is needed of a node for its results in `live`."""
     wanted = [i for i, v in enumerate(node.results) if v in live]
     if is_branch(node):
-        both = [_ancestors(r.outputs[i] for i in wanted) for r in node.regions]
+        both = [ancestors(r.outputs[i] for i in wanted) for r in node.regions]
         inputs = [
             i
             for i in range(len(node.operands) - 1)
@@ -119,7 +111,7 @@ def _needs(node: Node, live: set[Value]) -> _Needs:
         return _Needs(wanted, inputs, node.attrs, first=1)
     if is_while(node):
         test, body = node.regions
-        tested = _ancestors(test.outputs)
+        tested = ancestors(test.outputs)
         count = len(node.types)
         wanted = sorted({*wanted, *(i for i in range(count) if test.inputs[i] in tested)})
         outputs, found = _through_turns(body, wanted, range(count))
@@ -145,45 +137,13 @@ def _needs(node: Node, live: set[Value]) -> _Needs:
 
 
 def _through_turns(
-    region: Graph, wanted: Iterable[int], carries: Iterable[int]
+    region: Graph, wanted: Sequence[int], carries: Sequence[int]
 ) -> tuple[list[int], set[Value]]:
     """The outputs of a loop's region that are needed for those wanted, and all they depend on."""
-    number = {region.inputs[i]: i for i in carries}
-    outputs, found = set(wanted), set[Value]()
-    stack = [region.outputs[i] for i in outputs]
-    while stack:
-        value = stack.pop()
-        if value in found:
-            continue
-        found.add(value)
-        carry = number.get(value)
-        if carry is not None and carry not in outputs:
-            outputs.add(carry)
-            stack.append(region.outputs[carry])
-        stack += value.node.values
+    carried = {region.inputs[i]: region.outputs[i] for i in carries}
+    found = ancestors((region.outputs[i] for i in wanted), carried)
+    outputs = {*wanted, *(i for i in carries if region.inputs[i] in found)}
     return sorted(outputs), found
-
-
-def _rebuilt(
-    builder: Builder,
-    node: Node,
-    operands: Sequence[Operand],
-    attrs: Mapping[str, object],
-    regions: Sequence[Graph],
-    results: Iterable[int],
-) -> tuple[Value, ...]:
-    """Append a node of control flow with these of the results of another."""
-    names = [node.names[i] if i < len(node.names) else None for i in results]
-    return builder.emit(
-        node.op,
-        operands,
-        attrs,
-        regions=regions,
-        loc=node.loc,
-        names=tuple(names),
-        order=node.order,
-        tag=node.tag,
-    )
 
 
 # --- what is the same in every turn -------------------------------------------------------
@@ -266,13 +226,11 @@ def _hoisted(
         v: body.parameter(v.type, v.name, v.node.loc) for v in (*region.inputs, *given)
     }
     body.replay([n for n in region.nodes if n in inside], new)
-    return _rebuilt(
-        builder,
+    outputs = (body.as_value(new[v], v) for v in region.outputs)
+    return builder.rebuild(
         node,
         [*operands, *(known[v] for v in given)],
-        node.attrs,
-        [body.graph(body.as_value(new[v], v) for v in region.outputs)],
-        range(len(node.results)),
+        regions=(body.graph(outputs),),
     )
 
 

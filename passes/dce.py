@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from graphc.ir import Graph, Node, Value
 from graphc.kinds.base import kind_of
 from graphc.passes.rewrite import Report, graph_pass
@@ -24,3 +26,20 @@ def without_dead(graph: Graph, report: Report) -> Graph:
         else:
             report.note("dead", node)
     return graph if len(kept) == len(graph.nodes) else graph.keep(kept.__contains__)
+
+
+def ancestors(values: Iterable[Value], carried: Mapping[Value, Value] | None = None) -> set[Value]:
+    """The values, and all that they depend on.
+
+    An input that is a key of `carried` depends on the value there: that of the turn before.
+    """
+    found: set[Value] = set()
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value not in found:
+            found.add(value)
+            stack += value.node.values
+            if carried and value in carried:
+                stack.append(carried[value])
+    return found

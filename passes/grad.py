@@ -16,6 +16,7 @@ from graphc.functions.promote import full
 from graphc.ir import Graph, Node, Value
 from graphc.kinds.control import is_branch, is_loop, is_while
 from graphc.opdef import NOT_DIFFERENTIABLE, op_of
+from graphc.passes.dce import ancestors
 from graphc.passes.expand import expand_for_grad
 from graphc.passes.grad_control import (
     Differentiated,
@@ -151,7 +152,7 @@ def pull_back(
         results = [forward[v] for v in node.results]
         if cotangents.keys().isdisjoint(results) or op_of(node).vjp is NOT_DIFFERENTIABLE:
             continue
-        if is_while(node) and not _depends_on(node, inputs):
+        if is_while(node) and ancestors(node.values).isdisjoint(inputs):
             continue
         emitter.builder.origin = node
         operands = [forward[o] if isinstance(o, Value) else o for o in node.operands]
@@ -165,19 +166,6 @@ def pull_back(
                 assert share.type == operand.type, (node, share.type, operand.type)
                 accumulate(cotangents, operand, share)
         emitter.builder.origin = None
-
-
-def _depends_on(node: Node, inputs: Sequence[Value]) -> bool:
-    """Whether a node reads what is computed of one of the inputs."""
-    seen, stack = set(inputs), [*node.values]
-    while stack:
-        value = stack.pop()
-        if value in inputs:
-            return True
-        if value not in seen:
-            seen.add(value)
-            stack += value.node.values
-    return False
 
 
 def shares(

@@ -70,16 +70,7 @@ def keep_for_gradient(
         region.meta,
     )
     operands = [forward[v] for v in node.values]
-    results = builder.emit(
-        loop,
-        operands,
-        attrs,
-        regions=[body],
-        loc=node.loc,
-        names=node.names,
-        order=node.order,
-        tag=node.tag,
-    )
+    results = builder.rebuild(node, operands, regions=(body,))
     forward.update(zip(node.results, results[: len(made)], strict=True))
     given = loop_parts(operands, attrs)
     rows = {v: o for v, o in zip(parts.rows, given.rows, strict=True) if v in needs.values}
@@ -194,7 +185,7 @@ def go_back(
         {**attrs, "carries": len(first), "rows": len(rows), "reverse": not attrs["reverse"]},
         [back.body],
     )
-    results = iter(made if isinstance(made, tuple) else (made,))
+    results = iter(made)
     by_part = [
         [next(results) if o.type.dtype.is_float else None for o in part]
         for part in (given.carries, given.same, given.rows)
@@ -225,5 +216,5 @@ def go_back_branch(
         regions.append(Graph(name, whole.inputs, whole.nodes, outputs, whole.meta))
     seeds = [c for c in cotangents if c is not None]
     made = emitter.apply_with(cond, [*map(emitter.wrap, operands), *seeds], {}, regions)
-    results = iter(made if isinstance(made, tuple) else (made,))
+    results = iter(made)
     return [None, *(next(results) if has else None for has in floats)]

@@ -55,7 +55,7 @@ def push_control(
     everything = [*map(emitter.wrap, flag), *_interleaved(inputs, wrapped, dots)]
     results = emitter.apply_with(op_of(node), everything, attrs, regions)
     _learn(
-        node, results if isinstance(results, tuple) else (results,), outputs, forward, tangents
+        node, results, outputs, forward, tangents
     )
 
 
